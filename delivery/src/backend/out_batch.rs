@@ -1,0 +1,228 @@
+//! What a backend is given to send.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::{UnixNanos, write_rfc3339};
+use crate::event::{EventId, Origin};
+use crate::json;
+use crate::settings::Metadata;
+
+/// Events that were appended together: they share origin, incarnation and time of receipt.
+#[derive(Debug, Clone)]
+struct Chunk {
+    payload: Bytes,
+    origin: Arc<Origin>,
+    incarnation: u64,
+    received: UnixNanos,
+    /// (sequence, start, end without line break), ascending.
+    events: Vec<(u64, u32, u32)>,
+}
+
+/// A batch on its way out. The events' bytes are shared with the log.
+#[derive(Debug, Clone)]
+pub struct OutBatch {
+    namespace: Arc<str>,
+    pipeline: Arc<str>,
+    route: Arc<str>,
+    key: Arc<str>,
+    chunks: Vec<Chunk>,
+    len: usize,
+    payload_bytes: usize,
+}
+
+/// One event of an [`OutBatch`].
+#[derive(Debug, Clone, Copy)]
+pub struct OutEvent<'a> {
+    /// Its name.
+    pub id: EventId,
+    /// The JSON object, on one line, without a line break.
+    pub bytes: &'a [u8],
+    /// Who made it.
+    pub origin: &'a Arc<Origin>,
+    /// When it was received.
+    pub received: UnixNanos,
+}
+
+impl OutBatch {
+    /// Returns the key of the batch: the same for every attempt of a planned batch, and for no other batch.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Returns the namespace of the pipeline.
+    pub fn namespace(&self) -> &Arc<str> {
+        &self.namespace
+    }
+
+    /// Returns the name of the pipeline.
+    pub fn pipeline(&self) -> &Arc<str> {
+        &self.pipeline
+    }
+
+    /// Returns the name of the route.
+    pub fn route(&self) -> &Arc<str> {
+        &self.route
+    }
+
+    /// Returns how many events there are; never 0.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns whether there are none: never, once built by the engine.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the bytes of the events, line breaks left out.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    /// Returns the time of receipt of the first event.
+    pub fn received(&self) -> UnixNanos {
+        self.chunks.first().map_or(0, |chunk| chunk.received)
+    }
+
+    /// Returns the events in the order of the log.
+    pub fn events(&self) -> impl Iterator<Item = OutEvent<'_>> {
+        self.chunks.iter().flat_map(|chunk| {
+            chunk.events.iter().map(|&(seq, start, end)| OutEvent {
+                id: EventId { incarnation: chunk.incarnation, seq },
+                bytes: &chunk.payload[start as usize..end as usize],
+                origin: &chunk.origin,
+                received: chunk.received,
+            })
+        })
+    }
+
+    /// Appends the batch as NDJSON: each event, with the member `_spillway` added as `metadata` says, and a line break.
+    pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
+        let mut tail = Vec::with_capacity(512);
+        for chunk in &self.chunks {
+            let payload = &chunk.payload;
+            if metadata == Metadata::None {
+                out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + 1).sum());
+                for &(_, start, end) in &chunk.events {
+                    out.extend_from_slice(&payload[start as usize..end as usize]);
+                    out.push(b'\n');
+                }
+                continue;
+            }
+            self.write_member_tail(&mut tail, chunk);
+            out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + tail.len() + 64).sum());
+            for &(seq, start, end) in &chunk.events {
+                json::begin_extra_member(out, &payload[start as usize..end as usize]);
+                out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
+                EventId { incarnation: chunk.incarnation, seq }.write(out);
+                out.extend_from_slice(&tail);
+            }
+        }
+    }
+
+    /// What follows the id in every event of a chunk: rendered once.
+    fn write_member_tail(&self, tail: &mut Vec<u8>, chunk: &Chunk) {
+        tail.clear();
+        tail.extend_from_slice(b"\",\"origin\":");
+        tail.extend_from_slice(chunk.origin.json());
+        tail.extend_from_slice(b",\"pipeline\":");
+        json::write_string(tail, &self.pipeline);
+        tail.extend_from_slice(b",\"received\":\"");
+        write_rfc3339(tail, chunk.received);
+        tail.extend_from_slice(b"\"}}\n");
+    }
+}
+
+/// Builds an [`OutBatch`]: the engine from the log, tests from anything.
+#[derive(Debug)]
+pub struct OutBatchBuilder {
+    batch: OutBatch,
+}
+
+impl OutBatchBuilder {
+    /// Returns a builder for a batch of this route.
+    pub fn new(namespace: &Arc<str>, pipeline: &Arc<str>, route: &Arc<str>) -> Self {
+        Self {
+            batch: OutBatch {
+                namespace: namespace.clone(),
+                pipeline: pipeline.clone(),
+                route: route.clone(),
+                key: "".into(),
+                chunks: Vec::new(),
+                len: 0,
+                payload_bytes: 0,
+            },
+        }
+    }
+
+    /// Begins events that share what they share.
+    pub fn begin_chunk(&mut self, payload: Bytes, origin: Arc<Origin>, incarnation: u64, received: UnixNanos) {
+        self.batch.chunks.push(Chunk { payload, origin, incarnation, received, events: Vec::new() });
+    }
+
+    /// Appends an event of the chunk begun last: its sequence and where its bytes are, the line break left out.
+    pub fn push(&mut self, seq: u64, start: u32, end: u32) {
+        if let Some(chunk) = self.batch.chunks.last_mut() {
+            chunk.events.push((seq, start, end));
+            self.batch.len += 1;
+            self.batch.payload_bytes += (end - start) as usize;
+        }
+    }
+
+    /// Returns how many events there are so far.
+    pub fn len(&self) -> usize {
+        self.batch.len
+    }
+
+    /// Returns whether there are none so far.
+    pub fn is_empty(&self) -> bool {
+        self.batch.len == 0
+    }
+
+    /// Returns the payload bytes so far.
+    pub fn payload_bytes(&self) -> usize {
+        self.batch.payload_bytes
+    }
+
+    /// Returns the batch under `key`.
+    pub fn build(mut self, key: impl Into<Arc<str>>) -> OutBatch {
+        self.batch.chunks.retain(|chunk| !chunk.events.is_empty());
+        self.batch.key = key.into();
+        self.batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> OutBatch {
+        let name: Arc<str> = "p".into();
+        let mut builder = OutBatchBuilder::new(&"ns".into(), &name, &"r".into());
+        builder.begin_chunk(Bytes::from_static(b"{}\n{\"a\":1 }\n"), Arc::default(), 1, 0);
+        builder.push(7, 0, 2);
+        builder.push(9, 3, 11);
+        builder.build("k")
+    }
+
+    #[test]
+    fn the_member_is_added_behind_the_last_one() {
+        let mut out = Vec::new();
+        batch().write_ndjson(&mut out, Metadata::Full);
+        let lines: Vec<serde_json::Value> =
+            out.split(|&b| b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+        assert_eq!(lines[0]["_spillway"]["id"], "0000000000000001-7");
+        assert_eq!(lines[1]["a"], 1);
+        assert_eq!(lines[1]["_spillway"]["received"], "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(lines[1]["_spillway"]["pipeline"], "p");
+    }
+
+    #[test]
+    fn without_metadata_the_event_is_the_event() {
+        let mut out = Vec::new();
+        batch().write_ndjson(&mut out, Metadata::None);
+        assert_eq!(out, b"{}\n{\"a\":1 }\n");
+    }
+}

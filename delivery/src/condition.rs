@@ -1,0 +1,5 @@
+//! Route conditions.
+
+/// A compiled condition.
+#[derive(Debug, Clone)]
+pub struct Condition;

@@ -1,0 +1,76 @@
+//! A batch of events as bytes, who made it, and how one event is named.
+//!
+//! A batch is one arena: every event is a JSON object on **one line**, followed by `\n`, and `ends` says where each line
+//! ends. Whoever makes a batch guarantees that (the JSON was validated, line breaks between tokens became spaces, a
+//! `_spillway` member was taken out); nobody looks again. Selection, the log and every encoder share the arena.
+
+mod batch;
+mod origin;
+
+pub use batch::{Batch, BatchBuilder, IdempotencyKey, Position};
+pub use origin::{Origin, OriginBuilder, OriginField};
+
+/// Most bytes of one event, its line break left out: 1 MiB. What is longer is refused by the door it came to.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// Most payload bytes of one batch, and so of one request and of one frame of the log: 16 MiB.
+pub const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Most events of one batch: 2^20 - 1.
+pub const BATCH_EVENTS_MAX: usize = (1 << 20) - 1;
+
+/// The member an agent adds to a delivered event, and strips from one that arrives.
+pub const RESERVED_MEMBER: &str = "_spillway";
+
+/// Names one event for good: the incarnation of the log that took it, and its sequence there.
+///
+/// Written as 16 hexadecimal digits, `-`, and the sequence in hexadecimal without leading zeros. An incarnation is drawn
+/// anew each time a log is opened, so an id never names two events, even after a crash that lost an unsynced tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// Random, drawn when the log was opened.
+    pub incarnation: u64,
+    /// Counts the events of a log from 1; gaps are possible, repeats are not.
+    pub seq: u64,
+}
+
+impl EventId {
+    /// Most bytes of a written id.
+    pub const TEXT_BYTES_MAX: usize = 33;
+
+    /// Appends the id's text to `out`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0u8; Self::TEXT_BYTES_MAX];
+        for (index, digit) in text[..16].iter_mut().enumerate() {
+            *digit = DIGITS[(self.incarnation >> (60 - 4 * index)) as usize & 15];
+        }
+        text[16] = b'-';
+        let digits = (67 - (self.seq | 1).leading_zeros() as usize) / 4;
+        for index in 0..digits {
+            text[17 + index] = DIGITS[(self.seq >> (4 * (digits - 1 - index))) as usize & 15];
+        }
+        out.extend_from_slice(&text[..17 + digits]);
+    }
+}
+
+impl std::fmt::Display for EventId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}-{:x}", self.incarnation, self.seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_as_it_is_displayed() {
+        for seq in [0, 1, 15, 16, 255, 0x1234_5678, u64::MAX] {
+            let id = EventId { incarnation: 0x00ab_cdef_0123_4567, seq };
+            let mut out = Vec::new();
+            id.write(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), id.to_string());
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The seam under the log: the few calls it makes to a file system.
+//!
+//! The real one is [`RealFs`]. The faulty one that tests put in its place keeps what was synced apart from what was not,
+//! and can lose, tear, flip and refuse. All paths are below the data directory. All calls block.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod real;
+
+pub use real::RealFs;
+
+/// An open file.
+pub trait File: Send + Sync + std::fmt::Debug {
+    /// Writes all of `parts`, one behind the other, at `offset`. On error any part of it may have been written.
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Fills `into` from `offset` as far as the file goes and returns how many bytes that were.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Makes the data, and the length, survive power loss. After an error nothing is known of any write since the last
+    /// success, and a second call proves nothing.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts the file to `len`.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Returns the length.
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// A file system.
+pub trait Filesystem: Send + Sync + std::fmt::Debug + 'static {
+    /// Creates `path`, which must not be there, for reading and writing, mode 0600.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens `path` for reading and, where `write`, writing.
+    fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn File>>;
+
+    /// Makes a directory and its parents, mode 0700.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the creations, removals and renames within a directory survive power loss.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns the paths within a directory, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file, replacing what is there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Returns the bytes free to this user on the volume that holds `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}

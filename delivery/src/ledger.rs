@@ -1,0 +1,137 @@
+//! The conservation ledger, as it is told: figures read at one moment, for metrics, status and people.
+//!
+//! Per delivery: `routed = delivered + duplicates + rejected + dropped + held`. Per pipeline:
+//! `accepted = unrouted + routed_any`. `held` is counted by scanning the log's masks against the cursor, never by
+//! subtraction, so [`DeliveryReport::imbalance`] can tell the truth: it is 0, or something was counted twice or lost.
+//! Counts are of the whole life of the log, across restarts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixNanos;
+
+/// One pipeline at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineReport {
+    /// The namespace of the manifest.
+    pub namespace: Arc<str>,
+    /// The name of the manifest.
+    pub name: Arc<str>,
+    /// Key of the log's directory.
+    pub uid: Arc<str>,
+    /// Whether it is told to rest.
+    pub suspended: bool,
+    /// Events that were accepted.
+    pub accepted_events: u64,
+    /// Accepted events that no route wanted; dropped, counted.
+    pub unrouted_events: u64,
+    /// Accepted events that at least one route wanted.
+    pub routed_events: u64,
+    /// Requests refused since the start, by reason (`full`, `no_space`, `faulted`, `suspended`).
+    pub refused_requests: BTreeMap<String, u64>,
+    /// Its log.
+    pub log: LogReport,
+    /// Its routes.
+    pub routes: Vec<RouteReport>,
+    /// Its deliveries, those that drain included.
+    pub deliveries: Vec<DeliveryReport>,
+}
+
+/// One log at one moment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogReport {
+    /// `ok`, or what is wrong (`full`, `no_space`, `faulted`).
+    pub state: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Most bytes on disk.
+    pub bytes_max: u64,
+    /// Files on disk.
+    pub segments: u64,
+    /// First sequence still there.
+    pub first_seq: u64,
+    /// Sequence the next event will get.
+    pub next_seq: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+    /// Failed writes and syncs since the start.
+    pub failures: u64,
+    /// Damaged records and segments met, set aside and counted.
+    pub damaged: u64,
+    /// The last failure, in one line.
+    pub last_error: Option<String>,
+}
+
+/// One route at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteReport {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Events whose mask holds it.
+    pub routed_events: u64,
+    /// Conditions that could not be evaluated and so were false, since the start, by reason.
+    pub condition_errors: BTreeMap<String, u64>,
+}
+
+/// What a delivery is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeliveryState {
+    /// Nothing is wrong: sending, or nothing to send.
+    Healthy,
+    /// The last attempt failed; trying again.
+    Retrying,
+    /// Its reference was removed; delivering what is left.
+    Draining,
+    /// Told to rest.
+    Suspended,
+}
+
+/// One delivery at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryReport {
+    /// The route it reads.
+    pub route: Arc<str>,
+    /// The backend as the route names it.
+    pub backend: Arc<str>,
+    /// What kind of backend (`Filesystem`, `HTTP`, …).
+    pub backend_type: Arc<str>,
+    /// What it is doing.
+    pub state: DeliveryState,
+    /// Since when, wall time.
+    pub since: UnixNanos,
+    /// Events routed to it.
+    pub routed_events: u64,
+    /// Events the backend has.
+    pub delivered_events: u64,
+    /// Events the backend had already.
+    pub duplicate_events: u64,
+    /// Events the backend refused for good and that went to the dead letters.
+    pub rejected_events: u64,
+    /// Events given up, by reason.
+    pub dropped_events: BTreeMap<String, u64>,
+    /// Events still to be delivered, counted by scanning.
+    pub held_events: u64,
+    /// Their payload bytes.
+    pub held_bytes: u64,
+    /// Time of receipt of the oldest held event.
+    pub oldest_held: Option<UnixNanos>,
+    /// `routed - delivered - duplicates - rejected - dropped - held`: 0.
+    pub imbalance_events: i64,
+    /// Attempts since the start.
+    pub attempts: u64,
+    /// Attempts that failed as a whole, since the start, by kind of fault.
+    pub faults: BTreeMap<String, u64>,
+    /// Bytes of events delivered since the start.
+    pub delivered_bytes: u64,
+    /// Batches under way.
+    pub in_flight: u64,
+    /// The last fault, in one line.
+    pub last_error: Option<String>,
+}

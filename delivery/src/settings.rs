@@ -1,0 +1,127 @@
+//! What a pipeline and a delivery can be told: plain values with defaults and bounds, already checked.
+//!
+//! `crds` turns manifests into these; nothing else makes them but tests and the SDK.
+
+use std::time::Duration;
+
+use crate::condition::Condition;
+
+/// How far an event must have come before its sender is told `accepted`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Written and synced: survives power loss.
+    #[default]
+    Disk,
+    /// Written to the page cache: survives SIGKILL of the process.
+    Process,
+}
+
+/// The log of one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The level an acknowledgement promises.
+    pub durability: Durability,
+    /// Most bytes of segments on disk. At this size intake is refused until a delivery frees some.
+    pub bytes_max: u64,
+    /// How long delivered data is kept for replay, in running time.
+    pub retain: Duration,
+    /// How long a removed route or reference may still deliver, in running time.
+    pub drain: Duration,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Disk,
+            bytes_max: 1 << 30,
+            retain: Duration::ZERO,
+            drain: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How batches are formed and sent. Every field is within the bounds `crds` documents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeliverySettings {
+    /// Most payload bytes of one batch.
+    pub batch_bytes_max: usize,
+    /// Most events of one batch.
+    pub batch_events_max: usize,
+    /// How long a batch may wait to fill up.
+    pub batch_wait_max: Duration,
+    /// Most batches under way at once; 1 keeps the order.
+    pub in_flight_max: usize,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// First back-off; doubles with full jitter.
+    pub retry_initial: Duration,
+    /// Longest back-off.
+    pub retry_max: Duration,
+    /// Attempts before the batch is given up; `None` is without limit.
+    pub attempts_max: Option<u32>,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self {
+            batch_bytes_max: 4 << 20,
+            batch_events_max: 10_000,
+            batch_wait_max: Duration::from_millis(200),
+            in_flight_max: 4,
+            timeout: Duration::from_secs(30),
+            retry_initial: Duration::from_millis(200),
+            retry_max: Duration::from_secs(60),
+            attempts_max: None,
+        }
+    }
+}
+
+/// What the delivered event carries besides itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Metadata {
+    /// One member `_spillway` with `id`, `origin`, `pipeline`, `received`.
+    #[default]
+    Full,
+    /// The event alone, byte for byte.
+    None,
+}
+
+/// Names one pipeline for good: a namesake of a deleted one has another.
+pub type PipelineUid = std::sync::Arc<str>;
+
+/// One pipeline, compiled.
+#[derive(Debug, Clone)]
+pub struct PipelineSettings {
+    /// Key of the log's directory: `[a-z0-9.-]`, 1 to 253 bytes.
+    pub uid: PipelineUid,
+    /// The namespace the manifest is in.
+    pub namespace: std::sync::Arc<str>,
+    /// The manifest's name.
+    pub name: std::sync::Arc<str>,
+    /// Its log.
+    pub log: LogSettings,
+    /// Its routes, 1 to 64, in the order of the manifest; their index is the bit in the mask.
+    pub routes: Vec<RouteSettings>,
+    /// Stops intake and delivery, keeps what is held.
+    pub suspend: bool,
+}
+
+/// One route of a pipeline.
+#[derive(Debug, Clone)]
+pub struct RouteSettings {
+    /// Unique within the pipeline.
+    pub name: std::sync::Arc<str>,
+    /// Which events go down it; `None` is every event.
+    pub condition: Option<Condition>,
+    /// The backends it feeds, each with a cursor of its own.
+    pub backends: Vec<BackendRefSettings>,
+}
+
+/// One reference from a route to a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRefSettings {
+    /// Names the backend for good.
+    pub uid: std::sync::Arc<str>,
+    /// The name the manifest uses.
+    pub name: std::sync::Arc<str>,
+}
