@@ -27,7 +27,7 @@ use futures_util::future::BoxFuture;
 
 mod out_batch;
 
-pub use out_batch::{OutBatch, OutBatchBuilder, OutEvent};
+pub use out_batch::{OutBatch, OutBatchBuilder, OutEvent, OutRun};
 
 /// What became of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +153,12 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Makes everything delivered so far durable and returns where that is.
     fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
         Box::pin(async { Ok(None) })
+    }
+
+    /// Returns where everything delivered so far stands, written but not necessarily safe from power loss; what a log at
+    /// level `Process` asks for between its syncs. Cheap where it can be.
+    fn checkpoint(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
+        self.commit()
     }
 
     /// Says goodbye: closes what is open. After the last commit.

@@ -1,5 +1,161 @@
-//! Route conditions.
+//! Route conditions: a subset of CEL, checked when it arrives and lowered to a tree of its own.
+//!
+//! | available | as in |
+//! | --- | --- |
+//! | fields | `event.http.status`, `event["x y"]`, `origin.pod`, `origin.owner.kind`, `origin.labels["app"]` |
+//! | constants | `"text"`, `3`, `3u`, `2.5`, `true`, `null` |
+//! | comparisons | `==` `!=` `<` `<=` `>` `>=`, also of two fields; `event.level in ["warn", "error"]` |
+//! | logic | `&&` `\|\|` `!` and parentheses |
+//! | functions | `has(event.a.b)`; `event.x.startsWith("a")`, `.endsWith("a")`, `.contains("a")` |
+//!
+//! The meaning is CEL's. Numbers compare by value across their types, 64-bit integers exactly. `==` of different types
+//! is false, an order of different types is a failure. `&&` and `||` are symmetric over failures: what one side decides
+//! is decided, `false && <failure>` is false in both orders. A string is ordered by code point. Differences, on purpose:
+//!
+//! - `has` never fails: it says whether something is there at the path, also when nothing is there on the way.
+//! - Two arrays or two objects are not compared: a failure.
+//!
+//! Fields of an event are dynamic: what they are is known at [`Condition::eval`]. What can be known before is refused by
+//! [`Condition::compile`]: unknown names, with the nearest one; comparisons that can never hold, since fields of an
+//! origin are strings; what is not a condition; and all of CEL that is not above, by name.
+//!
+//! It guarantees: evaluation is linear in the event, one lazy walk for all fields of a condition, no walk when the
+//! origin decides, and no allocation unless a string with escapes is compared. Of duplicate keys the last one counts.
+//!
+//! It must not know routes, metrics, or who counts a failure.
+//!
+//! Limits, checked before the parser sees the text: [`CHARACTERS_MAX`], [`NESTING_MAX`] (brackets, and signs in a row).
+//! The parser is the `cel` crate's grammar-generated one: its other one is hidden from the documentation and gives no
+//! positions. It is recursive (about 40 frames for one bracket), so it runs on a thread of its own with
+//! [`PARSER_STACK_BYTES`], and a panic there is an error here. It takes at most some 30 ms, once for each condition.
 
-/// A compiled condition.
-#[derive(Debug, Clone)]
-pub struct Condition;
+mod check;
+mod evaluate;
+mod names;
+mod origin;
+mod parse;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::event::Origin;
+use crate::json::Paths;
+use evaluate::Node;
+
+/// Most characters of a condition.
+pub const CHARACTERS_MAX: usize = 1024;
+
+/// Most brackets open at once, and most signs (`!`, `-`) in a row.
+pub const NESTING_MAX: usize = 16;
+
+/// Stack of the thread a condition is parsed on: 16 MiB. 1,024 brackets, which are refused before, would need 5 MiB.
+pub const PARSER_STACK_BYTES: usize = 16 << 20;
+
+/// A compiled condition; clones share it.
+#[derive(Clone)]
+pub struct Condition(Arc<Compiled>);
+
+struct Compiled {
+    text: Box<str>,
+    node: Node,
+    paths: Paths,
+}
+
+impl Condition {
+    /// Checks `text` and compiles it. Blocks for the parser's time, so not for the hot path.
+    pub fn compile(text: &str) -> Result<Self, ConditionError> {
+        let (node, paths) = parse::on_own_stack(text)?;
+        Ok(Self(Arc::new(Compiled { text: text.into(), node, paths })))
+    }
+
+    /// Returns whether the condition holds for an event (a valid JSON object) of this origin.
+    pub fn eval(&self, event: &[u8], origin: &Origin) -> Result<bool, EvalFailure> {
+        evaluate::evaluate(&self.0.node, &self.0.paths, event, origin)
+    }
+
+    /// Returns the condition as it was written.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Condition").field(&self.text()).finish()
+    }
+}
+
+/// Why a condition has no answer for an event. Who asks counts it and takes it as false.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EvalFailure {
+    /// A field is not there.
+    #[error("absent field")]
+    Absent,
+    /// A value, or one on the way to it, has a type for which the operation means nothing.
+    #[error("type mismatch")]
+    TypeMismatch,
+}
+
+impl EvalFailure {
+    /// Every failure.
+    pub const ALL: [Self; 2] = [Self::Absent, Self::TypeMismatch];
+
+    /// Returns the failure as a label of a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::TypeMismatch => "type_mismatch",
+        }
+    }
+}
+
+/// Why a text is not a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConditionError {
+    /// What is wrong, without the place and without the suggestion.
+    pub message: String,
+    /// The character it is about, from 1, when it is about one.
+    pub column: Option<usize>,
+    /// What was probably meant in its place.
+    pub suggestion: Option<String>,
+}
+
+impl ConditionError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), column: None, suggestion: None }
+    }
+
+    fn at(self, column: usize) -> Self {
+        Self { column: Some(column), ..self }
+    }
+
+    fn suggest(self, suggestion: Option<String>) -> Self {
+        Self { suggestion, ..self }
+    }
+}
+
+impl std::error::Error for ConditionError {}
+
+impl fmt::Display for ConditionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(column) = self.column {
+            write!(f, " at character {column}")?;
+        }
+        if let Some(suggestion) = &self.suggestion {
+            write!(f, "; did you mean `{suggestion}`?")?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the name nearest to `wrong`, `None` when none is near: a third of its characters may be wrong.
+fn nearest(wrong: &str, names: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+    let lower = wrong.to_lowercase();
+    let far = wrong.chars().count().div_ceil(3);
+    let distances = names.into_iter().map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name));
+    distances.filter(|(distance, _)| *distance <= far).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
+}

@@ -1,5 +1,46 @@
 //! The engine at run time: pipelines with their logs, and the loop that reads a log and resolves every item.
+//!
+//! One [`Engine`] per data directory. One delivery per route and backend: it forms batches from its cursor, plans them
+//! durably where the backend recognises a repeat by its key, sends up to `in_flight_max` at once, resolves every item,
+//! and saves its progress: the log first, then the backend's commit, then the cursor, then segments may go.
+//!
+//! # Guarantees
+//! - Every routed event ends as delivered, duplicate, rejected (in the dead letters), dropped (by reason) or is held.
+//! - A delivery that fails holds a range of sequences, not memory: it lets go of its batch, backs off with full jitter (or
+//!   as `Retry-After` says), reads it again and sends **one** batch until one succeeds.
+//! - A failing delivery slows nobody: no lock, queue or reader is shared between deliveries. All bytes under way share one
+//!   budget ([`BUDGET_BYTES`]); a batch of up to [`PROBE_BYTES`] never waits for it, and that is what a delivery sends that
+//!   has not succeeded yet.
+//!
+//! # Limits
+//! The constants below.
 
+mod backoff;
+mod batches;
+mod budget;
+mod dead_letters;
+mod delivery;
 mod engine;
+mod gone;
+mod settle;
+mod status;
 
 pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings};
+pub use status::DeliveryStatus;
+
+use std::time::Duration;
+
+/// Most bytes of batches under way over all deliveries: 24 MiB.
+pub const BUDGET_BYTES: usize = 24 << 20;
+
+/// Most bytes of a batch that a delivery sends before anything succeeded, and after a failure.
+pub const PROBE_BYTES: usize = 256 << 10;
+
+/// How often progress is saved while there is some.
+pub const SAVE_PERIOD: Duration = Duration::from_millis(500);
+
+/// How often progress is made safe from power loss where the pipeline's level is `Process`.
+pub const PROCESS_SYNC_PERIOD: Duration = Duration::from_secs(5);
+
+/// Most bytes of a pipeline's dead letters; what comes then is dropped, counted `dead_letters_full`.
+pub const DEAD_LETTERS_BYTES_MAX: u64 = 64 << 20;

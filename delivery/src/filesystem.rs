@@ -7,11 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod faulty;
 mod real;
 
+pub use faulty::{Call, Counts, Fault, Faults, FaultyFs, SECTOR_BYTES, SplitMix64};
 pub use real::RealFs;
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "a file's length is asked for; whether it is empty never is")]
 pub trait File: Send + Sync + std::fmt::Debug {
     /// Writes all of `parts`, one behind the other, at `offset`. On error any part of it may have been written.
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::event::Batch;
 
+mod mask;
 mod pipeline;
 mod submit;
 
@@ -59,6 +60,9 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 5] = [Self::Full, Self::NoSpace, Self::Faulted, Self::Suspended, Self::Stopping];
+
     /// Returns the reason as metric label.
     pub fn as_str(self) -> &'static str {
         match self {

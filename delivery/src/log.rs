@@ -1,1 +1,87 @@
-//! log
+//! The durable log of one pipeline: what an agent accepts is appended here once, and every delivery is a reader of it.
+//!
+//! # Files (format version 1; integers little-endian)
+//! ```text
+//! <data>/spool/<pipeline uid>/
+//!     <ordinal:016x>.log     a segment: header, frames, and once sealed a footer
+//!     cursors.a  cursors.b   what each delivery has resolved: two slots, the newer one counts (`journal`)
+//!     quarantine/            damaged segments and records, set aside for people (at most 64 MiB)
+//!
+//! segment  magic "SPWYLOG1", u32 length, u32 CRC32C, header body
+//!          header body: incarnation, ordinal, base sequence, running time, wall time, route names (bit order of the
+//!          masks below), and the state as of the base: totals, positions, keys
+//! frame    u32 magic "SPF1", u32 body length, u32 CRC32C of everything behind it, u32 events, u64 first sequence,
+//!          i64 time of receipt, u64 running time, u32 origin, u32 unrouted, u8 kind, u8 mask form, u8 codec (0), u8 flags,
+//!          u32 synced, u32 meta length; then meta (masks, ends, position, key) and payload (NDJSON)
+//!          kind 1 data, 2 origin (payload is its JSON; numbered from 0 in order of appearance), 3 footer
+//! footer   a frame of kind 3 (counts and bytes per route, sparse index, origins, state as of the end), then
+//!          u32 its length, and magic "SPWYEND1"
+//! ```
+//!
+//! # Guarantees
+//! - A frame is seen by readers, and its receipt resolves, when it has reached the pipeline's level: written (`Process`)
+//!   or synced (`Disk`). What was acknowledged at a level survives what that level names.
+//! - **Incarnations.** Each open draws a random 64-bit incarnation and begins a new segment above the log's end, every
+//!   cursor and every plan. An [`EventId`](crate::event::EventId) never names two events.
+//! - **One truth for positions and keys**: they travel in the frame that holds the data, and recovery takes them from
+//!   frames, headers and footers alone. Never ahead of the data, never behind what was acknowledged.
+//! - **A failed sync is not retried**: the frames since the last good one are written from memory into a new segment,
+//!   whose base hides the old one's from there on, and only then resolved.
+//! - **Recovery is bounded by segments**: header and footer of each, and a scan of the unsealed ones (the last; one more
+//!   after a power loss, or after a failed sync). It never refuses: a torn tail is cut, a damaged record is skipped and
+//!   counted, a segment without a readable header is quarantined.
+//!   A hole is a torn tail unless a later frame says (`synced`) that the place had been synced: then it is damage.
+//!
+//! # Limits
+//! See the constants of this module. Per log in memory: [`TAIL_BYTES_MAX`] of frames for readers, [`UNSYNCED_BYTES_MAX`]
+//! for the failed-sync rule, the sparse index (one entry per [`INDEX_STRIDE_BYTES`]: 20 bytes plus 12 per route), live
+//! positions and keys.
+
+mod codec;
+mod core;
+mod format;
+mod frame;
+mod handle;
+mod inspect;
+mod journal;
+mod recovery;
+mod segment;
+mod state;
+
+pub use core::{CommitError, Committed, Keep, LogCore, OpenOptions};
+pub use frame::{Frame, Masks, Pending};
+pub use handle::{Census, KeyClaim, Log, LogOptions, LogReader, ReadError, Refused, Reservation};
+pub use inspect::{Inspection, SegmentInspection, inspect};
+pub use journal::{DeliveryKey, Journal, JournalError, Plan, Progress};
+pub use recovery::Recovered;
+pub use state::KeyLookup;
+
+/// Most bytes of a segment before it is sealed: 16 MiB, less for logs with a small quota (an eighth of it).
+pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+
+/// Fewest bytes at which a segment is sealed, whatever the quota.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// Bytes of frames between two entries of a segment's sparse index.
+pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
+
+/// Most bytes of fresh frames a log keeps in memory for its readers.
+pub const TAIL_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes written and not synced at which a log at level `Process` syncs.
+pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;
+
+/// Most bytes of one group commit.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Most idempotency keys a log remembers; the oldest go first, counted.
+pub const KEYS_MAX: usize = 65_536;
+
+/// Most live positions of a log; a batch that brings one more is taken without its position, counted.
+pub const POSITIONS_MAX: usize = 65_536;
+
+/// Most bytes set aside in `quarantine/`; what is over is deleted, counted.
+pub const QUARANTINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Most bytes read from a segment at once, unless one frame is larger.
+pub const READ_BYTES_MAX: usize = 256 << 10;

@@ -45,6 +45,35 @@ pub struct OutEvent<'a> {
     pub received: UnixNanos,
 }
 
+/// A run of events of an [`OutBatch`] that share origin and time of receipt.
+#[derive(Debug, Clone, Copy)]
+pub struct OutRun<'a> {
+    batch: &'a OutBatch,
+    chunk: &'a Chunk,
+}
+
+impl<'a> OutRun<'a> {
+    /// Returns who made the events.
+    pub fn origin(&self) -> &'a Arc<Origin> {
+        &self.chunk.origin
+    }
+
+    /// Returns when the events were received.
+    pub fn received(&self) -> UnixNanos {
+        self.chunk.received
+    }
+
+    /// Returns how many events there are; never 0.
+    pub fn event_count(&self) -> usize {
+        self.chunk.events.len()
+    }
+
+    /// Appends the run as NDJSON, as [`OutBatch::write_ndjson`] does.
+    pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
+        self.batch.write_chunk(self.chunk, out, metadata, &mut Vec::with_capacity(512));
+    }
+}
+
 impl OutBatch {
     /// Returns the key of the batch: the same for every attempt of a planned batch, and for no other batch.
     pub fn key(&self) -> &str {
@@ -98,27 +127,36 @@ impl OutBatch {
         })
     }
 
+    /// Returns the runs of events that share origin and time of receipt, in the order of the log; none is empty.
+    pub fn runs(&self) -> impl ExactSizeIterator<Item = OutRun<'_>> {
+        self.chunks.iter().map(|chunk| OutRun { batch: self, chunk })
+    }
+
     /// Appends the batch as NDJSON: each event, with the member `_spillway` added as `metadata` says, and a line break.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
         let mut tail = Vec::with_capacity(512);
         for chunk in &self.chunks {
-            let payload = &chunk.payload;
-            if metadata == Metadata::None {
-                out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + 1).sum());
-                for &(_, start, end) in &chunk.events {
-                    out.extend_from_slice(&payload[start as usize..end as usize]);
-                    out.push(b'\n');
-                }
-                continue;
+            self.write_chunk(chunk, out, metadata, &mut tail);
+        }
+    }
+
+    fn write_chunk(&self, chunk: &Chunk, out: &mut Vec<u8>, metadata: Metadata, tail: &mut Vec<u8>) {
+        let payload = &chunk.payload;
+        if metadata == Metadata::None {
+            out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + 1).sum());
+            for &(_, start, end) in &chunk.events {
+                out.extend_from_slice(&payload[start as usize..end as usize]);
+                out.push(b'\n');
             }
-            self.write_member_tail(&mut tail, chunk);
-            out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + tail.len() + 64).sum());
-            for &(seq, start, end) in &chunk.events {
-                json::begin_extra_member(out, &payload[start as usize..end as usize]);
-                out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
-                EventId { incarnation: chunk.incarnation, seq }.write(out);
-                out.extend_from_slice(&tail);
-            }
+            return;
+        }
+        self.write_member_tail(tail, chunk);
+        out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + tail.len() + 64).sum());
+        for &(seq, start, end) in &chunk.events {
+            json::begin_extra_member(out, &payload[start as usize..end as usize]);
+            out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
+            EventId { incarnation: chunk.incarnation, seq }.write(out);
+            out.extend_from_slice(tail);
         }
     }
 

@@ -1,0 +1,265 @@
+//! Ranges of the log become batches.
+//!
+//! A [`Work`] is a range of sequences `[first, end)`; its members are the events of the route in there that are not
+//! resolved. Ranges tile the log: each begins where the one before ended, so that resolved ranges merge into the cursor
+//! whatever lies between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::backend::{OutBatch, OutBatchBuilder};
+use crate::log::{Frame, Log, LogReader, Progress, ReadError};
+use crate::settings::PipelineSettings;
+
+/// A range of the log to be sent under one key.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) first: u64,
+    pub(super) end: u64,
+    pub(super) key: Arc<str>,
+    pub(super) attempts: u32,
+    /// The members' sequences, in order; known once it was read.
+    pub(super) members: Vec<u64>,
+}
+
+/// How large a batch may be now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) bytes: usize,
+    pub(super) events: usize,
+    /// Send what there is, do not wait for more.
+    pub(super) now: bool,
+}
+
+/// Who the batches are of.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    pub(super) namespace: Arc<str>,
+    pub(super) pipeline: Arc<str>,
+    pub(super) route: Arc<str>,
+}
+
+impl Names {
+    pub(super) fn new(settings: &PipelineSettings, route: &Arc<str>) -> Self {
+        Self { namespace: settings.namespace.clone(), pipeline: settings.name.clone(), route: route.clone() }
+    }
+
+    fn builder(&self) -> OutBatchBuilder {
+        OutBatchBuilder::new(&self.namespace, &self.pipeline, &self.route)
+    }
+}
+
+/// What forming gave.
+pub(super) enum Formed {
+    /// A batch to send.
+    Batch(Work, OutBatch),
+    /// A range without members: resolved as it is.
+    Nothing(u64, u64),
+    /// Not enough yet: look again when more is visible, or when [`Former::ripe_at`] has come.
+    Wait,
+}
+
+/// Forms new batches from where the delivery reads.
+#[derive(Debug)]
+pub(super) struct Former {
+    names: Names,
+    reader: LogReader,
+    frames: VecDeque<Arc<Frame>>,
+    /// Next sequence to look at.
+    at: u64,
+    /// Where the range being formed begins.
+    first: u64,
+    forming: Option<(OutBatchBuilder, Vec<u64>, Instant, u64)>,
+}
+
+impl Former {
+    pub(super) fn new(names: Names, log: &Log, from: u64) -> Self {
+        Self { names, reader: log.reader(from), frames: VecDeque::new(), at: from, first: from, forming: None }
+    }
+
+    /// Waits for something to read.
+    ///
+    /// # Cancel safety
+    /// May be cancelled at any time.
+    pub(super) async fn wait(&mut self) {
+        self.reader.wait().await;
+    }
+
+    /// Returns when the batch being formed has waited long enough.
+    pub(super) fn ripe_at(&self, wait_max: std::time::Duration) -> Option<Instant> {
+        self.forming.as_ref().map(|(_, _, since, _)| *since + wait_max)
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        !self.frames.is_empty() || self.reader.has_more()
+    }
+
+    /// Forgets what is being formed, to begin again at its first sequence with other bounds.
+    pub(super) fn restart(&mut self) {
+        self.forming = None;
+        self.frames.clear();
+        self.at = self.first;
+        self.reader.seek(self.first);
+    }
+
+    /// Reads on until a batch is full, or nothing more is there.
+    pub(super) async fn form(
+        &mut self,
+        bounds: Bounds,
+        wait_max: std::time::Duration,
+        skip: &Progress,
+    ) -> Result<Formed, ReadError> {
+        loop {
+            if self.frames.is_empty() {
+                if !self.reader.has_more() {
+                    return Ok(self.ripe(bounds, wait_max));
+                }
+                self.frames.extend(self.reader.read().await?);
+                if self.frames.is_empty() {
+                    self.at = self.reader.seq();
+                    return Ok(self.ripe(bounds, wait_max));
+                }
+            }
+            let Some(frame) = self.frames.front().cloned() else { continue };
+            if self.take_from(&frame, bounds, skip) {
+                return Ok(self.give());
+            }
+            self.frames.pop_front();
+            self.at = self.at.max(frame.end_seq());
+            if self.frames.is_empty() && !self.reader.has_more() {
+                self.at = self.at.max(self.reader.seq());
+            }
+        }
+    }
+
+    /// Adds a frame's members; returns whether the batch is full.
+    fn take_from(&mut self, frame: &Arc<Frame>, bounds: Bounds, skip: &Progress) -> bool {
+        let bit = frame.bit(&self.names.route);
+        if bit == 0 {
+            return false;
+        }
+        let mut begun = false;
+        for index in self.at.saturating_sub(frame.first_seq) as usize..frame.len() {
+            let seq = frame.first_seq + index as u64;
+            if frame.masks.get(index) & bit == 0 || skip.is_resolved(seq) {
+                continue;
+            }
+            let (start, end) = frame.span(index);
+            let size = (end - start) as usize;
+            let (builder, members, _, _) = self.forming.get_or_insert_with(|| {
+                (self.names.builder(), Vec::new(), Instant::now(), frame.incarnation)
+            });
+            let full = builder.len() >= bounds.events || builder.payload_bytes() + size > bounds.bytes;
+            if full && !builder.is_empty() {
+                self.at = seq;
+                return true;
+            }
+            if !begun {
+                builder.begin_chunk(frame.payload.clone(), frame.origin.clone(), frame.incarnation, frame.received);
+                begun = true;
+            }
+            builder.push(seq, start, end);
+            members.push(seq);
+        }
+        false
+    }
+
+    fn ripe(&mut self, bounds: Bounds, wait_max: std::time::Duration) -> Formed {
+        match &self.forming {
+            None if self.at > self.first => {
+                let first = std::mem::replace(&mut self.first, self.at);
+                Formed::Nothing(first, self.at)
+            }
+            None => Formed::Wait,
+            Some((_, _, since, _)) if !bounds.now && since.elapsed() < wait_max => Formed::Wait,
+            Some(_) => self.give(),
+        }
+    }
+
+    fn give(&mut self) -> Formed {
+        let first = std::mem::replace(&mut self.first, self.at);
+        match self.forming.take() {
+            None => Formed::Nothing(first, self.at),
+            Some((builder, members, _, incarnation)) => {
+                let key = key_of(&self.names.route, incarnation, &members, 0);
+                let work = Work { first, end: self.at, key: key.clone(), attempts: 0, members };
+                Formed::Batch(work, builder.build(key))
+            }
+        }
+    }
+}
+
+/// Names a batch: the incarnation of its first event, its first sequence, and how many members it has; unique, because a
+/// sequence never comes back, and two batches of a route that begin alike differ in length.
+fn key_of(route: &str, incarnation: u64, members: &[u64], generation: u32) -> Arc<str> {
+    let first = members.first().copied().unwrap_or(0);
+    let suffix = if generation == 0 { String::new() } else { format!("-{generation}") };
+    format!("{incarnation:016x}-{first:x}-{:x}-{route}{suffix}", members.len()).into()
+}
+
+/// Reads a range again and makes its batch: the members are those of the route that are not resolved.
+pub(super) async fn rebuild(
+    names: &Names,
+    log: &Log,
+    work: &mut Work,
+    progress: &Progress,
+) -> Result<Option<OutBatch>, ReadError> {
+    let mut reader = log.reader(work.first);
+    let mut builder = names.builder();
+    let mut members = Vec::new();
+    while reader.seq() < work.end {
+        let frames = reader.read().await?;
+        if frames.is_empty() {
+            break;
+        }
+        for frame in frames.iter().filter(|frame| frame.first_seq < work.end) {
+            add_members(frame, (work.first, work.end), &names.route, progress, &mut builder, &mut members);
+        }
+    }
+    work.members = members;
+    Ok((!builder.is_empty()).then(|| builder.build(work.key.clone())))
+}
+
+#[expect(clippy::too_many_arguments, reason = "one loop body of `rebuild`, kept apart for its depth")]
+fn add_members(
+    frame: &Arc<Frame>,
+    (first, end): (u64, u64),
+    route: &str,
+    progress: &Progress,
+    builder: &mut OutBatchBuilder,
+    members: &mut Vec<u64>,
+) {
+    let bit = frame.bit(route);
+    if bit == 0 {
+        return;
+    }
+    builder.begin_chunk(frame.payload.clone(), frame.origin.clone(), frame.incarnation, frame.received);
+    for index in first.saturating_sub(frame.first_seq) as usize..frame.len() {
+        let seq = frame.first_seq + index as u64;
+        if seq >= end {
+            break;
+        }
+        if frame.masks.get(index) & bit != 0 && !progress.is_resolved(seq) {
+            let (start, stop) = frame.span(index);
+            builder.push(seq, start, stop);
+            members.push(seq);
+        }
+    }
+}
+
+/// Halves a range between its members; `None` when it has one member only.
+pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
+    let middle = work.members.len() / 2;
+    let split = *work.members.get(middle).filter(|_| middle > 0)?;
+    let half = |first, end, members: &[u64], side: &str| Work {
+        first,
+        end,
+        key: format!("{}{side}", work.key).into(),
+        attempts: work.attempts,
+        members: members.to_vec(),
+    };
+    let (left, right) = work.members.split_at(middle);
+    Some((half(work.first, split, left, "l"), half(split, work.end, right, "r")))
+}

@@ -1,0 +1,373 @@
+//! The loop of one delivery. See [`super`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::batches::{Bounds, Formed, Former, Names, Work, rebuild};
+use super::budget::{Budget, Share};
+use super::dead_letters::DeadLetters;
+use super::status::{self, DeliveryStatus};
+use super::{DeliverySpec, PROBE_BYTES, PROCESS_SYNC_PERIOD, SAVE_PERIOD};
+use crate::backend::{Fault, FaultKind, Items, OutBatch, Traits};
+use crate::log::{DeliveryKey, Log, Plan, Progress};
+use crate::settings::Durability;
+
+/// What a delivery stands on.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) log: Log,
+    pub(super) names: Names,
+    pub(super) budget: Budget,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) status: Arc<DeliveryStatus>,
+    /// Turns true when what is held shall go out without waiting to fill up.
+    pub(super) hurry: watch::Receiver<bool>,
+    /// Running time of the log at which a removed reference gives up what it still holds.
+    pub(super) drain_until_ms: Option<u64>,
+}
+
+/// One attempt that came to its end.
+pub(super) struct Landed {
+    pub(super) work: Work,
+    pub(super) batch: OutBatch,
+    pub(super) result: Result<Items, Fault>,
+    /// Bytes of the budget, given back with it.
+    _share: Share,
+}
+
+type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
+
+/// One delivery at run time.
+pub(super) struct Delivery {
+    pub(super) spec: DeliverySpec,
+    pub(super) ground: Ground,
+    pub(super) key: DeliveryKey,
+    pub(super) traits: Traits,
+    pub(super) progress: Progress,
+    pub(super) backoff: Backoff,
+    former: Former,
+    /// Ranges that were tried, or planned before a restart, by their first sequence.
+    pub(super) retry: BTreeMap<u64, Work>,
+    pub(super) wait_until: Option<Instant>,
+    /// Set until something succeeds, and after a failure: one small batch at a time.
+    pub(super) probing: bool,
+    /// Payload bytes a batch may have now; grows from [`PROBE_BYTES`] with each success.
+    pub(super) batch_bytes: usize,
+    pub(super) dirty_since: Option<Instant>,
+    synced_at: Instant,
+    /// Progress was saved, and would not survive power loss yet.
+    unsynced: bool,
+    /// A removed reference that came to its end; nothing is saved any more.
+    ended: bool,
+    budget_short: bool,
+}
+
+/// How long a delivery waits for bytes of the budget before it looks again.
+const BUDGET_PERIOD: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// How often a delivery that drains looks whether its time is over.
+const DRAIN_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Delivery {
+    pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
+        let traits = spec.backend.traits();
+        let plans = progress.plans.iter().map(|plan| {
+            let work = Work { first: plan.first, end: plan.end, key: plan.key.clone(), attempts: 0, members: Vec::new() };
+            (plan.first, work)
+        });
+        let retry: BTreeMap<u64, Work> = plans.collect();
+        // Ranges tile: new batches begin behind everything that was ever begun.
+        let from = retry.values().map(|work| work.end).max().unwrap_or(0).max(progress.cursor);
+        Self {
+            key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
+            former: Former::new(ground.names.clone(), &ground.log, from),
+            backoff: Backoff::new(spec.settings.retry_initial, spec.settings.retry_max, seed),
+            traits,
+            progress,
+            retry,
+            wait_until: None,
+            probing: true,
+            batch_bytes: PROBE_BYTES.min(spec.settings.batch_bytes_max),
+            dirty_since: None,
+            synced_at: Instant::now(),
+            unsynced: false,
+            ended: false,
+            budget_short: false,
+            spec,
+            ground,
+        }
+    }
+
+    /// Delivers until told to stop; then lets what is under way land, commits and saves.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        if !self.open_backend(&stop).await {
+            return;
+        }
+        self.reconcile();
+        let mut flights = Flights::new();
+        loop {
+            self.launch(&mut flights).await;
+            if self.drained(flights.is_empty()).await {
+                break;
+            }
+            if self.save_due(&flights) {
+                self.save(&mut flights, false).await;
+                continue;
+            }
+            let wake = self.wake_at(&flights);
+            let may_read = !self.holding_back(&flights);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(landed) = flights.next(), if !flights.is_empty() => self.settle(landed, flights.len()).await,
+                () = self.former.wait(), if may_read && !self.former.has_more() => {}
+                changed = self.ground.hurry.changed() => if changed.is_err() { break },
+                () = sleep_until(wake.unwrap_or_else(far)), if wake.is_some() => self.woken(),
+            }
+        }
+        while let Some(landed) = flights.next().await {
+            self.settle(landed, flights.len()).await;
+        }
+        if !self.ended {
+            self.save(&mut flights, true).await;
+        }
+        self.spec.backend.close().await;
+    }
+
+    /// Whether a removed reference has come to its end: nothing held, or its time over; what it holds then is dropped.
+    async fn drained(&mut self, idle: bool) -> bool {
+        let Some(until_ms) = self.ground.drain_until_ms else { return false };
+        let log = &self.ground.log;
+        let held = status::account(log, &self.key, &self.progress).held;
+        if !idle || (held > 0 && log.running_ms() < until_ms) {
+            return false;
+        }
+        if held > 0 {
+            *self.progress.dropped.entry("drained".into()).or_default() += held;
+            tracing::warn!(
+                route = %self.key.route, backend = %self.spec.backend_name, events = held,
+                "removed reference drained for its time; the rest is dropped"
+            );
+        }
+        self.progress.plans.clear();
+        self.progress.resolve(self.progress.cursor, log.visible_end());
+        self.ground.status.show(&self.progress);
+        self.ground.status.saved(u64::MAX);
+        if let Err(error) = log.forget(&self.key).await {
+            tracing::warn!(%error, "could not forget a removed reference; it drains again at the next start");
+        }
+        self.ground.drain_until_ms = None;
+        self.ended = true;
+        true
+    }
+
+    /// Opens the backend at its mark, as often as it takes.
+    async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
+        while let Err(fault) = self.spec.backend.open(self.progress.mark.clone()).await {
+            let wait = self.failed(&fault);
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        true
+    }
+
+    fn in_flight_max(&self) -> usize {
+        if self.probing || self.traits.ordered { 1 } else { self.spec.settings.in_flight_max }
+    }
+
+    fn backing_off(&self) -> bool {
+        self.wait_until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn holding_back(&self, flights: &Flights) -> bool {
+        self.backing_off() || self.budget_short || flights.len() >= self.in_flight_max() || self.commit_waits(flights)
+    }
+
+    /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered.
+    fn commit_waits(&self, flights: &Flights) -> bool {
+        self.traits.commits && !flights.is_empty() && self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD)
+    }
+
+    fn woken(&mut self) {
+        self.budget_short = false;
+        if !self.backing_off() {
+            self.wait_until = None;
+        }
+    }
+
+    fn wake_at(&self, flights: &Flights) -> Option<Instant> {
+        let may_save = !self.traits.commits || flights.is_empty();
+        let save = self.dirty_since.filter(|_| may_save).map(|since| since + SAVE_PERIOD);
+        let sync = (self.unsynced && may_save).then(|| self.synced_at + PROCESS_SYNC_PERIOD);
+        let budget = self.budget_short.then(|| Instant::now() + BUDGET_PERIOD);
+        let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
+        let ripe = self.former.ripe_at(self.spec.settings.batch_wait_max);
+        let forming = ripe.filter(|_| !self.holding_back(flights));
+        [self.wait_until, save, sync, budget, forming, drain].into_iter().flatten().min()
+    }
+
+    /// Sends whatever may be sent now.
+    async fn launch(&mut self, flights: &mut Flights) {
+        while !self.holding_back(flights) {
+            let next = match self.next_retry().await {
+                Ok(Some(next)) => Some(next),
+                Ok(None) if self.retry.is_empty() || !self.traits.ordered => self.next_new().await,
+                Ok(None) => None,
+                Err(fault) => {
+                    self.failed(&fault);
+                    return;
+                }
+            };
+            let Some((work, batch)) = next else { return };
+            let Ok(share) = self.ground.budget.take(batch.payload_bytes()) else {
+                self.retry.insert(work.first, work);
+                self.budget_short = true;
+                return;
+            };
+            if !self.plan(&work).await {
+                self.retry.insert(work.first, work);
+                return;
+            }
+            flights.push(self.send(work, batch, share));
+            self.ground.status.attempt(flights.len());
+        }
+    }
+
+    async fn next_retry(&mut self) -> Result<Option<(Work, OutBatch)>, Fault> {
+        while let Some((_, mut work)) = self.retry.pop_first() {
+            match rebuild(&self.ground.names, &self.ground.log, &mut work, &self.progress).await {
+                Ok(Some(batch)) => return Ok(Some((work, batch))),
+                Ok(None) => self.resolved(&work),
+                Err(error) => {
+                    self.retry.insert(work.first, work);
+                    return Err(Fault::new(FaultKind::Local, error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_new(&mut self) -> Option<(Work, OutBatch)> {
+        loop {
+            let bounds = Bounds {
+                bytes: self.batch_bytes,
+                events: self.spec.settings.batch_events_max,
+                now: *self.ground.hurry.borrow(),
+            };
+            match self.former.form(bounds, self.spec.settings.batch_wait_max, &self.progress).await {
+                Ok(Formed::Batch(work, batch)) => return Some((work, batch)),
+                Ok(Formed::Nothing(first, end)) => {
+                    self.progress.resolve(first, end);
+                    self.dirty_since.get_or_insert_with(Instant::now);
+                }
+                Ok(Formed::Wait) => return None,
+                Err(error) => {
+                    self.former.restart();
+                    self.failed(&Fault::new(FaultKind::Local, error));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Writes a batch down before its first attempt, where the backend recognises a repeat by its key.
+    async fn plan(&mut self, work: &Work) -> bool {
+        let known = self.progress.plans.iter().any(|plan| plan.key == work.key);
+        if !self.traits.keyed || known {
+            return true;
+        }
+        self.progress.plans.push(Plan { first: work.first, end: work.end, key: work.key.clone() });
+        let sync = self.ground.log.durability() == Durability::Disk;
+        match self.ground.log.save(&self.key, &self.progress, sync).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.progress.plans.retain(|plan| plan.key != work.key);
+                self.failed(&Fault::new(FaultKind::Local, error));
+                false
+            }
+        }
+    }
+
+    fn send(&self, work: Work, batch: OutBatch, share: Share) -> BoxFuture<'static, Landed> {
+        let (backend, timeout) = (self.spec.backend.clone(), self.spec.settings.timeout);
+        Box::pin(async move {
+            let result = match tokio::time::timeout(timeout, backend.send(&batch)).await {
+                Ok(result) => result,
+                Err(_) => Err(Fault::new(FaultKind::Timeout, format_args!("no answer within {timeout:?}"))),
+            };
+            Landed { work, batch, result, _share: share }
+        })
+    }
+
+    fn save_due(&self, flights: &Flights) -> bool {
+        let hurry = *self.ground.hurry.borrow();
+        let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
+        let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
+        (dirty || sync) && (!self.traits.commits || flights.is_empty())
+    }
+
+    /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
+    async fn save(&mut self, flights: &mut Flights, last: bool) {
+        let disk = self.ground.log.durability() == Durability::Disk;
+        let sync = disk || last || *self.ground.hurry.borrow() || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
+        if self.traits.commits {
+            let backend = &self.spec.backend;
+            let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
+            match mark {
+                Ok(mark) => self.progress.mark = mark,
+                Err(fault) => {
+                    let wait = self.failed(&fault);
+                    self.dirty_since = Some(Instant::now() + wait);
+                    return;
+                }
+            }
+        }
+        if flights.is_empty() {
+            self.reconcile();
+        }
+        let saved = self.ground.log.save(&self.key, &self.progress, sync).await;
+        match saved {
+            Ok(()) => {
+                self.dirty_since = None;
+                self.unsynced = !sync;
+                if sync {
+                    self.synced_at = Instant::now();
+                }
+                self.ground.status.show(&self.progress);
+                self.ground.status.saved(self.progress.cursor);
+            }
+            Err(error) => {
+                self.failed(&Fault::new(FaultKind::Local, error));
+                self.dirty_since = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
+    /// And a log that lost its own totals (power loss at level `Process`) must not make more delivered than was routed.
+    fn reconcile(&mut self) {
+        let (log, key) = (&self.ground.log, &self.key);
+        let progress = &mut self.progress;
+        let gap = status::account(log, key, progress).imbalance;
+        if gap > 0 && log.damaged() > 0 {
+            *progress.dropped.entry("damaged".into()).or_default() += gap as u64;
+            tracing::error!(route = %key.route, events = gap, "events lost by damage of the log");
+        } else if gap < 0 {
+            progress.routed_before += gap;
+        }
+    }
+}
+
+fn far() -> Instant {
+    Instant::now() + std::time::Duration::from_secs(86_400)
+}

@@ -1,0 +1,32 @@
+//! A reference whose backend is gone: nothing can be sent, what is held waits for the reference to come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::DeliverySpec;
+use crate::backend::{Backend, Fault, FaultKind, Items, OutBatch};
+use crate::log::DeliveryKey;
+use crate::settings::DeliverySettings;
+
+#[derive(Debug)]
+struct Gone;
+
+impl Backend for Gone {
+    fn send<'a>(&'a self, _: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(async { Err(Fault::new(FaultKind::Local, "the backend is not in the configuration any more")) })
+    }
+}
+
+/// Returns a delivery that only waits.
+pub(super) fn spec(key: &DeliveryKey, drain: Duration) -> DeliverySpec {
+    DeliverySpec {
+        route: key.route.clone(),
+        backend_uid: key.backend_uid.clone(),
+        backend_name: key.backend_uid.clone(),
+        backend_type: "Gone".into(),
+        backend: Arc::new(Gone),
+        settings: DeliverySettings { retry_initial: Duration::from_secs(1), retry_max: drain, ..DeliverySettings::default() },
+    }
+}

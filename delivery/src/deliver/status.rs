@@ -1,0 +1,192 @@
+//! What a delivery tells of itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::backend::Fault;
+use crate::clock::Clock;
+use crate::ledger::{DeliveryReport, DeliveryState};
+use crate::log::{DeliveryKey, Log, Progress};
+
+/// What a delivery tells of itself; shared with whoever asks.
+#[derive(Debug)]
+pub struct DeliveryStatus {
+    key: DeliveryKey,
+    backend: Arc<str>,
+    backend_type: Arc<str>,
+    clock: Clock,
+    figures: Mutex<Figures>,
+}
+
+#[derive(Debug)]
+struct Figures {
+    state: DeliveryState,
+    since: i64,
+    /// What is reported as resolved: durable for backends that commit, the latest for others.
+    progress: Progress,
+    saved_cursor: u64,
+    attempts: u64,
+    faults: BTreeMap<&'static str, u64>,
+    delivered_bytes: u64,
+    in_flight: u64,
+    last_error: Option<String>,
+}
+
+impl DeliveryStatus {
+    pub(super) fn new(spec: &super::DeliverySpec, progress: Progress, state: DeliveryState, clock: Clock) -> Arc<Self> {
+        let since = clock.now();
+        Arc::new(Self {
+            key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
+            backend: spec.backend_name.clone(),
+            backend_type: spec.backend_type.clone(),
+            clock,
+            figures: Mutex::new(Figures {
+                state,
+                since,
+                saved_cursor: progress.cursor,
+                progress,
+                attempts: 0,
+                faults: BTreeMap::new(),
+                delivered_bytes: 0,
+                in_flight: 0,
+                last_error: None,
+            }),
+        })
+    }
+
+    fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns which delivery this is.
+    pub(super) fn key(&self) -> &DeliveryKey {
+        &self.key
+    }
+
+    /// Shows progress that may be told.
+    pub(super) fn show(&self, progress: &Progress) {
+        self.figures().progress.clone_from(progress);
+    }
+
+    pub(super) fn saved(&self, cursor: u64) {
+        self.figures().saved_cursor = cursor;
+    }
+
+    pub(crate) fn saved_cursor(&self) -> u64 {
+        self.figures().saved_cursor
+    }
+
+    pub(super) fn attempt(&self, in_flight: usize) {
+        let mut figures = self.figures();
+        figures.attempts += 1;
+        figures.in_flight = in_flight as u64;
+    }
+
+    pub(super) fn landed(&self, in_flight: usize, delivered_bytes: usize) {
+        let mut figures = self.figures();
+        figures.in_flight = in_flight as u64;
+        figures.delivered_bytes += delivered_bytes as u64;
+    }
+
+    /// Notes a fault and returns whether that changed the state.
+    pub(super) fn failed(&self, fault: &Fault) -> bool {
+        let mut figures = self.figures();
+        *figures.faults.entry(fault.kind.as_str()).or_default() += 1;
+        figures.last_error = Some(fault.to_string());
+        self.change(&mut figures, DeliveryState::Retrying)
+    }
+
+    /// Notes a success and returns whether that changed the state.
+    pub(super) fn succeeded(&self) -> bool {
+        let mut figures = self.figures();
+        let change = figures.state == DeliveryState::Retrying;
+        if change {
+            self.change(&mut figures, DeliveryState::Healthy);
+        }
+        change
+    }
+
+    fn change(&self, figures: &mut Figures, state: DeliveryState) -> bool {
+        let changed = figures.state != state;
+        if changed {
+            figures.state = state;
+            figures.since = self.clock.now();
+        }
+        changed
+    }
+
+    /// Returns the figures. Held events are counted by scanning the log; may block briefly.
+    pub(crate) fn report(&self, log: &Log) -> DeliveryReport {
+        let mut report = self.report_once(log);
+        // Segments may be freed between the look at the progress and the look at the log; a second look agrees.
+        for _ in 0..2 {
+            if report.imbalance_events == 0 {
+                break;
+            }
+            report = self.report_once(log);
+        }
+        report
+    }
+
+    fn report_once(&self, log: &Log) -> DeliveryReport {
+        let (progress, mut report) = {
+            let figures = self.figures();
+            (figures.progress.clone(), self.outline(&figures))
+        };
+        let account = account(log, &self.key, &progress);
+        report.routed_events = account.routed;
+        report.held_events = account.held;
+        report.held_bytes = account.held_bytes;
+        report.oldest_held = (account.held > 0).then(|| log.received_near(progress.cursor)).flatten();
+        report.imbalance_events = account.imbalance;
+        report
+    }
+
+    fn outline(&self, figures: &Figures) -> DeliveryReport {
+        let progress = &figures.progress;
+        DeliveryReport {
+            route: self.key.route.clone(),
+            backend: self.backend.clone(),
+            backend_type: self.backend_type.clone(),
+            state: figures.state,
+            since: figures.since,
+            routed_events: 0,
+            delivered_events: progress.delivered,
+            duplicate_events: progress.duplicates,
+            rejected_events: progress.rejected,
+            dropped_events: progress.dropped.iter().map(|(reason, events)| (reason.to_string(), *events)).collect(),
+            held_events: 0,
+            held_bytes: 0,
+            oldest_held: None,
+            imbalance_events: 0,
+            attempts: figures.attempts,
+            faults: figures.faults.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
+            delivered_bytes: figures.delivered_bytes,
+            in_flight: figures.in_flight,
+            last_error: figures.last_error.clone(),
+        }
+    }
+}
+
+/// A delivery's side of the ledger.
+pub(super) struct Account {
+    pub(super) routed: u64,
+    pub(super) held: u64,
+    pub(super) held_bytes: u64,
+    pub(super) imbalance: i64,
+}
+
+/// Counts what the log holds for a delivery, by scanning masks against its progress, and holds it against what was routed.
+pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Account {
+    let census = log.census();
+    let count = |from, to| log.count_events(&census, &key.route, from, to).unwrap_or((0, 0));
+    let (mut held, mut held_bytes) = count(progress.cursor, u64::MAX);
+    for (from, to) in &progress.resolved {
+        let (resolved, resolved_bytes) = count(*from, *to);
+        held = held.saturating_sub(resolved);
+        held_bytes = held_bytes.saturating_sub(resolved_bytes);
+    }
+    let routed = census.routed_events(&key.route) as i64 - progress.routed_before;
+    let resolved = progress.delivered + progress.duplicates + progress.rejected + progress.dropped.values().sum::<u64>();
+    Account { routed: routed.max(0) as u64, held, held_bytes, imbalance: routed - (resolved + held) as i64 }
+}

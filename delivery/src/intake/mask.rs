@@ -1,0 +1,80 @@
+//! Which routes want which event.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Pipeline;
+use crate::condition::EvalFailure;
+use crate::event::{Batch, BatchBuilder};
+use crate::log::{Masks, Pending};
+
+/// Evaluations of one route's condition that failed and so were false, by reason.
+#[derive(Debug, Default)]
+pub(super) struct RouteCounters {
+    failures: [AtomicU64; EvalFailure::ALL.len()],
+}
+
+impl RouteCounters {
+    fn count(&self, failure: EvalFailure) {
+        self.failures[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn errors(&self) -> BTreeMap<String, u64> {
+        EvalFailure::ALL
+            .iter()
+            .map(|failure| (failure.as_str().to_owned(), self.failures[*failure as usize].load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// Decides the masks of a batch; events that no route wants are taken out and counted.
+pub(super) fn route(pipeline: &Pipeline, batch: &Batch) -> Pending {
+    let routes = &pipeline.settings().routes;
+    if routes.iter().any(|route| route.condition.is_none()) && routes.iter().all(|route| route.condition.is_none()) {
+        return Pending { batch: batch.clone(), masks: Masks::Uniform(all_routes(routes.len())), unrouted: 0 };
+    }
+    let masks: Vec<u64> = batch.events().map(|event| mask_of(pipeline, event, batch)).collect();
+    let unrouted = masks.iter().filter(|mask| **mask == 0).count();
+    let uniform = masks.first().copied().filter(|first| masks.iter().all(|mask| mask == first));
+    match uniform {
+        Some(0) => Pending { batch: without_events(batch), masks: Masks::Uniform(0), unrouted: unrouted as u32 },
+        Some(mask) => Pending { batch: batch.clone(), masks: Masks::Uniform(mask), unrouted: 0 },
+        None if unrouted == 0 => {
+            let masks = Masks::Each(masks.into());
+            Pending { batch: batch.clone(), masks, unrouted: 0 }
+        }
+        None => {
+            let mut kept = BatchBuilder::with_capacity(batch.payload.len());
+            batch.events().zip(&masks).filter(|(_, mask)| **mask != 0).for_each(|(event, _)| kept.push(event));
+            let mut routed = kept.build(batch.origin.clone(), batch.received);
+            routed.position.clone_from(&batch.position);
+            routed.key.clone_from(&batch.key);
+            let masks = Masks::Each(masks.into_iter().filter(|mask| *mask != 0).collect());
+            Pending { batch: routed, masks, unrouted: unrouted as u32 }
+        }
+    }
+}
+
+fn all_routes(count: usize) -> u64 {
+    u64::MAX >> (64 - count.clamp(1, 64))
+}
+
+fn mask_of(pipeline: &Pipeline, event: &[u8], batch: &Batch) -> u64 {
+    let mut mask = 0;
+    for (index, (route, counters)) in pipeline.settings().routes.iter().zip(&pipeline.routes).enumerate() {
+        let wanted = match &route.condition {
+            None => true,
+            Some(condition) => condition.eval(event, &batch.origin).unwrap_or_else(|failure| {
+                counters.count(failure);
+                false
+            }),
+        };
+        mask |= u64::from(wanted) << index;
+    }
+    mask
+}
+
+fn without_events(batch: &Batch) -> Batch {
+    Batch { payload: bytes::Bytes::new(), ends: Vec::new(), ..batch.clone() }
+}

@@ -1,0 +1,108 @@
+//! Strings and spliced objects, written.
+
+use super::find::Walk;
+use super::text::plain_end;
+use super::validate::is_reserved;
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Appends `text` escaped as the inside of a JSON string: `"`, `\` and control characters, nothing else.
+pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    loop {
+        let end = plain_end(bytes, start);
+        out.extend_from_slice(&bytes[start..end]);
+        let Some(&byte) = bytes.get(end) else { return };
+        write_escape(out, byte);
+        start = end + 1;
+    }
+}
+
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        0x08 => b'b',
+        0x0c => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        b'"' | b'\\' => byte,
+        _ => {
+            let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            return out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digits[0], digits[1]]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Appends a valid `object` without its closing brace, and the comma where it has members, so that one more member can
+/// follow.
+pub fn begin_extra_member(out: &mut Vec<u8>, object: &[u8]) {
+    let members = trim_end(object);
+    let members = trim_end(members.strip_suffix(b"}").unwrap_or(members));
+    out.extend_from_slice(members);
+    if !members.ends_with(b"{") {
+        out.push(b',');
+    }
+}
+
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t' | b'\n' | b'\r'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Appends a valid `object` on one line, without its members named
+/// [`RESERVED_MEMBER`](crate::event::RESERVED_MEMBER).
+///
+/// Raw line breaks, which stand between tokens only, become spaces; every other byte of what stays is kept.
+pub fn normalize_into(object: &[u8], out: &mut Vec<u8>) {
+    let mut walk = Walk::new(object);
+    walk.space();
+    walk.at += usize::from(walk.byte() == b'{');
+    out.push(b'{');
+    let first = out.len();
+    // A member is what stands between two commas, with the white space around it.
+    let mut start = walk.at;
+    loop {
+        walk.space();
+        if walk.byte() != b'"' {
+            // The object is empty, or the bytes are no object.
+            push_line(&object[start..walk.at], out);
+            break;
+        }
+        let (key, escaped) = walk.key();
+        walk.skip_value();
+        walk.space();
+        if !is_reserved(key, escaped) {
+            if out.len() > first {
+                out.push(b',');
+            }
+            push_line(&object[start..walk.at], out);
+        }
+        if walk.byte() != b',' {
+            break;
+        }
+        walk.at += 1;
+        start = walk.at;
+    }
+    out.push(b'}');
+}
+
+fn push_line(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(bytes);
+    for byte in &mut out[start..] {
+        if matches!(*byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! The writer of a log, synchronous: appends groups of frames, syncs, seals, frees. One thread at a time.
+//!
+//! State runs in two steps, so that headers and footers never say more than the disk holds: `base` is the state as of
+//! everything synced, `unsynced` are the frames since. A sync moves them over; a failed one writes them again, into a
+//! new segment whose header holds `base` alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::format::{self, Fixed, Footer, SegmentHeader};
+use super::frame::{Frame, Pending};
+use super::recovery::{self, Recovered};
+use super::segment::{SegmentFile, Summary, path_of};
+use super::state::{State, Tally};
+use super::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::clock::UnixNanos;
+use crate::event::{EventId, Origin};
+use crate::filesystem::{File, Filesystem};
+use crate::settings::Durability;
+
+/// What a log is opened with.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// The level of its acknowledgements.
+    pub durability: Durability,
+    /// Most bytes on disk; sizes the segments.
+    pub bytes_max: u64,
+    /// The routes, in the order of the masks' bits; at most 64.
+    pub routes: Vec<Arc<str>>,
+    /// Random.
+    pub incarnation: u64,
+    /// The new incarnation begins at this sequence or above: behind every cursor and every plan.
+    pub seq_min: u64,
+    /// Wall time.
+    pub now: UnixNanos,
+}
+
+/// Why frames were not kept.
+#[derive(Debug)]
+pub struct CommitError {
+    /// The file system's answer.
+    pub source: io::Error,
+    /// Whether a crash right now could bring the frames back although they were refused.
+    pub maybe_kept: bool,
+}
+
+/// What a commit did.
+#[derive(Debug)]
+pub struct Committed {
+    /// The frames that reached the level, in order: the first so many of the group.
+    pub frames: Vec<Arc<Frame>>,
+    /// Why the rest did not.
+    pub error: Option<CommitError>,
+}
+
+/// A segment as readers and the accounts see it.
+#[derive(Debug, Clone)]
+pub(super) struct SegmentInfo {
+    pub(super) ordinal: u64,
+    pub(super) path: PathBuf,
+    pub(super) base_seq: u64,
+    pub(super) routes: Arc<[Arc<str>]>,
+    pub(super) summary: Summary,
+    /// Where the first frame may be.
+    pub(super) data_start: u64,
+    /// Behind the last good frame.
+    pub(super) data_end: u64,
+    /// Bytes on disk.
+    pub(super) bytes: u64,
+    /// Running time at which it was sealed; `None` while it is written.
+    pub(super) sealed_ms: Option<u64>,
+}
+
+impl SegmentInfo {
+    /// Returns the index of a route in this segment's table.
+    pub(super) fn route(&self, name: &str) -> Option<usize> {
+        self.routes.iter().position(|route| **route == *name)
+    }
+}
+
+/// A segment that has no name yet; recovery removes it.
+pub(super) const DRAFT_EXTENSION: &str = "new";
+
+#[derive(Debug)]
+struct Active {
+    file: Arc<dyn File>,
+    ordinal: u64,
+    header: Arc<SegmentHeader>,
+    origins: Vec<Arc<Origin>>,
+    origin_ids: HashMap<Bytes, u32>,
+    synced_end: u64,
+}
+
+/// The writer.
+#[derive(Debug)]
+pub struct LogCore {
+    pub(super) fs: Arc<dyn Filesystem>,
+    options: OpenOptions,
+    routes: Arc<[Arc<str>]>,
+    active: Option<Active>,
+    pub(super) segments: BTreeMap<u64, SegmentInfo>,
+    next_ordinal: u64,
+    next_seq: u64,
+    base: State,
+    base_seq: u64,
+    unsynced: Vec<(Arc<Frame>, Box<[Tally]>)>,
+    unsynced_bytes: usize,
+    running_base_ms: u64,
+    syncs: u64,
+}
+
+impl LogCore {
+    /// Opens the log in a directory, which is made if absent, and begins an incarnation. Damage never makes this fail;
+    /// only a file system that refuses to read the directory or to write the new segment does.
+    pub fn open(fs: Arc<dyn Filesystem>, options: OpenOptions) -> io::Result<(Self, Recovered)> {
+        fs.create_dir_all(&options.dir)?;
+        // The directory's own entry must survive power loss before anything in it is acknowledged.
+        for made in options.dir.ancestors().skip(1).take(2).filter(|parent| !parent.as_os_str().is_empty()) {
+            fs.sync_dir(made)?;
+        }
+        let (recovered, found) = recovery::recover(&*fs, &options.dir)?;
+        let next_seq = found.end_seq.max(options.seq_min).max(1);
+        let mut core = Self {
+            routes: options.routes.clone().into(),
+            fs,
+            options,
+            active: None,
+            next_ordinal: found.segments.keys().next_back().map_or(1, |last| last + 1).max(found.next_ordinal),
+            segments: found.segments,
+            next_seq,
+            base: found.state,
+            base_seq: next_seq,
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            running_base_ms: found.running_ms,
+            syncs: 0,
+        };
+        core.begin_segment(core.running_base_ms)?;
+        core.remove_empty_segments();
+        Ok((core, recovered))
+    }
+
+    /// Removes older segments without a frame: their state stands in the new one's header.
+    fn remove_empty_segments(&mut self) {
+        let empty: Vec<u64> = self
+            .segments
+            .values()
+            .filter(|info| info.sealed_ms.is_some() && info.data_end == info.data_start)
+            .map(|info| info.ordinal)
+            .collect();
+        for ordinal in empty {
+            if let Some(info) = self.segments.get(&ordinal)
+                && self.fs.remove(&info.path).is_ok()
+            {
+                self.segments.remove(&ordinal);
+            }
+        }
+    }
+
+    /// Returns the sequence the next event will get.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Returns the incarnation this open began.
+    pub fn incarnation(&self) -> u64 {
+        self.options.incarnation
+    }
+
+    /// Returns the id an event of this incarnation has.
+    pub fn event_id(&self, seq: u64) -> EventId {
+        EventId { incarnation: self.options.incarnation, seq }
+    }
+
+    /// Returns the running time of the log, given how long this incarnation has run.
+    pub fn running_ms(&self, since_open: Duration) -> u64 {
+        self.running_base_ms + since_open.as_millis() as u64
+    }
+
+    /// Returns the bytes written and not yet synced.
+    pub fn unsynced_bytes(&self) -> usize {
+        self.unsynced_bytes
+    }
+
+    /// Returns the syncs that succeeded since the open.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Returns the bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.bytes).sum()
+    }
+
+    /// Returns the state with everything that was accepted.
+    pub(super) fn state(&self) -> State {
+        let mut state = self.base.clone();
+        self.unsynced.iter().for_each(|(frame, tallies)| state.apply(frame, tallies));
+        state
+    }
+
+    /// Returns where `source` stands, everything accepted counted.
+    pub fn position(&self, source: &[u8]) -> Option<Bytes> {
+        self.state().position(source)
+    }
+
+    /// Returns every live position.
+    pub fn positions(&self) -> Vec<(Bytes, Bytes)> {
+        self.state().positions()
+    }
+
+    /// Returns whether a key came before.
+    pub fn lookup_key(&self, key: &crate::event::IdempotencyKey, since_open: Duration) -> super::KeyLookup {
+        self.state().lookup(key, self.running_ms(since_open))
+    }
+
+    /// Returns the events that a route's mask held, ever.
+    pub fn routed_events(&self, route: &str) -> u64 {
+        self.state().totals.routes.get(route).copied().unwrap_or(0)
+    }
+
+    /// Writes a group of frames, in order, and brings them to the log's level.
+    pub fn commit(&mut self, group: Vec<Pending>, since_open: Duration) -> Committed {
+        let running_ms = self.running_ms(since_open);
+        let mut frames = Vec::with_capacity(group.len());
+        let mut error = self.mend(running_ms).err().map(|source| CommitError { source, maybe_kept: false });
+        let mut rest = group.into_iter().peekable();
+        while error.is_none() && rest.peek().is_some() {
+            match self.write_some(&mut rest, running_ms, &mut frames) {
+                Ok(()) => {}
+                Err(source) => error = Some(CommitError { source, maybe_kept: self.active.is_none() }),
+            }
+        }
+        if self.options.durability == Durability::Disk
+            && let Err(source) = self.sync(since_open)
+        {
+            // What a seal in the midst of the group had synced is kept; the rest never was.
+            frames.truncate(frames.len().saturating_sub(self.unsynced.len()));
+            self.give_up_unsynced();
+            return Committed { frames, error: Some(CommitError { source, maybe_kept: true }) };
+        }
+        Committed { frames, error }
+    }
+
+    /// Makes everything written survive power loss. On failure the frames are written anew once; when that fails too, they
+    /// stay in memory and the next call begins there.
+    pub fn sync(&mut self, since_open: Duration) -> io::Result<()> {
+        let running_ms = self.running_ms(since_open);
+        self.mend(running_ms)?;
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.sync_active() {
+            tracing::warn!(%error, dir = %self.options.dir.display(), "sync failed; writing what it held anew");
+            self.abandon();
+            self.mend(running_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Seals the segment being written and begins the next, so that what is delivered of it can be freed.
+    pub fn seal(&mut self, since_open: Duration) -> io::Result<()> {
+        self.sync(since_open)?;
+        let running_ms = self.running_ms(since_open);
+        let Some(active) = &self.active else { return Ok(()) };
+        let ordinal = active.ordinal;
+        let Some(info) = self.segments.get(&ordinal).filter(|info| info.data_end > info.data_start) else { return Ok(()) };
+        let footer = Footer {
+            summary: info.summary.clone(),
+            origins: active.origins.iter().map(|origin| origin.json().clone()).collect(),
+            running_ms,
+            state: self.base.clone(),
+        };
+        let bytes = footer.encode(active.synced_end as u32);
+        let (file, at) = (active.file.clone(), info.data_end);
+        self.begin_segment(running_ms)?;
+        // A footer that cannot be written costs the next start a scan of one segment, nothing else.
+        let written = file.write_at(at, &[&bytes]).and_then(|()| file.sync()).is_ok();
+        if let Some(info) = self.segments.get_mut(&ordinal) {
+            info.sealed_ms = Some(running_ms);
+            if written {
+                info.bytes = at + bytes.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes segments whose events all lie below `below`, sealed at least `retain` ago, oldest first; with `bytes_over`,
+    /// as many more of them as free so many bytes. Never the one being written.
+    pub fn free(&mut self, below: u64, keep: Keep, since_open: Duration) -> Vec<u64> {
+        let now_ms = self.running_ms(since_open);
+        let mut freed = Vec::new();
+        let mut over = keep.bytes_over;
+        while let Some(first) = self.segments.values().next() {
+            let Some(sealed_ms) = first.sealed_ms.filter(|_| first.summary.end_seq <= below) else { break };
+            let due = sealed_ms + keep.retain.as_millis() as u64 <= now_ms;
+            if !due && over == 0 {
+                break;
+            }
+            let (ordinal, path, bytes) = (first.ordinal, first.path.clone(), first.bytes);
+            match self.fs.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => break,
+                _ => {}
+            }
+            over = over.saturating_sub(bytes);
+            self.segments.remove(&ordinal);
+            freed.push(ordinal);
+        }
+        freed
+    }
+
+    /// Writes as many frames of `rest` as the segment takes, in one call to the file system.
+    fn write_some(
+        &mut self,
+        rest: &mut std::iter::Peekable<std::vec::IntoIter<Pending>>,
+        running_ms: u64,
+        done: &mut Vec<Arc<Frame>>,
+    ) -> io::Result<()> {
+        let segment_bytes = self.segment_bytes();
+        let full = self.active_info().is_none_or(|info| info.data_end >= segment_bytes);
+        if full {
+            self.seal(Duration::from_millis(running_ms - self.running_base_ms))?;
+        }
+        let (Some(active), Some(start)) = (&mut self.active, self.segments.values().next_back().map(|info| info.data_end))
+        else {
+            return Err(io::Error::other("no segment is open"));
+        };
+        let origins_before = active.origins.len();
+        let mut metas = Vec::new();
+        let mut placed: Vec<(u64, usize, usize, Arc<Frame>)> = Vec::new();
+        let mut end = start;
+        let mut next_seq = self.next_seq;
+        while end < segment_bytes || placed.is_empty() {
+            let Some(pending) = rest.next() else { break };
+            let meta_start = metas.len();
+            let origin = active.origin_id(&pending.batch.origin, &mut metas);
+            let origin_bytes = (metas.len() - meta_start) as u64;
+            let synced = active.synced_end as u32;
+            format::encode_data(&mut metas, &pending, Fixed { first_seq: next_seq, running_ms, origin: Some(origin), synced });
+            let frame = active.frame(pending, next_seq, running_ms);
+            next_seq = frame.end_seq();
+            let offset = end + origin_bytes;
+            end += (metas.len() - meta_start) as u64 + frame.payload.len() as u64;
+            placed.push((offset, meta_start, metas.len(), Arc::new(frame)));
+        }
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(placed.len() * 2);
+        for (_, meta_start, meta_end, frame) in &placed {
+            parts.push(&metas[*meta_start..*meta_end]);
+            parts.push(&frame.payload);
+        }
+        let file = active.file.clone();
+        if let Err(error) = file.write_at(start, &parts) {
+            if file.truncate(start).and_then(|()| file.sync()).is_err() {
+                self.abandon();
+            } else if let Some(active) = &mut self.active {
+                // The origins of this group are not in the file.
+                active.truncate_origins(origins_before);
+            }
+            return Err(error);
+        }
+        self.next_seq = next_seq;
+        self.account(placed.into_iter().map(|(offset, _, _, frame)| (offset, frame)), end, done);
+        Ok(())
+    }
+
+    fn account(&mut self, placed: impl Iterator<Item = (u64, Arc<Frame>)>, end: u64, done: &mut Vec<Arc<Frame>>) {
+        let Some(info) = self.active.as_ref().and_then(|active| self.segments.get_mut(&active.ordinal)) else { return };
+        for (offset, frame) in placed {
+            let tallies = info.summary.push(&frame, offset);
+            self.unsynced_bytes += frame.memory_bytes();
+            done.push(frame.clone());
+            self.unsynced.push((frame, tallies));
+        }
+        info.data_end = end;
+        info.bytes = end;
+    }
+
+    fn sync_active(&mut self) -> io::Result<()> {
+        let Some(active) = &mut self.active else { return Err(io::Error::other("no segment is open")) };
+        let end = self.segments.get(&active.ordinal).map_or(0, |info| info.data_end);
+        active.file.sync()?;
+        active.synced_end = end;
+        self.all_synced();
+        Ok(())
+    }
+
+    /// Leaves the segment being written for good. What it holds from the last sync on is hidden by the next one's base.
+    fn abandon(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let now_ms = self.unsynced.last().map_or(self.running_base_ms, |(frame, _)| frame.running_ms);
+        if let Some(info) = self.segments.get_mut(&active.ordinal) {
+            let summary = &mut info.summary;
+            let removed = self.unsynced.iter().map(|(_, tallies)| tallies);
+            for (index, tally) in removed.flat_map(|tallies| tallies.iter().enumerate()) {
+                summary.tallies[index].events -= tally.events;
+                summary.tallies[index].bytes -= tally.bytes;
+            }
+            summary.end_seq = summary.end_seq.min(self.base_seq);
+            summary.index.retain(|entry| u64::from(entry.offset) < active.synced_end);
+            info.data_end = active.synced_end.max(info.data_start);
+            info.sealed_ms = Some(now_ms);
+        }
+    }
+
+    /// Forgets frames that were refused after a failed sync; their sequences are not used again.
+    fn give_up_unsynced(&mut self) {
+        self.abandon();
+        self.unsynced.clear();
+        self.unsynced_bytes = 0;
+    }
+
+    /// Opens a segment where none is, with everything in it that is written and not synced.
+    fn mend(&mut self, running_ms: u64) -> io::Result<()> {
+        if self.active.is_some() { Ok(()) } else { self.begin_segment(running_ms) }
+    }
+
+    /// Begins the next segment: header, the frames that are not synced yet, sync, and only then its name, so that no header
+    /// hides what stands in an older file before the same stands here.
+    fn begin_segment(&mut self, running_ms: u64) -> io::Result<()> {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        let header = SegmentHeader {
+            incarnation: self.options.incarnation,
+            ordinal,
+            base_seq: self.base_seq,
+            running_ms: running_ms.max(self.running_base_ms),
+            created: self.options.now,
+            routes: self.routes.clone(),
+            state: self.base.clone(),
+        };
+        let path = path_of(&self.options.dir, ordinal);
+        let draft = path.with_extension(DRAFT_EXTENSION);
+        let head = header.encode();
+        let file = self.fs.create(&draft)?;
+        let data_start = head.len() as u64;
+        let mut info = SegmentInfo {
+            ordinal,
+            path,
+            base_seq: self.base_seq,
+            routes: self.routes.clone(),
+            summary: Summary::new(self.base_seq, self.routes.len()),
+            data_start,
+            data_end: data_start,
+            bytes: data_start,
+            sealed_ms: None,
+        };
+        let mut active = Active {
+            file: file.clone(),
+            ordinal,
+            header: header.into(),
+            origins: Vec::new(),
+            origin_ids: HashMap::new(),
+            synced_end: data_start,
+        };
+        let metas = active.encode_again(&self.unsynced, &mut info);
+        let mut parts: Vec<&[u8]> = vec![&head];
+        for (meta, (frame, _)) in metas.iter().zip(&self.unsynced) {
+            parts.push(meta);
+            parts.push(&frame.payload);
+        }
+        let named = file
+            .write_at(0, &parts)
+            .and_then(|()| file.sync())
+            .and_then(|()| self.fs.rename(&draft, &info.path))
+            .and_then(|()| self.fs.sync_dir(&self.options.dir));
+        if let Err(error) = named {
+            for left in [&draft, &info.path] {
+                self.fs.remove(left).ok();
+            }
+            return Err(error);
+        }
+        active.synced_end = info.data_end;
+        self.segments.insert(ordinal, info);
+        self.active = Some(active);
+        self.all_synced();
+        Ok(())
+    }
+
+    fn all_synced(&mut self) {
+        for (frame, tallies) in self.unsynced.drain(..) {
+            self.base.apply(&frame, &tallies);
+        }
+        self.unsynced_bytes = 0;
+        self.base_seq = self.next_seq;
+        self.syncs += 1;
+    }
+
+    fn active_info(&self) -> Option<&SegmentInfo> {
+        self.active.as_ref().and_then(|active| self.segments.get(&active.ordinal))
+    }
+
+    /// Returns the active segment's file and origins, for readers.
+    pub(super) fn active_file(&self) -> Option<(u64, SegmentFile, Vec<Arc<Origin>>)> {
+        let active = self.active.as_ref()?;
+        let data_start = self.segments.get(&active.ordinal)?.data_start;
+        let file = SegmentFile { file: active.file.clone(), header: active.header.clone(), data_start };
+        Some((active.ordinal, file, active.origins.clone()))
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        (self.options.bytes_max / 8).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+    }
+}
+
+/// What of the delivered data stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keep {
+    /// How long it stays, in running time.
+    pub retain: Duration,
+    /// How many bytes must go although their time has not come.
+    pub bytes_over: u64,
+}
+
+impl Active {
+    /// Returns the number of an origin in this segment, appending its frame to `out` at its first appearance.
+    fn origin_id(&mut self, origin: &Arc<Origin>, out: &mut Vec<u8>) -> u32 {
+        if let Some(id) = self.origin_ids.get(origin.json()) {
+            return *id;
+        }
+        format::encode_origin(out, origin, self.synced_end as u32);
+        let id = self.origins.len() as u32;
+        self.origin_ids.insert(origin.json().clone(), id);
+        self.origins.push(origin.clone());
+        id
+    }
+
+    /// Forgets the origins numbered from `count` on: their frames did not get into the file.
+    fn truncate_origins(&mut self, count: usize) {
+        for origin in self.origins.drain(count..) {
+            self.origin_ids.remove(origin.json());
+        }
+    }
+
+    /// Encodes frames that are to be written again behind a header; returns each frame's bytes before its payload.
+    fn encode_again(&mut self, frames: &[(Arc<Frame>, Box<[Tally]>)], info: &mut SegmentInfo) -> Vec<Vec<u8>> {
+        let mut metas = Vec::with_capacity(frames.len());
+        for (frame, _) in frames {
+            let mut meta = Vec::new();
+            let origin = Some(self.origin_id(&frame.origin, &mut meta));
+            let offset = info.data_end + meta.len() as u64;
+            let (first_seq, running_ms, synced) = (frame.first_seq, frame.running_ms, info.data_start as u32);
+            format::encode_data(&mut meta, &frame.again(), Fixed { first_seq, running_ms, origin, synced });
+            info.data_end += (meta.len() + frame.payload.len()) as u64;
+            info.summary.push(frame, offset);
+            metas.push(meta);
+        }
+        info.bytes = info.data_end;
+        metas
+    }
+
+    fn frame(&self, pending: Pending, first_seq: u64, running_ms: u64) -> Frame {
+        let Pending { batch, masks, unrouted } = pending;
+        Frame {
+            first_seq,
+            incarnation: self.header.incarnation,
+            received: batch.received,
+            running_ms,
+            origin: batch.origin,
+            routes: self.header.routes.clone(),
+            masks,
+            ends: batch.ends,
+            payload: batch.payload,
+            unrouted,
+            position: batch.position,
+            key: batch.key,
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The log as the rest of the engine sees it: append and wait, read and wait, save, free.
+//!
+//! One task commits: it takes what is queued, writes it (and syncs it, at level `Disk`) off the runtime's threads, shows
+//! it to readers and resolves the receipts. While a sync runs, the next group queues up: that is the group commit.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+
+use super::core::{Keep, LogCore, OpenOptions, SegmentInfo};
+use super::frame::{Frame, Pending};
+use super::journal::{DeliveryKey, Journal, JournalError, Progress};
+use super::recovery::Recovered;
+use super::segment::SegmentFile;
+use super::state::{KeyLookup, State};
+use super::{GROUP_BYTES_MAX, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX};
+use crate::clock::Clock;
+use crate::event::{IdempotencyKey, Origin};
+use crate::filesystem::Filesystem;
+use crate::intake::RefusalReason;
+use crate::ledger::LogReport;
+use crate::settings::{Durability, LogSettings};
+use crate::supervisor::Supervisor;
+
+mod commit;
+mod reader;
+
+pub use reader::{Census, LogReader, ReadError};
+
+/// How long written data may stay unsynced at level `Process`.
+const UNSYNCED_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a log that cannot be written waits before it tries again by itself.
+const MEND_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a log is opened with.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// The file system.
+    pub filesystem: Arc<dyn Filesystem>,
+    /// Wall time.
+    pub clock: Clock,
+    /// What the pipeline says.
+    pub settings: LogSettings,
+    /// The routes, in the order of the masks' bits.
+    pub routes: Vec<Arc<str>>,
+    /// Bytes that must stay free on the volume.
+    pub free_bytes_min: u64,
+}
+
+/// Why bytes could not be reserved, or a batch not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: RefusalReason,
+    /// Whether the batch may come back after a crash although it was refused.
+    pub maybe_kept: bool,
+}
+
+/// A log, open. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: LogOptions,
+    opened: Instant,
+    recovered: Recovered,
+    incarnation: u64,
+    /// The writer; locked only off the runtime's threads, and for short reads of its accounts.
+    core: Mutex<LogCore>,
+    journal: Mutex<Journal>,
+    shared: Mutex<Shared>,
+    /// Work for the committer.
+    work: Notify,
+    /// Sequence behind the last event that readers may see.
+    visible: watch::Sender<u64>,
+    /// Rung when bytes were freed.
+    room: Notify,
+    /// Rung when a key is no longer on its way.
+    claims: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pending: Pending,
+    bytes: u64,
+    reply: oneshot::Sender<Result<(), Refused>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: VecDeque<Waiting>,
+    reserved: u64,
+    disk_bytes: u64,
+    free_bytes: u64,
+    trouble: Option<RefusalReason>,
+    /// What the last reservation was refused for: one log line per change of state.
+    refusing: Option<RefusalReason>,
+    last_error: Option<String>,
+    failures: u64,
+    /// State with every frame that readers may see.
+    state: State,
+    /// Fresh frames, oldest first: all visible ones from `tail_start` on.
+    tail: VecDeque<Arc<Frame>>,
+    tail_bytes: usize,
+    tail_start: u64,
+    segments: BTreeMap<u64, Arc<SegmentInfo>>,
+    active: Option<(u64, SegmentFile, Arc<[Arc<Origin>]>)>,
+    /// Durable cursors: what lies below all of them may go.
+    floors: BTreeMap<DeliveryKey, u64>,
+    /// Where each reader stands: what all have read leaves the memory tail.
+    readers: BTreeMap<u64, u64>,
+    next_reader: u64,
+    free_wanted: bool,
+    seal_wanted: bool,
+    sync_wanted: u64,
+    synced_seq: u64,
+    damaged: u64,
+    claimed: HashSet<(Bytes, Bytes)>,
+    closed: bool,
+}
+
+/// Bytes set aside in a log for one batch. Dropping it gives them back.
+#[derive(Debug)]
+pub struct Reservation {
+    log: Log,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.log.shared().reserved -= self.bytes;
+    }
+}
+
+/// A key whose batch is on its way into a log.
+#[derive(Debug)]
+pub struct KeyClaim {
+    log: Log,
+    name: (Bytes, Bytes),
+}
+
+impl Drop for KeyClaim {
+    fn drop(&mut self) {
+        self.log.shared().claimed.remove(&self.name);
+        self.log.inner.claims.notify_waiters();
+    }
+}
+
+impl Log {
+    /// Opens a log: recovery, a new incarnation, and its committer task under `owner`. Blocks.
+    pub fn open(options: LogOptions, owner: &Supervisor, incarnation: u64) -> io::Result<Self> {
+        let fs = options.filesystem.clone();
+        fs.create_dir_all(&options.dir)?;
+        let journal = Journal::open(fs.clone(), &options.dir);
+        let open = OpenOptions {
+            dir: options.dir.clone(),
+            durability: options.settings.durability,
+            bytes_max: options.settings.bytes_max,
+            routes: options.routes.clone(),
+            incarnation,
+            seq_min: journal.seq_min(),
+            now: options.clock.now(),
+        };
+        let (core, recovered) = LogCore::open(fs.clone(), open)?;
+        let next_seq = core.next_seq();
+        let shared = Shared {
+            queue: VecDeque::new(),
+            reserved: 0,
+            disk_bytes: core.bytes(),
+            free_bytes: fs.free_bytes(&options.dir).unwrap_or(u64::MAX),
+            trouble: None,
+            refusing: None,
+            last_error: None,
+            failures: 0,
+            state: core.state(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_start: next_seq,
+            segments: core.segments.iter().map(|(ordinal, info)| (*ordinal, Arc::new(info.clone()))).collect(),
+            active: core.active_file().map(|(ordinal, file, origins)| (ordinal, file, origins.into())),
+            floors: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            next_reader: 0,
+            free_wanted: false,
+            seal_wanted: false,
+            sync_wanted: 0,
+            synced_seq: next_seq,
+            damaged: recovered.damaged_records + recovered.quarantined_segments,
+            claimed: HashSet::new(),
+            closed: false,
+        };
+        let log = Self {
+            inner: Arc::new(Inner {
+                options,
+                opened: Instant::now(),
+                recovered,
+                incarnation,
+                core: Mutex::new(core),
+                journal: Mutex::new(journal),
+                shared: Mutex::new(shared),
+                work: Notify::new(),
+                visible: watch::channel(next_seq).0,
+                room: Notify::new(),
+                claims: Notify::new(),
+            }),
+        };
+        owner.spawn("log committer", commit::run(log.clone(), owner.stopping()));
+        Ok(log)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what recovery met at the open.
+    pub fn recovered(&self) -> Recovered {
+        self.inner.recovered
+    }
+
+    /// Returns the incarnation this open began.
+    pub fn incarnation(&self) -> u64 {
+        self.inner.incarnation
+    }
+
+    /// Returns the level of its acknowledgements.
+    pub fn durability(&self) -> Durability {
+        self.inner.options.settings.durability
+    }
+
+    /// Returns the running time of the log, which goes on where the last process left it.
+    pub fn running_ms(&self) -> u64 {
+        let core = self.inner.core.lock().unwrap_or_else(PoisonError::into_inner);
+        core.running_ms(self.inner.opened.elapsed())
+    }
+
+    /// Sets bytes aside for one batch, or says why not; nothing is kept then.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, Refused> {
+        let options = &self.inner.options;
+        let mut shared = self.shared();
+        let wanted = shared.reserved + bytes;
+        let refusal = if shared.closed {
+            Some(RefusalReason::Stopping)
+        } else if shared.trouble.is_some() {
+            shared.trouble
+        } else if shared.free_bytes.saturating_sub(wanted) < options.free_bytes_min {
+            Some(RefusalReason::NoSpace)
+        } else {
+            (shared.disk_bytes + wanted > options.settings.bytes_max).then_some(RefusalReason::Full)
+        };
+        self.note_refusal(&mut shared, refusal);
+        if let Some(reason) = refusal {
+            self.want_free(&mut shared);
+            return Err(Refused { reason, maybe_kept: false });
+        }
+        shared.reserved = wanted;
+        drop(shared);
+        Ok(Reservation { log: self.clone(), bytes })
+    }
+
+    fn note_refusal(&self, shared: &mut Shared, refusal: Option<RefusalReason>) {
+        let before = std::mem::replace(&mut shared.refusing, refusal);
+        let dir = self.inner.options.dir.display();
+        match (before, refusal) {
+            (before, Some(reason)) if before != refusal => {
+                tracing::warn!(%dir, reason = reason.as_str(), bytes = shared.disk_bytes, "log refuses new events");
+            }
+            (Some(before), None) => tracing::info!(%dir, before = before.as_str(), "log takes events again"),
+            _ => {}
+        }
+    }
+
+    fn want_free(&self, shared: &mut Shared) {
+        shared.free_wanted = true;
+        shared.seal_wanted = true;
+        self.inner.work.notify_one();
+    }
+
+    /// Appends a batch whose bytes were reserved and returns when it has reached the log's level.
+    ///
+    /// # Cancel safety
+    /// The batch may be kept although the caller went away.
+    pub async fn append(&self, reservation: Reservation, pending: Pending) -> Result<(), Refused> {
+        let (reply, receipt) = oneshot::channel();
+        self.shared().queue.push_back(Waiting { pending, bytes: reservation.bytes, reply });
+        self.inner.work.notify_one();
+        let result = receipt.await;
+        drop(reservation);
+        result.unwrap_or(Err(Refused { reason: RefusalReason::Stopping, maybe_kept: true }))
+    }
+
+    /// Returns where `source` stood in the last batch that was kept.
+    pub fn position(&self, source: &[u8]) -> Option<Bytes> {
+        self.shared().state.position(source)
+    }
+
+    /// Returns every live position.
+    pub fn positions(&self) -> Vec<(Bytes, Bytes)> {
+        self.shared().state.positions()
+    }
+
+    /// Returns whether a key came before. When a batch with the same key is on its way, waits for what becomes of it; when
+    /// the key is new, it is on its way from now on, until the claim is dropped.
+    ///
+    /// # Cancel safety
+    /// May be cancelled at any time.
+    pub async fn claim_key(&self, key: &IdempotencyKey) -> (KeyLookup, Option<KeyClaim>) {
+        let name = (key.sender.clone(), key.key.clone());
+        loop {
+            let changed = self.inner.claims.notified();
+            let now_ms = self.running_ms();
+            {
+                let mut shared = self.shared();
+                match shared.state.lookup(key, now_ms) {
+                    KeyLookup::New => {}
+                    known => return (known, None),
+                }
+                if shared.claimed.insert(name.clone()) {
+                    return (KeyLookup::New, Some(KeyClaim { log: self.clone(), name }));
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Resolves when bytes were freed or a trouble is over, or after a second.
+    pub async fn room(&self) {
+        let freed = self.inner.room.notified();
+        drop(tokio::time::timeout(Duration::from_secs(1), freed).await);
+    }
+
+    /// Returns what a delivery has saved, if anything.
+    pub fn progress(&self, key: &DeliveryKey) -> Option<Progress> {
+        self.journal().progress().get(key).cloned()
+    }
+
+    /// Returns every delivery that has saved something.
+    pub fn saved_deliveries(&self) -> Vec<(DeliveryKey, Progress)> {
+        self.journal().progress().iter().map(|(key, progress)| (key.clone(), progress.clone())).collect()
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves what a delivery has resolved. The log itself is synced first as far as it is named, then the record, so that
+    /// no cursor outlives its data. With `sync` off the record survives SIGKILL only (for plans at level `Process`).
+    pub async fn save(&self, key: &DeliveryKey, progress: &Progress, sync: bool) -> Result<(), JournalError> {
+        if sync {
+            self.sync_to(progress.seq_min()).await.map_err(JournalError::Write)?;
+        }
+        let (log, owned_key, progress) = (self.clone(), key.clone(), progress.clone());
+        let cursor = progress.cursor;
+        let saved = tokio::task::spawn_blocking(move || log.journal().save(&owned_key, &progress, sync)).await;
+        saved.unwrap_or_else(|error| Err(JournalError::Write(io::Error::other(error))))?;
+        if sync {
+            self.set_floor(key, cursor);
+        }
+        Ok(())
+    }
+
+    /// Makes what lies below `cursor` free to go, as far as this delivery is concerned.
+    pub fn set_floor(&self, key: &DeliveryKey, cursor: u64) {
+        let mut shared = self.shared();
+        shared.floors.insert(key.clone(), cursor);
+        let low = shared.floors.values().copied().min().unwrap_or(0);
+        let first_end = shared.segments.values().next().map_or(u64::MAX, |info| info.summary.end_seq);
+        if low >= first_end {
+            shared.free_wanted = true;
+            self.inner.work.notify_one();
+        }
+    }
+
+    /// Forgets a delivery that has come to its end; it holds nothing any more.
+    pub async fn forget(&self, key: &DeliveryKey) -> Result<(), JournalError> {
+        let (log, owned) = (self.clone(), key.clone());
+        let done = tokio::task::spawn_blocking(move || log.journal().forget(&owned)).await;
+        done.unwrap_or_else(|error| Err(JournalError::Write(io::Error::other(error))))?;
+        self.shared().floors.remove(key);
+        Ok(())
+    }
+
+    /// Returns when everything below `seq` survives power loss.
+    async fn sync_to(&self, seq: u64) -> io::Result<()> {
+        let mut visible = self.inner.visible.subscribe();
+        loop {
+            {
+                let mut shared = self.shared();
+                if shared.synced_seq >= seq.min(*self.inner.visible.borrow()) {
+                    return Ok(());
+                }
+                if let Some(trouble) = shared.trouble {
+                    return Err(io::Error::other(format!("the log cannot be synced ({})", trouble.as_str())));
+                }
+                shared.sync_wanted = shared.sync_wanted.max(seq);
+            }
+            self.inner.work.notify_one();
+            if visible.changed().await.is_err() {
+                return Err(io::Error::other("the log is closed"));
+            }
+        }
+    }
+
+    /// Refuses new batches from now on. What is queued is still written.
+    pub fn close(&self) {
+        self.shared().closed = true;
+        self.inner.work.notify_one();
+    }
+
+    /// Returns the sequence behind the last event readers may see.
+    pub fn visible_end(&self) -> u64 {
+        *self.inner.visible.borrow()
+    }
+
+    /// Returns a reader that begins at `seq`.
+    pub fn reader(&self, seq: u64) -> LogReader {
+        LogReader::new(self.clone(), seq)
+    }
+
+    /// Returns all events of a route ever appended.
+    pub fn routed_events(&self, route: &str) -> u64 {
+        self.shared().state.totals.routes.get(route).copied().unwrap_or(0)
+    }
+
+    /// Returns (unrouted, routed by at least one route) of all events ever accepted.
+    pub fn accepted_events(&self) -> (u64, u64) {
+        let shared = self.shared();
+        (shared.state.totals.unrouted, shared.state.totals.routed_any)
+    }
+
+    /// Returns how many damaged records and segments were met, ever since the open.
+    pub fn damaged(&self) -> u64 {
+        self.shared().damaged
+    }
+
+    /// Returns the first sequence that may still be there.
+    pub fn first_seq(&self) -> u64 {
+        self.shared().segments.values().next().map_or(1, |info| info.base_seq)
+    }
+
+    /// Returns the figures.
+    pub fn report(&self) -> LogReport {
+        let syncs = self.inner.core.lock().unwrap_or_else(PoisonError::into_inner).syncs();
+        let shared = self.shared();
+        let full = shared.disk_bytes + shared.reserved >= self.inner.options.settings.bytes_max / 100 * 99;
+        LogReport {
+            state: shared.trouble.map_or(if full { "full" } else { "ok" }, RefusalReason::as_str).to_owned(),
+            bytes: shared.disk_bytes,
+            bytes_max: self.inner.options.settings.bytes_max,
+            segments: shared.segments.len() as u64,
+            first_seq: shared.segments.values().next().map_or(0, |info| info.base_seq),
+            next_seq: *self.inner.visible.borrow(),
+            syncs,
+            failures: shared.failures,
+            damaged: shared.damaged,
+            last_error: shared.last_error.clone(),
+        }
+    }
+
+    /// Returns whether the committer has nothing left to do for receipts.
+    pub fn is_quiet(&self) -> bool {
+        self.shared().queue.is_empty()
+    }
+}

@@ -1,0 +1,334 @@
+//! Reading a log: from the memory tail while the reader keeps up, from the segments when it is behind.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Log;
+use crate::event::Origin;
+use crate::log::core::SegmentInfo;
+use crate::log::frame::Frame;
+use crate::log::segment::{SegmentFile, Stop, tally_below};
+use crate::log::state::Tally;
+
+/// Most bytes of frames given at once from the memory tail.
+const TAIL_GIVE_BYTES: usize = 1 << 20;
+
+/// Why a log could not be read; the same call may succeed later.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file system refused.
+    #[error("log cannot be read")]
+    Io(#[source] io::Error),
+}
+
+/// Reads the events of a log in order. Each delivery has one.
+#[derive(Debug)]
+pub struct LogReader {
+    log: Log,
+    id: u64,
+    seq: u64,
+    open: Option<OpenSegment>,
+    visible: watch::Receiver<u64>,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    ordinal: u64,
+    file: SegmentFile,
+    origins: Vec<Arc<Origin>>,
+    /// The origins of a sealed segment are all known from its footer; those met on the way are not counted again.
+    origins_known: bool,
+    offset: u64,
+}
+
+/// What one read gave.
+enum Given {
+    Frames(Vec<Arc<Frame>>),
+    /// Nothing stands at the reader's sequence; go on at this one.
+    Skip(u64),
+}
+
+impl LogReader {
+    pub(super) fn new(log: Log, seq: u64) -> Self {
+        let mut shared = log.shared();
+        let id = shared.next_reader;
+        shared.next_reader += 1;
+        shared.readers.insert(id, seq);
+        drop(shared);
+        let visible = log.inner.visible.subscribe();
+        Self { log, id, seq, open: None, visible }
+    }
+
+    /// Returns the sequence it reads next.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Goes to another sequence.
+    pub fn seek(&mut self, seq: u64) {
+        self.seq = seq;
+        self.open = None;
+        self.log.shared().readers.insert(self.id, seq);
+    }
+
+    /// Returns whether there is something to read now.
+    pub fn has_more(&self) -> bool {
+        self.seq < *self.visible.borrow()
+    }
+
+    /// Returns when there may be something to read.
+    ///
+    /// # Cancel safety
+    /// May be cancelled at any time.
+    pub async fn wait(&mut self) {
+        while self.seq >= *self.visible.borrow_and_update() {
+            if self.visible.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Returns frames with events at or above the reader's sequence and moves it behind them; none when there are none now.
+    /// The first frame may begin below the sequence: the caller skips those events.
+    ///
+    /// # Cancel safety
+    /// May be cancelled; nothing is moved then.
+    pub async fn read(&mut self) -> Result<Vec<Arc<Frame>>, ReadError> {
+        loop {
+            let end = *self.visible.borrow();
+            if self.seq >= end {
+                return Ok(Vec::new());
+            }
+            if let Some(frames) = self.from_tail() {
+                self.advance(&frames);
+                return Ok(frames);
+            }
+            match self.from_disk(end).await.map_err(ReadError::Io)? {
+                Given::Frames(frames) => {
+                    self.advance(&frames);
+                    return Ok(frames);
+                }
+                Given::Skip(seq) => self.seek_keep(seq),
+            }
+        }
+    }
+
+    fn advance(&mut self, frames: &[Arc<Frame>]) {
+        if let Some(last) = frames.last() {
+            self.seek_keep(last.end_seq());
+        }
+    }
+
+    fn seek_keep(&mut self, seq: u64) {
+        self.seq = seq;
+        let mut shared = self.log.shared();
+        shared.readers.insert(self.id, seq);
+        super::commit::trim_tail(&mut shared);
+    }
+
+    fn from_tail(&self) -> Option<Vec<Arc<Frame>>> {
+        let shared = self.log.shared();
+        if self.seq < shared.tail_start {
+            return None;
+        }
+        let from = shared.tail.partition_point(|frame| frame.end_seq() <= self.seq);
+        let mut bytes = 0;
+        let frames: Vec<_> = shared
+            .tail
+            .range(from..)
+            .take_while(|frame| {
+                let first = bytes == 0;
+                bytes += frame.memory_bytes();
+                first || bytes <= TAIL_GIVE_BYTES
+            })
+            .cloned()
+            .collect();
+        (!frames.is_empty()).then_some(frames)
+    }
+
+    async fn from_disk(&mut self, visible_end: u64) -> io::Result<Given> {
+        let (log, seq, open) = (self.log.clone(), self.seq, self.open.take());
+        let work = tokio::task::spawn_blocking(move || read_disk(&log, seq, visible_end, open));
+        let (given, open) = work.await.map_err(io::Error::other)??;
+        self.open = open;
+        Ok(given)
+    }
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        self.log.shared().readers.remove(&self.id);
+    }
+}
+
+fn read_disk(
+    log: &Log,
+    seq: u64,
+    visible_end: u64,
+    open: Option<OpenSegment>,
+) -> io::Result<(Given, Option<OpenSegment>)> {
+    let Some(info) = segment_at(log, seq) else {
+        // Nothing at or above: burnt sequences at the end, or a writer that could not write again what it lost.
+        let shared = log.shared();
+        if shared.trouble.is_some() {
+            return Err(io::Error::other("the log waits for its file system"));
+        }
+        return Ok((Given::Skip(visible_end), None));
+    };
+    let mut at = match open.filter(|open| open.ordinal == info.ordinal) {
+        Some(open) => open,
+        None => open_segment(log, &info, seq)?,
+    };
+    if !at.origins_known {
+        refresh_origins(log, &mut at);
+    }
+    while at.offset < info.data_end {
+        // Frames name origins by number, and all that can be met are known before; what `block` appends while it passes
+        // origin frames is thrown away.
+        let block = at.file.block(at.offset, &mut at.origins.clone(), info.data_end)?;
+        at.offset = block.next;
+        let frames: Vec<_> = block
+            .frames
+            .into_iter()
+            .map(|placed| placed.frame)
+            .filter(|frame| frame.end_seq() > seq && frame.first_seq < info.summary.end_seq)
+            .map(Arc::new)
+            .collect();
+        if block.stop == Stop::Bad {
+            at.offset = past_damage(log, &at, &info)?;
+        }
+        if block.stop == Stop::End {
+            at.offset = info.data_end;
+        }
+        if !frames.is_empty() {
+            return Ok((Given::Frames(frames), Some(at)));
+        }
+    }
+    Ok((Given::Skip(info.summary.end_seq.max(seq + 1).min(visible_end)), None))
+}
+
+/// Counts a damaged place and finds where to go on.
+fn past_damage(log: &Log, open: &OpenSegment, info: &SegmentInfo) -> io::Result<u64> {
+    let next = open.file.resync(open.offset, info.data_end)?.unwrap_or(info.data_end);
+    log.shared().damaged += 1;
+    tracing::error!(
+        path = %info.path.display(), from = open.offset, to = next,
+        "damaged record skipped; its events are counted as dropped"
+    );
+    Ok(next)
+}
+
+/// Returns the segment that holds `seq`, or the first one above.
+fn segment_at(log: &Log, seq: u64) -> Option<Arc<SegmentInfo>> {
+    let shared = log.shared();
+    shared.segments.values().find(|info| info.summary.end_seq > seq && info.data_end > info.data_start).cloned()
+}
+
+fn open_segment(log: &Log, info: &SegmentInfo, seq: u64) -> io::Result<OpenSegment> {
+    let fs = &log.inner.options.filesystem;
+    let offset = info.summary.entry_at(seq).map_or(info.data_start, |entry| u64::from(entry.offset));
+    let active = log.shared().active.as_ref().filter(|(ordinal, ..)| *ordinal == info.ordinal).cloned();
+    if let Some((ordinal, file, origins)) = active {
+        return Ok(OpenSegment { ordinal, file, origins: origins.to_vec(), origins_known: false, offset });
+    }
+    let file = SegmentFile::open(&**fs, &info.path)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "segment header is damaged"))?;
+    let mut open = OpenSegment { ordinal: info.ordinal, file, origins: Vec::new(), origins_known: true, offset };
+    if let Some((_, footer)) = open.file.footer()? {
+        open.origins = footer.origins.iter().filter_map(|json| Origin::from_json(json)).collect();
+    } else {
+        // No footer: read the origins on the way from the start.
+        let mut at = info.data_start;
+        while at < info.data_end {
+            let block = open.file.block(at, &mut open.origins, info.data_end)?;
+            at = match block.stop {
+                Stop::More => block.next,
+                Stop::End => break,
+                Stop::Bad => open.file.resync(block.next, info.data_end)?.unwrap_or(info.data_end),
+            };
+        }
+    }
+    Ok(open)
+}
+
+/// While a segment is written, new origins appear in it.
+fn refresh_origins(log: &Log, open: &mut OpenSegment) {
+    let active = log.shared().active.as_ref().filter(|(ordinal, ..)| *ordinal == open.ordinal).cloned();
+    match active {
+        Some((_, _, origins)) => open.origins = origins.to_vec(),
+        None => {
+            if let Ok(Some((_, footer))) = open.file.footer() {
+                open.origins = footer.origins.iter().filter_map(|json| Origin::from_json(json)).collect();
+                open.origins_known = true;
+            }
+        }
+    }
+}
+
+/// The log's segments and totals at one moment, to count against.
+#[derive(Debug)]
+pub struct Census {
+    segments: Vec<Arc<SegmentInfo>>,
+    routed: std::collections::BTreeMap<Arc<str>, u64>,
+}
+
+impl Census {
+    /// Returns all events of a route ever appended.
+    pub fn routed_events(&self, route: &str) -> u64 {
+        self.routed.get(route).copied().unwrap_or(0)
+    }
+}
+
+impl Log {
+    /// Returns the segments and totals of this moment.
+    pub fn census(&self) -> Census {
+        let shared = self.shared();
+        Census { segments: shared.segments.values().cloned().collect(), routed: shared.state.totals.routes.clone() }
+    }
+
+    /// Counts the events of a route, and their payload bytes, that stand in the log at or above `from` and below `to`, by
+    /// scanning masks: whole segments by their counts, the ends frame by frame. Blocks.
+    pub fn count_events(&self, census: &Census, route: &str, from: u64, to: u64) -> Result<(u64, u64), ReadError> {
+        let mut sum = Tally::default();
+        for info in census.segments.iter().filter(|info| info.summary.end_seq > from && info.base_seq < to) {
+            let Some(bit) = info.route(route) else { continue };
+            let upper = self.tally_to(info, bit, to)?;
+            let lower = self.tally_to(info, bit, from)?;
+            sum.add(upper.events.saturating_sub(lower.events), upper.bytes.saturating_sub(lower.bytes));
+        }
+        Ok((sum.events, sum.bytes))
+    }
+
+    /// Returns the route's events of one segment below `seq`.
+    fn tally_to(&self, info: &Arc<SegmentInfo>, bit: usize, seq: u64) -> Result<Tally, ReadError> {
+        if seq >= info.summary.end_seq {
+            return Ok(info.summary.tallies.get(bit).copied().unwrap_or_default());
+        }
+        let Some(entry) = info.summary.entry_at(seq) else { return Ok(Tally::default()) };
+        let mut tallies = entry.before.clone();
+        if entry.seq >= seq {
+            return Ok(tallies.get(bit).copied().unwrap_or_default());
+        }
+        let mut at = entry.seq;
+        let mut open = None;
+        while at < seq {
+            let (given, next) = read_disk(self, at, info.summary.end_seq, open.take()).map_err(ReadError::Io)?;
+            let Given::Frames(frames) = given else { break };
+            open = next;
+            for frame in frames.iter().filter(|frame| frame.first_seq < seq) {
+                tally_below(frame, seq, &mut tallies);
+            }
+            at = frames.last().map_or(seq, |last| last.end_seq());
+        }
+        Ok(tallies.get(bit).copied().unwrap_or_default())
+    }
+
+    /// Returns the time of receipt near the first event at or above `seq`: that of the index entry before it.
+    pub fn received_near(&self, seq: u64) -> Option<crate::clock::UnixNanos> {
+        let shared = self.shared();
+        let info = shared.segments.values().find(|info| info.summary.end_seq > seq)?;
+        info.summary.entry_at(seq).map(|entry| entry.received)
+    }
+}

@@ -1,0 +1,413 @@
+//! What each delivery has resolved, durable: two slots of fixed size, the one with the newer whole snapshot counts.
+//!
+//! A slot is `cursors.a` or `cursors.b`: records of `u32 length, u32 CRC32C, u64 generation, body`, the first a snapshot
+//! of every delivery, the later ones one delivery each. When a slot is full, or a sync failed, the next snapshot goes
+//! to the other one with the next generation. The files keep their size, so saving needs no free space once they are
+//! there, and a torn record ends its slot's reading without harm: what is older is a valid, earlier truth.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::codec::{Get, Put};
+use crate::filesystem::{File, Filesystem};
+
+/// Bytes of a slot at first; it grows to four snapshots where that is more.
+const SLOT_BYTES: u64 = 256 << 10;
+const RECORD_HEADER_BYTES: usize = 16;
+const KIND_SNAPSHOT: u8 = 1;
+const KIND_ONE: u8 = 2;
+const KIND_REMOVED: u8 = 3;
+
+/// Names a delivery within its pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryKey {
+    /// The route.
+    pub route: Arc<str>,
+    /// The backend, for good.
+    pub backend_uid: Arc<str>,
+}
+
+/// A batch that was decided before its first attempt, and is finished as it was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// First sequence.
+    pub first: u64,
+    /// Behind the last sequence.
+    pub end: u64,
+    /// What it is sent under.
+    pub key: Arc<str>,
+}
+
+/// What a delivery has resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Everything below is resolved.
+    pub cursor: u64,
+    /// Resolved ranges `[from, to)` above the cursor, ascending, apart.
+    pub resolved: Vec<(u64, u64)>,
+    /// Events routed to the route before this delivery began. Negative after a loss of the log's own totals.
+    pub routed_before: i64,
+    /// Events the backend has.
+    pub delivered: u64,
+    /// Events it had already.
+    pub duplicates: u64,
+    /// Events it refused for good.
+    pub rejected: u64,
+    /// Events given up, by reason.
+    pub dropped: BTreeMap<Arc<str>, u64>,
+    /// Batches decided and not resolved.
+    pub plans: Vec<Plan>,
+    /// Where the backend stood at its last commit.
+    pub mark: Option<Bytes>,
+    /// Running time at which the reference was removed; it drains since.
+    pub removed_ms: Option<u64>,
+}
+
+/// Why progress was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Both slots refused.
+    #[error("cursors cannot be saved")]
+    Write(#[source] io::Error),
+}
+
+impl Progress {
+    /// Returns the first sequence above everything this knows of.
+    pub fn seq_min(&self) -> u64 {
+        let ranges = self.resolved.iter().map(|(_, end)| *end);
+        ranges.chain(self.plans.iter().map(|plan| plan.end)).fold(self.cursor, u64::max)
+    }
+
+    /// Marks `[from, to)` as resolved and moves the cursor over what is now without a gap.
+    pub fn resolve(&mut self, from: u64, to: u64) {
+        if to <= from || to <= self.cursor {
+            return;
+        }
+        let at = self.resolved.partition_point(|(_, end)| *end < from);
+        let mut merged = (from.max(self.cursor), to);
+        let mut until = at;
+        while let Some((start, end)) = self.resolved.get(until).filter(|(start, _)| *start <= merged.1) {
+            merged = (merged.0.min(*start), merged.1.max(*end));
+            until += 1;
+        }
+        self.resolved.splice(at..until, [merged]);
+        while let Some((_, end)) = self.resolved.first().filter(|(start, _)| *start <= self.cursor) {
+            self.cursor = self.cursor.max(*end);
+            self.resolved.remove(0);
+        }
+    }
+
+    /// Returns whether an event is resolved.
+    pub fn is_resolved(&self, seq: u64) -> bool {
+        seq < self.cursor || {
+            let at = self.resolved.partition_point(|(_, end)| *end <= seq);
+            self.resolved.get(at).is_some_and(|(start, _)| *start <= seq)
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for number in [self.cursor, self.routed_before as u64, self.delivered, self.duplicates, self.rejected] {
+            out.put_u64(number);
+        }
+        out.put_u64(self.removed_ms.map_or(u64::MAX, |ms| ms));
+        out.put_u32(self.resolved.len() as u32);
+        for (from, to) in &self.resolved {
+            out.put_u64(*from);
+            out.put_u64(*to);
+        }
+        out.put_u32(self.dropped.len() as u32);
+        for (reason, events) in &self.dropped {
+            out.put_bytes(reason.as_bytes());
+            out.put_u64(*events);
+        }
+        out.put_u32(self.plans.len() as u32);
+        for plan in &self.plans {
+            out.put_u64(plan.first);
+            out.put_u64(plan.end);
+            out.put_bytes(plan.key.as_bytes());
+        }
+        out.push(u8::from(self.mark.is_some()));
+        out.put_bytes(self.mark.as_deref().unwrap_or_default());
+    }
+
+    fn read(get: &mut Get<'_>) -> Option<Self> {
+        let mut progress = Self {
+            cursor: get.u64()?,
+            routed_before: get.i64()?,
+            delivered: get.u64()?,
+            duplicates: get.u64()?,
+            rejected: get.u64()?,
+            removed_ms: Some(get.u64()?).filter(|ms| *ms != u64::MAX),
+            ..Self::default()
+        };
+        for _ in 0..get.count(16)? {
+            progress.resolved.push((get.u64()?, get.u64()?));
+        }
+        for _ in 0..get.count(12)? {
+            let reason: Arc<str> = get.text()?.into();
+            progress.dropped.insert(reason, get.u64()?);
+        }
+        for _ in 0..get.count(20)? {
+            progress.plans.push(Plan { first: get.u64()?, end: get.u64()?, key: get.text()?.into() });
+        }
+        let some = get.u8()? == 1;
+        let mark = Bytes::copy_from_slice(get.bytes()?);
+        progress.mark = some.then_some(mark);
+        Some(progress)
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    path: PathBuf,
+    file: Option<Arc<dyn File>>,
+    size: u64,
+}
+
+/// The durable progress of every delivery of a log. Blocks; one thread at a time.
+#[derive(Debug)]
+pub struct Journal {
+    fs: Arc<dyn Filesystem>,
+    dir: PathBuf,
+    slots: [Slot; 2],
+    current: usize,
+    generation: u64,
+    /// Where the next record goes in the current slot.
+    end: u64,
+    /// Set when the current slot cannot be trusted: the next save begins with a snapshot in the other.
+    distrusted: bool,
+    progress: BTreeMap<DeliveryKey, Progress>,
+}
+
+impl Journal {
+    /// Reads both slots of a log's directory, which must be there. Damage is an earlier truth, never an error.
+    pub fn open(fs: Arc<dyn Filesystem>, dir: &Path) -> Self {
+        let slot = |name: &str| Slot { path: dir.join(name), file: None, size: 0 };
+        let mut slots = [slot("cursors.a"), slot("cursors.b")];
+        let mut best: Option<(u64, usize, BTreeMap<DeliveryKey, Progress>)> = None;
+        for (index, slot) in slots.iter_mut().enumerate() {
+            let Ok(file) = fs.open(&slot.path, true) else { continue };
+            let mut bytes = vec![0; file.len().unwrap_or(0) as usize];
+            let read = file.read_at(0, &mut bytes).unwrap_or(0);
+            slot.size = bytes.len() as u64;
+            slot.file = Some(file);
+            if let Some((generation, progress)) = read_slot(&bytes[..read])
+                && best.as_ref().is_none_or(|(best, ..)| *best < generation)
+            {
+                best = Some((generation, index, progress));
+            }
+        }
+        let (generation, current, progress) = best.unwrap_or((0, 1, BTreeMap::new()));
+        Self { fs, dir: dir.to_owned(), slots, current, generation, end: 0, distrusted: true, progress }
+    }
+
+    /// Returns what every delivery has saved.
+    pub fn progress(&self) -> &BTreeMap<DeliveryKey, Progress> {
+        &self.progress
+    }
+
+    /// Returns the first sequence above every cursor and every plan.
+    pub fn seq_min(&self) -> u64 {
+        self.progress.values().map(Progress::seq_min).max().unwrap_or(0)
+    }
+
+    /// Saves what one delivery has resolved; with `sync` it survives power loss when this returns.
+    pub fn save(&mut self, key: &DeliveryKey, progress: &Progress, sync: bool) -> Result<(), JournalError> {
+        let mut body = vec![KIND_ONE];
+        write_entry(&mut body, key, progress);
+        self.progress.insert(key.clone(), progress.clone());
+        self.append(&body, sync)
+    }
+
+    /// Forgets a delivery that has come to its end.
+    pub fn forget(&mut self, key: &DeliveryKey) -> Result<(), JournalError> {
+        let mut body = vec![KIND_REMOVED];
+        body.put_bytes(key.route.as_bytes());
+        body.put_bytes(key.backend_uid.as_bytes());
+        self.progress.remove(key);
+        self.append(&body, true)
+    }
+
+    fn append(&mut self, body: &[u8], sync: bool) -> Result<(), JournalError> {
+        let record = encode_record(self.generation, body);
+        let fits = !self.distrusted && self.end + record.len() as u64 <= self.slots[self.current].size;
+        if fits && self.write_record(&record, sync).is_ok() {
+            self.end += record.len() as u64;
+            return Ok(());
+        }
+        self.turn().map_err(JournalError::Write)
+    }
+
+    fn write_record(&mut self, record: &[u8], sync: bool) -> io::Result<()> {
+        let slot = &self.slots[self.current];
+        let Some(file) = &slot.file else { return Err(io::Error::other("no slot is open")) };
+        let result = file.write_at(self.end, &[record]).and_then(|()| if sync { file.sync() } else { Ok(()) });
+        if result.is_err() {
+            self.distrusted = true;
+            blank(&**file, self.end);
+        }
+        result
+    }
+
+    /// Writes a snapshot into the other slot, synced, and goes on there. After a failure the same slot is tried again the
+    /// next time, and the last good truth stays where it is.
+    fn turn(&mut self) -> io::Result<()> {
+        self.distrusted = true;
+        let mut body = vec![KIND_SNAPSHOT];
+        body.put_u32(self.progress.len() as u32);
+        for (key, progress) in &self.progress {
+            write_entry(&mut body, key, progress);
+        }
+        let generation = self.generation + 1;
+        let record = encode_record(generation, &body);
+        let size = SLOT_BYTES.max(4 * record.len() as u64);
+        let other = 1 - self.current;
+        let slot = &mut self.slots[other];
+        let file = match &slot.file {
+            Some(file) => file.clone(),
+            None => match self.fs.open(&slot.path, true) {
+                Ok(file) => file,
+                Err(_) => self.fs.create(&slot.path)?,
+            },
+        };
+        if slot.size < size {
+            file.write_at(0, &[&vec![0; size as usize]])?;
+        }
+        let made = file.write_at(0, &[&record]).and_then(|()| file.sync()).and_then(|()| {
+            if slot.size < size { self.fs.sync_dir(&self.dir) } else { Ok(()) }
+        });
+        if let Err(error) = made {
+            blank(&*file, 0);
+            return Err(error);
+        }
+        slot.size = slot.size.max(size);
+        slot.file = Some(file);
+        self.current = other;
+        self.generation = generation;
+        self.end = record.len() as u64;
+        self.distrusted = false;
+        Ok(())
+    }
+}
+
+/// Takes back a record that was not synced: the page cache must not show a later process what the disk does not hold.
+fn blank(file: &dyn File, at: u64) {
+    if let Err(error) = file.write_at(at, &[&[0; RECORD_HEADER_BYTES]]) {
+        tracing::debug!(%error, "could not blank a record whose sync failed");
+    }
+}
+
+fn encode_record(generation: u64, body: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + body.len());
+    record.put_u32(body.len() as u32);
+    record.put_u32(0);
+    record.put_u64(generation);
+    record.extend_from_slice(body);
+    let crc = crc32c::crc32c(&record[8..]);
+    record[4..8].copy_from_slice(&crc.to_le_bytes());
+    record
+}
+
+fn write_entry(out: &mut Vec<u8>, key: &DeliveryKey, progress: &Progress) {
+    out.put_bytes(key.route.as_bytes());
+    out.put_bytes(key.backend_uid.as_bytes());
+    progress.write(out);
+}
+
+fn read_key(get: &mut Get<'_>) -> Option<DeliveryKey> {
+    Some(DeliveryKey { route: get.text()?.into(), backend_uid: get.text()?.into() })
+}
+
+fn read_record<'a>(get: &mut Get<'a>) -> Option<(u64, &'a [u8])> {
+    let (len, crc) = (get.u32()? as usize, get.u32()?);
+    let mut ahead = *get;
+    let whole = ahead.take(8 + len)?;
+    (len > 0 && crc32c::crc32c(whole) == crc).then_some(())?;
+    let generation = get.u64()?;
+    Some((generation, get.take(len)?))
+}
+
+fn read_slot(bytes: &[u8]) -> Option<(u64, BTreeMap<DeliveryKey, Progress>)> {
+    let mut get = Get(bytes);
+    let (generation, body) = read_record(&mut get)?;
+    let mut entry = Get(body);
+    (entry.u8()? == KIND_SNAPSHOT).then_some(())?;
+    let mut all = BTreeMap::new();
+    for _ in 0..entry.count(8)? {
+        let key = read_key(&mut entry)?;
+        all.insert(key, Progress::read(&mut entry)?);
+    }
+    while let Some((_, body)) = read_record(&mut get).filter(|(of, _)| *of == generation) {
+        let mut entry = Get(body);
+        let (Some(kind), Some(key)) = (entry.u8(), read_key(&mut entry)) else { break };
+        match kind {
+            KIND_REMOVED => drop(all.remove(&key)),
+            _ => match Progress::read(&mut entry) {
+                Some(progress) => drop(all.insert(key, progress)),
+                None => break,
+            },
+        }
+    }
+    Some((generation, all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filesystem::RealFs;
+
+    fn key(route: &str) -> DeliveryKey {
+        DeliveryKey { route: route.into(), backend_uid: "b".into() }
+    }
+
+    #[test]
+    fn ranges_merge_and_the_cursor_moves_over_them() {
+        let mut progress = Progress { cursor: 1, ..Progress::default() };
+        progress.resolve(5, 7);
+        progress.resolve(9, 10);
+        progress.resolve(3, 5);
+        assert_eq!(progress.resolved, [(3, 7), (9, 10)]);
+        assert!(progress.is_resolved(6) && !progress.is_resolved(7) && !progress.is_resolved(2));
+        progress.resolve(1, 4);
+        assert_eq!((progress.cursor, progress.resolved.as_slice()), (7, [(9, 10)].as_slice()));
+        progress.resolve(2, 20);
+        assert_eq!((progress.cursor, progress.resolved.is_empty()), (20, true));
+    }
+
+    #[test]
+    fn the_newest_progress_comes_back_over_many_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+        let mut journal = Journal::open(fs.clone(), dir.path());
+        let mut progress = Progress { mark: Some(Bytes::from(vec![7; 5000])), ..Progress::default() };
+        for cursor in 1..=300 {
+            progress.cursor = cursor;
+            progress.dropped.insert("x".into(), cursor);
+            journal.save(&key("r"), &progress, false).unwrap();
+            if cursor % 60 == 0 {
+                journal = Journal::open(fs.clone(), dir.path());
+                assert_eq!(journal.progress().get(&key("r")), Some(&progress));
+            }
+        }
+        journal.forget(&key("r")).unwrap();
+        assert!(Journal::open(fs, dir.path()).progress().is_empty());
+    }
+
+    #[test]
+    fn a_torn_record_leaves_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+        let mut journal = Journal::open(fs.clone(), dir.path());
+        let at = |cursor| Progress { cursor, ..Progress::default() };
+        journal.save(&key("r"), &at(1), true).unwrap();
+        let end = journal.end;
+        journal.save(&key("r"), &at(2), true).unwrap();
+        let slot = &journal.slots[journal.current];
+        slot.file.as_ref().unwrap().write_at(end + 20, &[b"xxxx"]).unwrap();
+        assert_eq!(Journal::open(fs, dir.path()).progress()[&key("r")].cursor, 1);
+    }
+}

@@ -1,0 +1,258 @@
+//! What a log finds in its directory at the start. Never refuses: it cuts, skips, sets aside, counts and says so.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::QUARANTINE_BYTES_MAX;
+use super::core::{DRAFT_EXTENSION, SegmentInfo};
+use super::format::{Footer, SegmentHeader};
+use super::segment::{SegmentFile, Stop, Summary, ordinal_of};
+use super::state::State;
+use crate::event::Origin;
+use crate::filesystem::Filesystem;
+
+/// What recovery met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Segments found.
+    pub segments: u64,
+    /// Segments that had to be scanned because they had no footer.
+    pub scanned: u64,
+    /// Bytes of a torn tail that were cut: written and never acknowledged at level `Disk`.
+    pub cut_bytes: u64,
+    /// Damaged places within synced data that were skipped.
+    pub damaged_records: u64,
+    /// Segments without a readable header, moved to `quarantine/`.
+    pub quarantined_segments: u64,
+    /// Segments that could not be read although they are there: left alone, to be read by a later start.
+    pub unreadable_segments: u64,
+    /// Damaged things that could not be set aside because `quarantine/` is full, and were deleted.
+    pub quarantine_overflow: u64,
+}
+
+/// Sequences left out above a segment that cannot be read: more than one can hold.
+const UNREADABLE_SEQ_GAP: u64 = 1 << 32;
+
+pub(super) struct Found {
+    pub(super) segments: BTreeMap<u64, SegmentInfo>,
+    pub(super) next_ordinal: u64,
+    pub(super) end_seq: u64,
+    pub(super) running_ms: u64,
+    pub(super) state: State,
+}
+
+/// What one segment says of the log's state at its end.
+struct Ending {
+    state: State,
+    running_ms: u64,
+}
+
+pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered, Found)> {
+    let mut report = Recovered::default();
+    let paths = fs.list(dir)?;
+    for draft in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == DRAFT_EXTENSION)) {
+        fs.remove(draft).ok();
+    }
+    let mut ordinals: Vec<u64> = paths.iter().filter_map(|path| ordinal_of(path)).collect();
+    ordinals.sort_unstable();
+    report.segments = ordinals.len() as u64;
+    let mut found = Found {
+        segments: BTreeMap::new(),
+        next_ordinal: ordinals.last().map_or(1, |last| last + 1),
+        end_seq: 1,
+        running_ms: 0,
+        state: State::default(),
+    };
+    let files = open_all(fs, dir, &ordinals, &mut report);
+    for (index, (path, file)) in files.iter().enumerate() {
+        // A later base hides what stands here from there on: it was written again, or never acknowledged.
+        let limit = files[index + 1..].iter().map(|(_, later)| later.header.base_seq).min().unwrap_or(u64::MAX);
+        let (info, ending) = examine(fs, file, path, limit, &mut report);
+        found.end_seq = found.end_seq.max(info.summary.end_seq).max(info.base_seq);
+        found.running_ms = found.running_ms.max(ending.running_ms);
+        found.state = ending.state;
+        found.segments.insert(info.ordinal, info);
+    }
+    if report.unreadable_segments > 0 {
+        // What they hold must not be hidden by a new segment's base once they can be read again.
+        found.end_seq += UNREADABLE_SEQ_GAP;
+    }
+    Ok((report, found))
+}
+
+/// Opens every segment, oldest first; what has no readable header is set aside.
+fn open_all(fs: &dyn Filesystem, dir: &Path, ordinals: &[u64], report: &mut Recovered) -> Vec<(PathBuf, SegmentFile)> {
+    let mut files = Vec::with_capacity(ordinals.len());
+    for ordinal in ordinals {
+        let path = super::segment::path_of(dir, *ordinal);
+        match SegmentFile::open(fs, &path).map(|file| file.filter(|file| file.header.ordinal == *ordinal)) {
+            Ok(Some(file)) => files.push((path, file)),
+            Err(error) => {
+                report.unreadable_segments += 1;
+                tracing::error!(path = %path.display(), %error, "segment cannot be read now; left for a later start");
+            }
+            Ok(None) => {
+                report.quarantined_segments += 1;
+                set_aside(fs, dir, &path, report);
+            }
+        }
+    }
+    files
+}
+
+fn examine(
+    fs: &dyn Filesystem,
+    file: &SegmentFile,
+    path: &Path,
+    limit: u64,
+    report: &mut Recovered,
+) -> (SegmentInfo, Ending) {
+    let header = &*file.header;
+    let bytes = file.file.len().unwrap_or(0);
+    let sealed = file.footer().unwrap_or(None);
+    let (summary, data_end, ending) = if let Some((at, footer)) = sealed {
+        (footer.summary, at, Ending { state: footer.state, running_ms: footer.running_ms })
+    } else {
+        report.scanned += 1;
+        let scan = scan(file, bytes, limit, report);
+        if scan.complete {
+            make_durable(fs, path, &scan);
+            write_footer(fs, path, header, &scan);
+        }
+        (scan.summary, scan.end, Ending { state: scan.state, running_ms: scan.running_ms })
+    };
+    let info = SegmentInfo {
+        ordinal: header.ordinal,
+        path: path.to_owned(),
+        base_seq: header.base_seq,
+        routes: header.routes.clone(),
+        summary,
+        data_start: file.data_start,
+        data_end,
+        bytes: file.file.len().unwrap_or(bytes),
+        sealed_ms: Some(ending.running_ms),
+    };
+    (info, ending)
+}
+
+struct Scan {
+    summary: Summary,
+    origins: Vec<Arc<Origin>>,
+    state: State,
+    running_ms: u64,
+    end: u64,
+    /// Whether every byte could be read.
+    complete: bool,
+}
+
+fn scan(file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> Scan {
+    let header = &*file.header;
+    let mut scan = Scan {
+        summary: Summary::new(header.base_seq, header.routes.len()),
+        origins: Vec::new(),
+        state: header.state.clone(),
+        running_ms: header.running_ms,
+        end: file.data_start,
+        complete: true,
+    };
+    let mut at = file.data_start;
+    while at < bytes {
+        let Ok(block) = file.block(at, &mut scan.origins, bytes) else {
+            scan.complete = false;
+            report.unreadable_segments += 1;
+            return scan;
+        };
+        for placed in &block.frames {
+            if placed.frame.first_seq >= limit {
+                scan.end = placed.offset;
+                return scan;
+            }
+            let tallies = scan.summary.push(&placed.frame, placed.offset);
+            scan.state.apply(&placed.frame, &tallies);
+            scan.running_ms = scan.running_ms.max(placed.frame.running_ms);
+        }
+        scan.end = block.next;
+        match block.stop {
+            Stop::More => at = block.next,
+            Stop::End => break,
+            Stop::Bad => match next_synced(file, block.next, bytes) {
+                Some(next) => {
+                    report.damaged_records += 1;
+                    at = next;
+                }
+                None => break,
+            },
+        }
+    }
+    report.cut_bytes += bytes.saturating_sub(scan.end);
+    scan
+}
+
+/// Finds the next good frame behind a bad place, where that place had been synced: it is damage. `None`: a torn tail.
+fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> Option<u64> {
+    let next = file.resync(bad, end).ok()??;
+    let mut at = next;
+    while at < end {
+        let block = file.block(at, &mut Vec::new(), end).ok()?;
+        if block.frames.iter().any(|placed| u64::from(placed.synced) > bad) {
+            return Some(next);
+        }
+        at = match block.stop {
+            Stop::More => block.next,
+            Stop::End => return None,
+            Stop::Bad => file.resync(block.next, end).ok()??,
+        };
+    }
+    None
+}
+
+/// Writes a segment's bytes where they stand, once more, and syncs them. What recovery found may be in the page cache
+/// alone, and after a sync that failed in the process before, a sync by itself would prove nothing.
+fn make_durable(fs: &dyn Filesystem, path: &Path, scan: &Scan) {
+    let written = fs.open(path, true).and_then(|file| {
+        let mut bytes = vec![0; scan.end as usize];
+        let read = file.read_at(0, &mut bytes)?;
+        file.write_at(0, &[&bytes[..read]])?;
+        file.sync()
+    });
+    if let Err(error) = written {
+        tracing::error!(path = %path.display(), %error, "recovered segment cannot be synced");
+    }
+}
+
+/// Seals a segment that a crash left open, so that the next start need not scan it. Only a saving: failure is ignored.
+fn write_footer(fs: &dyn Filesystem, path: &Path, header: &SegmentHeader, scan: &Scan) {
+    let footer = Footer {
+        summary: scan.summary.clone(),
+        origins: scan.origins.iter().map(|origin| origin.json().clone()).collect(),
+        running_ms: scan.running_ms,
+        state: scan.state.clone(),
+    };
+    let written = fs.open(path, true).and_then(|file| {
+        file.truncate(scan.end)?;
+        file.write_at(scan.end, &[&footer.encode(0)])?;
+        file.sync()
+    });
+    if let Err(error) = written {
+        tracing::debug!(segment = header.ordinal, %error, "could not seal a recovered segment");
+    }
+}
+
+/// Moves a damaged file to `quarantine/`, or deletes it when that is full.
+fn set_aside(fs: &dyn Filesystem, dir: &Path, path: &Path, report: &mut Recovered) {
+    let quarantine = dir.join("quarantine");
+    let size = |path: &Path| fs.open(path, false).and_then(|file| file.len()).unwrap_or(0);
+    let held: u64 = fs.list(&quarantine).unwrap_or_default().iter().map(|path| size(path)).sum();
+    let target = quarantine.join(path.file_name().unwrap_or_default());
+    let fits = held + size(path) <= QUARANTINE_BYTES_MAX;
+    let moved = fits && fs.create_dir_all(&quarantine).and_then(|()| fs.rename(path, &target)).is_ok();
+    if !moved {
+        report.quarantine_overflow += 1;
+        if let Err(error) = fs.remove(path) {
+            tracing::error!(path = %path.display(), %error, "damaged segment can be neither moved nor removed");
+        }
+    }
+    tracing::error!(path = %path.display(), moved, "segment has no readable header; set aside");
+}

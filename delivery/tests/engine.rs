@@ -1,0 +1,428 @@
+//! The engine over a real file system and a scripted destination: what goes in comes out once, whatever happens between.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError, EngineSettings};
+use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, Position};
+use spillway_delivery::filesystem::RealFs;
+use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
+use spillway_delivery::ledger::PipelineReport;
+use spillway_delivery::settings::{
+    BackendRefSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// What a scripted destination answers to the next attempt; after the last it takes everything.
+#[derive(Debug, Clone)]
+enum Answer {
+    Fail(FaultKind),
+    Reject(&'static str),
+    TakeEveryOther,
+    TooLargeAbove(usize),
+}
+
+/// A destination in memory: hand-made, to force what a real one does rarely.
+#[derive(Debug, Default)]
+struct Scripted {
+    traits: Traits,
+    answers: Mutex<VecDeque<Answer>>,
+    stuck: Mutex<Option<Answer>>,
+    got: Mutex<Vec<String>>,
+    keys: Mutex<BTreeMap<String, Vec<String>>>,
+    changed: Notify,
+}
+
+impl Scripted {
+    fn take(&self, batch: &OutBatch) {
+        let lines: Vec<String> = batch.events().map(|event| String::from_utf8_lossy(event.bytes).into_owned()).collect();
+        let known = self.keys.lock().unwrap().insert(batch.key().to_owned(), lines.clone());
+        if self.traits.keyed && let Some(known) = known {
+            assert_eq!(known, lines, "a key named two batches");
+            return;
+        }
+        self.got.lock().unwrap().extend(lines);
+        self.changed.notify_waiters();
+    }
+
+    async fn until(&self, count: usize) -> Vec<String> {
+        loop {
+            let changed = self.changed.notified();
+            let got = self.got.lock().unwrap().clone();
+            if got.len() >= count {
+                return got;
+            }
+            tokio::time::timeout(Duration::from_secs(20), changed).await.expect("the destination got nothing more");
+        }
+    }
+}
+
+impl Backend for Scripted {
+    fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(async move {
+            let answer = self.answers.lock().unwrap().pop_front().or_else(|| self.stuck.lock().unwrap().clone());
+            match answer {
+                None => self.take(batch),
+                Some(Answer::Fail(kind)) => return Err(Fault::new(kind, "as scripted")),
+                Some(Answer::TooLargeAbove(max)) if batch.len() <= max => self.take(batch),
+                Some(Answer::TooLargeAbove(_)) => return Err(Fault::new(FaultKind::TooLarge, "as scripted")),
+                Some(Answer::Reject(which)) => {
+                    let outcomes = batch.events().map(|event| {
+                        let line = String::from_utf8_lossy(event.bytes).into_owned();
+                        if line.contains(which) {
+                            return Outcome::Rejected("as scripted".into());
+                        }
+                        self.got.lock().unwrap().push(line);
+                        Outcome::Delivered
+                    });
+                    let outcomes = outcomes.collect();
+                    self.changed.notify_waiters();
+                    return Ok(Items::Each(outcomes));
+                }
+                Some(Answer::TakeEveryOther) => {
+                    let outcomes = batch.events().enumerate().map(|(index, event)| {
+                        if index % 2 == 1 {
+                            return Outcome::Retry;
+                        }
+                        self.got.lock().unwrap().push(String::from_utf8_lossy(event.bytes).into_owned());
+                        Outcome::Delivered
+                    });
+                    return Ok(Items::Each(outcomes.collect()));
+                }
+            }
+            Ok(Items::All(Outcome::Delivered))
+        })
+    }
+
+    fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    fn open(&self, _: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn engine(dir: &Path) -> Engine {
+    let settings = EngineSettings {
+        data_dir: dir.to_owned(),
+        filesystem: Arc::new(RealFs),
+        clock: Clock::system(),
+        free_bytes_min: 0,
+    };
+    Engine::open(settings).unwrap()
+}
+
+fn pipeline_settings(durability: Durability, bytes_max: u64) -> PipelineSettings {
+    let backends = vec![BackendRefSettings { uid: "b".into(), name: "b".into() }];
+    PipelineSettings {
+        uid: "default.jobs".into(),
+        namespace: "default".into(),
+        name: "jobs".into(),
+        log: LogSettings { durability, bytes_max, ..LogSettings::default() },
+        routes: vec![RouteSettings { name: "all".into(), condition: None, backends }],
+        suspend: false,
+    }
+}
+
+fn spec(backend: &Arc<Scripted>) -> DeliverySpec {
+    DeliverySpec {
+        route: "all".into(),
+        backend_uid: "b".into(),
+        backend_name: "b".into(),
+        backend_type: "Scripted".into(),
+        backend: backend.clone(),
+        settings: DeliverySettings {
+            batch_wait_max: Duration::from_millis(5),
+            retry_initial: Duration::from_millis(5),
+            retry_max: Duration::from_millis(20),
+            ..DeliverySettings::default()
+        },
+    }
+}
+
+async fn add(engine: &Engine, backend: &Arc<Scripted>, durability: Durability) -> Arc<Pipeline> {
+    engine.add(pipeline_settings(durability, 1 << 30), vec![spec(backend)], &|_| None).await.unwrap()
+}
+
+fn batch(range: std::ops::Range<u32>) -> Batch {
+    let mut builder = BatchBuilder::default();
+    for number in range {
+        builder.push(format!("{{\"n\":{number}}}").as_bytes());
+    }
+    builder.build(Arc::<Origin>::default(), 1)
+}
+
+fn lines(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| format!("{{\"n\":{number}}}")).collect()
+}
+
+async fn drain(engine: &Engine) -> bool {
+    engine.drain(Instant::now() + Duration::from_secs(20)).await
+}
+
+fn assert_balanced(report: &PipelineReport, events: u64) {
+    assert_eq!(report.accepted_events, events, "{report:#?}");
+    for delivery in &report.deliveries {
+        assert_eq!(delivery.imbalance_events, 0, "{report:#?}");
+    }
+}
+
+async fn report(pipeline: &Arc<Pipeline>) -> PipelineReport {
+    let pipeline = pipeline.clone();
+    tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_goes_in_comes_out_in_order_and_the_ledger_balances() {
+    for durability in [Durability::Disk, Durability::Process] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let backend = Arc::new(Scripted { traits: Traits { ordered: true, ..Traits::default() }, ..Scripted::default() });
+        let pipeline = add(&engine, &backend, durability).await;
+        for start in (0..1000).step_by(100) {
+            let accepted = Intake.submit(&[pipeline.clone()], batch(start..start + 100)).await.unwrap();
+            assert_eq!(accepted.events, 100);
+        }
+        assert_eq!(backend.until(1000).await, lines(0..1000));
+        assert!(drain(&engine).await);
+        let report = report(&pipeline).await;
+        assert_balanced(&report, 1000);
+        assert_eq!(report.deliveries[0].delivered_events, 1000);
+        assert_eq!(report.deliveries[0].held_events, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_at_the_end_is_delivered_by_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let engine = engine(dir.path());
+        let dead = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
+        let pipeline = add(&engine, &dead, Durability::Disk).await;
+        for start in (0..500).step_by(50) {
+            Intake.submit(&[pipeline.clone()], batch(start..start + 50)).await.unwrap();
+        }
+        assert!(!engine.drain(Instant::now() + Duration::from_millis(200)).await);
+        let report = report(&pipeline).await;
+        assert_balanced(&report, 500);
+        assert_eq!(report.deliveries[0].held_events, 500);
+        assert!(report.deliveries[0].held_bytes > 500 * 6);
+    }
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted::default());
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    let mut got = backend.until(500).await;
+    got.sort_by_key(|line| line[5..line.len() - 1].parse::<u32>().unwrap());
+    assert_eq!(got, lines(0..500));
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 500);
+}
+
+#[tokio::test]
+async fn a_keyed_batch_keeps_members_and_key_over_a_process_that_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyed = Traits { keyed: true, ..Traits::default() };
+    let backend = Arc::new(Scripted { traits: keyed, ..Scripted::default() });
+    let mut sent = 0;
+    for round in 0..6 {
+        let engine = engine(dir.path());
+        let pipeline = add(&engine, &backend, Durability::Disk).await;
+        for _ in 0..20 {
+            Intake.submit(&[pipeline.clone()], batch(sent..sent + 7)).await.unwrap();
+            sent += 7;
+        }
+        // Some of it is under way, some was taken and not noted: the process is gone all the same.
+        if round % 2 == 0 {
+            backend.until(sent as usize / 2).await;
+        }
+        drop(engine);
+    }
+    let engine = engine(dir.path());
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    assert!(drain(&engine).await);
+    let mut got = backend.until(sent as usize).await;
+    got.sort_by_key(|line| line[5..line.len() - 1].parse::<u32>().unwrap());
+    assert_eq!(got, lines(0..sent));
+    assert_balanced(&report(&pipeline).await, u64::from(sent));
+}
+
+#[tokio::test]
+async fn part_of_a_batch_that_is_not_taken_is_sent_again_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let answers = VecDeque::from([Answer::TakeEveryOther, Answer::Fail(FaultKind::Broken), Answer::TakeEveryOther]);
+    let backend = Arc::new(Scripted { answers: Mutex::new(answers), ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    Intake.submit(&[pipeline.clone()], batch(0..101)).await.unwrap();
+    let mut got = backend.until(101).await;
+    got.sort_by_key(|line| line[5..line.len() - 1].parse::<u32>().unwrap());
+    assert_eq!(got, lines(0..101));
+    assert!(drain(&engine).await);
+    let report = report(&pipeline).await;
+    assert_balanced(&report, 101);
+    assert_eq!(report.deliveries[0].faults["broken"], 1);
+}
+
+#[tokio::test]
+async fn a_batch_too_large_is_halved_and_an_event_too_large_is_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::TooLargeAbove(3))), ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    Intake.submit(&[pipeline.clone()], batch(0..50)).await.unwrap();
+    backend.until(50).await;
+    *backend.stuck.lock().unwrap() = Some(Answer::TooLargeAbove(0));
+    Intake.submit(&[pipeline.clone()], batch(50..52)).await.unwrap();
+    assert!(drain(&engine).await);
+    let report = report(&pipeline).await;
+    assert_balanced(&report, 52);
+    assert_eq!((report.deliveries[0].delivered_events, report.deliveries[0].rejected_events), (50, 2));
+    assert_eq!(dead_letters(dir.path()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_rejected_event_is_in_the_dead_letters_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Reject("\"n\":7}"))), ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    Intake.submit(&[pipeline.clone()], batch(0..10)).await.unwrap();
+    backend.until(9).await;
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 10);
+    let letters = dead_letters(dir.path());
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["reason"], "as scripted");
+    assert_eq!(letters[0]["event"]["n"], 7);
+}
+
+fn dead_letters(dir: &Path) -> Vec<serde_json::Value> {
+    let fs: Arc<dyn spillway_delivery::filesystem::Filesystem> = Arc::new(RealFs);
+    let mut letters = Vec::new();
+    let dir = dir.join("dead-letters/default.jobs");
+    spillway_delivery::log::inspect(&fs, &dir, |_, event| letters.push(serde_json::from_slice(event).unwrap())).unwrap();
+    letters
+}
+
+#[tokio::test]
+async fn a_full_log_refuses_and_takes_again_when_a_delivery_frees_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
+    let settings = pipeline_settings(Durability::Disk, 1 << 20);
+    let pipeline = engine.add(settings, vec![spec(&backend)], &|_| None).await.unwrap();
+    let mut taken = 0;
+    let refused = loop {
+        match Intake.submit(&[pipeline.clone()], batch(taken..taken + 1000)).await {
+            Ok(_) => taken += 1000,
+            Err(error) => break error,
+        }
+        assert!(taken < 200_000, "the quota never came");
+    };
+    assert!(matches!(refused, SubmitError::Refused { reason: RefusalReason::Full, .. }), "{refused:?}");
+    *backend.stuck.lock().unwrap() = None;
+    while Intake.submit(&[pipeline.clone()], batch(taken..taken + 1000)).await.is_err() {
+        pipeline.room().await;
+    }
+    taken += 1000;
+    assert_eq!(backend.until(taken as usize).await.len(), taken as usize);
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, u64::from(taken));
+}
+
+#[tokio::test]
+async fn a_repeated_key_is_kept_once_and_with_another_body_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_key = |range: std::ops::Range<u32>, body_hash| {
+        let key = IdempotencyKey { sender: Bytes::from_static(b"s"), key: Bytes::from_static(b"k"), body_hash };
+        Batch { key: Some(key), ..batch(range) }
+    };
+    let backend = Arc::new(Scripted::default());
+    {
+        let engine = engine(dir.path());
+        let pipeline = add(&engine, &backend, Durability::Disk).await;
+        let targets = [pipeline.clone()];
+        let both = tokio::join!(
+            Intake.submit(&targets, with_key(0..3, 1)),
+            Intake.submit(&targets, with_key(0..3, 1))
+        );
+        assert!(both.0.unwrap().repeated != both.1.unwrap().repeated);
+        assert_eq!(Intake.submit(&targets, with_key(0..4, 2)).await, Err(SubmitError::KeyReused));
+    }
+    let engine = engine(dir.path());
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    assert!(Intake.submit(&[pipeline.clone()], with_key(0..3, 1)).await.unwrap().repeated);
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 3);
+}
+
+#[tokio::test]
+async fn a_position_comes_back_with_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = Arc::new(Scripted::default());
+    let at = |value: Option<&'static str>| Position {
+        source: Bytes::from_static(b"file"),
+        value: value.map(|text| Bytes::from_static(text.as_bytes())),
+    };
+    {
+        let engine = engine(dir.path());
+        let pipeline = add(&engine, &backend, Durability::Disk).await;
+        Intake.submit(&[pipeline.clone()], Batch { position: Some(at(Some("10"))), ..batch(0..1) }).await.unwrap();
+        Intake.submit(&[pipeline], Batch { position: Some(at(Some("20"))), ..batch(0..0) }).await.unwrap();
+    }
+    let engine = engine(dir.path());
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    assert_eq!(pipeline.position(b"file").as_deref(), Some(b"20".as_slice()));
+    Intake.submit(&[pipeline.clone()], Batch { position: Some(at(None)), ..batch(0..0) }).await.unwrap();
+    assert_eq!(pipeline.position(b"file"), None);
+}
+
+#[tokio::test]
+async fn the_second_writer_of_a_data_directory_is_told_who_is_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = engine(dir.path());
+    let settings = EngineSettings {
+        data_dir: dir.path().to_owned(),
+        filesystem: Arc::new(RealFs),
+        clock: Clock::system(),
+        free_bytes_min: 0,
+    };
+    match Engine::open(settings) {
+        Err(EngineError::InUse { pid, .. }) => assert_eq!(pid, std::process::id().to_string()),
+        other => panic!("{other:?}"),
+    }
+    let id = first.agent_id();
+    drop(first);
+    assert_eq!(engine(dir.path()).agent_id(), id);
+}
+
+#[tokio::test]
+async fn a_removed_reference_drains_and_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let engine = engine(dir.path());
+        let dead = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
+        let pipeline = add(&engine, &dead, Durability::Disk).await;
+        Intake.submit(&[pipeline], batch(0..10)).await.unwrap();
+        engine.drain(Instant::now() + Duration::from_millis(100)).await;
+    }
+    let engine = engine(dir.path());
+    let (old, new) = (Arc::new(Scripted::default()), Arc::new(Scripted::default()));
+    let replaced = DeliverySpec { backend_uid: "c".into(), backend_name: "c".into(), ..spec(&new) };
+    let bind = |_: &spillway_delivery::log::DeliveryKey| Some(spec(&old));
+    let pipeline =
+        engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![replaced], &bind).await.unwrap();
+    assert_eq!(old.until(10).await.len(), 10);
+    Intake.submit(&[pipeline.clone()], batch(10..12)).await.unwrap();
+    assert_eq!(new.until(2).await, lines(10..12));
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 12);
+}

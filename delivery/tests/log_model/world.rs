@@ -1,0 +1,499 @@
+//! One run: a seed drives the log and its model side by side and compares them after each step.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spillway_delivery::filesystem::{Faults, FaultyFs, SplitMix64};
+use spillway_delivery::log::{Frame, Progress, Refused};
+use spillway_delivery::settings::Durability;
+
+use crate::invariant::{Checked, Invariant};
+use crate::model::{End, Fate, Model, ROUTES};
+use crate::subject::{self, DIR, Subject};
+
+/// What a run may meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Weather {
+    /// EIO, failed syncs, a full disk.
+    pub(crate) faults: bool,
+    /// Bits flipped and files cut under the log.
+    pub(crate) damage: bool,
+}
+
+/// One delivery as the model knows it.
+#[derive(Debug)]
+struct Reader {
+    live: Progress,
+    /// What may come back: the last that was saved and synced, and all that were tried since.
+    saves: Vec<Progress>,
+    /// The first of them that SIGKILL cannot take.
+    written: usize,
+}
+
+/// A log, its model, and the disk below.
+#[derive(Debug)]
+pub(crate) struct World {
+    rng: SplitMix64,
+    pub(crate) fs: FaultyFs,
+    subject: Option<Subject>,
+    pub(crate) model: Model,
+    readers: Vec<Reader>,
+    /// Whether this life met a fault, or was to be cut short.
+    troubled: bool,
+    /// What was done, for people.
+    pub(crate) trace: Vec<String>,
+}
+
+impl World {
+    /// Opens a log on an empty disk.
+    pub(crate) async fn new(seed: u64, level: Durability) -> Checked<Self> {
+        let reader = || Reader { live: Progress::default(), saves: vec![Progress::default()], written: 0 };
+        let mut world = Self {
+            rng: SplitMix64::new(seed),
+            fs: subject::disk(seed),
+            subject: None,
+            model: Model::new(level),
+            readers: (0..ROUTES.len()).map(|_| reader()).collect(),
+            troubled: false,
+            trace: Vec::new(),
+        };
+        world.open(End::Clean).await?;
+        Ok(world)
+    }
+
+    /// Runs `steps` steps.
+    pub(crate) async fn run(&mut self, steps: u64, weather: Weather) -> Checked {
+        for _ in 0..steps {
+            self.step(weather).await?;
+            self.compare().await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, weather: Weather) -> Checked {
+        match self.rng.below(40) {
+            0..18 => self.append().await,
+            18..23 => self.resolve().await,
+            23..28 => self.save().await,
+            28 => self.settle().await,
+            29 => self.end(End::Clean).await,
+            30 | 31 => self.end(End::Kill).await,
+            32 | 33 => self.end(End::PowerLoss).await,
+            34 | 35 => {
+                let (changes, end) =
+                    (self.rng.below(12), if self.rng.chance(1, 2) { End::Kill } else { End::PowerLoss });
+                self.note(format!("the machine stops after {changes} changes"));
+                self.stop_after(changes);
+                self.until_stopped().await?;
+                self.end(end).await
+            }
+            36 | 37 if weather.faults => self.turn_weather().await,
+            38 if weather.faults => self.fill_disk().await,
+            39 if weather.damage => self.damage().await,
+            _ => Ok(()),
+        }
+    }
+
+    // ── Steps ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn subject(&self) -> Checked<&Subject> {
+        self.subject.as_ref().ok_or_else(|| Invariant::OpenNeverFails.broken("no log is open"))
+    }
+
+    fn note(&mut self, step: impl Into<String>) {
+        self.trace.push(step.into());
+    }
+
+    /// Sends one to four batches at once.
+    pub(crate) async fn append(&mut self) -> Checked {
+        let first = self.model.begin_group();
+        let group: Vec<_> = (0..=self.rng.below(4)).map(|_| self.model.send(&mut self.rng)).collect();
+        let events: Vec<_> = group.iter().map(|pending| pending.batch.len()).collect();
+        let calm = self.is_calm();
+        let answers = self.subject()?.append(group).await?;
+        let told =
+            |answer: &Result<(), Refused>| answer.map_or_else(|refused| format!("{refused:?}"), |()| "ok".into());
+        let told: Vec<_> = answers.iter().map(told).collect();
+        self.note(format!("append batches {first}.. of {events:?} events: {told:?}"));
+        for (index, answer) in (first..).zip(&answers) {
+            match answer {
+                Ok(()) => self.model.acknowledged(index),
+                // Of a machine that stopped nobody got an answer.
+                Err(refused) if refused.maybe_kept || self.fs.stopped() => self.model.refused_maybe(index),
+                Err(_) => {}
+            }
+        }
+        let refused =
+            answers.iter().filter_map(|answer| answer.err()).find(|refused| refused.reason.as_str() != "full");
+        let calm = calm && !self.fs.stopped();
+        Invariant::WorksWithoutFaults.check(!calm || refused.is_none(), || format!("refused: {refused:?}"))
+    }
+
+    /// Whether nothing stands in the way of a write.
+    fn is_calm(&self) -> bool {
+        !self.fs.stopped() && self.fs.faults() == Faults::default()
+    }
+
+    /// Resolves some events of one delivery, not always the oldest.
+    async fn resolve(&mut self) -> Checked {
+        let Ok(frames) = self.subject()?.frames().await? else { return Ok(()) };
+        let route = self.rng.below(3) as usize;
+        let ahead: Vec<_> = frames.iter().filter(|frame| frame.end_seq() > self.readers[route].live.cursor).collect();
+        let skip = if self.rng.chance(2, 3) { 0 } else { self.rng.below(4) as usize };
+        let count = 1 + self.rng.below(12) as usize;
+        let picked: Vec<Arc<Frame>> = ahead.into_iter().skip(skip).take(count).cloned().collect();
+        self.resolve_frames(route, &picked, skip == 0);
+        Ok(())
+    }
+
+    /// Resolves frames; with `from_cursor` also the gap before them, which holds no event.
+    fn resolve_frames(&mut self, route: usize, frames: &[Arc<Frame>], from_cursor: bool) {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
+        let live = &mut self.readers[route].live;
+        live.delivered += count(frames, route, |seq| !live.is_resolved(seq));
+        let from = if from_cursor { live.cursor } else { first.first_seq };
+        live.resolve(from, last.end_seq());
+        let cursor = live.cursor;
+        self.note(format!("resolve {} [{from}, {}), cursor {cursor}", ROUTES[route], last.end_seq()));
+    }
+
+    async fn save(&mut self) -> Checked {
+        let (route, sync) = (self.rng.below(3) as usize, self.rng.chance(3, 4));
+        self.save_one(route, sync).await
+    }
+
+    async fn save_one(&mut self, route: usize, sync: bool) -> Checked {
+        let progress = self.readers[route].live.clone();
+        let calm = self.is_calm();
+        let saved = self.subject()?.save(&subject::delivery(route), &progress, sync).await?;
+        self.note(format!("save {} at {}, sync {sync}: {saved}", ROUTES[route], progress.cursor));
+        Invariant::WorksWithoutFaults.check(saved || !calm || self.fs.stopped(), || "a cursor is not saved".into())?;
+        let reader = &mut self.readers[route];
+        reader.saves.push(progress);
+        let newest = reader.saves.len() - 1;
+        match (saved, sync) {
+            (true, true) => {
+                reader.saves.drain(..newest);
+                reader.written = 0;
+                let seq = reader.live.seq_min();
+                self.model.synced_below(seq);
+                self.note_freed();
+            }
+            (true, false) => reader.written = newest,
+            (false, _) => {}
+        }
+        Ok(())
+    }
+
+    fn note_freed(&mut self) {
+        let low = self.readers.iter().filter_map(|reader| reader.saves.last()).map(|save| save.cursor).min();
+        self.model.freed(low.unwrap_or(0));
+    }
+
+    async fn settle(&mut self) -> Checked {
+        self.note("time passes");
+        self.subject()?.settle().await;
+        Ok(())
+    }
+
+    /// Lets the machine stop; see [`FaultyFs::stop_after`].
+    pub(crate) fn stop_after(&mut self, changes: u64) {
+        self.troubled = true;
+        self.fs.stop_after(changes);
+    }
+
+    async fn until_stopped(&mut self) -> Checked {
+        for _ in 0..20 {
+            if self.fs.stopped() {
+                break;
+            }
+            match self.rng.below(4) {
+                0 => self.save().await?,
+                1 => self.resolve().await?,
+                _ => self.append().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings faults, or ends them and lets the log mend.
+    async fn turn_weather(&mut self) -> Checked {
+        if self.fs.faults() != Faults::default() {
+            return self.clear().await;
+        }
+        let mut chance = || [0, 20_000, 100_000, 400_000][self.rng.below(4) as usize];
+        let faults = Faults { write: chance(), read: 0, sync: chance(), names: chance() / 2, ..Faults::default() };
+        self.note(format!("{faults:?}"));
+        self.troubled = true;
+        self.fs.set_faults(faults);
+        Ok(())
+    }
+
+    async fn fill_disk(&mut self) -> Checked {
+        let capacity = self.fs.used_bytes() + self.rng.below(20_000);
+        self.note(format!("the disk has {capacity} bytes"));
+        self.troubled = true;
+        self.fs.set_faults(Faults { capacity: Some(capacity), ..Faults::default() });
+        Ok(())
+    }
+
+    async fn clear(&mut self) -> Checked {
+        self.fs.set_faults(Faults::default());
+        self.settle().await?;
+        self.note("faults are over");
+        Ok(())
+    }
+
+    /// Harms one segment while no process runs.
+    async fn damage(&mut self) -> Checked {
+        self.close().await?;
+        let segments: Vec<(PathBuf, u64)> =
+            self.fs.files().into_iter().filter(|(path, len)| is_segment(path) && *len > 0).collect();
+        if segments.is_empty() {
+            return self.open(End::Clean).await;
+        }
+        let (path, len) = &segments[self.rng.below(segments.len() as u64) as usize];
+        self.model.harmed(&self.fs.content(path).unwrap_or_default());
+        let at = self.rng.below(*len);
+        if self.rng.chance(2, 3) {
+            self.fs.flip_bit(path, at, self.rng.below(8) as u8);
+        } else {
+            self.fs.cut(path, at);
+        }
+        self.note(format!("damage {} at {at} of {len}", path.display()));
+        self.troubled = true;
+        self.open(End::Clean).await
+    }
+
+    // ── Ends and beginnings ─────────────────────────────────────────────────────────────────────────────────────
+
+    /// Ends this life in a way, begins the next, and compares.
+    pub(crate) async fn end(&mut self, end: End) -> Checked {
+        self.note(format!("{end:?}"));
+        self.troubled |= self.fs.stopped();
+        match end {
+            End::Clean => self.close().await?,
+            End::Kill => {
+                self.fs = self.fs.kill();
+                self.subject = None;
+            }
+            End::PowerLoss => {
+                self.fs = self.fs.crash(self.rng.draw());
+                self.subject = None;
+            }
+        }
+        self.open(end).await
+    }
+
+    async fn close(&mut self) -> Checked {
+        match self.subject.take() {
+            Some(subject) => subject.close().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn open(&mut self, end: End) -> Checked {
+        let mut end = end;
+        if self.fs.faults() != Faults::default() {
+            // A start on a bad disk may fail, and may fail half-way; the next one finds what it left.
+            if self.try_open().is_err() {
+                self.note("the start fails");
+                self.fs.set_faults(Faults::default());
+                end = if end == End::PowerLoss { End::PowerLoss } else { End::Kill };
+            }
+        }
+        if self.subject.is_none()
+            && let Err(error) = self.try_open()
+        {
+            let stopped = self.fs.stopped();
+            return Invariant::OpenNeverFails.check(stopped, || error.to_string());
+        }
+        self.check_bounds(end)?;
+        if self.fs.faults() != Faults::default() {
+            self.troubled = true;
+            self.clear().await?;
+        }
+        self.compare_opened(end).await
+    }
+
+    fn try_open(&mut self) -> std::io::Result<()> {
+        let settings = subject::settings(self.model.level);
+        let subject = Subject::open(&self.fs, settings, self.rng.draw())?;
+        self.note(format!("open: {:?}", subject.log.recovered()));
+        self.subject = Some(subject);
+        Ok(())
+    }
+
+    /// A start scans what was being written, and after power loss what was sealed just before.
+    fn check_bounds(&mut self, end: End) -> Checked {
+        let recovered = self.subject()?.log.recovered();
+        let troubled = std::mem::take(&mut self.troubled);
+        let scanned_max = if end == End::PowerLoss { 2 } else { 1 };
+        Invariant::BoundedRecovery.check(troubled || recovered.scanned <= scanned_max, || format!("{recovered:?}"))
+    }
+
+    // ── Comparing ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async fn compare_opened(&mut self, end: End) -> Checked {
+        if self.fs.stopped() {
+            return Ok(());
+        }
+        let subject = self.subject()?;
+        let read = subject.frames().await?;
+        let frames = read.map_err(|error| Invariant::NoAckedLossProcess.broken(format!("{error}: {error:?}")))?;
+        let positions = subject.log.positions();
+        self.model.check_opened(end, &frames, &positions)?;
+        for route in 0..ROUTES.len() {
+            self.compare_progress(end, route)?;
+        }
+        for route in 0..ROUTES.len() {
+            self.save_one(route, true).await?;
+        }
+        self.compare().await
+    }
+
+    /// Takes over what a delivery had saved.
+    fn compare_progress(&mut self, end: End, route: usize) -> Checked {
+        let is = self.subject()?.log.progress(&subject::delivery(route)).unwrap_or_default();
+        let reader = &mut self.readers[route];
+        let found = reader.saves.iter().rposition(|save| *save == is);
+        let name = ROUTES[route];
+        let Some(found) = found else {
+            let broken = if is.cursor < reader.saves[0].cursor {
+                Invariant::CursorMonotone
+            } else {
+                Invariant::CursorNeverAhead
+            };
+            return Err(broken.broken(format!("{name} comes back as {is:?}, saved were {:?}", reader.saves)));
+        };
+        let kept = end == End::PowerLoss || found >= reader.written;
+        Invariant::CursorMonotone.check(kept, || format!("{name} comes back as save {found} of {:?}", reader.saves))?;
+        reader.saves.truncate(found + 1);
+        reader.written = found;
+        reader.live = is;
+        Ok(())
+    }
+
+    /// Compares what the log shows with what the model holds.
+    pub(crate) async fn compare(&mut self) -> Checked {
+        if self.fs.stopped() {
+            return Ok(());
+        }
+        let subject = self.subject()?;
+        let read = subject.frames().await?;
+        let calm = self.is_calm();
+        if let Ok(frames) = &read {
+            self.model.check_running(frames)?;
+        }
+        Invariant::WorksWithoutFaults.check(read.is_ok() || !calm, || format!("{read:?}"))?;
+        let log = &self.subject()?.log;
+        self.model.check_positions(&log.positions())?;
+        self.model.check_keys(async |key| log.claim_key(&key).await.0).await?;
+        for route in 0..ROUTES.len() {
+            if let Ok(frames) = &read
+                && let Some(imbalance) = self.imbalance(route, frames)?
+            {
+                let harmed = self.model.harmed_events();
+                Invariant::LedgerBalances.check(imbalance.unsigned_abs() <= harmed, || {
+                    format!("{}: {imbalance}, harmed {harmed}", ROUTES[route])
+                })?;
+            }
+            self.compare_routed(route)?;
+        }
+        Ok(())
+    }
+
+    fn compare_routed(&self, route: usize) -> Checked {
+        let (is, want) = (self.subject()?.log.routed_events(ROUTES[route]), self.model.routed(route));
+        let open = self.model.was_harmed() || self.model.sent.iter().any(|sent| sent.fate == Fate::Maybe);
+        Invariant::LedgerBalances.check(open || is == want, || format!("{} has {is} events, not {want}", ROUTES[route]))
+    }
+
+    /// Returns routed minus delivered minus held, held counted by the log and here; `None` where it cannot be read now.
+    fn imbalance(&self, route: usize, frames: &[Arc<Frame>]) -> Checked<Option<i64>> {
+        let subject = self.subject()?;
+        let live = &self.readers[route].live;
+        let held = count(frames, route, |seq| !live.is_resolved(seq));
+        let end = subject.log.visible_end();
+        let ranges = live.resolved.iter().map(|(from, to)| (*from, *to, -1)).chain([(live.cursor, end, 1)]);
+        let (census, mut counted) = (subject.log.census(), 0);
+        for (from, to, sign) in ranges {
+            let Ok((events, _)) = subject.log.count_events(&census, ROUTES[route], from, to) else { return Ok(None) };
+            counted += sign * i64::try_from(events).unwrap_or(i64::MAX);
+        }
+        Invariant::LedgerBalances.check(counted == held as i64 || self.model.was_harmed(), || {
+            format!(
+                "{} holds {held} events, the log counts {counted} (cursor {}, {:?})",
+                ROUTES[route], live.cursor, live.resolved
+            )
+        })?;
+        Ok(Some(census.routed_events(ROUTES[route]) as i64 - live.delivered as i64 - counted))
+    }
+
+    /// Resolves and saves everything, and looks whether the bytes fall.
+    pub(crate) async fn drain(&mut self) -> Checked {
+        self.fs.set_faults(Faults::default());
+        self.settle().await?;
+        let read = self.subject()?.frames().await?;
+        let frames = read.map_err(|error| Invariant::WorksWithoutFaults.broken(format!("{error:?}")))?;
+        self.deliver(&frames).await?;
+        self.end(End::Clean).await?;
+        self.settle().await?;
+        let report = self.subject()?.log.report();
+        let files = self.fs.files();
+        let bytes: u64 = files.iter().filter(|(path, _)| is_segment(path)).map(|(_, len)| len).sum();
+        Invariant::SpaceFreed.check(report.bytes < 24 << 10 && bytes < 24 << 10, || format!("{report:?}, {files:?}"))
+    }
+
+    async fn deliver_all(&mut self) -> Checked {
+        match self.subject()?.frames().await? {
+            Ok(frames) => self.deliver(&frames).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn deliver(&mut self, frames: &[Arc<Frame>]) -> Checked {
+        for route in 0..ROUTES.len() {
+            self.resolve_frames(route, frames, true);
+            let end = self.subject()?.log.visible_end();
+            let live = &mut self.readers[route].live;
+            live.resolve(live.cursor, end);
+            self.save_one(route, true).await?;
+        }
+        Ok(())
+    }
+
+    /// A short story with all that a log does: groups, sealing, resolving, saving, a restart, freeing. Returns whether it
+    /// came to its end.
+    pub(crate) async fn story(&mut self) -> Checked<bool> {
+        for act in 0..14 {
+            match act {
+                3 | 7 => self.resolve().await?,
+                4 => self.save_one(0, true).await?,
+                5 | 6 => self.model.bulky = true,
+                8 => self.save().await?,
+                9 => self.end(End::Clean).await?,
+                12 => self.deliver_all().await?,
+                _ => self.append().await?,
+            }
+            if self.fs.stopped() {
+                return Ok(false);
+            }
+            self.compare().await?;
+        }
+        Ok(true)
+    }
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.starts_with(DIR) && path.parent() == Some(Path::new(DIR)) && path.extension().is_some_and(|ext| ext == "log")
+}
+
+/// Returns how many events of a route pass `open`.
+fn count(frames: &[Arc<Frame>], route: usize, open: impl Fn(u64) -> bool) -> u64 {
+    let events = frames.iter().flat_map(|frame| (0..frame.len()).map(move |index| (frame, index)));
+    let wanted = |(frame, index): &(&Arc<Frame>, usize)| {
+        frame.masks.get(*index) >> route & 1 == 1 && open(frame.first_seq + *index as u64)
+    };
+    events.filter(wanted).count() as u64
+}
