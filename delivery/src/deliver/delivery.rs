@@ -96,9 +96,10 @@ impl Delivery {
             wait_until: None,
             probing: true,
             batch_bytes: PROBE_BYTES.min(spec.settings.batch_bytes_max),
-            dirty_since: None,
+            // The first save makes sure that what the journal showed survives power loss; until then nothing is freed.
+            dirty_since: Some(Instant::now()),
             synced_at: Instant::now(),
-            unsynced: false,
+            unsynced: true,
             ended: false,
             budget_short: false,
             spec,

@@ -153,6 +153,8 @@ impl Engine {
         });
         let saved = log.saved_deliveries();
         let mut statuses = Vec::new();
+        // Nothing may be freed before every delivery has spoken.
+        deliveries.iter().for_each(|spec| log.set_floor(&spec.key(), 0));
         for spec in deliveries {
             let progress = match saved.iter().find(|(key, _)| *key == spec.key()) {
                 Some((_, progress)) => Progress { removed_ms: None, ..progress.clone() },
@@ -203,7 +205,6 @@ impl Engine {
         start: Start,
     ) -> Arc<DeliveryStatus> {
         let status = DeliveryStatus::new(&spec, start.progress.clone(), start.state, self.settings.clock.clone());
-        log.set_floor(&spec.key(), start.progress.cursor);
         if start.state != DeliveryState::Healthy {
             // A drain of the process does not wait for what rests, or for a backend that may be gone.
             status.saved(u64::MAX);

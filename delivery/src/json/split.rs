@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::JsonError;
-use super::validate::{Fault, ObjectInfo, Scanner, VALUE};
+use super::validate::{ObjectInfo, Scanner, VALUE};
 
 /// One element of an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,79 +20,79 @@ pub struct Element {
 /// Each is checked as it is yielded. The first fault is yielded as an error and ends the iterator: behind it nothing
 /// says where the next element starts.
 pub fn split_values(body: &[u8]) -> Elements<'_> {
-    Elements { scanner: Scanner::new(body, 0), next: Next::Array, bytes: body.len() }
+    Elements { scanner: Scanner::new(body), bytes: body.len(), next: Next::Array }
 }
 
 /// The iterator of [`split_values`].
 #[derive(Debug)]
 pub struct Elements<'b> {
     scanner: Scanner<'b>,
-    next: Next,
     bytes: usize,
+    next: Next,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Next {
+    /// The bracket of the array.
     Array,
-    CommaOrEnd,
+    /// What follows the element that ended here.
+    Behind(usize),
     Nothing,
 }
+
+/// A step of the scan: the end of the array is `Some(None)`, a fault `None`.
+type Step = Option<Option<Element>>;
 
 impl Iterator for Elements<'_> {
     type Item = Result<Element, JsonError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let element = match self.next {
+        let step = match self.next {
             Next::Nothing => return None,
             Next::Array => self.first(),
-            Next::CommaOrEnd => self.following(),
+            Next::Behind(at) => self.following(at),
         };
-        self.next = if matches!(element, Ok(Some(_))) { Next::CommaOrEnd } else { Next::Nothing };
-        element.map_err(|fault| self.scanner.error(fault)).transpose()
+        self.next = match &step {
+            Some(Some(element)) => Next::Behind(element.span.end),
+            _ => Next::Nothing,
+        };
+        step.ok_or_else(|| self.scanner.fault()).transpose()
     }
 }
 
 impl Elements<'_> {
-    fn first(&mut self) -> Result<Option<Element>, Fault> {
-        self.scanner.space();
-        if self.scanner.byte() != b'[' {
-            return Err("expected an array");
+    fn first(&mut self) -> Step {
+        let at = self.scanner.space(0);
+        if self.scanner.byte(at) != b'[' {
+            return self.scanner.fail(at, "expected an array");
         }
-        self.step();
-        if self.scanner.byte() == b']' {
-            return self.end();
-        }
-        self.element("expected a value or `]`").map(Some)
+        let at = self.scanner.space(at + 1);
+        if self.scanner.byte(at) == b']' { self.end(at) } else { self.element(at, "expected a value or `]`") }
     }
 
-    fn following(&mut self) -> Result<Option<Element>, Fault> {
-        self.scanner.space();
-        match self.scanner.byte() {
+    fn following(&mut self, at: usize) -> Step {
+        let at = self.scanner.space(at);
+        match self.scanner.byte(at) {
             b',' => {
-                self.step();
-                self.element(VALUE).map(Some)
+                let at = self.scanner.space(at + 1);
+                self.element(at, VALUE)
             }
-            b']' => self.end(),
-            _ => Err("expected `,` or `]`"),
+            b']' => self.end(at),
+            _ => self.scanner.fail(at, "expected `,` or `]`"),
         }
     }
 
-    fn step(&mut self) {
-        self.scanner.at += 1;
-        self.scanner.space();
+    fn end(&mut self, at: usize) -> Step {
+        let end = self.scanner.space(at + 1);
+        if end < self.bytes { self.scanner.fail(end, "unexpected text after the array") } else { Some(None) }
     }
 
-    fn end(&mut self) -> Result<Option<Element>, Fault> {
-        self.step();
-        if self.scanner.at < self.bytes { Err("unexpected text after the array") } else { Ok(None) }
-    }
-
-    fn element(&mut self, expected: Fault) -> Result<Element, Fault> {
-        let is_object = self.scanner.byte() == b'{';
-        if matches!(self.scanner.byte(), b',' | b']') {
-            return Err(expected);
+    fn element(&mut self, at: usize, expected: &'static str) -> Step {
+        let first = self.scanner.byte(at);
+        if matches!(first, b',' | b']') {
+            return self.scanner.fail(at, expected);
         }
-        let info = self.scanner.value()?;
-        Ok(Element { span: info.start..info.end, object: is_object.then_some(info) })
+        let info = self.scanner.value(at)?;
+        Some(Some(Element { span: info.start..info.end, object: (first == b'{').then_some(info) }))
     }
 }

@@ -66,33 +66,31 @@ fn trim_end(mut bytes: &[u8]) -> &[u8] {
 /// Raw line breaks, which stand between tokens only, become spaces; every other byte of what stays is kept.
 pub fn normalize_into(object: &[u8], out: &mut Vec<u8>) {
     let mut walk = Walk::new(object);
-    walk.space();
-    walk.at += usize::from(walk.byte() == b'{');
+    let open = walk.space(0);
     out.push(b'{');
     let first = out.len();
     // A member is what stands between two commas, with the white space around it.
-    let mut start = walk.at;
+    let mut start = open + usize::from(walk.byte(open) == b'{');
     loop {
-        walk.space();
-        if walk.byte() != b'"' {
+        let at = walk.space(start);
+        if walk.byte(at) != b'"' {
             // The object is empty, or the bytes are no object.
-            push_line(&object[start..walk.at], out);
+            push_line(&object[start..at], out);
             break;
         }
-        let (key, escaped) = walk.key();
-        walk.skip_value();
-        walk.space();
+        let (key, escaped, value) = walk.key(at);
+        let behind = walk.skip_value(value);
+        let end = walk.space(behind);
         if !is_reserved(key, escaped) {
             if out.len() > first {
                 out.push(b',');
             }
-            push_line(&object[start..walk.at], out);
+            push_line(&object[start..end], out);
         }
-        if walk.byte() != b',' {
+        if walk.byte(end) != b',' {
             break;
         }
-        walk.at += 1;
-        start = walk.at;
+        start = end + 1;
     }
     out.push(b'}');
 }

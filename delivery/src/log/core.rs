@@ -4,7 +4,7 @@
 //! everything synced, `unsynced` are the frames since. A sync moves them over; a failed one writes them again, into a
 //! new segment whose header holds `base` alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,16 +12,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::format::{self, Fixed, Footer, SegmentHeader};
+use super::format::{self, Fixed, Footer};
 use super::frame::{Frame, Pending};
 use super::recovery::{self, Recovered};
-use super::segment::{SegmentFile, Summary, path_of};
+use super::segment::{SegmentFile, Summary};
 use super::state::{State, Tally};
 use super::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::clock::UnixNanos;
 use crate::event::{EventId, Origin};
-use crate::filesystem::{File, Filesystem};
+use crate::filesystem::Filesystem;
 use crate::settings::Durability;
+
+mod active;
+
+use active::Active;
+pub(super) use active::DRAFT_EXTENSION;
 
 /// What a log is opened with.
 #[derive(Debug, Clone)]
@@ -85,19 +90,6 @@ impl SegmentInfo {
     }
 }
 
-/// A segment that has no name yet; recovery removes it.
-pub(super) const DRAFT_EXTENSION: &str = "new";
-
-#[derive(Debug)]
-struct Active {
-    file: Arc<dyn File>,
-    ordinal: u64,
-    header: Arc<SegmentHeader>,
-    origins: Vec<Arc<Origin>>,
-    origin_ids: HashMap<Bytes, u32>,
-    synced_end: u64,
-}
-
 /// The writer.
 #[derive(Debug)]
 pub struct LogCore {
@@ -145,23 +137,6 @@ impl LogCore {
         core.begin_segment(core.running_base_ms)?;
         core.remove_empty_segments();
         Ok((core, recovered))
-    }
-
-    /// Removes older segments without a frame: their state stands in the new one's header.
-    fn remove_empty_segments(&mut self) {
-        let empty: Vec<u64> = self
-            .segments
-            .values()
-            .filter(|info| info.sealed_ms.is_some() && info.data_end == info.data_start)
-            .map(|info| info.ordinal)
-            .collect();
-        for ordinal in empty {
-            if let Some(info) = self.segments.get(&ordinal)
-                && self.fs.remove(&info.path).is_ok()
-            {
-                self.segments.remove(&ordinal);
-            }
-        }
     }
 
     /// Returns the sequence the next event will get.
@@ -391,24 +366,6 @@ impl LogCore {
         Ok(())
     }
 
-    /// Leaves the segment being written for good. What it holds from the last sync on is hidden by the next one's base.
-    fn abandon(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        let now_ms = self.unsynced.last().map_or(self.running_base_ms, |(frame, _)| frame.running_ms);
-        if let Some(info) = self.segments.get_mut(&active.ordinal) {
-            let summary = &mut info.summary;
-            let removed = self.unsynced.iter().map(|(_, tallies)| tallies);
-            for (index, tally) in removed.flat_map(|tallies| tallies.iter().enumerate()) {
-                summary.tallies[index].events -= tally.events;
-                summary.tallies[index].bytes -= tally.bytes;
-            }
-            summary.end_seq = summary.end_seq.min(self.base_seq);
-            summary.index.retain(|entry| u64::from(entry.offset) < active.synced_end);
-            info.data_end = active.synced_end.max(info.data_start);
-            info.sealed_ms = Some(now_ms);
-        }
-    }
-
     /// Forgets frames that were refused after a failed sync; their sequences are not used again.
     fn give_up_unsynced(&mut self) {
         self.abandon();
@@ -419,77 +376,6 @@ impl LogCore {
     /// Opens a segment where none is, with everything in it that is written and not synced.
     fn mend(&mut self, running_ms: u64) -> io::Result<()> {
         if self.active.is_some() { Ok(()) } else { self.begin_segment(running_ms) }
-    }
-
-    /// Begins the next segment: header, the frames that are not synced yet, sync, and only then its name, so that no header
-    /// hides what stands in an older file before the same stands here.
-    fn begin_segment(&mut self, running_ms: u64) -> io::Result<()> {
-        let ordinal = self.next_ordinal;
-        self.next_ordinal += 1;
-        let header = SegmentHeader {
-            incarnation: self.options.incarnation,
-            ordinal,
-            base_seq: self.base_seq,
-            running_ms: running_ms.max(self.running_base_ms),
-            created: self.options.now,
-            routes: self.routes.clone(),
-            state: self.base.clone(),
-        };
-        let path = path_of(&self.options.dir, ordinal);
-        let draft = path.with_extension(DRAFT_EXTENSION);
-        let head = header.encode();
-        let file = self.fs.create(&draft)?;
-        let data_start = head.len() as u64;
-        let mut info = SegmentInfo {
-            ordinal,
-            path,
-            base_seq: self.base_seq,
-            routes: self.routes.clone(),
-            summary: Summary::new(self.base_seq, self.routes.len()),
-            data_start,
-            data_end: data_start,
-            bytes: data_start,
-            sealed_ms: None,
-        };
-        let mut active = Active {
-            file: file.clone(),
-            ordinal,
-            header: header.into(),
-            origins: Vec::new(),
-            origin_ids: HashMap::new(),
-            synced_end: data_start,
-        };
-        let metas = active.encode_again(&self.unsynced, &mut info);
-        let mut parts: Vec<&[u8]> = vec![&head];
-        for (meta, (frame, _)) in metas.iter().zip(&self.unsynced) {
-            parts.push(meta);
-            parts.push(&frame.payload);
-        }
-        let named = file
-            .write_at(0, &parts)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.fs.rename(&draft, &info.path))
-            .and_then(|()| self.fs.sync_dir(&self.options.dir));
-        if let Err(error) = named {
-            for left in [&draft, &info.path] {
-                self.fs.remove(left).ok();
-            }
-            return Err(error);
-        }
-        active.synced_end = info.data_end;
-        self.segments.insert(ordinal, info);
-        self.active = Some(active);
-        self.all_synced();
-        Ok(())
-    }
-
-    fn all_synced(&mut self) {
-        for (frame, tallies) in self.unsynced.drain(..) {
-            self.base.apply(&frame, &tallies);
-        }
-        self.unsynced_bytes = 0;
-        self.base_seq = self.next_seq;
-        self.syncs += 1;
     }
 
     fn active_info(&self) -> Option<&SegmentInfo> {
@@ -518,58 +404,3 @@ pub struct Keep {
     pub bytes_over: u64,
 }
 
-impl Active {
-    /// Returns the number of an origin in this segment, appending its frame to `out` at its first appearance.
-    fn origin_id(&mut self, origin: &Arc<Origin>, out: &mut Vec<u8>) -> u32 {
-        if let Some(id) = self.origin_ids.get(origin.json()) {
-            return *id;
-        }
-        format::encode_origin(out, origin, self.synced_end as u32);
-        let id = self.origins.len() as u32;
-        self.origin_ids.insert(origin.json().clone(), id);
-        self.origins.push(origin.clone());
-        id
-    }
-
-    /// Forgets the origins numbered from `count` on: their frames did not get into the file.
-    fn truncate_origins(&mut self, count: usize) {
-        for origin in self.origins.drain(count..) {
-            self.origin_ids.remove(origin.json());
-        }
-    }
-
-    /// Encodes frames that are to be written again behind a header; returns each frame's bytes before its payload.
-    fn encode_again(&mut self, frames: &[(Arc<Frame>, Box<[Tally]>)], info: &mut SegmentInfo) -> Vec<Vec<u8>> {
-        let mut metas = Vec::with_capacity(frames.len());
-        for (frame, _) in frames {
-            let mut meta = Vec::new();
-            let origin = Some(self.origin_id(&frame.origin, &mut meta));
-            let offset = info.data_end + meta.len() as u64;
-            let (first_seq, running_ms, synced) = (frame.first_seq, frame.running_ms, info.data_start as u32);
-            format::encode_data(&mut meta, &frame.again(), Fixed { first_seq, running_ms, origin, synced });
-            info.data_end += (meta.len() + frame.payload.len()) as u64;
-            info.summary.push(frame, offset);
-            metas.push(meta);
-        }
-        info.bytes = info.data_end;
-        metas
-    }
-
-    fn frame(&self, pending: Pending, first_seq: u64, running_ms: u64) -> Frame {
-        let Pending { batch, masks, unrouted } = pending;
-        Frame {
-            first_seq,
-            incarnation: self.header.incarnation,
-            received: batch.received,
-            running_ms,
-            origin: batch.origin,
-            routes: self.header.routes.clone(),
-            masks,
-            ends: batch.ends,
-            payload: batch.payload,
-            unrouted,
-            position: batch.position,
-            key: batch.key,
-        }
-    }
-}

@@ -189,14 +189,16 @@ impl Log {
             tail_start: next_seq,
             segments: core.segments.iter().map(|(ordinal, info)| (*ordinal, Arc::new(info.clone()))).collect(),
             active: core.active_file().map(|(ordinal, file, origins)| (ordinal, file, origins.into())),
-            floors: BTreeMap::new(),
+            // What every known delivery may still need stays until it has saved anew: what the journal shows may be in the
+            // page cache alone.
+            floors: journal.progress().keys().map(|key| (key.clone(), 0)).collect(),
             readers: BTreeMap::new(),
             next_reader: 0,
             free_wanted: false,
             seal_wanted: false,
             sync_wanted: 0,
             synced_seq: next_seq,
-            damaged: recovered.damaged_records + recovered.quarantined_segments,
+            damaged: recovered.damaged_records + recovered.quarantined_segments + recovered.unreadable_segments,
             claimed: HashSet::new(),
             closed: false,
         };

@@ -26,11 +26,14 @@ pub struct Recovered {
     pub damaged_records: u64,
     /// Segments without a readable header, moved to `quarantine/`.
     pub quarantined_segments: u64,
-    /// Segments that could not be read although they are there: left alone, to be read by a later start.
+    /// Segments that the file system refused to read, whole or from some place on.
     pub unreadable_segments: u64,
     /// Damaged things that could not be set aside because `quarantine/` is full, and were deleted.
     pub quarantine_overflow: u64,
 }
+
+/// How often a segment is opened that the file system refuses to read.
+const OPEN_ATTEMPTS: usize = 3;
 
 /// Sequences left out above a segment that cannot be read: more than one can hold.
 const UNREADABLE_SEQ_GAP: u64 = 1 << 32;
@@ -87,13 +90,14 @@ fn open_all(fs: &dyn Filesystem, dir: &Path, ordinals: &[u64], report: &mut Reco
     let mut files = Vec::with_capacity(ordinals.len());
     for ordinal in ordinals {
         let path = super::segment::path_of(dir, *ordinal);
-        match SegmentFile::open(fs, &path).map(|file| file.filter(|file| file.header.ordinal == *ordinal)) {
-            Ok(Some(file)) => files.push((path, file)),
-            Err(error) => {
-                report.unreadable_segments += 1;
-                tracing::error!(path = %path.display(), %error, "segment cannot be read now; left for a later start");
-            }
-            Ok(None) => {
+        // A read error may pass; what does not is damage, set aside and counted as dropped by every delivery it concerns.
+        let opened = (0..OPEN_ATTEMPTS).map(|_| SegmentFile::open(fs, &path)).find_map(Result::ok).unwrap_or_else(|| {
+            report.unreadable_segments += 1;
+            None
+        });
+        match opened.filter(|file| file.header.ordinal == *ordinal) {
+            Some(file) => files.push((path, file)),
+            None => {
                 report.quarantined_segments += 1;
                 set_aside(fs, dir, &path, report);
             }

@@ -19,7 +19,7 @@ use crate::invariant::{Checked, Violation};
 use crate::model::End;
 use crate::world::{Weather, World};
 
-const STEPS: u64 = 60;
+const STEPS: u64 = 40;
 const FIXED_SEEDS: u64 = 50;
 const FRESH_SEEDS: u64 = 10;
 

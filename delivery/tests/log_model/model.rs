@@ -166,14 +166,20 @@ impl Model {
         self.freed_below = self.freed_below.max(below);
     }
 
-    /// Notes that whatever `bytes` holds was damaged.
-    pub(crate) fn harmed(&mut self, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes);
-        for found in text.split("{\"n\":").skip(1) {
-            let digits = found.split(',').next().unwrap_or_default();
-            if let Some(index) = digits.parse().ok().and_then(|event| self.batch_of(event)) {
-                self.sent[index].harmed = true;
-            }
+    /// Notes that a segment with the content `bytes` is damaged at `at`, and with `cut` from there on. A frame is lost whole,
+    /// so it costs the batches on both sides; without a header, or (unsealed) without a later sync that tells damage from a
+    /// torn tail, it costs all that follow.
+    pub(crate) fn harmed(&mut self, bytes: &[u8], at: usize, cut: bool) {
+        const MARK: &[u8] = b"{\"n\":";
+        let marks: Vec<usize> = (0..bytes.len()).filter(|from| bytes[*from..].starts_with(MARK)).collect();
+        let sealed = bytes.ends_with(b"SPWYEND1");
+        let batches: Vec<usize> =
+            marks.iter().filter_map(|mark| self.batch_of(number(&bytes[mark + MARK.len()..])?)).collect();
+        let after = marks.partition_point(|mark| *mark <= at);
+        let from = after.checked_sub(1).map(|last| batches[last]);
+        let to = batches.get(after).filter(|_| from.is_some() && sealed && !cut).or(batches.last());
+        for index in batches.iter().filter(|index| from <= Some(**index) && to >= Some(*index)) {
+            self.sent[*index].harmed = true;
         }
         self.sent.iter_mut().filter(|sent| sent.sizes.is_empty()).for_each(|sent| sent.harmed = true);
         self.harmed_at = self.sent.len();
@@ -454,6 +460,10 @@ fn position_of(positions: &[(Bytes, Bytes)], source: u64) -> Option<u64> {
 
 /// Returns the number of the first event of a frame.
 fn event_of(frame: &Frame) -> Option<u64> {
-    let text = std::str::from_utf8(&frame.payload).ok()?;
-    text.strip_prefix("{\"n\":")?.split(',').next()?.parse().ok()
+    number(frame.payload.strip_prefix(b"{\"n\":")?)
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&bytes[..digits]).ok()?.parse().ok()
 }

@@ -246,23 +246,23 @@ impl World {
 
     /// Harms one segment while no process runs.
     async fn damage(&mut self) -> Checked {
-        self.close().await?;
+        if self.rng.chance(1, 2) {
+            self.close().await?;
+        } else {
+            self.fs = self.fs.kill();
+            self.subject = None;
+        }
+        self.troubled = true;
         let segments: Vec<(PathBuf, u64)> =
             self.fs.files().into_iter().filter(|(path, len)| is_segment(path) && *len > 0).collect();
-        if segments.is_empty() {
-            return self.open(End::Clean).await;
+        if !segments.is_empty() {
+            let (path, len) = &segments[self.rng.below(segments.len() as u64) as usize];
+            let (at, cut) = (self.rng.below(*len), self.rng.chance(1, 3));
+            self.model.harmed(&self.fs.content(path).unwrap_or_default(), at as usize, cut);
+            let done = if cut { self.fs.cut(path, at) } else { self.fs.flip_bit(path, at, self.rng.below(8) as u8) };
+            self.note(format!("damage {} at {at} of {len}, cut {cut}: {done}", path.display()));
         }
-        let (path, len) = &segments[self.rng.below(segments.len() as u64) as usize];
-        self.model.harmed(&self.fs.content(path).unwrap_or_default());
-        let at = self.rng.below(*len);
-        if self.rng.chance(2, 3) {
-            self.fs.flip_bit(path, at, self.rng.below(8) as u8);
-        } else {
-            self.fs.cut(path, at);
-        }
-        self.note(format!("damage {} at {at} of {len}", path.display()));
-        self.troubled = true;
-        self.open(End::Clean).await
+        self.open(End::Kill).await
     }
 
     // ── Ends and beginnings ─────────────────────────────────────────────────────────────────────────────────────

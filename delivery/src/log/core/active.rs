@@ -1,0 +1,192 @@
+//! The segment being written: how one begins, and how one is left.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{LogCore, SegmentInfo};
+use crate::event::Origin;
+use crate::filesystem::File;
+use crate::log::format::{self, Fixed, SegmentHeader};
+use crate::log::frame::{Frame, Pending};
+use crate::log::segment::{Summary, path_of};
+use crate::log::state::Tally;
+
+/// A segment that has no name yet; recovery removes it.
+pub(in crate::log) const DRAFT_EXTENSION: &str = "new";
+
+#[derive(Debug)]
+pub(in crate::log) struct Active {
+    pub(super) file: Arc<dyn File>,
+    pub(super) ordinal: u64,
+    pub(super) header: Arc<SegmentHeader>,
+    pub(super) origins: Vec<Arc<Origin>>,
+    pub(super) origin_ids: HashMap<Bytes, u32>,
+    pub(super) synced_end: u64,
+}
+
+impl LogCore {
+    /// Begins the next segment: header, the frames that are not synced yet, sync, and only then its name, so that no header
+    /// hides what stands in an older file before the same stands here.
+    pub(super) fn begin_segment(&mut self, running_ms: u64) -> io::Result<()> {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        let header = SegmentHeader {
+            incarnation: self.options.incarnation,
+            ordinal,
+            base_seq: self.base_seq,
+            running_ms: running_ms.max(self.running_base_ms),
+            created: self.options.now,
+            routes: self.routes.clone(),
+            state: self.base.clone(),
+        };
+        let path = path_of(&self.options.dir, ordinal);
+        let draft = path.with_extension(DRAFT_EXTENSION);
+        let head = header.encode();
+        let file = self.fs.create(&draft)?;
+        let data_start = head.len() as u64;
+        let mut info = SegmentInfo {
+            ordinal,
+            path,
+            base_seq: self.base_seq,
+            routes: self.routes.clone(),
+            summary: Summary::new(self.base_seq, self.routes.len()),
+            data_start,
+            data_end: data_start,
+            bytes: data_start,
+            sealed_ms: None,
+        };
+        let mut active = Active {
+            file: file.clone(),
+            ordinal,
+            header: header.into(),
+            origins: Vec::new(),
+            origin_ids: HashMap::new(),
+            synced_end: data_start,
+        };
+        let metas = active.encode_again(&self.unsynced, &mut info);
+        let mut parts: Vec<&[u8]> = vec![&head];
+        for (meta, (frame, _)) in metas.iter().zip(&self.unsynced) {
+            parts.push(meta);
+            parts.push(&frame.payload);
+        }
+        let named = file
+            .write_at(0, &parts)
+            .and_then(|()| file.sync())
+            .and_then(|()| self.fs.rename(&draft, &info.path))
+            .and_then(|()| self.fs.sync_dir(&self.options.dir));
+        if let Err(error) = named {
+            for left in [&draft, &info.path] {
+                self.fs.remove(left).ok();
+            }
+            return Err(error);
+        }
+        active.synced_end = info.data_end;
+        self.segments.insert(ordinal, info);
+        self.active = Some(active);
+        self.all_synced();
+        Ok(())
+    }
+
+    pub(super) fn all_synced(&mut self) {
+        for (frame, tallies) in self.unsynced.drain(..) {
+            self.base.apply(&frame, &tallies);
+        }
+        self.unsynced_bytes = 0;
+        self.base_seq = self.next_seq;
+        self.syncs += 1;
+    }
+
+    /// Leaves the segment being written for good. What it holds from the last sync on is hidden by the next one's base.
+    pub(super) fn abandon(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let now_ms = self.unsynced.last().map_or(self.running_base_ms, |(frame, _)| frame.running_ms);
+        if let Some(info) = self.segments.get_mut(&active.ordinal) {
+            let summary = &mut info.summary;
+            let removed = self.unsynced.iter().map(|(_, tallies)| tallies);
+            for (index, tally) in removed.flat_map(|tallies| tallies.iter().enumerate()) {
+                summary.tallies[index].events -= tally.events;
+                summary.tallies[index].bytes -= tally.bytes;
+            }
+            summary.end_seq = summary.end_seq.min(self.base_seq);
+            summary.index.retain(|entry| u64::from(entry.offset) < active.synced_end);
+            info.data_end = active.synced_end.max(info.data_start);
+            info.sealed_ms = Some(now_ms);
+        }
+    }
+
+    /// Removes older segments without a frame: their state stands in the new one's header.
+    pub(super) fn remove_empty_segments(&mut self) {
+        let empty: Vec<u64> = self
+            .segments
+            .values()
+            .filter(|info| info.sealed_ms.is_some() && info.data_end == info.data_start)
+            .map(|info| info.ordinal)
+            .collect();
+        for ordinal in empty {
+            if let Some(info) = self.segments.get(&ordinal)
+                && self.fs.remove(&info.path).is_ok()
+            {
+                self.segments.remove(&ordinal);
+            }
+        }
+    }
+}
+
+impl Active {
+    /// Returns the number of an origin in this segment, appending its frame to `out` at its first appearance.
+    pub(super) fn origin_id(&mut self, origin: &Arc<Origin>, out: &mut Vec<u8>) -> u32 {
+        if let Some(id) = self.origin_ids.get(origin.json()) {
+            return *id;
+        }
+        format::encode_origin(out, origin, self.synced_end as u32);
+        let id = self.origins.len() as u32;
+        self.origin_ids.insert(origin.json().clone(), id);
+        self.origins.push(origin.clone());
+        id
+    }
+
+    /// Forgets the origins numbered from `count` on: their frames did not get into the file.
+    pub(super) fn truncate_origins(&mut self, count: usize) {
+        for origin in self.origins.drain(count..) {
+            self.origin_ids.remove(origin.json());
+        }
+    }
+
+    /// Encodes frames that are to be written again behind a header; returns each frame's bytes before its payload.
+    fn encode_again(&mut self, frames: &[(Arc<Frame>, Box<[Tally]>)], info: &mut SegmentInfo) -> Vec<Vec<u8>> {
+        let mut metas = Vec::with_capacity(frames.len());
+        for (frame, _) in frames {
+            let mut meta = Vec::new();
+            let origin = Some(self.origin_id(&frame.origin, &mut meta));
+            let offset = info.data_end + meta.len() as u64;
+            let (first_seq, running_ms, synced) = (frame.first_seq, frame.running_ms, info.data_start as u32);
+            format::encode_data(&mut meta, &frame.again(), Fixed { first_seq, running_ms, origin, synced });
+            info.data_end += (meta.len() + frame.payload.len()) as u64;
+            info.summary.push(frame, offset);
+            metas.push(meta);
+        }
+        info.bytes = info.data_end;
+        metas
+    }
+
+    pub(super) fn frame(&self, pending: Pending, first_seq: u64, running_ms: u64) -> Frame {
+        let Pending { batch, masks, unrouted } = pending;
+        Frame {
+            first_seq,
+            incarnation: self.header.incarnation,
+            received: batch.received,
+            running_ms,
+            origin: batch.origin,
+            routes: self.header.routes.clone(),
+            masks,
+            ends: batch.ends,
+            payload: batch.payload,
+            unrouted,
+            position: batch.position,
+            key: batch.key,
+        }
+    }
+}
