@@ -1,1 +1,31 @@
-//! placeholder
+//! What scenarios are made of: the real agent as a process, a destination that misbehaves when told, container logs as a
+//! kubelet writes them, and readers of what came out.
+//!
+//! Everything is bounded in time by [`PATIENCE`]. Nothing waits by sleeping: a scenario waits for a line of the agent's
+//! log, for a request at the receiver, or asks the agent again. Only processes started here are ended here.
+
+pub mod agent;
+pub mod http;
+pub mod output;
+pub mod pods;
+pub mod receiver;
+
+use std::time::Duration;
+
+/// How long anything may take before a scenario fails: generous, because two cores are shared with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Numbers that look random and come again with the same seed (splitmix64; Steele et al., 2014).
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// Returns a number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}

@@ -1,0 +1,164 @@
+//! A destination over HTTP that misbehaves when told: hand-made, to force what a real one does rarely. It honours
+//! `Idempotency-Key`: a repeat is answered 200 and not kept again.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::http::{read_body, read_headers, read_line};
+use crate::{PATIENCE, output};
+
+/// How it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// 200, and kept.
+    Take,
+    /// This status, and not kept.
+    Refuse(u16),
+    /// Reads, and never answers.
+    Hang,
+    /// Closes the connection in the midst of the answer, having kept the batch.
+    TakeAndCut,
+    /// Closes the connection at once.
+    Reset,
+    /// 413 for more bytes than this.
+    TooLargeAbove(usize),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mode: Option<Mode>,
+    lines: Vec<String>,
+    keys: HashMap<String, Vec<u8>>,
+    requests: u64,
+    repeats: u64,
+    held_streams: Vec<TcpStream>,
+}
+
+/// The destination; dropped, it stops taking connections when the process ends.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    /// Where it listens, as a URL.
+    pub url: String,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Receiver {
+    /// Listens on a free port of this machine.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/ingest", listener.local_addr().expect("an address"));
+        let receiver = Self { url, state: Arc::default() };
+        let server = receiver.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = server.clone();
+                std::thread::spawn(move || server.serve(stream));
+            }
+        });
+        receiver
+    }
+
+    /// Changes how it answers from now on; what hangs is let go.
+    pub fn mode(&self, mode: Mode) {
+        let mut state = self.state.0.lock().expect("no panic under the lock");
+        state.mode = Some(mode);
+        state.held_streams.clear();
+        self.state.1.notify_all();
+    }
+
+    /// Returns the lines it kept, in the order they came.
+    pub fn lines(&self) -> Vec<String> {
+        self.state.0.lock().expect("no panic under the lock").lines.clone()
+    }
+
+    /// Returns how many requests came with a key that came before.
+    pub fn repeats(&self) -> u64 {
+        self.state.0.lock().expect("no panic under the lock").repeats
+    }
+
+    /// Waits until so many requests have come.
+    pub fn wait_for_requests(&self, count: u64) {
+        let state = self.state.0.lock().expect("no panic under the lock");
+        let (state, timeout) =
+            self.state.1.wait_timeout_while(state, PATIENCE, |state| state.requests < count).expect("no panic");
+        assert!(!timeout.timed_out(), "{} requests of {count}", state.requests);
+    }
+
+    /// Waits until so many lines are kept.
+    pub fn wait_for_lines(&self, count: usize) {
+        let state = self.state.0.lock().expect("no panic under the lock");
+        let (state, timeout) =
+            self.state.1.wait_timeout_while(state, PATIENCE, |state| state.lines.len() < count).expect("no panic");
+        assert!(!timeout.timed_out(), "{} lines of {count}", state.lines.len());
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let Ok(mut answers) = stream.try_clone() else { return };
+        let mut stream = BufReader::new(stream);
+        while let Ok(request) = read_request(&mut stream) {
+            let mode = {
+                let mut state = self.state.0.lock().expect("no panic under the lock");
+                state.requests += 1;
+                self.state.1.notify_all();
+                state.mode.clone().unwrap_or(Mode::Take)
+            };
+            let status = match mode {
+                Mode::Take => self.keep(&request),
+                Mode::Refuse(status) => status,
+                Mode::TooLargeAbove(bytes) if request.body.len() > bytes => 413,
+                Mode::TooLargeAbove(_) => self.keep(&request),
+                Mode::Reset => return,
+                Mode::TakeAndCut => {
+                    self.keep(&request);
+                    answers.write_all(b"HTTP/1.1 200 O").ok();
+                    return;
+                }
+                Mode::Hang => {
+                    self.state.0.lock().expect("no panic under the lock").held_streams.extend(answers.try_clone().ok());
+                    return;
+                }
+            };
+            let text = format!("HTTP/1.1 {status} As told\r\nContent-Length: 0\r\n\r\n");
+            if answers.write_all(text.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn keep(&self, request: &Request) -> u16 {
+        let mut state = self.state.0.lock().expect("no panic under the lock");
+        if let Some(key) = &request.key {
+            match state.keys.get(key) {
+                Some(body) if *body == request.body => {
+                    state.repeats += 1;
+                    return 200;
+                }
+                Some(_) => panic!("key {key} came with two bodies"),
+                None => drop(state.keys.insert(key.clone(), request.body.clone())),
+            }
+        }
+        state.lines.extend(output::lines(&request.body));
+        self.state.1.notify_all();
+        200
+    }
+}
+
+struct Request {
+    key: Option<String>,
+    body: Vec<u8>,
+}
+
+fn read_request(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Request> {
+    read_line(stream)?;
+    let headers = read_headers(stream)?;
+    let mut body = read_body(stream, &headers)?;
+    let header = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    if header("content-encoding").as_deref() == Some("gzip") {
+        let mut plain = Vec::new();
+        flate2::read::MultiGzDecoder::new(body.as_slice()).read_to_end(&mut plain)?;
+        body = plain;
+    }
+    Ok(Request { key: header("idempotency-key"), body })
+}

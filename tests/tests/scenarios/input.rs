@@ -1,0 +1,104 @@
+//! Hostile and broken input at the HTTP door of a real agent: precise answers, bounded memory, nothing lost.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use spillway_tests::agent::{Agent, Place};
+use spillway_tests::{PATIENCE, output};
+
+use crate::fixtures;
+
+fn resident_bytes(agent: &Agent) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn a_bad_line_in_a_batch_is_named_and_the_others_are_kept() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut agent = place.start();
+    let answer = agent.post(b"{\"id\":\"a\"}\n{\"id\":\n{\"id\":\"c\"}\n", &[]);
+    assert_eq!(answer.status, 207, "{}", answer.json());
+    assert_eq!(answer.json()["accepted"], 2);
+    assert_eq!(answer.json()["errors"][0]["index"], 1);
+    agent.wait_until_delivered(2);
+    agent.stop();
+    let ids = ["a".to_owned(), "c".to_owned()];
+    output::assert_exactly_once(&output::lines_below(&place.path("out")), "id", &ids, &ids);
+}
+
+#[test]
+fn hostile_bodies_get_precise_answers_and_cost_little() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let agent = place.start();
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    for (body, status) in [
+        (b"{\"a\":\"\0\"}".to_vec(), 400),
+        (b"{\"a\":\"\xff\"}".to_vec(), 400),
+        (deep.into_bytes(), 400),
+        (b"[1,2".to_vec(), 400),
+        (b"hello".to_vec(), 400),
+        (vec![b'{'; 17 << 20], 413),
+    ] {
+        let answer = agent.post(&body, &[]);
+        assert_eq!(answer.status, status, "{}", answer.json());
+        assert!(answer.json()["message"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    let zeros = vec![b' '; 1 << 20];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    (0..256).for_each(|_| gzip.write_all(&zeros).unwrap());
+    let answer = agent.post(&gzip.finish().unwrap(), &[("Content-Encoding", "gzip")]);
+    assert_eq!(answer.status, 413, "{}", answer.json());
+    assert!(resident_bytes(&agent) < 96 << 20, "{} bytes after the bombs", resident_bytes(&agent));
+}
+
+#[test]
+fn a_line_of_a_hundred_megabytes_is_refused_before_it_is_read() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let agent = place.start();
+    let mut stream = TcpStream::connect(&agent.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Length: 104857600\r\n\r\n{\"a\":\"").unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    // The agent answers and closes; how much of it goes out is the kernel's business.
+    for _ in 0..100 {
+        if stream.write_all(&chunk).is_err() {
+            break;
+        }
+    }
+    let mut answer = [0; 12];
+    let got = stream.read(&mut answer).unwrap_or(0);
+    assert!(got == 0 || &answer[..got] == b"HTTP/1.1 413", "{:?}", String::from_utf8_lossy(&answer[..got]));
+    assert!(resident_bytes(&agent) < 64 << 20);
+    fixtures::post(&agent.http, 0, 1);
+}
+
+#[test]
+fn a_thousand_idle_connections_and_half_a_request_leave_the_door_open() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut agent = place.start();
+    let idle: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(&agent.http).unwrap()).collect();
+    let mut half = TcpStream::connect(&agent.http).unwrap();
+    half.write_all(b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"id\":").unwrap();
+    fixtures::post(&agent.http, 0, 100);
+    assert!(resident_bytes(&agent) < 64 << 20, "{} bytes", resident_bytes(&agent));
+    drop((idle, half));
+    agent.wait_until_delivered(100);
+    agent.stop();
+    let all = fixtures::ids(0, 100);
+    output::assert_exactly_once(&output::lines_below(&place.path("out")), "id", &all, &all);
+}
+
+#[test]
+fn what_an_event_says_of_its_origin_is_not_believed() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut agent = place.start();
+    let answer = agent.post(b"{\"_spillway\":{\"id\":\"forged\"},\"id\":\"a\",\"_\\u0073pillway\":1}", &[]);
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    agent.wait_until_delivered(1);
+    agent.stop();
+    let lines = output::lines_below(&place.path("out"));
+    assert_eq!(lines.len(), 1);
+    assert!(!lines[0].contains("forged") && lines[0].matches("pillway").count() == 1, "{}", lines[0]);
+}

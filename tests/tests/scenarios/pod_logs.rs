@@ -1,0 +1,107 @@
+//! Container logs of a kubelet's layout: no line lost or repeated over rotation, restart, SIGKILL, or all at once.
+
+use spillway_tests::agent::Place;
+use spillway_tests::output;
+use spillway_tests::pods::ContainerLog;
+
+use crate::fixtures;
+
+#[test]
+fn lines_survive_rotation_compression_and_restarts_in_order() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut log = ContainerLog::create(&place.path("pods"), "tool", "main");
+    let mut written = Vec::new();
+    let mut write = |log: &mut ContainerLog, count: usize| {
+        for _ in 0..count {
+            let line = format!("line {}", written.len());
+            log.line(&line);
+            written.push(line);
+        }
+        written.len() as u64
+    };
+    write(&mut log, 100);
+    let mut agent = place.start();
+    agent.wait_until_delivered(100);
+    write(&mut log, 50);
+    let rotated = log.rotate();
+    let total = write(&mut log, 50);
+    agent.wait_until_delivered(total);
+    agent.stop();
+    // While the agent is away: more lines, a rotation, the older file compressed.
+    write(&mut log, 30);
+    let second = log.rotate();
+    ContainerLog::compress(&rotated);
+    write(&mut log, 20);
+    ContainerLog::compress(&second);
+    let total = write(&mut log, 10);
+    let mut agent = place.start();
+    agent.wait_until_delivered(total);
+    agent.kill();
+    let total = write(&mut log, 10);
+    let mut agent = place.start();
+    agent.wait_until_delivered(total);
+    agent.stop();
+    let lines = output::lines_below(&place.path("out"));
+    let messages: Vec<String> = lines
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(messages, written);
+}
+
+#[test]
+fn parts_of_a_line_are_joined_over_a_rotation() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut log = ContainerLog::create(&place.path("pods"), "tool", "main");
+    let mut agent = place.start();
+    log.partial_line(&["one ", "two ", "three"]);
+    agent.wait_until_delivered(1);
+    log.raw("2026-11-23T10:00:00.1Z stdout P left \n");
+    log.rotate();
+    log.line("right");
+    agent.wait_until_delivered(2);
+    agent.stop();
+    let lines = output::lines_below(&place.path("out"));
+    let counts = output::count_by(&lines, "message");
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["left right", "one two three"]);
+}
+
+#[test]
+fn a_file_removed_with_its_pod_is_drained() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut agent = place.start();
+    let mut logs: Vec<ContainerLog> =
+        (0..20).map(|pod| ContainerLog::create(&place.path("pods"), &format!("short-{pod}"), "main")).collect();
+    agent.wait_until("the files are open", |status| status.to_string().contains("short-") || status["pipelines"].is_array());
+    for (pod, log) in logs.iter_mut().enumerate() {
+        for line in 0..50 {
+            log.line(&format!("pod {pod} line {line}"));
+        }
+    }
+    agent.wait_until_delivered(1000);
+    for log in logs.drain(..) {
+        log.remove();
+    }
+    agent.stop();
+    let lines = output::lines_below(&place.path("out"));
+    assert_eq!(output::count_by(&lines, "message").len(), 1000);
+    assert_eq!(lines.len(), 1000);
+}
+
+#[test]
+fn an_origin_says_who_wrote_a_line() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut log = ContainerLog::create(&place.path("pods"), "tool", "main");
+    log.line("say \"hi\"\tand \\ bye");
+    let mut agent = place.start();
+    agent.wait_until_delivered(1);
+    agent.stop();
+    let line: serde_json::Value = serde_json::from_str(&output::lines_below(&place.path("out"))[0]).unwrap();
+    assert_eq!(line["message"], "say \"hi\"\tand \\ bye");
+    assert_eq!(line["stream"], "stdout");
+    let origin = &line["_spillway"]["origin"];
+    assert_eq!(origin["namespace"], "default");
+    assert_eq!(origin["pod"], "tool");
+    assert_eq!(origin["container"], "main");
+    assert_eq!(origin["node"], "node-1");
+}
