@@ -14,7 +14,8 @@
 //!   data. Of the unsynced changes of names the first few or any subset survive, as long as a change of a name has those
 //!   before it on the same name: two renames may change places.
 //! - **A failed sync** loses or keeps each unsynced write at random, and forgets that they were unsynced: the next sync
-//!   succeeds and proves nothing. Readers may go on seeing what the disk does not have, or may not.
+//!   succeeds and proves nothing. Readers go on seeing what the disk does not have or, with
+//!   [`Faults::drops_cache`], perhaps not.
 //! - **Faults** come by chance ([`Faults`], from the seed), by order ([`FaultyFs::fail`]), or by hand
 //!   ([`FaultyFs::flip_bit`], [`FaultyFs::cut`]). [`FaultyFs::stop_after`] ends the machine's life at a chosen call.
 //!
@@ -91,6 +92,9 @@ pub struct Faults {
     pub sync: u32,
     /// Chance of EIO on a call that makes, renames, removes or syncs names.
     pub names: u32,
+    /// Whether a failed sync may also take from readers what the disk did not get, as xfs does; else they go on seeing it,
+    /// as with ext4.
+    pub drops_cache: bool,
     /// Most bytes of all files together; at it a write leaves what fits and fails with ENOSPC.
     pub capacity: Option<u64>,
     /// What [`Filesystem::free_bytes`] says; `None` is what the capacity leaves.

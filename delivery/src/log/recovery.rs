@@ -73,6 +73,12 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         // A later base hides what stands here from there on: it was written again, or never acknowledged.
         let limit = files[index + 1..].iter().map(|(_, later)| later.header.base_seq).min().unwrap_or(u64::MAX);
         let (info, ending) = examine(fs, file, path, limit, &mut report);
+        let next = files.get(index + 1).map(|(_, next)| &next.header);
+        if next.is_some_and(|next| next.incarnation == file.header.incarnation && info.summary.end_seq < next.base_seq)
+        {
+            // The next segment was begun when this one was whole: what is missing at its end is damage, not a torn tail.
+            report.damaged_records += 1;
+        }
         found.end_seq = found.end_seq.max(info.summary.end_seq).max(info.base_seq);
         found.running_ms = found.running_ms.max(ending.running_ms);
         found.state = ending.state;
@@ -91,10 +97,11 @@ fn open_all(fs: &dyn Filesystem, dir: &Path, ordinals: &[u64], report: &mut Reco
     for ordinal in ordinals {
         let path = super::segment::path_of(dir, *ordinal);
         // A read error may pass; what does not is damage, set aside and counted as dropped by every delivery it concerns.
-        let opened = (0..OPEN_ATTEMPTS).map(|_| SegmentFile::open(fs, &path)).find_map(Result::ok).unwrap_or_else(|| {
-            report.unreadable_segments += 1;
-            None
-        });
+        let opened =
+            (0..OPEN_ATTEMPTS).map(|_| SegmentFile::open(fs, &path)).find_map(Result::ok).unwrap_or_else(|| {
+                report.unreadable_segments += 1;
+                None
+            });
         match opened.filter(|file| file.header.ordinal == *ordinal) {
             Some(file) => files.push((path, file)),
             None => {

@@ -3,8 +3,9 @@
 //! A seed decides everything: what is sent, when it is synced, read, resolved, saved, when the process ends and how, what
 //! the disk does. The same acts go to the log and to a plain list; after each step the two are compared, by invariants
 //! that have names ([`invariant::Invariant`]). A failure prints the invariant, the seed and the steps that led there;
-//! `SPILLWAY_LOG_SEED=<seed>` runs that one alone.
+//! `SPILLWAY_LOG_SEED=<seed>` runs that one alone, `SPILLWAY_LOG_FRESH=<count>` so many fresh ones.
 
+mod acts;
 mod invariant;
 mod model;
 mod subject;
@@ -86,15 +87,18 @@ fn faults_and_damage_together_lose_nothing_else() {
 
 #[test]
 fn fresh_seeds_hold_too() {
+    let count = std::env::var("SPILLWAY_LOG_FRESH").ok().and_then(|count| count.parse().ok()).unwrap_or(FRESH_SEEDS);
     let mut seeds = SplitMix64::new(RandomState::new().hash_one(0));
-    for _ in 0..FRESH_SEEDS {
+    for _ in 0..count {
         let seed = seeds.draw();
-        println!("seed {seed}");
-        run(seed, FAULTS);
+        let weather = [FAIR, FAULTS, DAMAGE, ALL][(seed >> 8) as usize % 4];
+        println!("seed {seed}, {weather:?}");
+        run(seed, weather);
     }
 }
 
-/// A fixed short story; the machine stops at every single change of the disk, and what is left is opened.
+/// A fixed short story; the machine stops at every single change of the disk, what is left is opened, and the machine may
+/// stop within that again.
 fn stop_everywhere(level: Durability, end: End, worlds: u64) {
     for changes in 0.. {
         let mut over = false;
@@ -104,6 +108,8 @@ fn stop_everywhere(level: Durability, end: End, worlds: u64) {
                 over = world.story().await?;
                 world.end(end).await?;
                 world.append().await?;
+                world.stop_after((seed + changes) % 16);
+                world.end(End::Clean).await?;
                 world.end(End::PowerLoss).await
             });
         }
@@ -128,4 +134,73 @@ fn power_loss_at_every_change_keeps_a_log_at_level_process_consistent() {
 fn sigkill_at_every_change_of_the_disk_loses_nothing_acknowledged() {
     stop_everywhere(Durability::Process, End::Kill, 2);
     stop_everywhere(Durability::Disk, End::Kill, 2);
+}
+
+#[test]
+fn a_full_disk_does_not_keep_the_log_from_opening() {
+    for level in [Durability::Disk, Durability::Process] {
+        play(1, level, async |world| {
+            world.append().await?;
+            world.append().await?;
+            world.disk_is_full();
+            world.must_open().await?;
+            world.deliver_all().await?;
+            world.clear().await?;
+            world.append_all_taken().await
+        });
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_a_start_is_not_passed_over() {
+    for skip in 0..6 {
+        play(skip, Durability::Disk, async |world| {
+            world.append().await?;
+            world.end(End::Clean).await?;
+            world.append().await?;
+            world.deliver_all().await?;
+            world.append().await?;
+            world.compare().await?;
+            world.live_with_unreadable(skip).await?;
+            world.end(End::Kill).await
+        });
+    }
+}
+
+#[test]
+fn a_full_log_takes_more_once_it_is_delivered() {
+    for level in [Durability::Disk, Durability::Process] {
+        play(2, level, async |world| {
+            world.model.bulky = true;
+            world.fill().await?;
+            world.end(End::Kill).await?;
+            world.deliver_all().await?;
+            world.append_all_taken().await?;
+            world.drain().await
+        });
+    }
+}
+
+#[test]
+fn a_start_reads_by_the_number_of_segments_and_not_by_their_bytes() {
+    for end in [End::Clean, End::Kill, End::PowerLoss] {
+        play(3, Durability::Disk, async |world| {
+            world.model.bulky = true;
+            world.fill().await?;
+            world.end_counting_reads(end).await
+        });
+    }
+}
+
+#[test]
+fn damage_to_one_slot_of_the_journal_gives_an_earlier_truth_or_the_same() {
+    for seed in 0..60 {
+        play(seed, Durability::Disk, async |world| {
+            for _ in 0..3 {
+                world.append().await?;
+                world.deliver_all().await?;
+            }
+            world.end_with_journal_damage(if seed % 2 == 0 { "cursors.a" } else { "cursors.b" }, seed * 7).await
+        });
+    }
 }

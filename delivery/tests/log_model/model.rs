@@ -132,7 +132,7 @@ impl Model {
 
     fn key_taken(&self, key: u64) -> bool {
         let of_key = |sent: &Sent| sent.key == Some(key);
-        let kept = self.sent.iter().any(|sent| of_key(sent) && sent.fate == Fate::Kept);
+        let kept = self.sent.iter().any(|sent| of_key(sent) && (sent.fate == Fate::Kept || sent.harmed));
         kept || self.sent[self.group..].iter().any(of_key)
     }
 

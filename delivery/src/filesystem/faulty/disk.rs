@@ -179,7 +179,7 @@ impl Disk {
             Some(fault) => {
                 // A sync under way when the machine stops is left to the crash: none, some or all of it happened.
                 if alive && !self.stopped {
-                    file.fail_sync(&mut self.rng);
+                    file.fail_sync(&mut self.rng, self.faults.drops_cache);
                 }
                 Err(error_of(fault))
             }

@@ -64,15 +64,16 @@ impl Inode {
         self.disk.resize(self.cache.len(), 0);
     }
 
-    /// Each unsynced change goes to the disk or never will, and nobody remembers which; readers may lose sight of it too.
-    pub(super) fn fail_sync(&mut self, rng: &mut SplitMix64) {
+    /// Each unsynced change goes to the disk or never will, and nobody remembers which; with `drops_cache` readers may lose
+    /// sight of it too.
+    pub(super) fn fail_sync(&mut self, rng: &mut SplitMix64, drops_cache: bool) {
         let kept = rng.below(3);
         for change in self.unsynced.drain(..) {
             if kept == 2 || kept == 1 && rng.chance(1, 2) {
                 change.apply(&mut self.disk);
             }
         }
-        if rng.chance(1, 2) {
+        if drops_cache && rng.chance(1, 2) {
             let len = self.cache.len();
             self.cache.clone_from(&self.disk);
             self.cache.resize(len, 0);

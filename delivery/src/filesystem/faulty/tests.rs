@@ -135,6 +135,7 @@ fn a_failed_sync_may_lose_what_a_second_sync_calls_safe() {
         fs.put(Path::new("/f"), b"old");
         let file = fs.open(Path::new("/f"), true).unwrap();
         file.write_at(0, &[b"new"]).unwrap();
+        fs.set_faults(Faults { drops_cache: true, ..Faults::default() });
         fs.fail(Call::Sync, 0, Fault::Io);
         assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
         file.sync().unwrap();

@@ -1,12 +1,14 @@
 //! The committer: the one task that writes a log.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{GROUP_BYTES_MAX, Keep, Log, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX, Waiting};
+use super::{
+    GROUP_BYTES_MAX, Keep, Log, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX, Waiting,
+};
 use crate::intake::RefusalReason;
 use crate::log::core::{Committed, LogCore};
 use crate::log::frame::Pending;
@@ -31,26 +33,31 @@ struct Done {
 }
 
 pub(super) async fn run(log: Log, stop: CancellationToken) {
-    let mut unsynced = false;
+    // When a sync is due at the latest; kept over other wake-ups, so that a steady trickle does not put it off for ever.
+    let mut due: Option<Instant> = None;
     loop {
-        let trouble = log.shared().trouble.is_some();
-        let pause = if unsynced { UNSYNCED_TIME_MAX } else if trouble { MEND_PERIOD } else { Duration::from_secs(3600) };
-        let timed_out = tokio::select! {
-            () = log.inner.work.notified() => false,
-            () = tokio::time::sleep(pause) => true,
+        tokio::select! {
+            () = log.inner.work.notified() => {}
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             () = stop.cancelled() => {
                 finish(&log).await;
                 return;
             }
-        };
+        }
         loop {
+            let timed_out = due.is_some_and(|due| due <= Instant::now());
             let turn = next_turn(&log, timed_out);
             let idle = turn.group.is_empty() && !turn.sync && !turn.seal && turn.free.is_none();
-            if idle {
-                break;
+            if !idle {
+                let unsynced = take_turn(&log, turn).await;
+                let period = if log.shared().trouble.is_some() {
+                    Some(MEND_PERIOD)
+                } else {
+                    unsynced.then_some(UNSYNCED_TIME_MAX)
+                };
+                due = period.map(|period| due.filter(|_| !timed_out).unwrap_or_else(|| Instant::now() + period));
             }
-            unsynced = take_turn(&log, turn).await;
-            if log.shared().queue.is_empty() && !has_orders(&log) {
+            if idle || (log.shared().queue.is_empty() && !has_orders(&log)) {
                 break;
             }
         }
@@ -96,7 +103,8 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
         turn.replies.push(reply);
     }
     let visible = *log.inner.visible.borrow();
-    turn.sync = shared.sync_wanted > shared.synced_seq || (timed_out && (shared.synced_seq < visible || shared.trouble.is_some()));
+    turn.sync = shared.sync_wanted > shared.synced_seq
+        || (timed_out && (shared.synced_seq < visible || shared.trouble.is_some()));
     shared.sync_wanted = 0;
     turn.seal = std::mem::take(&mut shared.seal_wanted) && seal_frees(&shared);
     if std::mem::take(&mut shared.free_wanted) || turn.seal {
@@ -111,7 +119,11 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
 /// Whether everything in the segment being written has been delivered, so that sealing it gives room.
 fn seal_frees(shared: &super::Shared) -> bool {
     let low = shared.floors.values().copied().min().unwrap_or(0);
-    shared.segments.values().next_back().is_some_and(|info| info.summary.end_seq <= low && info.data_end > info.data_start)
+    shared
+        .segments
+        .values()
+        .next_back()
+        .is_some_and(|info| info.summary.end_seq <= low && info.data_end > info.data_start)
 }
 
 /// Does one turn off the runtime's threads and tells everybody. Returns whether something stays unsynced.
@@ -126,7 +138,11 @@ async fn take_turn(log: &Log, turn: Turn) -> bool {
     work.await.unwrap_or(false)
 }
 
-fn work(core: &mut LogCore, log: &Log, (group, sync, seal, free): (Vec<Pending>, bool, bool, Option<(u64, Keep)>)) -> Done {
+fn work(
+    core: &mut LogCore,
+    log: &Log,
+    (group, sync, seal, free): (Vec<Pending>, bool, bool, Option<(u64, Keep)>),
+) -> Done {
     let since = log.inner.opened.elapsed();
     let mut done = Done { committed: None, synced: false, error: None, free_bytes: 0, unsynced_bytes: 0 };
     if !group.is_empty() {

@@ -1,0 +1,98 @@
+//! What single stories do and the random runs do too rarely.
+
+use std::path::Path;
+
+use spillway_delivery::filesystem::{Call, Fault, Faults};
+
+use crate::invariant::{Checked, Invariant};
+use crate::model::{End, ROUTES};
+use crate::subject::{self, DIR};
+use crate::world::{World, is_segment};
+
+impl World {
+    pub(crate) fn disk_is_full(&mut self) {
+        self.note("the disk is full");
+        self.fs.set_faults(Faults { capacity: Some(self.fs.used_bytes()), ..Faults::default() });
+    }
+
+    /// Begins the next life after SIGKILL, whatever faults there are.
+    pub(crate) async fn must_open(&mut self) -> Checked {
+        self.note("Kill");
+        self.fs = self.fs.kill();
+        self.subject = None;
+        self.try_open().map_err(|error| Invariant::OpenNeverFails.broken(error.to_string()))?;
+        let frames = self.subject()?.frames().await?;
+        let frames = frames.map_err(|error| Invariant::NoAckedLossProcess.broken(format!("{error:?}")))?;
+        self.model.check_running(&frames)?;
+        for route in 0..ROUTES.len() {
+            self.compare_progress(End::Kill, route)?;
+        }
+        Ok(())
+    }
+
+    /// Appends until the log says that it is full.
+    pub(crate) async fn fill(&mut self) -> Checked {
+        for _ in 0..60 {
+            if self.append().await?.contains(&Some("full")) {
+                return Ok(());
+            }
+        }
+        Err(Invariant::SpaceFreed.broken("the log never gets full"))
+    }
+
+    /// Appends, and nothing may be refused.
+    pub(crate) async fn append_all_taken(&mut self) -> Checked {
+        let answers = self.append().await?;
+        Invariant::SpaceFreed.check(answers.iter().all(Option::is_none), || format!("{answers:?}"))
+    }
+
+    /// Ends with SIGKILL; one call of the next start that opens a file fails. The start may fail then, or reading may: but
+    /// a reader never passes over what it cannot read, for its cursor would follow.
+    pub(crate) async fn live_with_unreadable(&mut self, skip: u64) -> Checked {
+        self.note(format!("Kill, and call {skip} of the next start that opens a file fails"));
+        self.fs = self.fs.kill();
+        self.subject = None;
+        self.fs.fail(Call::Open, skip, Fault::Io);
+        if self.try_open().is_err() {
+            return Ok(());
+        }
+        for route in 0..ROUTES.len() {
+            self.compare_progress(End::Kill, route)?;
+        }
+        match self.subject()?.frames().await? {
+            Ok(frames) => self.model.check_running(&frames),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Ends and counts what the next start reads.
+    pub(crate) async fn end_counting_reads(&mut self, end: End) -> Checked {
+        if end == End::Clean {
+            self.close().await?;
+        }
+        // A copy has counts of its own.
+        self.fs = if end == End::PowerLoss { self.fs.crash(7) } else { self.fs.kill() };
+        self.try_open().map_err(|error| Invariant::OpenNeverFails.broken(error.to_string()))?;
+        let (counts, files) = (self.fs.counts(), self.fs.files());
+        let segments: Vec<u64> = files.iter().filter(|(path, _)| is_segment(path)).map(|(_, len)| *len).collect();
+        let total: u64 = segments.iter().sum();
+        let journal = 2 * (256 << 10);
+        let bounded = counts.reads <= 12 * segments.len() as u64 + 16 && counts.read_bytes <= journal + total / 2;
+        Invariant::BoundedRecovery.check(bounded && segments.len() >= 6, || format!("{counts:?}, {segments:?}"))?;
+        self.compare_opened(end).await
+    }
+
+    /// Ends cleanly and turns over one bit of the journal. A cursor may go back then, but only to one it had.
+    pub(crate) async fn end_with_journal_damage(&mut self, slot: &str, at: u64) -> Checked {
+        self.close().await?;
+        let done = self.fs.flip_bit(&Path::new(DIR).join(slot), at, 3);
+        self.note(format!("damage {slot} at {at}: {done}"));
+        self.try_open().map_err(|error| Invariant::OpenNeverFails.broken(error.to_string()))?;
+        for route in 0..ROUTES.len() {
+            let is = self.subject()?.log.progress(&subject::delivery(route)).unwrap_or_default();
+            let ever = &self.readers[route].ever;
+            Invariant::CursorNeverAhead.check(ever.contains(&is), || format!("{is:?} of {ever:?}"))?;
+        }
+        Ok(())
+    }
+}
