@@ -2,7 +2,7 @@
 //!
 //! # Expected flow
 //! A source makes a [`Batch`], knows which pipelines want it (selection is decided once per origin and cached by the
-//! source), and calls [`Intake::submit`]. The masks are computed, bytes are reserved in every log that takes it, it is
+//! source), and calls [`Intake::submit`]. Each pipeline fills the origin from its manifest, the masks are computed, bytes are reserved in every log that takes it, it is
 //! appended to each, and the call returns when every log has it at its level.
 //!
 //! # Guarantees
@@ -23,8 +23,11 @@ use std::time::Duration;
 use crate::event::Batch;
 
 mod mask;
+mod origins;
 mod pipeline;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use pipeline::Pipeline;
 

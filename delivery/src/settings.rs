@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::condition::Condition;
+use crate::event::OriginBuilder;
 
 /// How far an event must have come before its sender is told `accepted`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,6 +103,9 @@ pub struct PipelineSettings {
     pub log: LogSettings,
     /// Its routes, 1 to 64, in the order of the manifest; their index is the bit in the mask.
     pub routes: Vec<RouteSettings>,
+    /// Fields the manifest adds to the origin; they never override what the agent knows: known fields win, absent ones are
+    /// filled.
+    pub origin: OriginBuilder,
     /// Stops intake and delivery, keeps what is held.
     pub suspend: bool,
 }

@@ -1,7 +1,10 @@
 //! The engine over a real file system and a scripted destination: what goes in comes out once, whatever happens between.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, Position};
+use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, OriginBuilder, Position};
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::PipelineReport;
@@ -37,19 +40,39 @@ struct Scripted {
     stuck: Mutex<Option<Answer>>,
     got: Mutex<Vec<String>>,
     keys: Mutex<BTreeMap<String, Vec<String>>>,
+    commit_failures: Mutex<u32>,
+    committed: AtomicUsize,
     changed: Notify,
 }
 
 impl Scripted {
     fn take(&self, batch: &OutBatch) {
-        let lines: Vec<String> = batch.events().map(|event| String::from_utf8_lossy(event.bytes).into_owned()).collect();
+        let lines: Vec<String> =
+            batch.events().map(|event| String::from_utf8_lossy(event.bytes).into_owned()).collect();
         let known = self.keys.lock().unwrap().insert(batch.key().to_owned(), lines.clone());
-        if self.traits.keyed && let Some(known) = known {
+        if self.traits.keyed
+            && let Some(known) = known
+        {
             assert_eq!(known, lines, "a key named two batches");
             return;
         }
         self.got.lock().unwrap().extend(lines);
         self.changed.notify_waiters();
+    }
+
+    /// Takes the events that `other` has no other outcome for.
+    fn take_where(&self, batch: &OutBatch, other: impl Fn(usize, &str) -> Option<Outcome>) -> Items {
+        let mut outcomes = Vec::new();
+        for (index, event) in batch.events().enumerate() {
+            let line = String::from_utf8_lossy(event.bytes).into_owned();
+            let outcome = other(index, &line).unwrap_or(Outcome::Delivered);
+            if outcome == Outcome::Delivered {
+                self.got.lock().unwrap().push(line);
+            }
+            outcomes.push(outcome);
+        }
+        self.changed.notify_waiters();
+        Items::Each(outcomes)
     }
 
     async fn until(&self, count: usize) -> Vec<String> {
@@ -74,27 +97,13 @@ impl Backend for Scripted {
                 Some(Answer::TooLargeAbove(max)) if batch.len() <= max => self.take(batch),
                 Some(Answer::TooLargeAbove(_)) => return Err(Fault::new(FaultKind::TooLarge, "as scripted")),
                 Some(Answer::Reject(which)) => {
-                    let outcomes = batch.events().map(|event| {
-                        let line = String::from_utf8_lossy(event.bytes).into_owned();
-                        if line.contains(which) {
-                            return Outcome::Rejected("as scripted".into());
-                        }
-                        self.got.lock().unwrap().push(line);
-                        Outcome::Delivered
-                    });
-                    let outcomes = outcomes.collect();
-                    self.changed.notify_waiters();
-                    return Ok(Items::Each(outcomes));
+                    let rejected = || Outcome::Rejected("as scripted".into());
+                    return Ok(
+                        self.take_where(batch, |_, line| if line.contains(which) { Some(rejected()) } else { None })
+                    );
                 }
                 Some(Answer::TakeEveryOther) => {
-                    let outcomes = batch.events().enumerate().map(|(index, event)| {
-                        if index % 2 == 1 {
-                            return Outcome::Retry;
-                        }
-                        self.got.lock().unwrap().push(String::from_utf8_lossy(event.bytes).into_owned());
-                        Outcome::Delivered
-                    });
-                    return Ok(Items::Each(outcomes.collect()));
+                    return Ok(self.take_where(batch, |index, _| (index % 2 == 1).then_some(Outcome::Retry)));
                 }
             }
             Ok(Items::All(Outcome::Delivered))
@@ -105,8 +114,33 @@ impl Backend for Scripted {
         self.traits
     }
 
-    fn open(&self, _: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
+    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if self.traits.commits {
+                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                self.got.lock().unwrap().truncate(committed);
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
+        Box::pin(async {
+            if !self.traits.commits {
+                return Ok(None);
+            }
+            let mut failures = self.commit_failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
+                // What was not committed is lost with the failure, as with a failed sync.
+                let half = self.got.lock().unwrap().len() / 2;
+                self.got.lock().unwrap().truncate(half.max(self.committed.load(Ordering::Relaxed)));
+                return Err(Fault::new(FaultKind::Local, "sync failed, as scripted"));
+            }
+            let committed = self.got.lock().unwrap().len();
+            self.committed.store(committed, Ordering::Relaxed);
+            Ok(Some(committed.to_string().into()))
+        })
     }
 }
 
@@ -129,6 +163,7 @@ fn pipeline_settings(durability: Durability, bytes_max: u64) -> PipelineSettings
         log: LogSettings { durability, bytes_max, ..LogSettings::default() },
         routes: vec![RouteSettings { name: "all".into(), condition: None, backends }],
         suspend: false,
+        origin: OriginBuilder::default(),
     }
 }
 
@@ -185,10 +220,11 @@ async fn what_goes_in_comes_out_in_order_and_the_ledger_balances() {
     for durability in [Durability::Disk, Durability::Process] {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path());
-        let backend = Arc::new(Scripted { traits: Traits { ordered: true, ..Traits::default() }, ..Scripted::default() });
+        let backend =
+            Arc::new(Scripted { traits: Traits { ordered: true, ..Traits::default() }, ..Scripted::default() });
         let pipeline = add(&engine, &backend, durability).await;
         for start in (0..1000).step_by(100) {
-            let accepted = Intake.submit(&[pipeline.clone()], batch(start..start + 100)).await.unwrap();
+            let accepted = Intake.submit(std::slice::from_ref(&pipeline), batch(start..start + 100)).await.unwrap();
             assert_eq!(accepted.events, 100);
         }
         assert_eq!(backend.until(1000).await, lines(0..1000));
@@ -205,10 +241,11 @@ async fn what_is_held_at_the_end_is_delivered_by_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     {
         let engine = engine(dir.path());
-        let dead = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
+        let dead =
+            Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
         let pipeline = add(&engine, &dead, Durability::Disk).await;
         for start in (0..500).step_by(50) {
-            Intake.submit(&[pipeline.clone()], batch(start..start + 50)).await.unwrap();
+            Intake.submit(std::slice::from_ref(&pipeline), batch(start..start + 50)).await.unwrap();
         }
         assert!(!engine.drain(Instant::now() + Duration::from_millis(200)).await);
         let report = report(&pipeline).await;
@@ -236,7 +273,7 @@ async fn a_keyed_batch_keeps_members_and_key_over_a_process_that_dies() {
         let engine = engine(dir.path());
         let pipeline = add(&engine, &backend, Durability::Disk).await;
         for _ in 0..20 {
-            Intake.submit(&[pipeline.clone()], batch(sent..sent + 7)).await.unwrap();
+            Intake.submit(std::slice::from_ref(&pipeline), batch(sent..sent + 7)).await.unwrap();
             sent += 7;
         }
         // Some of it is under way, some was taken and not noted: the process is gone all the same.
@@ -261,7 +298,7 @@ async fn part_of_a_batch_that_is_not_taken_is_sent_again_alone() {
     let answers = VecDeque::from([Answer::TakeEveryOther, Answer::Fail(FaultKind::Broken), Answer::TakeEveryOther]);
     let backend = Arc::new(Scripted { answers: Mutex::new(answers), ..Scripted::default() });
     let pipeline = add(&engine, &backend, Durability::Disk).await;
-    Intake.submit(&[pipeline.clone()], batch(0..101)).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..101)).await.unwrap();
     let mut got = backend.until(101).await;
     got.sort_by_key(|line| line[5..line.len() - 1].parse::<u32>().unwrap());
     assert_eq!(got, lines(0..101));
@@ -277,10 +314,10 @@ async fn a_batch_too_large_is_halved_and_an_event_too_large_is_a_dead_letter() {
     let engine = engine(dir.path());
     let backend = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::TooLargeAbove(3))), ..Scripted::default() });
     let pipeline = add(&engine, &backend, Durability::Disk).await;
-    Intake.submit(&[pipeline.clone()], batch(0..50)).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..50)).await.unwrap();
     backend.until(50).await;
     *backend.stuck.lock().unwrap() = Some(Answer::TooLargeAbove(0));
-    Intake.submit(&[pipeline.clone()], batch(50..52)).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(50..52)).await.unwrap();
     assert!(drain(&engine).await);
     let report = report(&pipeline).await;
     assert_balanced(&report, 52);
@@ -294,7 +331,7 @@ async fn a_rejected_event_is_in_the_dead_letters_with_its_reason() {
     let engine = engine(dir.path());
     let backend = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Reject("\"n\":7}"))), ..Scripted::default() });
     let pipeline = add(&engine, &backend, Durability::Disk).await;
-    Intake.submit(&[pipeline.clone()], batch(0..10)).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
     backend.until(9).await;
     assert!(drain(&engine).await);
     assert_balanced(&report(&pipeline).await, 10);
@@ -308,7 +345,8 @@ fn dead_letters(dir: &Path) -> Vec<serde_json::Value> {
     let fs: Arc<dyn spillway_delivery::filesystem::Filesystem> = Arc::new(RealFs);
     let mut letters = Vec::new();
     let dir = dir.join("dead-letters/default.jobs");
-    spillway_delivery::log::inspect(&fs, &dir, |_, event| letters.push(serde_json::from_slice(event).unwrap())).unwrap();
+    spillway_delivery::log::inspect(&fs, &dir, |_, event| letters.push(serde_json::from_slice(event).unwrap()))
+        .unwrap();
     letters
 }
 
@@ -316,12 +354,13 @@ fn dead_letters(dir: &Path) -> Vec<serde_json::Value> {
 async fn a_full_log_refuses_and_takes_again_when_a_delivery_frees_it() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
-    let backend = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
+    let backend =
+        Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
     let settings = pipeline_settings(Durability::Disk, 1 << 20);
     let pipeline = engine.add(settings, vec![spec(&backend)], &|_| None).await.unwrap();
     let mut taken = 0;
     let refused = loop {
-        match Intake.submit(&[pipeline.clone()], batch(taken..taken + 1000)).await {
+        match Intake.submit(std::slice::from_ref(&pipeline), batch(taken..taken + 1000)).await {
             Ok(_) => taken += 1000,
             Err(error) => break error,
         }
@@ -329,7 +368,7 @@ async fn a_full_log_refuses_and_takes_again_when_a_delivery_frees_it() {
     };
     assert!(matches!(refused, SubmitError::Refused { reason: RefusalReason::Full, .. }), "{refused:?}");
     *backend.stuck.lock().unwrap() = None;
-    while Intake.submit(&[pipeline.clone()], batch(taken..taken + 1000)).await.is_err() {
+    while Intake.submit(std::slice::from_ref(&pipeline), batch(taken..taken + 1000)).await.is_err() {
         pipeline.room().await;
     }
     taken += 1000;
@@ -350,16 +389,13 @@ async fn a_repeated_key_is_kept_once_and_with_another_body_refused() {
         let engine = engine(dir.path());
         let pipeline = add(&engine, &backend, Durability::Disk).await;
         let targets = [pipeline.clone()];
-        let both = tokio::join!(
-            Intake.submit(&targets, with_key(0..3, 1)),
-            Intake.submit(&targets, with_key(0..3, 1))
-        );
+        let both = tokio::join!(Intake.submit(&targets, with_key(0..3, 1)), Intake.submit(&targets, with_key(0..3, 1)));
         assert!(both.0.unwrap().repeated != both.1.unwrap().repeated);
         assert_eq!(Intake.submit(&targets, with_key(0..4, 2)).await, Err(SubmitError::KeyReused));
     }
     let engine = engine(dir.path());
     let pipeline = add(&engine, &backend, Durability::Disk).await;
-    assert!(Intake.submit(&[pipeline.clone()], with_key(0..3, 1)).await.unwrap().repeated);
+    assert!(Intake.submit(std::slice::from_ref(&pipeline), with_key(0..3, 1)).await.unwrap().repeated);
     assert!(drain(&engine).await);
     assert_balanced(&report(&pipeline).await, 3);
 }
@@ -375,13 +411,16 @@ async fn a_position_comes_back_with_its_data() {
     {
         let engine = engine(dir.path());
         let pipeline = add(&engine, &backend, Durability::Disk).await;
-        Intake.submit(&[pipeline.clone()], Batch { position: Some(at(Some("10"))), ..batch(0..1) }).await.unwrap();
+        Intake
+            .submit(std::slice::from_ref(&pipeline), Batch { position: Some(at(Some("10"))), ..batch(0..1) })
+            .await
+            .unwrap();
         Intake.submit(&[pipeline], Batch { position: Some(at(Some("20"))), ..batch(0..0) }).await.unwrap();
     }
     let engine = engine(dir.path());
     let pipeline = add(&engine, &backend, Durability::Disk).await;
     assert_eq!(pipeline.position(b"file").as_deref(), Some(b"20".as_slice()));
-    Intake.submit(&[pipeline.clone()], Batch { position: Some(at(None)), ..batch(0..0) }).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), Batch { position: Some(at(None)), ..batch(0..0) }).await.unwrap();
     assert_eq!(pipeline.position(b"file"), None);
 }
 
@@ -409,7 +448,8 @@ async fn a_removed_reference_drains_and_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     {
         let engine = engine(dir.path());
-        let dead = Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
+        let dead =
+            Arc::new(Scripted { stuck: Mutex::new(Some(Answer::Fail(FaultKind::Unreachable))), ..Scripted::default() });
         let pipeline = add(&engine, &dead, Durability::Disk).await;
         Intake.submit(&[pipeline], batch(0..10)).await.unwrap();
         engine.drain(Instant::now() + Duration::from_millis(100)).await;
@@ -418,11 +458,26 @@ async fn a_removed_reference_drains_and_is_forgotten() {
     let (old, new) = (Arc::new(Scripted::default()), Arc::new(Scripted::default()));
     let replaced = DeliverySpec { backend_uid: "c".into(), backend_name: "c".into(), ..spec(&new) };
     let bind = |_: &spillway_delivery::log::DeliveryKey| Some(spec(&old));
-    let pipeline =
-        engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![replaced], &bind).await.unwrap();
+    let pipeline = engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![replaced], &bind).await.unwrap();
     assert_eq!(old.until(10).await.len(), 10);
-    Intake.submit(&[pipeline.clone()], batch(10..12)).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(10..12)).await.unwrap();
     assert_eq!(new.until(2).await, lines(10..12));
     assert!(drain(&engine).await);
     assert_balanced(&report(&pipeline).await, 12);
+}
+
+#[tokio::test]
+async fn a_failed_commit_sends_again_from_the_last_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let traits = Traits { ordered: true, commits: true, ..Traits::default() };
+    let backend = Arc::new(Scripted { traits, commit_failures: Mutex::new(3), ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    for start in (0..600).step_by(100) {
+        Intake.submit(std::slice::from_ref(&pipeline), batch(start..start + 100)).await.unwrap();
+    }
+    assert!(drain(&engine).await);
+    assert_eq!(*backend.commit_failures.lock().unwrap(), 0);
+    assert!(*backend.got.lock().unwrap() == lines(0..600), "each once, in order");
+    assert_balanced(&report(&pipeline).await, 600);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Longest wait that a destination may ask for with `Retry-After`: an hour. What asks for more is asked again then.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// The schedule of one delivery.
 #[derive(Debug)]
@@ -32,7 +32,6 @@ impl Backoff {
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
     }
-
 
     /// A number in [0, 1): splitmix64 (Steele et al., 2014).
     fn unit(&mut self) -> f64 {

@@ -104,6 +104,12 @@ impl Former {
         self.reader.seek(self.first);
     }
 
+    /// Goes back to `seq`.
+    pub(super) fn rewind(&mut self, seq: u64) {
+        self.first = seq;
+        self.restart();
+    }
+
     /// Reads on until a batch is full, or nothing more is there.
     pub(super) async fn form(
         &mut self,
@@ -148,9 +154,9 @@ impl Former {
             }
             let (start, end) = frame.span(index);
             let size = (end - start) as usize;
-            let (builder, members, _, _) = self.forming.get_or_insert_with(|| {
-                (self.names.builder(), Vec::new(), Instant::now(), frame.incarnation)
-            });
+            let (builder, members, _, _) = self
+                .forming
+                .get_or_insert_with(|| (self.names.builder(), Vec::new(), Instant::now(), frame.incarnation));
             let full = builder.len() >= bounds.events || builder.payload_bytes() + size > bounds.bytes;
             if full && !builder.is_empty() {
                 self.at = seq;

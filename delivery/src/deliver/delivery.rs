@@ -46,6 +46,10 @@ pub(super) struct Landed {
 type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
 
 /// One delivery at run time.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts; an enum of their sixteen products says less"
+)]
 pub(super) struct Delivery {
     pub(super) spec: DeliverySpec,
     pub(super) ground: Ground,
@@ -67,6 +71,10 @@ pub(super) struct Delivery {
     unsynced: bool,
     /// A removed reference that came to its end; nothing is saved any more.
     ended: bool,
+    /// The backend lost its place and must be opened at the last mark before anything is sent.
+    reopen: bool,
+    /// What was saved last: where to go back to when a commit fails.
+    saved: Progress,
     budget_short: bool,
 }
 
@@ -80,7 +88,8 @@ impl Delivery {
     pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
         let traits = spec.backend.traits();
         let plans = progress.plans.iter().map(|plan| {
-            let work = Work { first: plan.first, end: plan.end, key: plan.key.clone(), attempts: 0, members: Vec::new() };
+            let work =
+                Work { first: plan.first, end: plan.end, key: plan.key.clone(), attempts: 0, members: Vec::new() };
             (plan.first, work)
         });
         let retry: BTreeMap<u64, Work> = plans.collect();
@@ -91,6 +100,7 @@ impl Delivery {
             former: Former::new(ground.names.clone(), &ground.log, from),
             backoff: Backoff::new(spec.settings.retry_initial, spec.settings.retry_max, seed),
             traits,
+            saved: progress.clone(),
             progress,
             retry,
             wait_until: None,
@@ -101,6 +111,7 @@ impl Delivery {
             synced_at: Instant::now(),
             unsynced: true,
             ended: false,
+            reopen: false,
             budget_short: false,
             spec,
             ground,
@@ -137,7 +148,8 @@ impl Delivery {
         while let Some(landed) = flights.next().await {
             self.settle(landed, flights.len()).await;
         }
-        if !self.ended {
+        // A backend without its place has nothing to commit: what it may hold is cut at the next start.
+        if !self.ended && !self.reopen {
             self.save(&mut flights, true).await;
         }
         self.spec.backend.close().await;
@@ -196,7 +208,9 @@ impl Delivery {
 
     /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered.
     fn commit_waits(&self, flights: &Flights) -> bool {
-        self.traits.commits && !flights.is_empty() && self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD)
+        self.traits.commits
+            && !flights.is_empty()
+            && self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD)
     }
 
     fn woken(&mut self) {
@@ -207,7 +221,7 @@ impl Delivery {
     }
 
     fn wake_at(&self, flights: &Flights) -> Option<Instant> {
-        let may_save = !self.traits.commits || flights.is_empty();
+        let may_save = !self.reopen && (!self.traits.commits || flights.is_empty());
         let save = self.dirty_since.filter(|_| may_save).map(|since| since + SAVE_PERIOD);
         let sync = (self.unsynced && may_save).then(|| self.synced_at + PROCESS_SYNC_PERIOD);
         let budget = self.budget_short.then(|| Instant::now() + BUDGET_PERIOD);
@@ -219,7 +233,7 @@ impl Delivery {
 
     /// Sends whatever may be sent now.
     async fn launch(&mut self, flights: &mut Flights) {
-        while !self.holding_back(flights) {
+        while !self.holding_back(flights) && self.has_place().await {
             let next = match self.next_retry().await {
                 Ok(Some(next)) => Some(next),
                 Ok(None) if self.retry.is_empty() || !self.traits.ordered => self.next_new().await,
@@ -314,7 +328,7 @@ impl Delivery {
         let hurry = *self.ground.hurry.borrow();
         let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
         let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
-        (dirty || sync) && (!self.traits.commits || flights.is_empty())
+        (dirty || sync) && !self.reopen && (!self.traits.commits || flights.is_empty())
     }
 
     /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
@@ -326,11 +340,7 @@ impl Delivery {
             let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
             match mark {
                 Ok(mark) => self.progress.mark = mark,
-                Err(fault) => {
-                    let wait = self.failed(&fault);
-                    self.dirty_since = Some(Instant::now() + wait);
-                    return;
-                }
+                Err(fault) => return self.rewind(&fault),
             }
         }
         if flights.is_empty() {
@@ -344,6 +354,7 @@ impl Delivery {
                 if sync {
                     self.synced_at = Instant::now();
                 }
+                self.saved.clone_from(&self.progress);
                 self.ground.status.show(&self.progress);
                 self.ground.status.saved(self.progress.cursor);
             }
@@ -352,6 +363,27 @@ impl Delivery {
                 self.dirty_since = Some(Instant::now());
             }
         }
+    }
+
+    /// After a failed commit nothing is known of what was delivered since the last one: it is sent again, from there.
+    fn rewind(&mut self, fault: &Fault) {
+        self.failed(fault);
+        self.progress.clone_from(&self.saved);
+        self.retry.clear();
+        self.former.rewind(self.progress.cursor);
+        self.dirty_since = None;
+        self.reopen = true;
+    }
+
+    /// Opens the backend again at its last mark, where it lost its place. Returns whether it has one now.
+    async fn has_place(&mut self) -> bool {
+        if self.reopen {
+            match self.spec.backend.open(self.progress.mark.clone()).await {
+                Ok(()) => self.reopen = false,
+                Err(fault) => drop(self.failed(&fault)),
+            }
+        }
+        !self.reopen
     }
 
     /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
@@ -370,5 +402,5 @@ impl Delivery {
 }
 
 fn far() -> Instant {
-    Instant::now() + std::time::Duration::from_secs(86_400)
+    Instant::now() + std::time::Duration::from_hours(24)
 }

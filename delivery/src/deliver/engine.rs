@@ -152,6 +152,7 @@ impl Engine {
             log: OnceCell::new(),
         });
         let saved = log.saved_deliveries();
+        let bed = Bed { settings: &settings, log: &log, dead_letters: &dead_letters };
         let mut statuses = Vec::new();
         // Nothing may be freed before every delivery has spoken.
         deliveries.iter().for_each(|spec| log.set_floor(&spec.key(), 0));
@@ -162,11 +163,12 @@ impl Engine {
             };
             let state = if settings.suspend { DeliveryState::Suspended } else { DeliveryState::Healthy };
             let start = Start { progress, state, drain_until_ms: None, incarnation };
-            statuses.push(self.start(&settings, &log, &dead_letters, spec, start));
+            statuses.push(self.start(&bed, spec, start));
         }
         let wanted: Vec<DeliveryKey> = statuses.iter().map(|status| status.key().clone()).collect();
         for (key, progress) in saved.into_iter().filter(|(key, _)| !wanted.contains(key)) {
-            statuses.extend(self.drain_removed(&settings, &log, &dead_letters, (key, progress, removed)));
+            let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, settings.log.drain));
+            statuses.push(self.drain_removed(&bed, spec, progress));
         }
         let pipeline = Arc::new(Pipeline::new(settings, log, statuses));
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline.clone());
@@ -196,14 +198,8 @@ impl Engine {
         Ok(log)
     }
 
-    fn start(
-        &self,
-        settings: &PipelineSettings,
-        log: &Log,
-        dead_letters: &Arc<DeadLetters>,
-        spec: DeliverySpec,
-        start: Start,
-    ) -> Arc<DeliveryStatus> {
+    fn start(&self, bed: &Bed<'_>, spec: DeliverySpec, start: Start) -> Arc<DeliveryStatus> {
+        let Bed { settings, log, dead_letters } = *bed;
         let status = DeliveryStatus::new(&spec, start.progress.clone(), start.state, self.settings.clock.clone());
         if start.state != DeliveryState::Healthy {
             // A drain of the process does not wait for what rests, or for a backend that may be gone.
@@ -228,27 +224,19 @@ impl Engine {
     }
 
     /// A delivery whose reference is gone goes on for a while, or at least keeps what it holds.
-    fn drain_removed(
-        &self,
-        settings: &PipelineSettings,
-        log: &Log,
-        dead_letters: &Arc<DeadLetters>,
-        (key, mut progress, removed): (DeliveryKey, Progress, &(dyn Fn(&DeliveryKey) -> Option<DeliverySpec> + Sync)),
-    ) -> Option<Arc<DeliveryStatus>> {
-        let since_ms = *progress.removed_ms.get_or_insert_with(|| log.running_ms());
-        let drain_until_ms = since_ms + settings.log.drain.as_millis() as u64;
+    fn drain_removed(&self, bed: &Bed<'_>, spec: DeliverySpec, mut progress: Progress) -> Arc<DeliveryStatus> {
+        let since_ms = *progress.removed_ms.get_or_insert_with(|| bed.log.running_ms());
         tracing::info!(
-            pipeline = %settings.name, route = %key.route, backend = %key.backend_uid,
+            pipeline = %bed.settings.name, route = %spec.route, backend = %spec.backend_uid,
             "reference removed; delivering what is left"
         );
-        let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, settings.log.drain));
         let start = Start {
             progress,
             state: DeliveryState::Draining,
-            drain_until_ms: Some(drain_until_ms),
-            incarnation: log.incarnation(),
+            drain_until_ms: Some(since_ms + bed.settings.log.drain.as_millis() as u64),
+            incarnation: bed.log.incarnation(),
         };
-        Some(self.start(settings, log, dead_letters, spec, start))
+        self.start(bed, spec, start)
     }
 
     /// Returns the pipelines in the order they were added.
@@ -287,6 +275,13 @@ impl Engine {
         }
         drained
     }
+}
+
+/// What the deliveries of one pipeline share.
+struct Bed<'a> {
+    settings: &'a PipelineSettings,
+    log: &'a Log,
+    dead_letters: &'a Arc<DeadLetters>,
 }
 
 /// How a delivery starts.

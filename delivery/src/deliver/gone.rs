@@ -27,6 +27,10 @@ pub(super) fn spec(key: &DeliveryKey, drain: Duration) -> DeliverySpec {
         backend_name: key.backend_uid.clone(),
         backend_type: "Gone".into(),
         backend: Arc::new(Gone),
-        settings: DeliverySettings { retry_initial: Duration::from_secs(1), retry_max: drain, ..DeliverySettings::default() },
+        settings: DeliverySettings {
+            retry_initial: Duration::from_secs(1),
+            retry_max: drain,
+            ..DeliverySettings::default()
+        },
     }
 }

@@ -187,6 +187,7 @@ pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Acco
         held_bytes = held_bytes.saturating_sub(resolved_bytes);
     }
     let routed = census.routed_events(&key.route) as i64 - progress.routed_before;
-    let resolved = progress.delivered + progress.duplicates + progress.rejected + progress.dropped.values().sum::<u64>();
+    let resolved =
+        progress.delivered + progress.duplicates + progress.rejected + progress.dropped.values().sum::<u64>();
     Account { routed: routed.max(0) as u64, held, held_bytes, imbalance: routed - (resolved + held) as i64 }
 }

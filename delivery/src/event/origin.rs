@@ -136,6 +136,38 @@ impl Default for Origin {
 }
 
 impl OriginBuilder {
+    /// Returns whether no field is there.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns these fields, and those of `added` that are absent here; labels and annotations key by key.
+    #[must_use]
+    pub fn filled_from(&self, added: &Self) -> Self {
+        let either = |known: &Option<String>, added: &Option<String>| known.as_ref().or(added.as_ref()).cloned();
+        let union = |known: &BTreeMap<String, String>, added: &BTreeMap<String, String>| {
+            let mut all = added.clone();
+            all.extend(known.iter().map(|(key, value)| (key.clone(), value.clone())));
+            all
+        };
+        Self {
+            namespace: either(&self.namespace, &added.namespace),
+            pod: either(&self.pod, &added.pod),
+            pod_uid: either(&self.pod_uid, &added.pod_uid),
+            container: either(&self.container, &added.container),
+            node: either(&self.node, &added.node),
+            app: either(&self.app, &added.app),
+            app_version: either(&self.app_version, &added.app_version),
+            site_id: either(&self.site_id, &added.site_id),
+            instance_id: either(&self.instance_id, &added.instance_id),
+            source: either(&self.source, &added.source),
+            owner_kind: either(&self.owner_kind, &added.owner_kind),
+            owner_name: either(&self.owner_name, &added.owner_name),
+            labels: union(&self.labels, &added.labels),
+            annotations: union(&self.annotations, &added.annotations),
+        }
+    }
+
     /// Returns the origin, its JSON rendered.
     pub fn build(self) -> Arc<Origin> {
         let json = serde_json::to_vec(&self).unwrap_or_else(|_| b"{}".to_vec());
@@ -158,5 +190,55 @@ mod tests {
         assert_eq!(Origin::from_json(origin.json()).unwrap(), origin);
         assert_eq!(&origin.json()[..], br#"{"podUID":"u\n1","labels":{"app":"etcher"}}"#);
         assert_eq!(origin.get(&OriginField::Label("app".into())), Some("etcher"));
+    }
+
+    /// An origin of which every field is there and says `value`.
+    fn full(value: &str) -> OriginBuilder {
+        let some = || Some(value.to_owned());
+        let map = || BTreeMap::from([("both".to_owned(), value.to_owned()), (value.to_owned(), value.to_owned())]);
+        OriginBuilder {
+            namespace: some(),
+            pod: some(),
+            pod_uid: some(),
+            container: some(),
+            node: some(),
+            app: some(),
+            app_version: some(),
+            site_id: some(),
+            instance_id: some(),
+            source: some(),
+            owner_kind: some(),
+            owner_name: some(),
+            labels: map(),
+            annotations: map(),
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_never_overridden() {
+        let merged = full("known").filled_from(&full("added"));
+        for (name, field) in OriginField::NAMES {
+            assert_eq!(merged.clone().build().get(&field), Some("known"), "{name}");
+        }
+        let both = [("added", "added"), ("both", "known"), ("known", "known")];
+        let both = BTreeMap::from(both.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!((merged.labels, merged.annotations), (both.clone(), both));
+    }
+
+    #[test]
+    fn what_is_absent_is_filled() {
+        assert_eq!(OriginBuilder::default().filled_from(&full("added")), full("added"));
+        assert_eq!(full("known").filled_from(&OriginBuilder::default()), full("known"));
+        let known = OriginBuilder { source: Some("http".into()), ..OriginBuilder::default() };
+        let added =
+            OriginBuilder { source: Some("forged".into()), site_id: Some("s".into()), ..OriginBuilder::default() };
+        assert_eq!(&known.filled_from(&added).build().json()[..], br#"{"siteID":"s","source":"http"}"#);
+    }
+
+    #[test]
+    fn only_an_origin_without_fields_is_empty() {
+        assert!(OriginBuilder::default().is_empty());
+        let labels = BTreeMap::from([("app".into(), "etcher".into())]);
+        assert!(!OriginBuilder { labels, ..OriginBuilder::default() }.is_empty());
     }
 }

@@ -1,11 +1,12 @@
-//! Which routes want which event.
+//! Which routes want which event, by the event and the origin as this pipeline sees it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Pipeline;
 use crate::condition::EvalFailure;
-use crate::event::{Batch, BatchBuilder};
+use crate::event::{Batch, BatchBuilder, Origin};
 use crate::log::{Masks, Pending};
 
 /// Evaluations of one route's condition that failed and so were false, by reason.
@@ -28,13 +29,20 @@ impl RouteCounters {
     }
 }
 
-/// Decides the masks of a batch; events that no route wants are taken out and counted.
+/// Fills the origin of a batch and decides its masks; events that no route wants are taken out and counted.
 pub(super) fn route(pipeline: &Pipeline, batch: &Batch) -> Pending {
+    let origin = pipeline.origins.merged(&batch.origin);
+    let mut pending = masked(pipeline, batch, &origin);
+    pending.batch.origin = origin;
+    pending
+}
+
+fn masked(pipeline: &Pipeline, batch: &Batch, origin: &Arc<Origin>) -> Pending {
     let routes = &pipeline.settings().routes;
     if routes.iter().any(|route| route.condition.is_none()) && routes.iter().all(|route| route.condition.is_none()) {
         return Pending { batch: batch.clone(), masks: Masks::Uniform(all_routes(routes.len())), unrouted: 0 };
     }
-    let masks: Vec<u64> = batch.events().map(|event| mask_of(pipeline, event, batch)).collect();
+    let masks: Vec<u64> = batch.events().map(|event| mask_of(pipeline, event, origin)).collect();
     let unrouted = masks.iter().filter(|mask| **mask == 0).count();
     let uniform = masks.first().copied().filter(|first| masks.iter().all(|mask| mask == first));
     match uniform {
@@ -47,7 +55,7 @@ pub(super) fn route(pipeline: &Pipeline, batch: &Batch) -> Pending {
         None => {
             let mut kept = BatchBuilder::with_capacity(batch.payload.len());
             batch.events().zip(&masks).filter(|(_, mask)| **mask != 0).for_each(|(event, _)| kept.push(event));
-            let mut routed = kept.build(batch.origin.clone(), batch.received);
+            let mut routed = kept.build(origin.clone(), batch.received);
             routed.position.clone_from(&batch.position);
             routed.key.clone_from(&batch.key);
             let masks = Masks::Each(masks.into_iter().filter(|mask| *mask != 0).collect());
@@ -60,12 +68,12 @@ fn all_routes(count: usize) -> u64 {
     u64::MAX >> (64 - count.clamp(1, 64))
 }
 
-fn mask_of(pipeline: &Pipeline, event: &[u8], batch: &Batch) -> u64 {
+fn mask_of(pipeline: &Pipeline, event: &[u8], origin: &Origin) -> u64 {
     let mut mask = 0;
     for (index, (route, counters)) in pipeline.settings().routes.iter().zip(&pipeline.routes).enumerate() {
         let wanted = match &route.condition {
             None => true,
-            Some(condition) => condition.eval(event, &batch.origin).unwrap_or_else(|failure| {
+            Some(condition) => condition.eval(event, origin).unwrap_or_else(|failure| {
                 counters.count(failure);
                 false
             }),

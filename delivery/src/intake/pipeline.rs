@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::RefusalReason;
 use super::mask::RouteCounters;
+use super::origins::Origins;
 use crate::deliver::DeliveryStatus;
 use crate::ledger::{PipelineReport, RouteReport};
 use crate::log::Log;
@@ -20,6 +21,7 @@ pub struct Pipeline {
     log: Log,
     deliveries: Vec<Arc<DeliveryStatus>>,
     pub(super) routes: Vec<RouteCounters>,
+    pub(super) origins: Origins,
     refused: [AtomicU64; RefusalReason::ALL.len()],
     stopping: AtomicBool,
 }
@@ -27,7 +29,9 @@ pub struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(settings: PipelineSettings, log: Log, deliveries: Vec<Arc<DeliveryStatus>>) -> Self {
         let routes = settings.routes.iter().map(|_| RouteCounters::default()).collect();
-        Self { settings, log, deliveries, routes, refused: Default::default(), stopping: AtomicBool::new(false) }
+        let origins = Origins::new(&settings.origin);
+        let (refused, stopping) = (Default::default(), AtomicBool::new(false));
+        Self { settings, log, deliveries, routes, origins, refused, stopping }
     }
 
     /// Returns what it was told.

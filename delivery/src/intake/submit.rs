@@ -46,7 +46,8 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     let single = parts.len() == 1;
     let results = join_all(parts.into_iter().map(append)).await;
     drop(claims);
-    let failed: Vec<&(Arc<Pipeline>, Result<(), Refused>)> = results.iter().filter(|(_, result)| result.is_err()).collect();
+    let failed: Vec<&(Arc<Pipeline>, Result<(), Refused>)> =
+        results.iter().filter(|(_, result)| result.is_err()).collect();
     match failed.first() {
         None => Ok(Accepted { events, repeated: false }),
         Some((pipeline, Err(refused))) if !refused.maybe_kept && (single || failed.len() == results.len()) => {

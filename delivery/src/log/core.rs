@@ -106,11 +106,13 @@ pub struct LogCore {
     unsynced_bytes: usize,
     running_base_ms: u64,
     syncs: u64,
+    /// Recovered segments that are not durable yet.
+    unsealed: Vec<recovery::Unsealed>,
 }
 
 impl LogCore {
     /// Opens the log in a directory, which is made if absent, and begins an incarnation. Damage never makes this fail;
-    /// only a file system that refuses to read the directory or to write the new segment does.
+    /// only a file system that refuses to make or to list the directory does.
     pub fn open(fs: Arc<dyn Filesystem>, options: OpenOptions) -> io::Result<(Self, Recovered)> {
         fs.create_dir_all(&options.dir)?;
         // The directory's own entry must survive power loss before anything in it is acknowledged.
@@ -133,9 +135,15 @@ impl LogCore {
             unsynced_bytes: 0,
             running_base_ms: found.running_ms,
             syncs: 0,
+            unsealed: found.unsealed,
         };
-        core.begin_segment(core.running_base_ms)?;
-        core.remove_empty_segments();
+        match core.begin_segment(core.running_base_ms) {
+            Ok(()) => core.remove_empty_segments(),
+            // A full or failing disk is a state: what is held is delivered, and the first commit that can begins the segment.
+            Err(error) => {
+                tracing::error!(%error, dir = %core.options.dir.display(), "log cannot be written; it is read only");
+            }
+        }
         Ok((core, recovered))
     }
 
@@ -246,7 +254,9 @@ impl LogCore {
         let running_ms = self.running_ms(since_open);
         let Some(active) = &self.active else { return Ok(()) };
         let ordinal = active.ordinal;
-        let Some(info) = self.segments.get(&ordinal).filter(|info| info.data_end > info.data_start) else { return Ok(()) };
+        let Some(info) = self.segments.get(&ordinal).filter(|info| info.data_end > info.data_start) else {
+            return Ok(());
+        };
         let footer = Footer {
             summary: info.summary.clone(),
             origins: active.origins.iter().map(|origin| origin.json().clone()).collect(),
@@ -303,7 +313,8 @@ impl LogCore {
         if full {
             self.seal(Duration::from_millis(running_ms - self.running_base_ms))?;
         }
-        let (Some(active), Some(start)) = (&mut self.active, self.segments.values().next_back().map(|info| info.data_end))
+        let (Some(active), Some(start)) =
+            (&mut self.active, self.segments.values().next_back().map(|info| info.data_end))
         else {
             return Err(io::Error::other("no segment is open"));
         };
@@ -318,7 +329,11 @@ impl LogCore {
             let origin = active.origin_id(&pending.batch.origin, &mut metas);
             let origin_bytes = (metas.len() - meta_start) as u64;
             let synced = active.synced_end as u32;
-            format::encode_data(&mut metas, &pending, Fixed { first_seq: next_seq, running_ms, origin: Some(origin), synced });
+            format::encode_data(
+                &mut metas,
+                &pending,
+                Fixed { first_seq: next_seq, running_ms, origin: Some(origin), synced },
+            );
             let frame = active.frame(pending, next_seq, running_ms);
             next_seq = frame.end_seq();
             let offset = end + origin_bytes;
@@ -403,4 +418,3 @@ pub struct Keep {
     /// How many bytes must go although their time has not come.
     pub bytes_over: u64,
 }
-

@@ -152,7 +152,7 @@ impl FrameHeader {
 /// A frame, decoded. Its origin is still a number of its segment.
 #[derive(Debug)]
 pub(super) enum Decoded {
-    Data { frame: Frame, origin: Option<u32> },
+    Data { frame: Box<Frame>, origin: Option<u32> },
     Origin(Arc<Origin>),
     Footer(Box<Footer>),
 }
@@ -350,7 +350,8 @@ fn decode_data(meta: &[u8], payload: Bytes, header: &FrameHeader, segment: &Segm
         1 => Masks::Each(get.take(events)?.iter().map(|mask| u64::from(*mask)).collect()),
         _ => Masks::Each((0..events).map(|_| get.u64()).collect::<Option<_>>()?),
     };
-    let ends: Vec<u32> = get.take(events * 4)?.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let ends: Vec<u32> =
+        get.take(events * 4)?.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let ascending = ends.windows(2).all(|pair| pair[0] < pair[1]) && ends.first().is_none_or(|end| *end > 0);
     (ascending && ends.last().is_none_or(|end| *end as usize == payload.len())).then_some(())?;
     let position = match header.flags & FLAG_POSITION {
@@ -383,5 +384,5 @@ fn decode_data(meta: &[u8], payload: Bytes, header: &FrameHeader, segment: &Segm
         position,
         key,
     };
-    Some(Decoded::Data { frame, origin: (header.origin != NO_ORIGIN).then_some(header.origin) })
+    Some(Decoded::Data { frame: Box::new(frame), origin: (header.origin != NO_ORIGIN).then_some(header.origin) })
 }

@@ -90,6 +90,9 @@ struct Inner {
     claims: Notify,
 }
 
+/// The segment being written: its ordinal, its file, its origins so far.
+type ActiveSegment = (u64, SegmentFile, Arc<[Arc<Origin>]>);
+
 #[derive(Debug)]
 struct Waiting {
     pending: Pending,
@@ -115,7 +118,7 @@ struct Shared {
     tail_bytes: usize,
     tail_start: u64,
     segments: BTreeMap<u64, Arc<SegmentInfo>>,
-    active: Option<(u64, SegmentFile, Arc<[Arc<Origin>]>)>,
+    active: Option<ActiveSegment>,
     /// Durable cursors: what lies below all of them may go.
     floors: BTreeMap<DeliveryKey, u64>,
     /// Where each reader stands: what all have read leaves the memory tail.

@@ -111,7 +111,11 @@ pub fn inspect(
     Ok(Inspection { segments, deliveries })
 }
 
-fn inspect_segment(fs: &dyn Filesystem, path: &Path, event: &mut impl FnMut(EventId, &[u8])) -> io::Result<SegmentInspection> {
+fn inspect_segment(
+    fs: &dyn Filesystem,
+    path: &Path,
+    event: &mut impl FnMut(EventId, &[u8]),
+) -> io::Result<SegmentInspection> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let Some(segment) = SegmentFile::open(fs, path)? else {
         let bytes = fs.open(path, false)?.len()?;

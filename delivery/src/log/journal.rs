@@ -18,6 +18,8 @@ use crate::filesystem::{File, Filesystem};
 /// Bytes of a slot at first; it grows to four snapshots where that is more.
 const SLOT_BYTES: u64 = 256 << 10;
 const RECORD_HEADER_BYTES: usize = 16;
+/// How often a slot is read that the file system refuses to read.
+const READ_ATTEMPTS: usize = 3;
 const KIND_SNAPSHOT: u8 = 1;
 const KIND_ONE: u8 = 2;
 const KIND_REMOVED: u8 = 3;
@@ -190,12 +192,13 @@ impl Journal {
         let mut slots = [slot("cursors.a"), slot("cursors.b")];
         let mut best: Option<(u64, usize, BTreeMap<DeliveryKey, Progress>)> = None;
         for (index, slot) in slots.iter_mut().enumerate() {
-            let Ok(file) = fs.open(&slot.path, true) else { continue };
-            let mut bytes = vec![0; file.len().unwrap_or(0) as usize];
-            let read = file.read_at(0, &mut bytes).unwrap_or(0);
+            let Some((file, bytes)) = (0..READ_ATTEMPTS).find_map(|_| read_file(&*fs, &slot.path).ok()).flatten()
+            else {
+                continue;
+            };
             slot.size = bytes.len() as u64;
             slot.file = Some(file);
-            if let Some((generation, progress)) = read_slot(&bytes[..read])
+            if let Some((generation, progress)) = read_slot(&bytes)
                 && best.as_ref().is_none_or(|(best, ..)| *best < generation)
             {
                 best = Some((generation, index, progress));
@@ -277,9 +280,10 @@ impl Journal {
         if slot.size < size {
             file.write_at(0, &[&vec![0; size as usize]])?;
         }
-        let made = file.write_at(0, &[&record]).and_then(|()| file.sync()).and_then(|()| {
-            if slot.size < size { self.fs.sync_dir(&self.dir) } else { Ok(()) }
-        });
+        let made = file
+            .write_at(0, &[&record])
+            .and_then(|()| file.sync())
+            .and_then(|()| if slot.size < size { self.fs.sync_dir(&self.dir) } else { Ok(()) });
         if let Err(error) = made {
             blank(&*file, 0);
             return Err(error);
@@ -299,6 +303,20 @@ fn blank(file: &dyn File, at: u64) {
     if let Err(error) = file.write_at(at, &[&[0; RECORD_HEADER_BYTES]]) {
         tracing::debug!(%error, "could not blank a record whose sync failed");
     }
+}
+
+type OpenSlot = (Arc<dyn File>, Vec<u8>);
+
+/// Reads a slot whole; `None` where there is none.
+fn read_file(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<OpenSlot>> {
+    let file = match fs.open(path, true) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = vec![0; file.len()? as usize];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(Some((file, bytes)))
 }
 
 fn encode_record(generation: u64, body: &[u8]) -> Vec<u8> {

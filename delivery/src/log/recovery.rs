@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::QUARANTINE_BYTES_MAX;
 use super::core::{DRAFT_EXTENSION, SegmentInfo};
-use super::format::{Footer, SegmentHeader};
+use super::format::Footer;
 use super::segment::{SegmentFile, Stop, Summary, ordinal_of};
 use super::state::State;
 use crate::event::Origin;
@@ -44,6 +44,17 @@ pub(super) struct Found {
     pub(super) end_seq: u64,
     pub(super) running_ms: u64,
     pub(super) state: State,
+    /// Segments that a crash left open: what stands in them may be in the page cache alone.
+    pub(super) unsealed: Vec<Unsealed>,
+}
+
+/// A segment that was scanned, to be made durable before anything that names what it holds is.
+#[derive(Debug)]
+pub(super) struct Unsealed {
+    pub(super) ordinal: u64,
+    path: PathBuf,
+    end: u64,
+    footer: Vec<u8>,
 }
 
 /// What one segment says of the log's state at its end.
@@ -67,12 +78,14 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         end_seq: 1,
         running_ms: 0,
         state: State::default(),
+        unsealed: Vec::new(),
     };
     let files = open_all(fs, dir, &ordinals, &mut report);
     for (index, (path, file)) in files.iter().enumerate() {
         // A later base hides what stands here from there on: it was written again, or never acknowledged.
         let limit = files[index + 1..].iter().map(|(_, later)| later.header.base_seq).min().unwrap_or(u64::MAX);
-        let (info, ending) = examine(fs, file, path, limit, &mut report);
+        let (info, ending, unsealed) = examine(file, path, limit, &mut report);
+        found.unsealed.extend(unsealed);
         let next = files.get(index + 1).map(|(_, next)| &next.header);
         if next.is_some_and(|next| next.incarnation == file.header.incarnation && info.summary.end_seq < next.base_seq)
         {
@@ -114,24 +127,26 @@ fn open_all(fs: &dyn Filesystem, dir: &Path, ordinals: &[u64], report: &mut Reco
 }
 
 fn examine(
-    fs: &dyn Filesystem,
     file: &SegmentFile,
     path: &Path,
     limit: u64,
     report: &mut Recovered,
-) -> (SegmentInfo, Ending) {
+) -> (SegmentInfo, Ending, Option<Unsealed>) {
     let header = &*file.header;
     let bytes = file.file.len().unwrap_or(0);
     let sealed = file.footer().unwrap_or(None);
+    let mut unsealed = None;
     let (summary, data_end, ending) = if let Some((at, footer)) = sealed {
         (footer.summary, at, Ending { state: footer.state, running_ms: footer.running_ms })
     } else {
         report.scanned += 1;
         let scan = scan(file, bytes, limit, report);
-        if scan.complete {
-            make_durable(fs, path, &scan);
-            write_footer(fs, path, header, &scan);
-        }
+        unsealed = scan.complete.then(|| Unsealed {
+            ordinal: header.ordinal,
+            path: path.to_owned(),
+            end: scan.end,
+            footer: footer_of(&scan),
+        });
         (scan.summary, scan.end, Ending { state: scan.state, running_ms: scan.running_ms })
     };
     let info = SegmentInfo {
@@ -145,7 +160,7 @@ fn examine(
         bytes: file.file.len().unwrap_or(bytes),
         sealed_ms: Some(ending.running_ms),
     };
-    (info, ending)
+    (info, ending, unsealed)
 }
 
 struct Scan {
@@ -219,35 +234,57 @@ fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> Option<u64> {
     None
 }
 
-/// Writes a segment's bytes where they stand, once more, and syncs them. What recovery found may be in the page cache
-/// alone, and after a sync that failed in the process before, a sync by itself would prove nothing.
-fn make_durable(fs: &dyn Filesystem, path: &Path, scan: &Scan) {
-    let written = fs.open(path, true).and_then(|file| {
-        let mut bytes = vec![0; scan.end as usize];
-        let read = file.read_at(0, &mut bytes)?;
-        file.write_at(0, &[&bytes[..read]])?;
-        file.sync()
-    });
-    if let Err(error) = written {
-        tracing::error!(path = %path.display(), %error, "recovered segment cannot be synced");
-    }
-}
-
-/// Seals a segment that a crash left open, so that the next start need not scan it. Only a saving: failure is ignored.
-fn write_footer(fs: &dyn Filesystem, path: &Path, header: &SegmentHeader, scan: &Scan) {
+fn footer_of(scan: &Scan) -> Vec<u8> {
     let footer = Footer {
         summary: scan.summary.clone(),
         origins: scan.origins.iter().map(|origin| origin.json().clone()).collect(),
         running_ms: scan.running_ms,
         state: scan.state.clone(),
     };
-    let written = fs.open(path, true).and_then(|file| {
-        file.truncate(scan.end)?;
-        file.write_at(scan.end, &[&footer.encode(0)])?;
-        file.sync()
-    });
-    if let Err(error) = written {
-        tracing::debug!(segment = header.ordinal, %error, "could not seal a recovered segment");
+    footer.encode(0)
+}
+
+impl Unsealed {
+    /// Makes the segment durable, its tail cut and its footer written, and returns its length.
+    ///
+    /// A copy is synced and takes the name. The file itself is not synced: after a sync that failed in the process before, that
+    /// would prove nothing, and when it fails now the kernel may drop what only the page cache holds. On a full disk there
+    /// is no room for a copy; the bytes are written again where they stand then.
+    pub(super) fn seal(&self, fs: &dyn Filesystem, dir: &Path) -> io::Result<u64> {
+        let mut bytes = vec![0; self.end as usize];
+        if fs.open(&self.path, false)?.read_at(0, &mut bytes)? < bytes.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match self.copy(fs, dir, &bytes) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.write_in_place(fs, &bytes)
+            }
+            other => other,
+        }
+    }
+
+    fn copy(&self, fs: &dyn Filesystem, dir: &Path, bytes: &[u8]) -> io::Result<u64> {
+        let draft = self.path.with_extension(DRAFT_EXTENSION);
+        // One that an earlier attempt left, if it could not be removed then.
+        fs.remove(&draft).ok();
+        let made = fs.create(&draft).and_then(|file| {
+            file.write_at(0, &[bytes, &self.footer])?;
+            file.sync()?;
+            fs.rename(&draft, &self.path)?;
+            fs.sync_dir(dir)
+        });
+        if made.is_err() {
+            fs.remove(&draft).ok();
+        }
+        made.map(|()| self.end + self.footer.len() as u64)
+    }
+
+    fn write_in_place(&self, fs: &dyn Filesystem, bytes: &[u8]) -> io::Result<u64> {
+        let file = fs.open(&self.path, true)?;
+        file.write_at(0, &[bytes])?;
+        file.truncate(self.end)?;
+        file.sync()?;
+        Ok(self.end)
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::format::{
-    Decoded, FRAME_HEADER_BYTES, FRAME_MAGIC, Footer, FrameHeader, PREAMBLE_BYTES, SegmentHeader, TRAILER_BYTES, decode_frame,
+    Decoded, FRAME_HEADER_BYTES, FRAME_MAGIC, Footer, FrameHeader, PREAMBLE_BYTES, SegmentHeader, TRAILER_BYTES,
+    decode_frame,
 };
 use super::frame::{Frame, Masks};
 use super::state::Tally;
@@ -145,7 +146,9 @@ impl SegmentFile {
     pub(super) fn footer(&self) -> io::Result<Option<(u64, Footer)>> {
         let len = self.file.len()?;
         let mut trailer = [0; TRAILER_BYTES];
-        let Some(at) = len.checked_sub(TRAILER_BYTES as u64).filter(|at| *at >= self.data_start) else { return Ok(None) };
+        let Some(at) = len.checked_sub(TRAILER_BYTES as u64).filter(|at| *at >= self.data_start) else {
+            return Ok(None);
+        };
         if self.file.read_at(at, &mut trailer)? < TRAILER_BYTES || &trailer[4..] != format::END_MAGIC {
             return Ok(None);
         }
@@ -188,11 +191,12 @@ impl SegmentFile {
                 return Ok(block);
             }
             let Some(header) = FrameHeader::decode(&rest) else {
-                block.stop = if rest.len() < FRAME_HEADER_BYTES && at > 0 && block.next + (FRAME_HEADER_BYTES as u64) <= end {
-                    Stop::More
-                } else {
-                    Stop::Bad
-                };
+                block.stop =
+                    if rest.len() < FRAME_HEADER_BYTES && at > 0 && block.next + (FRAME_HEADER_BYTES as u64) <= end {
+                        Stop::More
+                    } else {
+                        Stop::Bad
+                    };
                 return Ok(block);
             };
             if header.frame_len() > rest.len() {
@@ -205,7 +209,7 @@ impl SegmentFile {
                     if let Some(known) = origin.and_then(|origin| origins.get(origin as usize)) {
                         frame.origin = known.clone();
                     }
-                    block.frames.push(Placed { offset: block.next, synced: header.synced, frame });
+                    block.frames.push(Placed { offset: block.next, synced: header.synced, frame: *frame });
                 }
                 Some(Decoded::Origin(origin)) => origins.push(origin),
                 Some(Decoded::Footer(_)) => {

@@ -79,7 +79,9 @@ impl State {
         }
         if let Some(position) = &frame.position {
             match &position.value {
-                Some(value) if self.positions.len() < POSITIONS_MAX || self.positions.contains_key(&position.source) => {
+                Some(value)
+                    if self.positions.len() < POSITIONS_MAX || self.positions.contains_key(&position.source) =>
+                {
                     self.positions.insert(position.source.clone(), value.clone());
                 }
                 Some(_) => {}

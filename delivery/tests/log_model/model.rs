@@ -204,7 +204,7 @@ impl Model {
         for (index, sent) in self.sent.iter().enumerate().filter(|(_, sent)| !sent.sizes.is_empty()) {
             match sent.fate {
                 Fate::Kept if !seen.contains_key(&index) => {
-                    self.may_be_missing(index, Invariant::NoAckedLossProcess)?
+                    self.may_be_missing(index, Invariant::NoAckedLossProcess)?;
                 }
                 Fate::Maybe | Fate::Gone if seen.contains_key(&index) => {
                     return Err(Invariant::NothingComesBack.broken(format!("{:?} is seen", self.sent[index])));
@@ -424,7 +424,7 @@ impl Sent {
             let pad: String = std::iter::repeat_n(letter, *size).collect();
             builder.push(format!("{{\"n\":{event},\"pad\":\"{pad}\"}}").as_bytes());
         }
-        let mut batch = builder.build(origin_of(self.origin), 1_000 + self.first as i64);
+        let mut batch = builder.build(origin_of(self.origin), 1_000 + self.first.cast_signed());
         batch.position = self.source.map(|(source, value)| Position {
             source: format!("source-{source}").into(),
             value: value.map(|value| value.to_string().into()),

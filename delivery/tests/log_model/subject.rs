@@ -19,7 +19,7 @@ use crate::model::ROUTES;
 pub(crate) const DIR: &str = "/data/spool/uid";
 
 /// Longer than any wait within a log; time is paused, so it costs nothing.
-const FOREVER: Duration = Duration::from_secs(3600);
+const FOREVER: Duration = Duration::from_hours(1);
 
 /// The log under test.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Subject {
             dir: DIR.into(),
             filesystem: Arc::new(fs.clone()),
             // Wall time steps back with every start: it is a label.
-            clock: Clock::manual(i64::MAX / 2 - (incarnation >> 8) as i64),
+            clock: Clock::manual(i64::MAX / 2 - (incarnation >> 8).cast_signed()),
             settings,
             routes: ROUTES.map(Arc::from).to_vec(),
             free_bytes_min: 0,

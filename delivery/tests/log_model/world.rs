@@ -98,7 +98,10 @@ impl World {
                 self.end(end).await
             }
             36 | 37 if weather.faults => self.turn_weather().await,
-            38 if weather.faults => self.fill_disk().await,
+            38 if weather.faults => {
+                self.fill_disk();
+                Ok(())
+            }
             39 if weather.damage => self.damage().await,
             _ => Ok(()),
         }
@@ -246,12 +249,11 @@ impl World {
         Ok(())
     }
 
-    async fn fill_disk(&mut self) -> Checked {
+    fn fill_disk(&mut self) {
         let capacity = self.fs.used_bytes() + self.rng.below(20_000);
         self.note(format!("the disk has {capacity} bytes"));
         self.troubled = true;
         self.fs.set_faults(Faults { capacity: Some(capacity), ..Faults::default() });
-        Ok(())
     }
 
     pub(crate) async fn clear(&mut self) -> Checked {
@@ -412,14 +414,13 @@ impl World {
         let log = &self.subject()?.log;
         self.model.check_positions(&log.positions())?;
         self.model.check_keys(async |key| log.claim_key(&key).await.0).await?;
-        for route in 0..ROUTES.len() {
+        for (route, name) in ROUTES.iter().enumerate() {
             if let Ok(frames) = &read
                 && let Some(imbalance) = self.imbalance(route, frames)?
             {
                 let harmed = self.model.harmed_events();
-                Invariant::LedgerBalances.check(imbalance.unsigned_abs() <= harmed, || {
-                    format!("{}: {imbalance}, harmed {harmed}", ROUTES[route])
-                })?;
+                let balanced = imbalance.unsigned_abs() <= harmed;
+                Invariant::LedgerBalances.check(balanced, || format!("{name}: {imbalance}, harmed {harmed}"))?;
             }
             self.compare_routed(route)?;
         }
@@ -444,13 +445,18 @@ impl World {
             let Ok((events, _)) = subject.log.count_events(&census, ROUTES[route], from, to) else { return Ok(None) };
             counted += sign * i64::try_from(events).unwrap_or(i64::MAX);
         }
-        Invariant::LedgerBalances.check(counted == held as i64 || self.model.was_harmed(), || {
+        Invariant::LedgerBalances.check(counted == held.cast_signed() || self.model.was_harmed(), || {
             format!(
                 "{} holds {held} events, the log counts {counted} (cursor {}, {:?})",
                 ROUTES[route], live.cursor, live.resolved
             )
         })?;
-        Ok(Some(census.routed_events(ROUTES[route]) as i64 - live.delivered as i64 - counted - self.outlived[route]))
+        Ok(Some(
+            census.routed_events(ROUTES[route]).cast_signed()
+                - live.delivered.cast_signed()
+                - counted
+                - self.outlived[route],
+        ))
     }
 
     /// Resolves and saves everything, and looks whether the bytes fall.

@@ -31,6 +31,7 @@ impl LogCore {
     /// Begins the next segment: header, the frames that are not synced yet, sync, and only then its name, so that no header
     /// hides what stands in an older file before the same stands here.
     pub(super) fn begin_segment(&mut self, running_ms: u64) -> io::Result<()> {
+        self.seal_recovered()?;
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
         let header = SegmentHeader {
@@ -87,6 +88,17 @@ impl LogCore {
         self.segments.insert(ordinal, info);
         self.active = Some(active);
         self.all_synced();
+        Ok(())
+    }
+
+    /// Makes durable what recovery found, before a header speaks of it.
+    fn seal_recovered(&mut self) -> io::Result<()> {
+        while let Some(unsealed) = self.unsealed.last() {
+            if let Some(info) = self.segments.get_mut(&unsealed.ordinal) {
+                info.bytes = unsealed.seal(&*self.fs, &self.options.dir)?;
+            }
+            self.unsealed.pop();
+        }
         Ok(())
     }
 

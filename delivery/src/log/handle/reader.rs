@@ -101,11 +101,11 @@ impl LogReader {
             if self.seq >= end {
                 return Ok(Vec::new());
             }
-            if let Some(frames) = self.from_tail() {
+            if let Some(frames) = self.tail_frames() {
                 self.advance(&frames);
                 return Ok(frames);
             }
-            match self.from_disk(end).await.map_err(ReadError::Io)? {
+            match self.disk_frames(end).await.map_err(ReadError::Io)? {
                 Given::Frames(frames) => {
                     self.advance(&frames);
                     return Ok(frames);
@@ -128,7 +128,7 @@ impl LogReader {
         super::commit::trim_tail(&mut shared);
     }
 
-    fn from_tail(&self) -> Option<Vec<Arc<Frame>>> {
+    fn tail_frames(&self) -> Option<Vec<Arc<Frame>>> {
         let shared = self.log.shared();
         if self.seq < shared.tail_start {
             return None;
@@ -148,7 +148,7 @@ impl LogReader {
         (!frames.is_empty()).then_some(frames)
     }
 
-    async fn from_disk(&mut self, visible_end: u64) -> io::Result<Given> {
+    async fn disk_frames(&mut self, visible_end: u64) -> io::Result<Given> {
         let (log, seq, open) = (self.log.clone(), self.seq, self.open.take());
         let work = tokio::task::spawn_blocking(move || read_disk(&log, seq, visible_end, open));
         let (given, open) = work.await.map_err(io::Error::other)??;

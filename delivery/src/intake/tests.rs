@@ -1,0 +1,83 @@
+//! One batch for pipelines that add different things to its origin.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::Clock;
+use crate::condition::Condition;
+use crate::deliver::{Engine, EngineSettings};
+use crate::event::{BatchBuilder, OriginBuilder};
+use crate::filesystem::RealFs;
+use crate::settings::{LogSettings, PipelineSettings, RouteSettings};
+
+/// Bytes that hold a few small batches, and bytes that hold none.
+const ROOMY: u64 = 1 << 20;
+const NO_ROOM: u64 = 1;
+
+fn engine(dir: &Path) -> Engine {
+    let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
+    Engine::open(EngineSettings { data_dir: dir.to_owned(), filesystem, clock, free_bytes_min: 0 }).unwrap()
+}
+
+/// Adds a pipeline whose manifest says `siteID: <name>` and whose only route wants `siteID` alone to be that.
+async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
+    let condition = Condition::compile(&format!("origin.siteID == \"{name}\" && origin.source == \"http\"")).unwrap();
+    let (site_id, source) = (Some(name.to_owned()), Some("forged".to_owned()));
+    let settings = PipelineSettings {
+        uid: name.into(),
+        namespace: "default".into(),
+        name: name.into(),
+        log: LogSettings { bytes_max, ..LogSettings::default() },
+        routes: vec![RouteSettings { name: "all".into(), condition: Some(condition), backends: Vec::new() }],
+        origin: OriginBuilder { site_id, source, ..OriginBuilder::default() },
+        suspend: false,
+    };
+    engine.add(settings, Vec::new(), &|_| None).await.unwrap()
+}
+
+fn batch() -> Batch {
+    let mut builder = BatchBuilder::default();
+    builder.push(br#"{"n":1}"#);
+    builder.push(br#"{"n":2}"#);
+    builder.build(OriginBuilder { source: Some("http".into()), ..OriginBuilder::default() }.build(), 1)
+}
+
+/// Returns the origin and the number of events of each frame the pipeline's log holds.
+async fn frames(pipeline: &Pipeline) -> Vec<(String, usize)> {
+    let frames = pipeline.log().reader(pipeline.log().first_seq()).read().await.unwrap();
+    let written = |json: &[u8]| String::from_utf8(json.to_vec()).unwrap();
+    frames.iter().map(|frame| (written(frame.origin.json()), frame.len())).collect()
+}
+
+#[tokio::test]
+async fn one_batch_has_in_each_pipeline_the_origin_of_its_manifest() {
+    let dir = TempDir::new().unwrap();
+    let engine = engine(dir.path());
+    let pipelines = [add(&engine, "a", ROOMY).await, add(&engine, "b", ROOMY).await];
+    let accepted = Intake.submit(&pipelines, batch()).await.unwrap();
+    assert_eq!(accepted, Accepted { events: 2, repeated: false });
+    for (pipeline, site) in pipelines.iter().zip(["a", "b"]) {
+        assert_eq!(frames(pipeline).await, [(format!("{{\"siteID\":\"{site}\",\"source\":\"http\"}}"), 2)]);
+        assert_eq!(pipeline.report().unrouted_events, 0, "conditions see the merged origin");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_second_leaves_nothing_in_the_first() {
+    let dir = TempDir::new().unwrap();
+    let engine = engine(dir.path());
+    let pipelines = [add(&engine, "a", ROOMY).await, add(&engine, "b", NO_ROOM).await];
+    // So many that what a refusal left reserved would fill the first as well.
+    for _ in 0..ROOMY / 512 {
+        let refused = Intake.submit(&pipelines, batch()).await.unwrap_err();
+        let SubmitError::Refused { pipeline, reason, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!((&*pipeline, reason), ("b", RefusalReason::Full));
+    }
+    for pipeline in &pipelines {
+        assert_eq!((frames(pipeline).await, pipeline.report().accepted_events), (Vec::new(), 0));
+    }
+    Intake.submit(&pipelines[..1], batch()).await.unwrap();
+    assert_eq!(pipelines[0].report().accepted_events, 2, "it takes the same batch alone");
+}
