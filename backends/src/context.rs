@@ -1,0 +1,48 @@
+//! What a backend is built with, and the door to building one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use spillway_delivery::backend::{Backend, DeliveryName};
+use spillway_delivery::clock::Clock;
+use spillway_delivery::settings::Metadata;
+
+use crate::secrets::SecretSource;
+use crate::{BackendSettings, Problem};
+
+/// What the host gives to a backend.
+#[derive(Debug, Clone)]
+pub struct BuildContext {
+    /// Who the backend works for.
+    pub name: DeliveryName,
+    /// What the delivered event carries besides itself.
+    pub metadata: Metadata,
+    /// Where secrets are read, at each use.
+    pub secrets: Arc<dyn SecretSource>,
+    /// The directory that `Filesystem` backends stay below.
+    pub filesystem_root: PathBuf,
+    /// Whether a `Filesystem` backend may name an absolute directory: in a standalone run only.
+    pub allow_absolute: bool,
+    /// Wall time.
+    pub clock: Clock,
+}
+
+/// Why a backend could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The settings are wrong.
+    #[error("settings are not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Settings(Vec<Problem>),
+    /// An absolute directory where only the root is allowed.
+    #[error("directory {0:?} is absolute, which only a standalone run takes")]
+    AbsoluteDirectory(String),
+}
+
+/// Makes the backend that `settings` describe, for one delivery. Opens nothing yet.
+pub fn build(settings: &BackendSettings, context: BuildContext) -> Result<Arc<dyn Backend>, BuildError> {
+    let problems = settings.validate();
+    if !problems.is_empty() {
+        return Err(BuildError::Settings(problems));
+    }
+    settings.inner().build(context)
+}

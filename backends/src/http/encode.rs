@@ -1,0 +1,188 @@
+//! Requests and answers of the `HTTP` backend, without any I/O.
+//!
+//! What a status means (the body of an answer never changes it):
+//!
+//! | status | outcome | why |
+//! | --- | --- | --- |
+//! | 2xx | delivered | |
+//! | 400, 422, and 409 without `idempotencyKey` | a batch of one: rejected with the answer's text; more: `TooLarge` | the engine halves the batch until the bad item is alone |
+//! | 409 with `idempotencyKey` | `Throttled` | an earlier attempt under this key is still being worked on |
+//! | 401, 403 | `Unauthorized` | a secret may be rotated any moment |
+//! | 408 | `Timeout` | |
+//! | 413 | `TooLarge` | |
+//! | 425, 429, 503 | `Throttled`, with `Retry-After` | |
+//! | anything else, 3xx included | `Broken` | the endpoint as a whole is wrong or unwell: retried, never dropped |
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use flate2::write::GzEncoder;
+use spillway_delivery::backend::{Fault, FaultKind, Items, OutBatch, Outcome};
+use spillway_delivery::clock::UnixNanos;
+use spillway_delivery::settings::Metadata;
+
+/// Longest `Retry-After` that is believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+
+/// Most characters of an answer that a reason repeats.
+const REASON_CHARS_MAX: usize = 200;
+
+/// Most bytes a rendered `_spillway` member is expected to have; only a guess to size the body.
+const MEMBER_BYTES_GUESS: usize = 256;
+
+/// Returns the body before compression: the same bytes for every attempt.
+pub(super) fn body(batch: &OutBatch, metadata: Metadata) -> Vec<u8> {
+    let member = if metadata == Metadata::None { 1 } else { MEMBER_BYTES_GUESS };
+    let mut out = Vec::with_capacity(batch.payload_bytes() + batch.len() * member);
+    batch.write_ndjson(&mut out, metadata);
+    out
+}
+
+/// Returns `body` as gzip, the same for the same input.
+pub(super) fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
+}
+
+/// What of an answer decides.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer<'a> {
+    /// The status.
+    pub(super) status: u16,
+    /// `Retry-After` as it came.
+    pub(super) retry_after: Option<&'a str>,
+    /// The beginning of the body.
+    pub(super) text: &'a [u8],
+}
+
+/// What was asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// How many events the batch has.
+    pub(super) events: usize,
+    /// Whether the request had an `Idempotency-Key`.
+    pub(super) keyed: bool,
+}
+
+/// Returns what became of the batch.
+pub(super) fn verdict(answer: Answer<'_>, asked: Asked, now: UnixNanos) -> Result<Items, Fault> {
+    let status = answer.status;
+    let kind = match status {
+        200..=299 => return Ok(Items::All(Outcome::Delivered)),
+        409 if asked.keyed => FaultKind::Throttled,
+        400 | 409 | 422 if asked.events == 1 => {
+            return Ok(Items::All(Outcome::Rejected(reason(status, answer.text).into())));
+        }
+        400 | 409 | 413 | 422 => FaultKind::TooLarge,
+        401 | 403 => FaultKind::Unauthorized,
+        408 => FaultKind::Timeout,
+        425 | 429 | 503 => FaultKind::Throttled,
+        _ => FaultKind::Broken,
+    };
+    let message = match status {
+        300..=399 => format!("http {status}: redirects are not followed"),
+        _ => format!("http {status}"),
+    };
+    let mut fault = Fault::new(kind, message);
+    if kind == FaultKind::Throttled {
+        fault.retry_after = answer.retry_after.and_then(|text| parse_retry_after(text, now));
+    }
+    Err(fault)
+}
+
+/// `HTTP 400: <beginning of the answer>` on one line.
+fn reason(status: u16, text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let line: String = text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.trim() {
+        "" => format!("HTTP {status}"),
+        line => format!("HTTP {status}: {line}"),
+    }
+}
+
+/// Seconds, or a date of the future.
+fn parse_retry_after(text: &str, now: UnixNanos) -> Option<Duration> {
+    let text = text.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let nanos = date.as_nanosecond() - i128::from(now);
+        Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(status: u16, events: usize, keyed: bool) -> Result<Items, Fault> {
+        let answer = Answer { status, retry_after: Some("7"), text: b"bad\r\n\x1b[31mline" };
+        verdict(answer, Asked { events, keyed }, 0)
+    }
+
+    #[test]
+    fn every_status_has_one_meaning() {
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(ask(status, 3, true), Ok(Items::All(Outcome::Delivered)));
+        }
+        for (status, kind) in [
+            (301, FaultKind::Broken),
+            (308, FaultKind::Broken),
+            (400, FaultKind::TooLarge),
+            (401, FaultKind::Unauthorized),
+            (403, FaultKind::Unauthorized),
+            (404, FaultKind::Broken),
+            (405, FaultKind::Broken),
+            (408, FaultKind::Timeout),
+            (409, FaultKind::Throttled),
+            (413, FaultKind::TooLarge),
+            (415, FaultKind::Broken),
+            (422, FaultKind::TooLarge),
+            (425, FaultKind::Throttled),
+            (429, FaultKind::Throttled),
+            (500, FaultKind::Broken),
+            (502, FaultKind::Broken),
+            (503, FaultKind::Throttled),
+            (504, FaultKind::Broken),
+            (999, FaultKind::Broken),
+            (101, FaultKind::Broken),
+        ] {
+            let fault = ask(status, 3, true).unwrap_err();
+            assert_eq!(fault.kind, kind, "{status}");
+            assert_eq!(fault.retry_after.is_some(), kind == FaultKind::Throttled, "{status}");
+            assert!(fault.message.contains(&status.to_string()), "{status}");
+        }
+        assert_eq!(ask(409, 3, false).unwrap_err().kind, FaultKind::TooLarge);
+    }
+
+    #[test]
+    fn one_bad_item_is_rejected_with_the_answer_on_one_line() {
+        for status in [400, 422] {
+            let reason = format!("HTTP {status}: bad   [31mline").into();
+            assert_eq!(ask(status, 1, true), Ok(Items::All(Outcome::Rejected(reason))));
+        }
+        assert_eq!(reason(400, &[0xff; 4000]).chars().count(), "HTTP 400: ".len() + REASON_CHARS_MAX);
+        assert_eq!(reason(400, b" \n "), "HTTP 400");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        let now = 784_111_777_000_000_000; // Sun, 06 Nov 1994 08:49:37 GMT
+        for (text, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("99999999999999999999999", Some(3600)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:40:37 GMT", Some(0)),
+            ("Fri, 06 Nov 2099 08:40:37 GMT", Some(3600)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+}

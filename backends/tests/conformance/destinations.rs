@@ -1,0 +1,147 @@
+//! One real destination per type of the list.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use spillway_backends::stdout::Stdout;
+use spillway_backends::{BackendSettings, build};
+use spillway_delivery::backend::Backend;
+use spillway_delivery::settings::Metadata;
+
+use crate::batches::context;
+use crate::server::{Reply, Server};
+
+/// A destination that takes everything, and lets one look at what it took.
+pub(crate) struct Destination {
+    pub(crate) what: &'static str,
+    pub(crate) directory: tempfile::TempDir,
+    settings: BackendSettings,
+    server: Option<Server>,
+    pipe: Option<Pipe>,
+}
+
+/// Stands for the standard output of the process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pipe(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Short writes, as pipes do.
+        let count = bytes.len().min(1000);
+        self.0.lock().unwrap().extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns a fresh destination for every entry of the list, in each of its forms.
+pub(crate) async fn all() -> Vec<Destination> {
+    let mut all = Vec::new();
+    for what in ["Blackhole", "Filesystem", "Filesystem gzip", "HTTP", "HTTP gzip", "Stdout"] {
+        all.push(destination(what).await);
+    }
+    let covered: BTreeSet<_> = all.iter().map(|destination| destination.settings.type_name()).collect();
+    assert_eq!(covered, BTreeSet::from(BackendSettings::TYPE_NAMES), "every type of the list has a destination");
+    all
+}
+
+pub(crate) async fn destination(what: &'static str) -> Destination {
+    let (mut server, mut pipe) = (None, None);
+    let settings = match what {
+        "Blackhole" => BackendSettings::Blackhole(parse(serde_json::json!({}))),
+        "Filesystem" => BackendSettings::Filesystem(parse(serde_json::json!({"rotate": {"maxBytes": 4096}}))),
+        "Filesystem gzip" => {
+            let settings = serde_json::json!({"rotate": {"maxBytes": 4096}, "compression": "Gzip"});
+            BackendSettings::Filesystem(parse(settings))
+        }
+        "HTTP" | "HTTP gzip" => {
+            let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
+            let compression = if what == "HTTP" { "None" } else { "Gzip" };
+            BackendSettings::Http(parse(serde_json::json!({"url": server.url(), "compression": compression})))
+        }
+        _ => {
+            pipe = Some(Pipe::default());
+            BackendSettings::Stdout(parse(serde_json::json!({})))
+        }
+    };
+    Destination { what, directory: tempfile::tempdir().unwrap(), settings, server, pipe }
+}
+
+impl Destination {
+    /// Returns a backend as a fresh process would make it.
+    pub(crate) fn backend(&self) -> Arc<dyn Backend> {
+        match &self.pipe {
+            Some(pipe) => Arc::new(Stdout::over(Box::new(pipe.clone()), Metadata::None)),
+            None => build(&self.settings, context(self.directory.path())).unwrap(),
+        }
+    }
+
+    /// Returns whether anything can be read back.
+    pub(crate) fn keeps(&self) -> bool {
+        self.settings.type_name() != "Blackhole"
+    }
+
+    /// Returns the lines as they are there, in order; repeats that the destination can recognise are left out.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        if let Some(server) = &self.server {
+            let mut keys = BTreeSet::new();
+            let seen = server.seen().into_iter();
+            return seen
+                .filter(|request| keys.insert(request.header("idempotency-key").unwrap().to_owned()))
+                .flat_map(|request| request.lines())
+                .collect();
+        }
+        if let Some(pipe) = &self.pipe {
+            return String::from_utf8(pipe.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect();
+        }
+        files(&self.directory.path().join("out")).iter().flat_map(|path| read(path)).collect()
+    }
+
+    /// Returns what was sent, byte for byte, attempt for attempt, with its key where there is one.
+    pub(crate) fn attempts(&self) -> Vec<(Option<String>, Vec<u8>)> {
+        let seen = self.server.iter().flat_map(Server::seen);
+        seen.map(|request| (request.header("idempotency-key").map(str::to_owned), request.body)).collect()
+    }
+}
+
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Returns the data files below `root`, in the order of their directories and numbers.
+pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if !path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Returns the lines of a data file, unpacked; panics when it is not whole.
+pub(crate) fn read(path: &Path) -> Vec<String> {
+    let bytes = std::fs::read(path).unwrap();
+    let mut text = String::new();
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        if !bytes.is_empty() {
+            flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+        }
+    } else {
+        text = String::from_utf8(bytes).unwrap();
+    }
+    assert!(text.is_empty() || text.ends_with('\n'), "half a line in {}", path.display());
+    text.lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,267 @@
+//! What servers do wrong, and what the `HTTP` backend makes of it.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spillway_backends::{BackendSettings, build};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Outcome};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::batches::{batch, context};
+use crate::destinations::parse;
+use crate::server::{Reply, Server};
+
+const CANARY: &str = "canary-8c1f";
+
+fn http(directory: &Path, settings: serde_json::Value) -> Arc<dyn Backend> {
+    build(&BackendSettings::Http(parse(settings)), context(directory)).unwrap()
+}
+
+fn secret(directory: &Path, name: &str, key: &str, value: &str) {
+    let path = directory.join("secrets").join(name);
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::write(path.join(key), value).unwrap();
+}
+
+async fn send_to(reply: Reply) -> Result<Items, Fault> {
+    let server = Server::start(move |_, _| reply.clone()).await;
+    let directory = tempfile::tempdir().unwrap();
+    http(directory.path(), serde_json::json!({"url": server.url()})).send(&batch(0..3)).await
+}
+
+#[tokio::test]
+async fn the_request_is_what_the_settings_say() {
+    let server = Server::start(|_, _| Reply::status(200)).await;
+    let directory = tempfile::tempdir().unwrap();
+    secret(directory.path(), "api", "token", "one\n");
+    let settings = serde_json::json!({
+        "url": format!("{}?site=fab12", server.url()), "method": "PUT", "compression": "Gzip",
+        "headers": [{"name": "X-Site", "value": "fab12"}],
+        "auth": {"bearer": {"tokenSecretRef": {"name": "api", "key": "token"}}},
+    });
+    let backend = http(directory.path(), settings);
+    backend.send(&batch(0..3)).await.unwrap();
+    secret(directory.path(), "api", "token", "other\n");
+    backend.send(&batch(3..6)).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[0].line, "PUT /in?site=fab12 HTTP/1.1");
+    for (name, value) in [
+        ("x-site", "fab12"),
+        ("content-type", "application/x-ndjson"),
+        ("content-encoding", "gzip"),
+        ("idempotency-key", "key-0-3"),
+        ("authorization", "Bearer one"),
+        ("user-agent", concat!("spillway/", env!("CARGO_PKG_VERSION"))),
+    ] {
+        assert_eq!(seen[0].header(name), Some(value), "{name}");
+    }
+    assert_eq!(seen[1].header("authorization"), Some("Bearer other"), "a rotated secret is used at once");
+}
+
+#[tokio::test]
+async fn basic_and_header_auth_and_no_key_when_off() {
+    let server = Server::start(|_, _| Reply::status(200)).await;
+    let directory = tempfile::tempdir().unwrap();
+    secret(directory.path(), "api", "pw", "open sesame");
+    let reference = serde_json::json!({"name": "api", "key": "pw"});
+    for auth in [
+        serde_json::json!({"basic": {"username": "Aladdin", "passwordSecretRef": reference}}),
+        serde_json::json!({"header": {"name": "X-API-Key", "valueSecretRef": reference}}),
+    ] {
+        let settings = serde_json::json!({"url": server.url(), "auth": auth, "idempotencyKey": false});
+        let backend = http(directory.path(), settings);
+        assert!(!backend.traits().keyed);
+        backend.send(&batch(0..1)).await.unwrap();
+    }
+    let seen = server.seen();
+    assert_eq!(seen[0].header("authorization"), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+    assert_eq!(seen[1].header("x-api-key"), Some("open sesame"));
+    assert!(seen.iter().all(|request| request.header("idempotency-key").is_none()));
+}
+
+#[tokio::test]
+async fn a_bad_item_is_found_by_halving() {
+    let server = Server::start(|_, request| {
+        if request.lines().iter().any(|line| line.contains("\"n\":5,")) {
+            Reply::with(400, "", "event 5 is\r\nbad")
+        } else {
+            Reply::status(200)
+        }
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = http(directory.path(), serde_json::json!({"url": server.url()}));
+    // What the engine does with `TooLarge`.
+    let mut left = vec![(0u64, 8u64)];
+    let mut rejected = Vec::new();
+    while let Some((start, end)) = left.pop() {
+        match backend.send(&batch(start..end)).await {
+            Ok(Items::All(Outcome::Delivered)) => {}
+            Ok(Items::All(Outcome::Rejected(reason))) => rejected.push((start, end, reason)),
+            Err(fault) if fault.kind == FaultKind::TooLarge => {
+                let middle = start.midpoint(end);
+                left.extend([(start, middle), (middle, end)]);
+            }
+            other => panic!("{start}..{end}: {other:?}"),
+        }
+    }
+    assert_eq!(rejected, [(5, 6, "HTTP 400: event 5 is  bad".into())]);
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_kind() {
+    for (status, headers, kind, wait) in [
+        (413, "", FaultKind::TooLarge, None),
+        (401, "", FaultKind::Unauthorized, None),
+        (404, "", FaultKind::Broken, None),
+        (500, "", FaultKind::Broken, None),
+        (429, "retry-after: 7\r\n", FaultKind::Throttled, Some(7)),
+        (503, "retry-after: Mon, 23 Nov 2026 10:00:30 GMT\r\n", FaultKind::Throttled, Some(30)),
+        (503, "retry-after: later\r\n", FaultKind::Throttled, None),
+        (301, "location: /elsewhere\r\n", FaultKind::Broken, None),
+    ] {
+        let fault = send_to(Reply::with(status, headers, "text")).await.unwrap_err();
+        assert_eq!((fault.kind, fault.retry_after), (kind, wait.map(Duration::from_secs)), "{status}: {fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_loop_is_one_request() {
+    let server = Server::start(|_, _| Reply::with(307, "location: /in\r\n", "")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let fault = http(directory.path(), serde_json::json!({"url": server.url()})).send(&batch(0..3)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Broken);
+    assert!(fault.message.contains("307"), "{fault}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn answers_that_are_no_answers_are_faults() {
+    let text = |text: &str| text.as_bytes().to_vec();
+    for (what, reply) in [
+        ("reset", Reply::Reset),
+        ("closed", Reply::BytesAndClose(Vec::new())),
+        ("garbage", Reply::BytesAndClose(vec![0xff; 5000])),
+        ("another protocol", Reply::BytesAndClose(text("SSH-2.0-OpenSSH_9.9\r\n"))),
+        ("half a head", Reply::BytesAndClose(text("HTTP/1.1 200 OK\r\ncontent-le"))),
+        ("shorter than told", Reply::BytesAndClose(text("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort"))),
+        ("a broken chunk", Reply::BytesAndClose(text("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"))),
+        (
+            "two lengths",
+            Reply::BytesAndClose(text("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab")),
+        ),
+        ("a head without end", Reply::Endless(text("HTTP/1.1 200 OK\r\n"), text("x-more: yes\r\n"))),
+    ] {
+        let fault = send_to(reply).await.unwrap_err();
+        assert!(matches!(fault.kind, FaultKind::Broken | FaultKind::Unreachable), "{what}: {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_any_size_is_not_read_to_its_end() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n".to_vec();
+    let huge = Reply::Endless(head, vec![b'x'; 64 << 10]);
+    assert_eq!(send_to(huge).await, Ok(Items::All(Outcome::Delivered)), "the status is the answer");
+    let head = b"HTTP/1.1 500 x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let endless = Reply::Endless(head, b"5\r\nhello\r\n".to_vec());
+    assert_eq!(send_to(endless).await.unwrap_err().kind, FaultKind::Broken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_does_not_hold_the_batch() {
+    let stuck = Reply::Bytes(b"HTTP/1.1 202 x\r\ncontent-length: 10\r\n\r\nhalf".to_vec());
+    assert_eq!(send_to(stuck).await, Ok(Items::All(Outcome::Delivered)));
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_left_by_the_engine() {
+    let server = Server::start(|number, _| if number == 0 { Reply::Silence } else { Reply::status(200) }).await;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = http(directory.path(), serde_json::json!({"url": server.url()}));
+    let timed = timeout(Duration::from_millis(300), backend.send(&batch(0..3))).await;
+    assert!(timed.is_err());
+    assert_eq!(backend.send(&batch(0..3)).await, Ok(Items::All(Outcome::Delivered)));
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0].header("idempotency-key"), seen[1].header("idempotency-key"));
+    assert_eq!(seen[0].body, seen[1].body);
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let directory = tempfile::tempdir().unwrap();
+    let fault = http(directory.path(), serde_json::json!({ "url": url })).send(&batch(0..1)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable, "{fault}");
+    let unknown = serde_json::json!({"url": "http://no-such-host.invalid/"});
+    let fault = http(directory.path(), unknown).send(&batch(0..1)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable, "{fault}");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_fault_no_log_and_no_debug_output() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let directory = tempfile::tempdir().unwrap();
+    let reference = serde_json::json!({"name": "api", "key": "token"});
+    let mut told = String::new();
+    for value in [CANARY.to_owned(), format!("{CANARY}\nX: y"), format!("{CANARY}\0")] {
+        secret(directory.path(), "api", "token", &value);
+        for auth in [
+            serde_json::json!({"bearer": {"tokenSecretRef": reference}}),
+            serde_json::json!({"basic": {"username": "u", "passwordSecretRef": reference}}),
+            serde_json::json!({"header": {"name": "X-API-Key", "valueSecretRef": reference}}),
+        ] {
+            for reply in
+                [Reply::status(401), Reply::with(302, &format!("location: /?{CANARY}\r\n"), CANARY), Reply::Reset]
+            {
+                let server = Server::start(move |_, _| reply.clone()).await;
+                let settings = serde_json::json!({"url": format!("{}?key={CANARY}", server.url()), "auth": auth});
+                let backend = http(directory.path(), settings);
+                let fault = backend.send(&batch(0..2)).await.unwrap_err();
+                told += &[fault.to_string(), format!("{fault:?} {backend:?}\n")].concat();
+            }
+        }
+    }
+    // A CA that is no CA, and a port nobody listens on.
+    for url in [format!("https://127.0.0.1:1/?key={CANARY}"), format!("http://127.0.0.1:1/?key={CANARY}")] {
+        let mut settings = serde_json::json!({ "url": url });
+        if url.starts_with("https") {
+            settings["tls"] = serde_json::json!({ "caSecretRef": reference });
+        }
+        let backend = http(directory.path(), settings);
+        let fault = backend.send(&batch(0..2)).await.unwrap_err();
+        told += &[fault.to_string(), format!("{fault:?} {backend:?}\n")].concat();
+    }
+    drop(guard);
+    assert!(told.contains("api/token") && told.contains("401"), "{told}");
+    assert!(!told.contains(CANARY), "{told}");
+    // Only our own crate's lines: what a dependency tells at trace level is the host's choice to print.
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let leaks: Vec<&str> = log.lines().filter(|line| line.contains(CANARY) && line.contains("spillway")).collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
+}

@@ -1,0 +1,27 @@
+//! The conformance suite: what every backend owes the engine, written once against the seam and run over the list.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `batches` | batches, contexts and a seeded source of chance |
+//! | `destinations` | one real destination per type of the list, and how to read back what arrived |
+//! | `suite` | the checks that every backend passes |
+//! | `model` | the files against a model: crashes, cancels, torn tails, exactly once |
+//! | `hostile_files` | names and places that must not be written |
+//! | `server` | an HTTP server that does as it is told, TLS included |
+//! | `hostile_http` | what servers do wrong |
+//! | `tls` | whom the HTTP backend trusts |
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "the whole crate is tests: what cannot be had ends the test"
+)]
+
+mod batches;
+mod destinations;
+mod hostile_files;
+mod hostile_http;
+mod model;
+mod server;
+mod suite;
+mod tls;
