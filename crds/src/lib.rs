@@ -1,1 +1,33 @@
-//! placeholder
+//! The contract of Spillway: its kinds, and the one pure function from manifests to a plan.
+//!
+//! ```text
+//! files ─► load ─► compile: YAML tree with positions ─► CRD schema ─► kinds ─► plans, or errors with line and column
+//!                                                          ▲
+//! kinds (Rust types with bounds, defaults, descriptions) ──┴─► crd_yaml: the committed CRDs
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`kinds`] | what users write, one file per kind; the only source of bounds, defaults and descriptions |
+//! | [`crd`] | the CRDs generated from the kinds, in the form Kubernetes accepts |
+//! | [`load`] | files and folders into documents, as `kubectl -f` takes them |
+//! | [`compile()`] | documents into plans and errors: one bad object is left out, the others are there |
+//! | [`manifest`] | the reading beneath: YAML with positions, the check against the schema, the errors |
+//! | [`render`] | errors and warnings for people and for programs |
+//!
+//! Guarantees: the same documents give the same answer in every place that compiles them; every error of every
+//! document is told in one run, each with its line; nothing in a document makes the compiler panic or use more than the
+//! bounds that [`manifest`] names.
+//!
+//! It must not know: clients of backends, the network, tasks, the agent. Only [`load`] reads files.
+
+pub mod compile;
+pub mod crd;
+pub mod kinds;
+pub mod load;
+pub mod manifest;
+pub mod render;
+
+pub use compile::{BackendPlan, Compiled, ContainerLogsInput, Input, PipelinePlan, compile};
+pub use crd::crd_yaml;
+pub use manifest::{Document, ManifestError};

@@ -1,0 +1,50 @@
+//! A `Backend` object into its plan.
+
+use std::time::Duration;
+
+use spillway_backends::BackendSettings;
+use spillway_delivery::settings::{DeliverySettings, Metadata};
+
+use super::BackendPlan;
+use crate::kinds::backend::{BackendSpec, DeliverySpec, MetadataSpec};
+use crate::manifest::error::Problem;
+use crate::manifest::object::Object;
+
+/// Returns the plan, or adds why there is none.
+pub(super) fn plan(object: &Object, problems: &mut Vec<Problem>) -> Option<BackendPlan> {
+    let spec: BackendSpec = super::pipeline::typed(object, problems)?;
+    let settings = spec.settings()?;
+    validate(object, &settings, problems);
+    Some(BackendPlan {
+        uid: format!("{}.{}", object.namespace, object.name).into(),
+        namespace: object.namespace.as_str().into(),
+        name: object.name.as_str().into(),
+        settings,
+        delivery: delivery(&spec.delivery),
+        metadata: match spec.metadata {
+            MetadataSpec::Full => Metadata::Full,
+            MetadataSpec::None => Metadata::None,
+        },
+    })
+}
+
+/// Adds what the backend itself finds wrong, at the place of the field.
+fn validate(object: &Object, settings: &BackendSettings, problems: &mut Vec<Problem>) {
+    for problem in settings.validate() {
+        let field = format!("spec.{}.{}", settings.member_name(), problem.path);
+        problems.push(Problem::new(object.root.at(&field), &field, problem.message).allowed(problem.allowed));
+    }
+}
+
+fn delivery(spec: &DeliverySpec) -> DeliverySettings {
+    DeliverySettings {
+        batch_bytes_max: spec.batch.max_bytes as usize,
+        batch_events_max: spec.batch.max_events as usize,
+        batch_wait_max: Duration::from_millis(spec.batch.max_wait_milliseconds.into()),
+        in_flight_max: spec.max_in_flight as usize,
+        timeout: Duration::from_secs(spec.timeout_seconds.into()),
+        retry_initial: Duration::from_millis(spec.retry.initial_milliseconds.into()),
+        retry_max: Duration::from_secs(spec.retry.max_seconds.into()),
+        attempts_max: spec.retry.max_attempts,
+    }
+}

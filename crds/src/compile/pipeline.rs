@@ -1,0 +1,159 @@
+//! A `MonitoringPipeline` object into its plan: conditions compiled, references resolved.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use spillway_delivery::condition::Condition;
+use spillway_delivery::event::OriginBuilder;
+use spillway_delivery::settings::{BackendRefSettings, Durability, LogSettings, PipelineSettings, RouteSettings};
+
+use super::{Backends, ContainerLogsInput, Input, PipelinePlan};
+use crate::kinds::monitoring_pipeline::{
+    BackendRefSpec, DurabilitySpec, InputSpec, InputType, MonitoringPipelineSpec, OriginSpec, RouteSpec,
+};
+use crate::manifest::error::{Problem, listed, quoted};
+use crate::manifest::nearest::nearest;
+use crate::manifest::object::Object;
+
+/// Most names that an error lists.
+const LISTED_MAX: usize = 20;
+
+/// Returns the plan, or adds why there is none.
+pub(super) fn plan(object: &Object, backends: &Backends<'_>, problems: &mut Vec<Problem>) -> Option<PipelinePlan> {
+    let spec: MonitoringPipelineSpec = typed(object, problems)?;
+    let mut routes = Vec::with_capacity(spec.routes.len());
+    for (index, route) in spec.routes.iter().enumerate() {
+        routes.push(RouteSettings {
+            name: route.name.as_str().into(),
+            condition: condition(object, index, route, problems),
+            backends: references(object, index, route, backends, problems),
+        });
+    }
+    Some(PipelinePlan {
+        settings: PipelineSettings {
+            uid: format!("{}.{}", object.namespace, object.name).into(),
+            namespace: object.namespace.as_str().into(),
+            name: object.name.as_str().into(),
+            log: log(&spec),
+            routes,
+            origin: spec.origin.map(origin).unwrap_or_default(),
+            suspend: spec.suspend,
+        },
+        inputs: spec.inputs.into_iter().map(input).collect(),
+    })
+}
+
+/// Returns the object's `spec` as its type; `None` when it has errors already.
+pub(super) fn typed<T: DeserializeOwned>(object: &Object, problems: &mut Vec<Problem>) -> Option<T> {
+    match serde_json::from_value(object.spec.clone()?) {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            let message = format!("does not fit its kind: {error}");
+            problems.push(Problem::new(object.root.at("spec"), "spec", message));
+            None
+        }
+    }
+}
+
+fn condition(object: &Object, index: usize, route: &RouteSpec, problems: &mut Vec<Problem>) -> Option<Condition> {
+    let text = route.condition.as_deref()?;
+    let error = match Condition::compile(text) {
+        Ok(condition) => return Some(condition),
+        Err(error) => error,
+    };
+    let field = format!("spec.routes[{index}].match");
+    let place = error.column.map(|column| format!(" at character {column} of the condition")).unwrap_or_default();
+    let problem = Problem::new(object.root.at(&field), &field, format!("{}{place}", error.message));
+    problems.push(problem.found(quoted(text)).suggestion(error.suggestion));
+    None
+}
+
+fn references(
+    object: &Object,
+    index: usize,
+    route: &RouteSpec,
+    backends: &Backends<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<BackendRefSettings> {
+    let mut references = Vec::with_capacity(route.backend_refs.len());
+    for (position, reference) in route.backend_refs.iter().enumerate() {
+        match resolve(object, reference, backends) {
+            Ok(resolved) => references.push(resolved),
+            Err(mut problem) => {
+                problem.field = format!("spec.routes[{index}].backendRefs[{position}].name");
+                problem.position = object.root.at(&problem.field);
+                problems.push(problem);
+            }
+        }
+    }
+    references
+}
+
+/// Returns what the reference names, or why it names nothing.
+fn resolve(
+    object: &Object,
+    reference: &BackendRefSpec,
+    backends: &Backends<'_>,
+) -> Result<BackendRefSettings, Problem> {
+    let key = (object.namespace.clone(), reference.name.clone());
+    if let Some(plan) = backends.good.get(&key) {
+        return Ok(BackendRefSettings { uid: Arc::clone(&plan.uid), name: Arc::clone(&plan.name) });
+    }
+    let problem = |message: &str| Problem::new(object.root.position, "", message).found(quoted(&reference.name));
+    if backends.excluded.contains(&key) {
+        return Err(problem("the backend is there but has errors"));
+    }
+    let every = || backends.good.keys().chain(backends.excluded);
+    let near: Vec<&str> =
+        every().filter(|(namespace, _)| *namespace == object.namespace).map(|(_, name)| name.as_str()).collect();
+    let suggestion = nearest(&reference.name, near.iter().copied());
+    let message = if every().any(|(_, name)| *name == reference.name) {
+        format!("no such backend in namespace {}; a reference reaches only its own namespace", object.namespace)
+    } else {
+        format!("no such backend in namespace {}", object.namespace)
+    };
+    let mut problem = problem(&message).suggestion(suggestion);
+    if !near.is_empty() {
+        problem = problem.allowed(listed(near.into_iter().take(LISTED_MAX)));
+    }
+    Err(problem)
+}
+
+fn log(spec: &MonitoringPipelineSpec) -> LogSettings {
+    LogSettings {
+        durability: match spec.durability {
+            DurabilitySpec::Disk => Durability::Disk,
+            DurabilitySpec::Process => Durability::Process,
+        },
+        bytes_max: spec.buffer.max_bytes,
+        retain: Duration::from_secs(spec.buffer.retain_seconds),
+        drain: Duration::from_secs(spec.drain_seconds),
+    }
+}
+
+fn input(spec: InputSpec) -> Input {
+    let name = spec.name.into();
+    match spec.r#type {
+        InputType::Events => Input::Events { name },
+        InputType::ContainerLogs => {
+            let logs = spec.container_logs.unwrap_or_default();
+            Input::ContainerLogs(ContainerLogsInput {
+                name,
+                pod_selector: logs.pod_selector,
+                containers: logs.containers,
+                start_at: logs.start_at,
+            })
+        }
+    }
+}
+
+fn origin(spec: OriginSpec) -> OriginBuilder {
+    OriginBuilder {
+        site_id: spec.site_id,
+        instance_id: spec.instance_id,
+        app: spec.app,
+        app_version: spec.app_version,
+        ..OriginBuilder::default()
+    }
+}

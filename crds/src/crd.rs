@@ -1,0 +1,131 @@
+//! The CRDs, generated from the kinds in the form Kubernetes accepts: structural, bounded, described.
+//!
+//! The committed files lie beside this crate's `Cargo.toml`; a test compares them with [`crd_yaml`].
+//!
+//! One rule for lists without a list type of their own: items with a required `name` are a map by `name` (so that two
+//! people can own two items), any other list is atomic.
+
+use std::sync::LazyLock;
+
+use kube::CustomResourceExt;
+use serde_json::{Map, Value, json};
+
+use crate::kinds::{Backend, MonitoringPipeline, status};
+
+/// First line of each file.
+const HEADER: &str = "# Generated from the types in crds/src/kinds by `cargo xtask generate`. Do not edit.\n";
+
+/// Where the schema of the one version is in a CRD.
+const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
+
+static DEFINITIONS: LazyLock<[Value; 2]> =
+    LazyLock::new(|| [definition(&MonitoringPipeline::crd()), definition(&Backend::crd())]);
+
+/// Returns each CRD: its file name and its YAML.
+pub fn crd_yaml() -> Vec<(String, String)> {
+    DEFINITIONS
+        .iter()
+        .map(|definition| {
+            let name = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+            let yaml = serde_saphyr::to_string(definition).expect("a CRD is maps, lists and plain values");
+            (format!("{name}.spillway.dev.yaml"), format!("{HEADER}{yaml}"))
+        })
+        .collect()
+}
+
+/// Returns each CRD as JSON, in the order of [`crd_yaml`].
+pub fn definitions() -> &'static [Value] {
+    &*DEFINITIONS
+}
+
+/// Returns the names of the kinds.
+pub(crate) fn kind_names() -> impl Iterator<Item = &'static str> {
+    DEFINITIONS.iter().filter_map(|definition| definition["spec"]["names"]["kind"].as_str())
+}
+
+/// Returns the schema of a kind.
+pub(crate) fn schema(kind: &str) -> Option<&'static Value> {
+    DEFINITIONS.iter().find(|definition| definition["spec"]["names"]["kind"] == kind)?.pointer(SCHEMA)
+}
+
+fn definition(crd: &impl serde::Serialize) -> Value {
+    let mut definition = serde_json::to_value(crd).expect("a CRD is maps, lists and plain values");
+    if let Some(schema) = definition.pointer_mut(SCHEMA) {
+        structural(schema);
+        schema["properties"]["status"]["default"] = status::pending();
+        schema["properties"]["status"]["description"] = json!("What the controller saw and made of the object.");
+        schema["properties"]["spec"]["description"] = json!("What is wanted.");
+    }
+    definition
+}
+
+/// Rewrites a schema, and those inside it, into what Kubernetes accepts and people read.
+fn structural(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    // `null` is never a value of ours: absent fields are absent, and those with a default get it.
+    object.remove("nullable");
+    object.remove("title");
+    if object.get("additionalProperties") == Some(&Value::Bool(false)) {
+        object.remove("additionalProperties");
+    }
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        *description = reflowed(description);
+    }
+    for bound in ["minimum", "maximum"] {
+        if let Some(number) = object.get_mut(bound) {
+            whole(number);
+        }
+    }
+    match object.get("type").and_then(Value::as_str) {
+        Some("integer") => set_integer_format(object),
+        Some("array") => set_list_type(object),
+        _ => {}
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(schema) = object.get_mut(inner) {
+            structural(schema);
+        }
+    }
+    for schema in object.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        structural(schema);
+    }
+}
+
+/// Joins the lines of a paragraph.
+fn reflowed(description: &str) -> String {
+    let paragraphs =
+        description.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    paragraphs.collect::<Vec<_>>().join("\n\n")
+}
+
+/// A bound of an integer is an integer; the Kubernetes types hold it as a float.
+fn whole(number: &mut Value) {
+    if let Some(float) = number.as_f64()
+        && float.fract() == 0.0
+        && float.abs() <= 9_007_199_254_740_992.0
+    {
+        *number = Value::from(float as i64);
+    }
+}
+
+/// Kubernetes has no unsigned integers: the bounds say what is not negative.
+fn set_integer_format(schema: &mut Map<String, Value>) {
+    let narrow = schema.get("maximum").and_then(Value::as_i64).is_some_and(|max| max <= i64::from(i32::MAX));
+    schema.insert("format".to_owned(), json!(if narrow { "int32" } else { "int64" }));
+}
+
+fn set_list_type(schema: &mut Map<String, Value>) {
+    if schema.contains_key("x-kubernetes-list-type") {
+        return;
+    }
+    let named = schema["items"]["required"].as_array().is_some_and(|required| required.contains(&json!("name")));
+    if named {
+        schema.insert("x-kubernetes-list-type".to_owned(), json!("map"));
+        schema.insert("x-kubernetes-list-map-keys".to_owned(), json!(["name"]));
+    } else {
+        schema.insert("x-kubernetes-list-type".to_owned(), json!("atomic"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! `Backend`: one destination, and how batches are formed and sent to it.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use spillway_backends::{BackendSettings, BlackholeSettings, FilesystemSettings, HttpSettings, StdoutSettings};
+
+use super::status::Status;
+use crate::manifest::rules;
+
+/// One destination: `type` and, unless all of it is default, the member of that name.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "spillway.dev",
+    version = "v1alpha1",
+    kind = "Backend",
+    plural = "backends",
+    shortname = "mbe",
+    category = "monitoring-pipelines",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    doc = "A destination that the pipelines of its namespace may name in their routes.",
+    selectable = ".spec.type",
+    validation = rules::name_rule(),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+    printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
+    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+)]
+#[x_kube(validation = rules::member_only_with("Blackhole", "blackhole"))]
+#[x_kube(validation = rules::member_only_with("Filesystem", "filesystem"))]
+#[x_kube(validation = rules::member_only_with("HTTP", "http"))]
+#[x_kube(validation = rules::member_needed_with("HTTP", "http"))]
+#[x_kube(validation = rules::member_only_with("Stdout", "stdout"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendSpec {
+    /// Which kind of destination it is: `Blackhole` (takes everything, keeps nothing), `Filesystem` (NDJSON files),
+    /// `HTTP` (requests with NDJSON bodies) or `Stdout` (the agent's standard output). It never changes: what is held
+    /// for a destination cannot go to another. The member of the same name in camelCase holds its settings.
+    #[x_kube(validation = rules::immutable("type", "create a new Backend"))]
+    pub r#type: BackendType,
+
+    /// Settings of type `Blackhole`; there are none, so it may be left out. Example: `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole: Option<BlackholeSettings>,
+
+    /// Settings of type `Filesystem`; may be left out where all of it is default. Example: `{directory: team-a}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<FilesystemSettings>,
+
+    /// Settings of type `HTTP`. Example: `{url: "https://api.example.test/v1/ingest"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSettings>,
+
+    /// Settings of type `Stdout`; there are none, so it may be left out. Example: `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<StdoutSettings>,
+
+    /// What a delivered event carries besides itself: `Full` (one member `_spillway` with `id`, `origin`, `pipeline` and
+    /// `received`) or `None` (the event alone, byte for byte). Default: `Full`.
+    #[serde(default)]
+    pub metadata: MetadataSpec,
+
+    /// How batches are formed, sent and tried again.
+    #[serde(default)]
+    pub delivery: DeliverySpec,
+}
+
+impl BackendSpec {
+    /// Returns the settings of its type; `None` when the member that the type needs is not there.
+    pub fn settings(&self) -> Option<BackendSettings> {
+        Some(match self.r#type {
+            BackendType::Blackhole => BackendSettings::Blackhole(self.blackhole.clone().unwrap_or_default()),
+            BackendType::Filesystem => BackendSettings::Filesystem(self.filesystem.clone().unwrap_or_default()),
+            BackendType::Http => BackendSettings::Http(self.http.clone()?),
+            BackendType::Stdout => BackendSettings::Stdout(self.stdout.clone().unwrap_or_default()),
+        })
+    }
+}
+
+/// The kinds of destination.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendType {
+    /// Takes everything and keeps nothing.
+    Blackhole,
+    /// NDJSON files below a directory.
+    Filesystem,
+    /// Requests to an HTTP endpoint.
+    #[serde(rename = "HTTP")]
+    Http,
+    /// The agent's standard output.
+    Stdout,
+}
+
+/// What a delivered event carries besides itself.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetadataSpec {
+    /// One member `_spillway`.
+    #[default]
+    Full,
+    /// Nothing.
+    None,
+}
+
+/// How batches are formed and sent.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeliverySpec {
+    /// How large a batch may get and how long it may wait for that.
+    #[serde(default)]
+    pub batch: BatchSpec,
+
+    /// Most batches under way at once, 1 to 64; 1 keeps the order of events. Default: 4.
+    #[serde(default = "in_flight")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_in_flight: u32,
+
+    /// How long one attempt may take, in seconds, 1 to 600. Default: 30.
+    #[serde(default = "timeout_seconds")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_seconds: u32,
+
+    /// When a batch that could not be delivered is tried again.
+    #[serde(default)]
+    pub retry: RetrySpec,
+}
+
+impl Default for DeliverySpec {
+    fn default() -> Self {
+        Self {
+            batch: BatchSpec::default(),
+            max_in_flight: in_flight(),
+            timeout_seconds: timeout_seconds(),
+            retry: RetrySpec::default(),
+        }
+    }
+}
+
+/// How large a batch may get.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchSpec {
+    /// Most bytes of events in one batch, 1024 to 67108864 (64 MiB); one larger event is a batch of its own.
+    /// Default: 4194304 (4 MiB).
+    #[serde(default = "batch_bytes")]
+    #[schemars(range(min = 1024, max = 67_108_864))]
+    pub max_bytes: u32,
+
+    /// Most events of one batch, 1 to 100000. Default: 10000.
+    #[serde(default = "batch_events")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_events: u32,
+
+    /// How long a batch waits to fill up, in milliseconds, 0 to 60000. Default: 200.
+    #[serde(default = "batch_wait_milliseconds")]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub max_wait_milliseconds: u32,
+}
+
+impl Default for BatchSpec {
+    fn default() -> Self {
+        Self { max_bytes: batch_bytes(), max_events: batch_events(), max_wait_milliseconds: batch_wait_milliseconds() }
+    }
+}
+
+/// When a batch is tried again. The wait doubles from `initialMilliseconds` to `maxSeconds`, with full jitter.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = rules::initial_at_most_max())]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetrySpec {
+    /// First wait, in milliseconds, 10 to 60000. Default: 200.
+    #[serde(default = "retry_initial_milliseconds")]
+    #[schemars(range(min = 10, max = 60_000))]
+    pub initial_milliseconds: u32,
+
+    /// Longest wait, in seconds, 1 to 3600. Default: 60.
+    #[serde(default = "retry_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_seconds: u32,
+
+    /// Attempts before the events of a batch are given up, 1 to 1000000. Default: absent, without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_attempts: Option<u32>,
+}
+
+impl Default for RetrySpec {
+    fn default() -> Self {
+        Self { initial_milliseconds: retry_initial_milliseconds(), max_seconds: retry_seconds(), max_attempts: None }
+    }
+}
+
+fn in_flight() -> u32 {
+    4
+}
+
+fn timeout_seconds() -> u32 {
+    30
+}
+
+fn batch_bytes() -> u32 {
+    4 << 20
+}
+
+fn batch_events() -> u32 {
+    10_000
+}
+
+fn batch_wait_milliseconds() -> u32 {
+    200
+}
+
+fn retry_initial_milliseconds() -> u32 {
+    200
+}
+
+fn retry_seconds() -> u32 {
+    60
+}

@@ -1,0 +1,265 @@
+//! `MonitoringPipeline`: what is taken in, how safely it is held, and where it goes.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::selector::PodSelector;
+use super::status::Status;
+use super::{LABEL_PATTERN, NAME_PATTERN};
+use crate::manifest::rules;
+
+/// What is taken in, how safely it is held until it is delivered, and which backends it goes to.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "spillway.dev",
+    version = "v1alpha1",
+    kind = "MonitoringPipeline",
+    plural = "monitoringpipelines",
+    shortname = "mpl",
+    category = "monitoring-pipelines",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    doc = "Takes monitoring data in, holds it durably, and delivers it to every backend its routes name. Data of one \
+           namespace only.",
+    validation = rules::name_rule(),
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+    printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
+    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MonitoringPipelineSpec {
+    /// Stops intake and delivery, keeps what is held, and answers senders with `503`. Default: `false`.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// What is added to the `origin` of every event of this pipeline. It never overrides what the agent knows.
+    /// Example: `{siteID: fab12, instanceID: etch-07}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginSpec>,
+
+    /// Where the data comes from, 1 to 16 inputs. Example: `[{name: pushed, type: Events}]`.
+    #[schemars(length(min = 1, max = 16))]
+    pub inputs: Vec<InputSpec>,
+
+    /// What an acknowledged event survives: `Disk` (power loss: it is synced before the sender is answered) or
+    /// `Process` (the end of the process: it is in the page cache). Default: `Disk`.
+    #[serde(default)]
+    pub durability: DurabilitySpec,
+
+    /// How much the pipeline's log may hold, and for how long it keeps what is delivered.
+    #[serde(default)]
+    pub buffer: BufferSpec,
+
+    /// How long a removed route or backend reference may still deliver what it holds, in seconds of running time; what
+    /// is left then is reported as dropped. Default: 300.
+    #[serde(default = "drain_seconds")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub drain_seconds: u64,
+
+    /// Where events go, 1 to 64 routes. An event goes down every route whose `match` holds.
+    /// Example: `[{name: everything, backendRefs: [{name: archive}]}]`.
+    #[schemars(length(min = 1, max = 64))]
+    pub routes: Vec<RouteSpec>,
+}
+
+fn drain_seconds() -> u64 {
+    300
+}
+
+/// What a pipeline adds to the origin of its events.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OriginSpec {
+    /// Name of the site, readable as `origin.siteID`. Example: `fab12`.
+    #[serde(default, rename = "siteID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub site_id: Option<String>,
+
+    /// Name of the machine or installation, readable as `origin.instanceID`. Example: `etch-07`.
+    #[serde(default, rename = "instanceID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub instance_id: Option<String>,
+
+    /// Name of the application, readable as `origin.app`. Example: `etcher`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub app: Option<String>,
+
+    /// Version of the application, readable as `origin.appVersion`. Quote it, so that it is text. Example: `"2.4"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub app_version: Option<String>,
+}
+
+/// One input: `type` and, unless all of it is default, the member of that name.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = rules::member_only_with("ContainerLogs", "containerLogs"))]
+#[x_kube(validation = rules::member_only_with("Events", "events"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InputSpec {
+    /// Name of the input, unique in the pipeline: lower-case letters, digits and `-`, at most 63. Example: `logs`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+    pub name: String,
+
+    /// Which kind of input it is: `ContainerLogs` (the log files of pods on the agent's node) or `Events` (pushed to
+    /// the agent over HTTP). The member of the same name in camelCase holds its settings.
+    pub r#type: InputType,
+
+    /// Settings of an input of type `ContainerLogs`. Default: every container of every pod of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_logs: Option<ContainerLogsSpec>,
+
+    /// Settings of an input of type `Events`; there are none yet, so it may be left out. Example: `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventsSpec>,
+}
+
+/// The kinds of input.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputType {
+    /// The log files of pods on the agent's node.
+    ContainerLogs,
+    /// Pushed to the agent over HTTP.
+    Events,
+}
+
+/// Settings of an input of type `ContainerLogs`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerLogsSpec {
+    /// Which pods of this namespace, by their labels. Default: `{}`, every pod of the namespace.
+    /// Example: `{matchLabels: {app: etcher}}`.
+    #[serde(default)]
+    pub pod_selector: PodSelector,
+
+    /// Which containers of those pods, by name, at most 64. Default: `[]`, every container. Example: `[main]`.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
+    pub containers: Vec<String>,
+
+    /// Where reading starts in a file seen for the first time: `Beginning` or `End`. Afterwards the agent goes on where
+    /// it was. Default: `Beginning`.
+    #[serde(default)]
+    pub start_at: StartAt,
+}
+
+/// Where reading starts in a file seen for the first time.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// Everything that is in the file.
+    #[default]
+    Beginning,
+    /// Only what is appended from now on.
+    End,
+}
+
+/// Settings of an input of type `Events`: none yet.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EventsSpec {}
+
+/// What an acknowledged event survives.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DurabilitySpec {
+    /// Power loss.
+    #[default]
+    Disk,
+    /// The end of the process, also by SIGKILL.
+    Process,
+}
+
+/// How much a pipeline's log may hold.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BufferSpec {
+    /// Most bytes the log may take on disk, 16 MiB to 16 TiB. Retained data counts in it and goes first; when all of it
+    /// is held for a backend, senders are asked to wait. Default: 1073741824 (1 GiB).
+    #[serde(default = "buffer_bytes")]
+    #[schemars(range(min = 16_777_216, max = 17_592_186_044_416_u64))]
+    pub max_bytes: u64,
+
+    /// How long delivered data is kept for replay, in seconds of running time. Default: 0, not at all. Example: 86400.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 2_592_000))]
+    pub retain_seconds: u64,
+}
+
+impl Default for BufferSpec {
+    fn default() -> Self {
+        Self { max_bytes: buffer_bytes(), retain_seconds: 0 }
+    }
+}
+
+fn buffer_bytes() -> u64 {
+    1 << 30
+}
+
+/// One route: which events, and to which backends.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Name of the route, unique in the pipeline: lower-case letters, digits and `-`, at most 63. Example: `errors`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+    pub name: String,
+
+    /// Condition over `event.<path>` and `origin.<field>`, at most 1024 characters; an event for which it cannot be
+    /// evaluated does not match. Default: every event. Example: `event.level in ["error", "fatal"]`.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub condition: Option<String>,
+
+    /// How the backends share the work: `All` (each of them gets every event of the route). Default: `All`.
+    #[serde(default)]
+    pub strategy: Strategy,
+
+    /// The backends of the route, 1 to 16. Example: `[{name: archive}]`.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
+    pub backend_refs: Vec<BackendRefSpec>,
+}
+
+/// How the backends of a route share the work.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Each backend gets every event of the route.
+    #[default]
+    All,
+}
+
+/// One reference from a route to a backend.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendRefSpec {
+    /// Kind of the object referred to: `Backend` (of the pipeline's namespace). Default: `Backend`.
+    #[serde(default)]
+    pub kind: BackendRefKind,
+
+    /// Name of the object referred to. Example: `archive`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// What happens when this backend is so far behind that the log is full: `Block` (intake stops until it has caught
+    /// up; nothing is lost). Default: `Block`.
+    #[serde(default)]
+    pub when_behind: WhenBehind,
+}
+
+/// The kinds a reference may name.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendRefKind {
+    /// A `Backend` of the pipeline's namespace.
+    #[default]
+    Backend,
+}
+
+/// What happens when a backend is so far behind that the log is full.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenBehind {
+    /// Intake stops until it has caught up.
+    #[default]
+    Block,
+}

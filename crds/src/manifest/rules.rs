@@ -1,0 +1,177 @@
+//! The CEL rules of the CRDs, each beside the same rule in Rust, so that both hold wherever a manifest is read.
+//!
+//! A type names its rules with the functions here; [`holds`] finds the Rust side of a rule by its CEL text. A test walks
+//! the CRDs and fails for a rule that has none. Rules over `oldSelf` compare two versions and hold offline.
+//!
+//! Messages say what must be, with fields in back-quotes and values in single quotes.
+
+use std::fmt;
+
+use kube::core::{Reason, Rule};
+use serde_json::Value;
+
+use crate::kinds::NAME_CHARS_MAX;
+
+/// A rule that CEL and Rust both know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// The member is there only with that type.
+    OnlyWith { r#type: &'static str, member: &'static str },
+    /// The member is there with that type.
+    NeededWith { r#type: &'static str, member: &'static str },
+    /// The object's name is short enough.
+    NameLength,
+    /// `In` and `NotIn` have values.
+    ValuesNeeded,
+    /// `Exists` and `DoesNotExist` have none.
+    ValuesRefused,
+    /// The first back-off is at most the longest.
+    InitialAtMostMax,
+}
+
+/// Every rule of every kind.
+pub(crate) const CHECKS: [Check; 11] = [
+    Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
+    Check::OnlyWith { r#type: "Events", member: "events" },
+    Check::OnlyWith { r#type: "Filesystem", member: "filesystem" },
+    Check::OnlyWith { r#type: "HTTP", member: "http" },
+    Check::NeededWith { r#type: "HTTP", member: "http" },
+    Check::OnlyWith { r#type: "Stdout", member: "stdout" },
+    Check::OnlyWith { r#type: "Blackhole", member: "blackhole" },
+    Check::NameLength,
+    Check::ValuesNeeded,
+    Check::ValuesRefused,
+    Check::InitialAtMostMax,
+];
+
+/// Returns the Rust side of the rule with that CEL text.
+pub(crate) fn find(rule: &str) -> Option<Check> {
+    CHECKS.into_iter().find(|check| check.to_string() == rule)
+}
+
+/// Returns whether a rule compares with the version before, so that it has nothing to say about a file.
+#[cfg(test)]
+pub(crate) fn is_transition(rule: &str) -> bool {
+    rule.contains("oldSelf")
+}
+
+/// `member` is there only when `type` names it.
+pub(crate) fn member_only_with(r#type: &'static str, member: &'static str) -> Rule {
+    Check::OnlyWith { r#type, member }.rule()
+}
+
+/// `member` is there when `type` names it.
+pub(crate) fn member_needed_with(r#type: &'static str, member: &'static str) -> Rule {
+    Check::NeededWith { r#type, member }.rule()
+}
+
+/// The object's name leaves room for the namespace and for names made from it.
+pub(crate) fn name_rule() -> Rule {
+    Check::NameLength.rule()
+}
+
+/// `In` and `NotIn` compare with something.
+pub(crate) fn values_needed() -> Rule {
+    Check::ValuesNeeded.rule()
+}
+
+/// `Exists` and `DoesNotExist` compare with nothing.
+pub(crate) fn values_refused() -> Rule {
+    Check::ValuesRefused.rule()
+}
+
+/// The first back-off is at most the longest.
+pub(crate) fn initial_at_most_max() -> Rule {
+    Check::InitialAtMostMax.rule()
+}
+
+/// The field never changes; `why` says what to do instead.
+pub(crate) fn immutable(field: &str, why: &str) -> Rule {
+    Rule::new("self == oldSelf")
+        .message(&*format!("`{field}` must not change: {why}"))
+        .reason(Reason::FieldValueForbidden)
+}
+
+impl Check {
+    /// Returns what must be.
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::OnlyWith { r#type, member } => format!("`{member}` must only be set when `type` is '{type}'"),
+            Self::NeededWith { r#type, member } => format!("`{member}` must be set when `type` is '{type}'"),
+            Self::NameLength => format!("`metadata.name` must be at most {NAME_CHARS_MAX} characters"),
+            Self::ValuesNeeded => "`values` must be set when `operator` is 'In' or 'NotIn'".to_owned(),
+            Self::ValuesRefused => "`values` must only be set when `operator` is 'In' or 'NotIn'".to_owned(),
+            Self::InitialAtMostMax => {
+                "`initialMilliseconds` must be less than or equal to `maxSeconds` in milliseconds".to_owned()
+            }
+        }
+    }
+
+    /// Returns the field below the object that the message is about; empty for the object itself.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::OnlyWith { member, .. } | Self::NeededWith { member, .. } => member,
+            Self::NameLength => "",
+            Self::ValuesNeeded | Self::ValuesRefused => "values",
+            Self::InitialAtMostMax => "initialMilliseconds",
+        }
+    }
+
+    /// Returns whether the object, defaults filled in, obeys.
+    pub(crate) fn holds(self, object: &Value) -> bool {
+        let has = |field: &str| object.get(field).is_some();
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let compares = matches!(text("operator"), "In" | "NotIn");
+        let values = object.get("values").and_then(Value::as_array).is_some_and(|values| !values.is_empty());
+        match self {
+            Self::OnlyWith { r#type, member } => !has(member) || text("type") == r#type,
+            Self::NeededWith { r#type, member } => text("type") != r#type || has(member),
+            Self::NameLength => object
+                .pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .is_none_or(|name| name.chars().count() as u64 <= NAME_CHARS_MAX),
+            Self::ValuesNeeded => !compares || values,
+            Self::ValuesRefused => compares || !values,
+            Self::InitialAtMostMax => {
+                let number = |field: &str| object.get(field).and_then(Value::as_u64);
+                match (number("initialMilliseconds"), number("maxSeconds")) {
+                    (Some(initial), Some(max)) => initial <= max.saturating_mul(1000),
+                    _ => true,
+                }
+            }
+        }
+    }
+
+    fn rule(self) -> Rule {
+        let rule = Rule::new(self.to_string()).message(self.message().as_str());
+        let rule = match self {
+            Self::NeededWith { .. } | Self::ValuesNeeded => rule.reason(Reason::FieldValueRequired),
+            _ => rule.reason(Reason::FieldValueInvalid),
+        };
+        match self.field() {
+            "" => rule,
+            field => rule.field_path(format!(".{field}")),
+        }
+    }
+}
+
+/// The rule in CEL.
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnlyWith { r#type, member } => write!(f, "!has(self.{member}) || self.type == '{type}'"),
+            Self::NeededWith { r#type, member } => write!(f, "self.type != '{type}' || has(self.{member})"),
+            Self::NameLength => write!(f, "size(self.metadata.name) <= {NAME_CHARS_MAX}"),
+            Self::ValuesNeeded => {
+                f.write_str("!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)")
+            }
+            Self::ValuesRefused => {
+                f.write_str("self.operator in ['In', 'NotIn'] || !has(self.values) || size(self.values) == 0")
+            }
+            Self::InitialAtMostMax => f.write_str("self.initialMilliseconds <= self.maxSeconds * 1000"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! What `check` prints: for people one line an error, for programs one JSON object.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::compile::Compiled;
+use crate::manifest::ManifestError;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    pipelines: Vec<&'a str>,
+    backends: Vec<&'a str>,
+    errors: &'a [ManifestError],
+    warnings: &'a [ManifestError],
+}
+
+/// Returns one line an error and a warning, place first, and a line that sums up.
+pub fn human(compiled: &Compiled) -> String {
+    let mut out = String::new();
+    let told = |word, list: &[ManifestError], out: &mut String| {
+        for error in list {
+            // Writing to a String cannot fail.
+            _ = writeln!(out, "{word}: {error}");
+        }
+    };
+    told("error", &compiled.errors, &mut out);
+    told("warning", &compiled.warnings, &mut out);
+    let counts = [
+        counted(compiled.pipelines.len(), "pipeline"),
+        counted(compiled.backends.len(), "backend"),
+        counted(compiled.errors.len(), "error"),
+        counted(compiled.warnings.len(), "warning"),
+    ];
+    out + &counts.join(", ") + "\n"
+}
+
+/// Returns one JSON object: `pipelines` and `backends` (the good ones, `<namespace>.<name>`), `errors`, `warnings`.
+pub fn json(compiled: &Compiled) -> String {
+    let report = Report {
+        pipelines: compiled.pipelines.iter().map(|plan| &*plan.settings.uid).collect(),
+        backends: compiled.backends.iter().map(|plan| &*plan.uid).collect(),
+        errors: &compiled.errors,
+        warnings: &compiled.warnings,
+    };
+    let mut out = serde_json::to_string_pretty(&report).expect("a report is lists of text and numbers");
+    out.push('\n');
+    out
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Document, compile};
+
+    const ONE_GOOD_ONE_BAD: &str = "\
+apiVersion: spillway.dev/v1alpha1
+kind: Backend
+metadata: {name: good}
+spec: {type: Stdout}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: Backend
+metadata: {name: bad}
+spec: {type: Stdou}
+";
+
+    #[test]
+    fn people_get_lines_and_programs_get_json() {
+        let compiled = compile(&[Document::new("a.yaml", ONE_GOOD_ONE_BAD)]);
+        assert_eq!(
+            human(&compiled),
+            "error: a.yaml:9:14: Backend default/bad: spec.type: unknown value; found \"Stdou\"; allowed: `Blackhole`, \
+             `Filesystem`, `HTTP`, `Stdout`; help: did you mean `Stdout`?\n\
+             0 pipelines, 1 backend, 1 error, 0 warnings\n"
+        );
+        let report: serde_json::Value = serde_json::from_str(&json(&compiled)).unwrap();
+        assert_eq!(report["backends"][0], "default.good");
+        let error = &report["errors"][0];
+        assert_eq!((&error["line"], &error["column"], &error["suggestion"]), (&9.into(), &14.into(), &"Stdout".into()));
+    }
+}
