@@ -1,0 +1,122 @@
+//! Takes connections and answers one request on each.
+//!
+//! Limits: [`CONNECTIONS_MAX`] at once (more wait in the system's queue), one request per connection,
+//! [`CONNECTION_LIFE_MAX`] from the first byte to the last, [`HEADER_BYTES_MAX`] of request. Bodies are not read.
+//! So a slow or idle client costs little and for a short time, and nobody can keep the others out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use spillway_delivery::supervisor::Supervisor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::overview::Overview;
+use crate::sources::http::ListenerSecurity;
+
+/// Most connections at once: kubelet, a scraper or two and people need a handful.
+const CONNECTIONS_MAX: usize = 32;
+/// Longest life of a connection: the answer is made from memory, so this is the client's time to read it.
+const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(10);
+/// Most bytes of a request line and headers.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// How long nothing is accepted after the system refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the endpoint cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("admin endpoint cannot listen at {address} (--admin gives another address, `off` does without)")]
+pub struct AdminError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// Listens at `address` and answers until `owner` stops. Returns where it listens.
+pub async fn serve(
+    address: SocketAddr,
+    security: ListenerSecurity,
+    overview: Arc<Overview>,
+    owner: &Supervisor,
+) -> Result<SocketAddr, AdminError> {
+    let failed = |source| AdminError { address, source };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let local = socket.local_addr().map_err(failed)?;
+    let security = Arc::new(security);
+    let guard = {
+        let security = security.clone();
+        middleware::from_fn(move |request: Request, next: Next| authorized(security.clone(), request, next))
+    };
+    let router = super::router(overview).layer(guard);
+    owner.spawn("admin listener", accept(socket, router, security, owner.clone()));
+    Ok(local)
+}
+
+async fn authorized(security: Arc<ListenerSecurity>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
+    if security.admits(shown) {
+        return next.run(request).await;
+    }
+    let body = serde_json::json!({ "code": "unauthorized", "message": "the bearer token is missing or wrong" });
+    let mut answer = super::answer(StatusCode::UNAUTHORIZED, &body);
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+    answer.into_response()
+}
+
+async fn accept(socket: TcpListener, router: Router, security: Arc<ListenerSecurity>, owner: Supervisor) {
+    let (stop, places) = (owner.stopping(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let next = async || {
+        // The semaphore is never closed.
+        let place = places.clone().acquire_owned().await.ok();
+        (socket.accept().await, place)
+    };
+    while let Some((accepted, place)) = stop.run_until_cancelled(next()).await {
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, security) = (router.clone(), security.clone());
+                owner.spawn("admin connection", async move {
+                    // What the other side did to the connection is its own affair.
+                    drop(timeout(CONNECTION_LIFE_MAX, connection(stream, router, &security)).await);
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "admin connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, security: &ListenerSecurity) {
+    match security.tls() {
+        None => answer(stream, router).await,
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                answer(stream, router).await;
+            }
+        }
+    }
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router) {
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(CONNECTION_LIFE_MAX)
+        .max_header_size(HEADER_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "admin connection ended early");
+    }
+}

@@ -1,0 +1,20 @@
+//! `check`: compiles manifests and runs nothing.
+
+use std::process::ExitCode;
+
+use spillway_crds::render;
+
+use crate::cli::{CheckFlags, Output};
+use crate::exit::{self, Failure};
+use crate::manifests;
+
+/// Prints what is wrong, and returns 1 when anything is.
+pub fn run(flags: &CheckFlags) -> Result<ExitCode, Failure> {
+    let compiled = manifests::read(&flags.manifests);
+    let text = match flags.output {
+        Output::Human => render::human(&compiled),
+        Output::Json => render::json(&compiled),
+    };
+    exit::to_stdout(&text)?;
+    Ok(if compiled.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}

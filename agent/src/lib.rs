@@ -1,0 +1,36 @@
+//! The agent: sources in, pipelines over durable logs, backends out; as a plain process, no Kubernetes needed.
+//!
+//! ```text
+//! main ─► cli ─► settings ─► run ─► manifests ─► pipelines ─► sources ─► (signal) ─► drain
+//!                             └──► overview ◄── admin (livez, readyz, metrics, v1/status) ◄── status
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`cli`] | what a user may write on the command line |
+//! | [`settings`] | the one way from what was written to what is used |
+//! | [`run`] | the life of the process: open, announce, run, drain in the order of the flow |
+//! | [`manifests`] | manifests from files, compiled |
+//! | [`sources`] | where data comes from |
+//! | [`overview`] | what the process is and does now |
+//! | [`admin`], [`metrics`] | the endpoint that tells it |
+//! | [`check`], [`status`], [`inspect`] | the other subcommands |
+//! | [`exit`], [`logging`], [`table`] | exit codes and failures, log lines, text in columns |
+//!
+//! Invariants: all state is passed along, there are no globals; every task has an owner that awaits it; nothing on
+//! stdout but what a command was asked for.
+
+pub mod admin;
+pub mod check;
+pub mod cli;
+pub mod exit;
+pub mod inspect;
+pub mod logging;
+pub mod manifests;
+pub mod metrics;
+pub mod overview;
+pub mod run;
+pub mod settings;
+pub mod sources;
+pub mod status;
+pub mod table;

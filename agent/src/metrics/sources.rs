@@ -1,0 +1,87 @@
+//! What the sources count since the start.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use super::{Families, count};
+use crate::overview::SourceStats;
+use crate::sources::container_logs::ContainerLogStats;
+use crate::sources::http::HttpStats;
+
+/// Writes every family of the sources that run.
+pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
+    if let Some(stats) = &sources.http {
+        http(families, stats)?;
+    }
+    if let Some(stats) = &sources.container_logs {
+        container_logs(families, stats)?;
+    }
+    Ok(())
+}
+
+fn container_logs(families: &mut Families<'_>, stats: &ContainerLogStats) -> fmt::Result {
+    let counters = [
+        ("container_log_lines", "Events made of lines; a line two pipelines read counts twice.", &stats.lines),
+        ("container_log_bytes", "Bytes read, of compressed files after decompression.", &stats.bytes),
+        ("container_log_malformed_lines", "Lines no container runtime writes, delivered whole.", &stats.malformed),
+        ("container_log_joined_lines", "Lines joined from more than one part.", &stats.partial_joined),
+        ("container_log_split_lines", "Lines too long for one event, delivered in pieces.", &stats.split_lines),
+        ("container_log_invalid_utf8_events", "Events in which invalid UTF-8 was replaced.", &stats.invalid_utf8),
+        ("container_log_truncated_files", "Files that were cut and begun anew.", &stats.truncated),
+        ("container_log_rotated_files", "Files rotated away.", &stats.rotated),
+        ("container_log_missed_files", "Files deleted before they were read to their end.", &stats.missed_files),
+        (
+            "container_log_missed_bytes",
+            "Bytes deleted before they could be read, as far as known.",
+            &stats.missed_bytes,
+        ),
+        (
+            "container_log_lost_tail_bytes",
+            "Bytes read and then gone from the end of their file.",
+            &stats.lost_tail_bytes,
+        ),
+        ("container_log_read_errors", "Failures to open, read or decompress a file.", &stats.read_errors),
+        ("container_log_refused_entries", "Entries not opened: links or no regular files.", &stats.refused_entries),
+        ("container_log_refused_batches", "Batches a pipeline refused; they are tried again.", &stats.refusals),
+        ("container_log_watch_overflows", "Overflows of the queue of file events; each made a scan.", &stats.overflows),
+    ];
+    for (name, help, counter) in counters {
+        families.one_counter(name, help, counter.load(Ordering::Relaxed))?;
+    }
+    let gauges = [
+        ("container_log_open_files", "Files held open now.", &stats.open_files),
+        ("container_log_containers", "Containers followed now.", &stats.containers),
+    ];
+    for (name, help, gauge) in gauges {
+        families.one_gauge(name, help, count(gauge.load(Ordering::Relaxed)))?;
+    }
+    Ok(())
+}
+
+fn http(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
+    families.counter(
+        "http_requests",
+        "Requests answered, by status; 0 stands for any other.",
+        stats.requests().map(|(status, requests)| ([("code", status.to_string())], requests)),
+    )?;
+    families.counter(
+        "http_refused_events",
+        "Events refused by themselves, by code.",
+        stats.refused_events().map(|(code, events)| ([("code", code)], events)),
+    )?;
+    families.counter(
+        "http_limits_hit",
+        "How often a sender ran into a limit, by its name.",
+        stats.limits().map(|(limit, times)| ([("limit", limit)], times)),
+    )?;
+    let counters = [
+        ("http_accepted_events", "Events accepted, repeats under the same key included.", stats.accepted_events()),
+        ("http_accepted_bytes", "Bytes of the accepted events.", stats.accepted_bytes()),
+        ("http_wire_bytes", "Bytes of bodies read, as they travelled.", stats.wire_bytes()),
+        ("http_connections", "Connections taken.", stats.connections()),
+    ];
+    for (name, help, value) in counters {
+        families.one_counter(name, help, value)?;
+    }
+    families.one_gauge("http_open_connections", "Connections open now.", count(stats.connections_open()))
+}

@@ -1,0 +1,200 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use spillway_delivery::ledger::{DeliveryReport, DeliveryState, LogReport, PipelineReport, RouteReport};
+
+use super::*;
+use crate::sources::container_logs::ContainerLogStats;
+use crate::sources::http::HttpStats;
+use crate::status::Phase;
+
+const SECOND: i64 = 1_000_000_000;
+
+fn report(namespace: &str, name: &str) -> StatusReport {
+    let delivery = DeliveryReport {
+        route: "everything".into(),
+        backend: "archive".into(),
+        backend_type: "Filesystem".into(),
+        state: DeliveryState::Retrying,
+        since: 0,
+        routed_events: 10,
+        delivered_events: 4,
+        duplicate_events: 1,
+        rejected_events: 1,
+        dropped_events: BTreeMap::from([("expired".into(), 1)]),
+        held_events: 4,
+        held_bytes: 400,
+        oldest_held: Some(90 * SECOND),
+        imbalance_events: -1,
+        attempts: 7,
+        faults: BTreeMap::from([("unreachable".into(), 3)]),
+        delivered_bytes: 500,
+        in_flight: 2,
+        last_error: Some("connection refused".into()),
+    };
+    let pipeline = PipelineReport {
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: "x".into(),
+        suspended: false,
+        accepted_events: 12,
+        unrouted_events: 2,
+        routed_events: 10,
+        refused_requests: BTreeMap::from([("full".into(), 5)]),
+        log: LogReport { state: "ok".into(), bytes: 1000, bytes_max: 2000, segments: 2, ..LogReport::default() },
+        routes: vec![RouteReport {
+            name: "everything".into(),
+            routed_events: 10,
+            condition_errors: BTreeMap::from([("absent".into(), 6)]),
+        }],
+        deliveries: vec![delivery],
+    };
+    StatusReport {
+        version: "0.1.0".into(),
+        agent_id: "0123456789abcdef".into(),
+        started: 5 * SECOND,
+        now: 100 * SECOND,
+        phase: Phase::Running,
+        not_ready: Vec::new(),
+        listeners: Vec::new(),
+        pipelines: vec![pipeline],
+        excluded: Vec::new(),
+        sources: Vec::new(),
+    }
+}
+
+/// One sample as a scraper sees it.
+#[derive(Debug)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// Reads the text as the specification says, strictly, and returns the samples.
+fn read(text: &str) -> Vec<Sample> {
+    let body = text.strip_suffix("# EOF\n").expect("no end");
+    let (mut families, mut samples) = (BTreeMap::new(), Vec::new());
+    let mut helped = BTreeSet::new();
+    for line in body.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            assert!(help.ends_with(|c: char| c.is_alphanumeric() || ".)".contains(c)) && !help.is_empty(), "{line}");
+            assert!(helped.insert(name.to_string()), "two families: {name}");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert!(helped.contains(name), "no help: {name}");
+            families.insert(name.to_string(), kind.to_string());
+        } else {
+            let sample = sample(line);
+            let (name, kind) = families.iter().find(|(name, _)| belongs(&sample.name, name)).expect(line);
+            let suffix = &sample.name[name.len()..];
+            let expected = match kind.as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            assert_eq!(suffix, expected, "{line}");
+            samples.push(sample);
+        }
+    }
+    assert_eq!(helped.len(), families.len());
+    samples
+}
+
+fn belongs(sample: &str, family: &str) -> bool {
+    sample.strip_prefix(family).is_some_and(|rest| ["", "_total", "_info"].contains(&rest))
+}
+
+fn sample(line: &str) -> Sample {
+    let end = line.find(['{', ' ']).unwrap();
+    let (name, mut rest) = (line[..end].to_string(), &line[end..]);
+    let mut labels = BTreeMap::new();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner;
+        while !rest.starts_with('}') {
+            let (label, after) = rest.split_once("=\"").unwrap();
+            let (value, after) = label_value(after);
+            assert!(labels.insert(label.to_string(), value).is_none(), "{line}");
+            rest = after.strip_prefix(',').unwrap_or(after);
+        }
+        rest = &rest[1..];
+    }
+    Sample { name, labels, value: rest.trim_start().parse().expect(line) }
+}
+
+/// Reads up to the closing quote, escapes undone.
+fn label_value(text: &str) -> (String, &str) {
+    let (mut value, mut escaped) = (String::new(), false);
+    for (at, c) in text.char_indices() {
+        match (escaped, c) {
+            (false, '"') => return (value, &text[at + 1..]),
+            (false, '\\') => escaped = true,
+            (true, 'n') => {
+                value.push('\n');
+                escaped = false;
+            }
+            (_, c) => {
+                value.push(c);
+                escaped = false;
+            }
+        }
+    }
+    panic!("value has no end: {text}");
+}
+
+fn value(samples: &[Sample], name: &str, label: &str, is: &str) -> f64 {
+    let found = samples.iter().find(|one| one.name == name && one.labels.get(label).is_some_and(|value| value == is));
+    found.unwrap_or_else(|| panic!("no {name} with {label}={is}")).value
+}
+
+#[test]
+fn every_figure_of_the_ledger_is_there() {
+    let sources = SourceStats {
+        http: Some(Arc::new(HttpStats::default())),
+        container_logs: Some(Arc::new(ContainerLogStats::default())),
+    };
+    let samples = read(&expose(report("default", "jobs"), sources));
+    for (name, expected) in [
+        ("spillway_pipeline_accepted_events_total", 12.0),
+        ("spillway_pipeline_unrouted_events_total", 2.0),
+        ("spillway_pipeline_routed_events_total", 10.0),
+        ("spillway_pipeline_refused_requests_total", 5.0),
+        ("spillway_log_bytes", 1000.0),
+        ("spillway_log_max_bytes", 2000.0),
+        ("spillway_log_segments", 2.0),
+        ("spillway_route_condition_errors_total", 6.0),
+        ("spillway_delivery_delivered_events_total", 4.0),
+        ("spillway_delivery_dropped_events_total", 1.0),
+        ("spillway_delivery_held_events", 4.0),
+        ("spillway_delivery_oldest_held_age_seconds", 10.0),
+        ("spillway_delivery_faults_total", 3.0),
+        ("spillway_delivery_in_flight_batches", 2.0),
+        ("spillway_ledger_imbalance_events", -1.0),
+    ] {
+        assert!((value(&samples, name, "pipeline", "jobs") - expected).abs() < f64::EPSILON, "{name}");
+    }
+    assert!((value(&samples, "spillway_delivery_state", "state", "retrying") - 1.0).abs() < f64::EPSILON);
+    assert!((value(&samples, "spillway_http_requests_total", "code", "202") - 0.0).abs() < f64::EPSILON);
+    assert!((value(&samples, "spillway_build_info", "version", "0.1.0") - 1.0).abs() < f64::EPSILON);
+    assert!(samples.iter().any(|sample| sample.name == "spillway_container_log_missed_bytes_total"));
+    assert!(samples.iter().all(|sample| sample.name.starts_with("spillway_")));
+}
+
+#[test]
+fn hostile_names_stay_within_their_quotes() {
+    let hostile = "a\"} 1\nspillway_fake 666\\";
+    let samples = read(&expose(report(hostile, "x\u{7f}\r"), SourceStats::default()));
+    assert!(samples.iter().all(|sample| sample.name != "spillway_fake"));
+    let of_pipelines = samples.iter().filter(|sample| sample.labels.contains_key("namespace"));
+    assert!(of_pipelines.clone().count() > 20);
+    assert!(of_pipelines.clone().all(|sample| sample.labels["namespace"] == hostile));
+}
+
+#[test]
+fn an_agent_without_pipelines_exposes_well_formed_families() {
+    let mut empty = report("default", "jobs");
+    empty.pipelines.clear();
+    let samples = read(&expose(empty, SourceStats::default()));
+    assert!((value(&samples, "spillway_ready", "phase", "running") - 1.0).abs() < f64::EPSILON);
+}

@@ -1,0 +1,240 @@
+//! What the process is and does now: written by `run`, read by the admin endpoint, by nobody else.
+//!
+//! Figures are not kept here; they are read from the engine and the sources at the moment someone asks.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use spillway_delivery::clock::{Clock, UnixNanos};
+use spillway_delivery::deliver::Engine;
+use spillway_delivery::supervisor::Supervisor;
+use tokio::time::Instant;
+
+use crate::sources::container_logs::ContainerLogStats;
+use crate::sources::http::HttpStats;
+use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
+
+/// How often the runtime shows that it makes progress.
+const BEAT: Duration = Duration::from_secs(1);
+/// How old the last beat may be before the process counts as stuck: ten missed beats, so that a busy machine is not
+/// taken for a dead one.
+const BEAT_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// What the process is and does now.
+#[derive(Debug)]
+pub struct Overview {
+    engine: Arc<Engine>,
+    clock: Clock,
+    started: UnixNanos,
+    epoch: Instant,
+    beat_ms: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    listeners: Vec<Listener>,
+    excluded: Vec<Excluded>,
+    sources: SourceStats,
+}
+
+/// The counters of the sources that run.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStats {
+    /// Of the HTTP source.
+    pub http: Option<Arc<HttpStats>>,
+    /// Of the container logs.
+    pub container_logs: Option<Arc<ContainerLogStats>>,
+}
+
+impl Overview {
+    /// Returns the overview of a process that is starting.
+    pub fn new(engine: Arc<Engine>, clock: Clock) -> Self {
+        let state = State {
+            phase: Phase::Starting,
+            listeners: Vec::new(),
+            excluded: Vec::new(),
+            sources: SourceStats::default(),
+        };
+        let started = clock.now();
+        Self { engine, clock, started, epoch: Instant::now(), beat_ms: AtomicU64::new(0), state: Mutex::new(state) }
+    }
+
+    /// Beats until `owner` stops: shows that the runtime makes progress.
+    pub fn beat(self: &Arc<Self>, owner: &Supervisor) {
+        let (overview, stopping) = (self.clone(), owner.stopping());
+        owner.spawn("heartbeat", async move {
+            let mut ticks = tokio::time::interval(BEAT);
+            while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+                overview.beat_ms.store(overview.now_ms(), Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Returns how long ago the runtime last showed progress, and whether that is recent enough.
+    pub fn alive(&self) -> (Duration, bool) {
+        let age = Duration::from_millis(self.now_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed)));
+        (age, age <= BEAT_AGE_MAX)
+    }
+
+    /// Returns why the agent is not ready; empty when it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        not_ready(self.state().phase)
+    }
+
+    /// Moves on to `phase`.
+    pub fn enter(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+
+    /// Notes a bound listener.
+    pub fn add_listener(&self, listener: Listener) {
+        self.state().listeners.push(listener);
+    }
+
+    /// Returns the bound listeners.
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.state().listeners.clone()
+    }
+
+    /// Returns how many manifests are not run.
+    pub fn excluded_count(&self) -> usize {
+        self.state().excluded.len()
+    }
+
+    /// Notes manifests that are not run.
+    pub fn add_excluded(&self, excluded: impl IntoIterator<Item = Excluded>) {
+        self.state().excluded.extend(excluded);
+    }
+
+    /// Changes which sources run.
+    pub fn with_sources(&self, change: impl FnOnce(&mut SourceStats)) {
+        change(&mut self.state().sources);
+    }
+
+    /// Returns the counters of the sources.
+    pub fn sources(&self) -> SourceStats {
+        self.state().sources.clone()
+    }
+
+    /// Returns everything at this moment.
+    pub fn report(&self) -> StatusReport {
+        let pipelines = self.engine.reports();
+        let state = self.state();
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").into(),
+            agent_id: self.engine.agent_id().to_string(),
+            started: self.started,
+            now: self.clock.now(),
+            phase: state.phase,
+            not_ready: not_ready(state.phase),
+            listeners: state.listeners.clone(),
+            pipelines,
+            excluded: state.excluded.clone(),
+            sources: state.sources.report(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A panic while it was held leaves plain data that is still whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_ready(phase: Phase) -> Vec<String> {
+    match phase {
+        Phase::Starting => vec!["logs are being opened and listeners bound".into()],
+        Phase::Running => Vec::new(),
+        Phase::Draining => vec!["the agent was told to stop and delivers what it holds".into()],
+    }
+}
+
+impl SourceStats {
+    fn report(&self) -> Vec<Source> {
+        let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
+        self.http.iter().map(|stats| http_source(stats)).chain(container_logs).collect()
+    }
+}
+
+fn http_source(stats: &HttpStats) -> Source {
+    let mut counts = BTreeMap::from([
+        ("accepted events".into(), stats.accepted_events()),
+        ("connections".into(), stats.connections()),
+        ("requests".into(), stats.requests().map(|(_, requests)| requests).sum()),
+    ]);
+    counts.extend(stats.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
+    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
+    Source { name: "http".into(), counts }
+}
+
+fn container_log_source(stats: &ContainerLogStats) -> Source {
+    let counts = [
+        ("containers", &stats.containers),
+        ("open files", &stats.open_files),
+        ("lines", &stats.lines),
+        ("malformed lines", &stats.malformed),
+        ("lines split", &stats.split_lines),
+        ("truncated files", &stats.truncated),
+        ("rotated files", &stats.rotated),
+        ("missed files", &stats.missed_files),
+        ("missed bytes", &stats.missed_bytes),
+        ("lost tail bytes", &stats.lost_tail_bytes),
+        ("read errors", &stats.read_errors),
+        ("refused entries", &stats.refused_entries),
+        ("refused batches", &stats.refusals),
+    ];
+    let counts = counts.map(|(what, counter)| (what.into(), counter.load(Ordering::Relaxed)));
+    Source { name: "containerLogs".into(), counts: counts.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spillway_delivery::deliver::EngineSettings;
+    use spillway_delivery::filesystem::RealFs;
+
+    fn overview(dir: &tempfile::TempDir) -> Arc<Overview> {
+        let settings = EngineSettings {
+            data_dir: dir.path().into(),
+            filesystem: Arc::new(RealFs),
+            clock: Clock::manual(7_000_000_000),
+            free_bytes_min: 0,
+        };
+        let engine = Engine::open(settings).unwrap();
+        Arc::new(Overview::new(Arc::new(engine), Clock::manual(7_000_000_000)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_without_beats_is_not_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let overview = overview(&dir);
+        let owner = Supervisor::new("test");
+        overview.beat(&owner);
+        tokio::time::advance(Duration::from_mins(1)).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(overview.alive().1);
+        assert!(owner.stop(Instant::now() + Duration::from_secs(1)).await);
+        tokio::time::advance(BEAT_AGE_MAX + BEAT * 2).await;
+        assert!(!overview.alive().1);
+    }
+
+    #[tokio::test]
+    async fn only_a_running_agent_is_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let overview = overview(&dir);
+        assert_eq!(overview.not_ready().len(), 1);
+        overview.enter(Phase::Running);
+        assert!(overview.not_ready().is_empty());
+        overview.enter(Phase::Draining);
+        assert_eq!(overview.report().not_ready.len(), 1);
+    }
+}

@@ -1,0 +1,235 @@
+//! `run`: settle, compile, open, announce, run, drain.
+//!
+//! # Drain
+//! The first signal: `/readyz` says no, sources stop (what is under way is answered), intake refuses, deliveries go on
+//! until nothing is held or `--drain-seconds` are over, logs are synced and cursors committed, and the admin endpoint
+//! goes last. What is still held stays in the log and is delivered after the next start. A second signal ends the
+//! process at once; what was acknowledged is in the log all the same. So does a task that panicked: the process ends
+//! with 70, and its supervisor starts it anew over the same log.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use spillway_crds::Compiled;
+use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::{Engine, EngineSettings};
+use spillway_delivery::filesystem::RealFs;
+use spillway_delivery::supervisor::Supervisor;
+use tokio::time::Instant;
+
+use crate::cli::{FromEnvironment, RunFlags};
+use crate::exit::{self, Failure};
+use crate::overview::Overview;
+use crate::settings::{ConfigFile, Machine, Settings};
+use crate::sources::http::ListenerSecurity;
+use crate::status::{Listener, Phase};
+use crate::{admin, logging, manifests};
+
+mod intake;
+mod pipelines;
+mod signals;
+
+use signals::{Signals, Stop};
+
+/// How long sources may answer what is under way once told to stop; part of the drain.
+const SOURCES_STOP: Duration = Duration::from_secs(5);
+/// How long the parts of a process that could not start may take to stop.
+const START_FAILED_DRAIN: Duration = Duration::from_secs(1);
+/// How long the admin endpoint may answer at the very end.
+const ADMIN_STOP: Duration = Duration::from_secs(1);
+/// How long blocking calls of an ended process may go on: a sync of the volume at most.
+const RUNTIME_STOP: Duration = Duration::from_secs(2);
+
+/// Runs the agent until a signal ends it.
+pub fn run(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<ExitCode, Failure> {
+    let settings = settle(flags, from_environment)?;
+    logging::start(&settings.logging);
+    let compiled = compile(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads)
+        .thread_name("spillway")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("runtime", anyhow::Error::new(error).context("threads cannot be started")))?;
+    let end = runtime.block_on(live(&settings, compiled));
+    runtime.shutdown_timeout(RUNTIME_STOP);
+    end
+}
+
+fn settle(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<Settings, Failure> {
+    let file = flags.config.as_deref().map(ConfigFile::read).transpose();
+    let settled =
+        file.and_then(|file| Settings::settle(flags, from_environment, &file.unwrap_or_default(), &Machine::read()));
+    settled.map_err(|error| Failure::usage(error.code(), error))
+}
+
+/// Compiles the manifests. Bad ones are told and left out; without a good pipeline there is nothing to run.
+fn compile(settings: &Settings) -> Result<Compiled, Failure> {
+    let compiled = manifests::read(&settings.manifests);
+    if compiled.pipelines.is_empty() {
+        for error in &compiled.errors {
+            exit::to_stderr(&format!("error[manifest]: {error}\n"));
+        }
+        let paths: Vec<String> = settings.manifests.iter().map(|path| path.display().to_string()).collect();
+        let error = anyhow!("found no valid MonitoringPipeline in {}, allowed: at least one", paths.join(", "));
+        return Err(Failure::failed("no-pipeline", error).next("correct what `spillway-agent check -f PATH` tells"));
+    }
+    for error in &compiled.errors {
+        tracing::error!(%error, "manifest is left out");
+    }
+    for warning in &compiled.warnings {
+        tracing::warn!(%warning, "manifest");
+    }
+    Ok(compiled)
+}
+
+/// The parts of the process, in the order they are stopped.
+struct Parts {
+    sources: Supervisor,
+    engine: Arc<Engine>,
+    admin: Supervisor,
+    overview: Arc<Overview>,
+}
+
+async fn live(settings: &Settings, compiled: Compiled) -> Result<ExitCode, Failure> {
+    let signals = Signals::take().context("signals cannot be taken").map_err(|error| Failure::failed("signals", error));
+    let mut signals = signals?;
+    let clock = Clock::system();
+    let parts = open(settings, &clock)?;
+    parts.overview.add_excluded(manifests::excluded(&compiled.errors));
+    let started = tokio::select! {
+        started = start(&parts, settings, &clock, compiled) => started.map(|()| None),
+        stop = signals.next() => Ok(Some(stop)),
+        () = parts.panicked() => Ok(None),
+    };
+    let stop = match started {
+        Err(failure) => {
+            parts.drain(START_FAILED_DRAIN).await;
+            return Err(failure);
+        }
+        Ok(Some(stop)) => Some(stop),
+        Ok(None) => tokio::select! {
+            stop = signals.next() => Some(stop),
+            () = parts.panicked() => None,
+        },
+    };
+    let Some(stop) = stop else {
+        return Ok(panicked());
+    };
+    tracing::info!(signal = stop.name(), deadline_seconds = settings.drain.as_secs(), "stopping");
+    tokio::select! {
+        empty = parts.drain(settings.drain) => {
+            tracing::info!(held = !empty, "stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = parts.panicked() => Ok(panicked()),
+        again = signals.next() => Ok(cut_short(again)),
+    }
+}
+
+fn panicked() -> ExitCode {
+    tracing::error!("a task panicked, the process ends; what was acknowledged is in the log");
+    ExitCode::from(exit::PANICKED)
+}
+
+fn cut_short(signal: Stop) -> ExitCode {
+    tracing::warn!(signal = signal.name(), "second signal, the drain is cut short; what is held stays in the log");
+    ExitCode::from(signal.exit_code())
+}
+
+/// Takes the data directory. The first thing that can collide with another agent, and the clearest to say.
+fn open(settings: &Settings, clock: &Clock) -> Result<Parts, Failure> {
+    let engine = EngineSettings {
+        data_dir: settings.data_dir.clone(),
+        filesystem: Arc::new(RealFs),
+        clock: clock.clone(),
+        free_bytes_min: settings.free_bytes_min,
+    };
+    let next = "name a directory of this agent alone, which it may write, with --data-dir";
+    let engine = Engine::open(engine).map_err(|error| Failure::failed("data-dir", error).next(next))?;
+    let engine = Arc::new(engine);
+    let overview = Arc::new(Overview::new(engine.clone(), clock.clone()));
+    Ok(Parts { sources: Supervisor::new("sources"), engine, admin: Supervisor::new("admin"), overview })
+}
+
+async fn start(parts: &Parts, settings: &Settings, clock: &Clock, compiled: Compiled) -> Result<(), Failure> {
+    start_admin(parts, settings).await?;
+    let backends = compiled.backends.len();
+    let outcome = pipelines::open(&parts.engine, settings, clock, compiled).await?;
+    parts.overview.add_excluded(outcome.excluded);
+    let pipelines = outcome.opened.len();
+    intake::start(parts, settings, clock, outcome.opened).await?;
+    parts.overview.enter(Phase::Running);
+    announce(parts, settings, pipelines, backends);
+    Ok(())
+}
+
+async fn start_admin(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
+    parts.overview.beat(&parts.admin);
+    let Some(address) = settings.admin else {
+        return Ok(());
+    };
+    let files = &settings.security;
+    let security = ListenerSecurity::check(address, &files.tls, files.token.as_deref())
+        .context("admin endpoint is not protected as it must be")
+        .map_err(|error| Failure::failed("insecure-listener", error))?;
+    let secured = security.tls().is_some();
+    let address = admin::serve(address, security, parts.overview.clone(), &parts.admin).await.map_err(|error| {
+        Failure::failed("admin-listen", error).next("name another address with --admin, or `off` to do without")
+    })?;
+    parts.overview.add_listener(Listener { name: "admin".into(), address: address.to_string(), secured });
+    Ok(())
+}
+
+fn announce(parts: &Parts, settings: &Settings, pipelines: usize, backends: usize) {
+    let listeners = parts.overview.listeners();
+    let address = |name: &str| {
+        let found = listeners.iter().find(|listener| listener.name == name);
+        found.map_or("off".into(), |listener| listener.address.clone())
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        agent = %parts.engine.agent_id(),
+        http = address("http"),
+        admin = address("admin"),
+        data_dir = %settings.data_dir.display(),
+        filesystem_root = %settings.filesystem_root.display(),
+        pod_logs = %settings.pod_logs.as_deref().map_or("off".into(), |dir| dir.display().to_string()),
+        pipelines,
+        backends,
+        excluded = parts.overview.excluded_count(),
+        "ready"
+    );
+}
+
+impl Parts {
+    /// Resolves when a task of any part has panicked.
+    async fn panicked(&self) {
+        let [logs, deliveries] = self.engine.failed();
+        let (sources, admin) = (self.sources.failed(), self.admin.failed());
+        tokio::select! {
+            () = sources.cancelled() => {}
+            () = logs.cancelled() => {}
+            () = deliveries.cancelled() => {}
+            () = admin.cancelled() => {}
+        }
+    }
+
+    /// Stops the parts in the order of the flow. Returns whether nothing was held at the end.
+    async fn drain(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        self.overview.enter(Phase::Draining);
+        if !self.sources.stop(deadline.min(Instant::now() + SOURCES_STOP)).await {
+            tracing::warn!("sources did not stop in time and were cut off");
+        }
+        let empty = self.engine.drain(deadline).await;
+        // Connections under way are scrapes; one that is cut off is repeated.
+        self.admin.stop(Instant::now() + ADMIN_STOP).await;
+        empty
+    }
+}
+
+#[cfg(test)]
+mod tests;

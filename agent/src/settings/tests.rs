@@ -1,0 +1,164 @@
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::list::SETTINGS;
+use super::*;
+use crate::cli::{Command, parse};
+
+fn machine() -> Machine {
+    Machine { root: false, cores: 16, host_name: Some("host-1".into()), kubelet_logs: None }
+}
+
+fn flags(args: &[&str]) -> RunFlags {
+    let args = ["spillway-agent", "run"].iter().chain(args).map(OsString::from);
+    let Command::Run(flags) = parse(args).unwrap().0.command else { panic!("not run") };
+    *flags
+}
+
+fn settle(args: &[&str], file: &str) -> Result<Settings, SettingError> {
+    settle_from(&flags(args), &[], file)
+}
+
+fn settle_from(flags: &RunFlags, from_environment: &[&str], file: &str) -> Result<Settings, SettingError> {
+    let file = ConfigFile::parse(Path::new("agent.yaml"), file)?;
+    Settings::settle(flags, &FromEnvironment::of(from_environment), &file, &machine())
+}
+
+fn refusal(args: &[&str], file: &str) -> String {
+    settle(args, file).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_fit_a_plain_user_on_a_machine_without_kubelet() {
+    let settings = settle(&["-f", "/"], "").unwrap();
+    assert_eq!(settings.data_dir, Path::new("./spillway-data"));
+    assert_eq!(settings.filesystem_root, Path::new("./spillway-out"));
+    assert_eq!(settings.http.unwrap().to_string(), "127.0.0.1:8411");
+    assert_eq!(settings.admin.unwrap().to_string(), "127.0.0.1:8412");
+    assert_eq!((settings.pod_logs, settings.free_bytes_min), (None, 16 << 20));
+    assert_eq!(settings.drain, Duration::from_secs(25));
+    assert_eq!(settings.threads, 4);
+    assert_eq!(settings.node_name.as_deref(), Some("host-1"));
+    assert_eq!(settings.logging, LogSettings { format: None, level: "info".into() });
+}
+
+#[test]
+fn root_keeps_its_data_in_var() {
+    let file = ConfigFile::default();
+    let root = Machine { root: true, cores: 2, kubelet_logs: Some("/var/log/pods".into()), ..machine() };
+    let settings = Settings::settle(&flags(&["-f", "/"]), &FromEnvironment::default(), &file, &root).unwrap();
+    assert_eq!(settings.data_dir, Path::new("/var/lib/spillway"));
+    assert_eq!(settings.filesystem_root, Path::new("/var/lib/spillway-out"));
+    assert_eq!(settings.pod_logs.as_deref(), Some(Path::new("/var/log/pods")));
+    assert_eq!(settings.threads, 2);
+}
+
+#[test]
+fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+    let file = "drainSeconds: 7\nthreads: 3\nmanifests: [/, /tmp]\n";
+    let settings = settle(&["--drain-seconds", "9"], file).unwrap();
+    assert_eq!(settings.drain, Duration::from_secs(9));
+    assert_eq!(settings.threads, 3);
+    assert_eq!(settings.manifests, [Path::new("/"), Path::new("/tmp")]);
+    assert_eq!(settings.http.unwrap().port(), 8411);
+}
+
+#[test]
+fn a_variable_goes_before_the_file_unless_it_is_empty() {
+    let mut flags = flags(&["-f", "/:/tmp", "--drain-seconds", "9"]);
+    flags.threads = Some(String::new());
+    let from = ["manifests", "drain_seconds", "threads"];
+    let settings = settle_from(&flags, &from, "drainSeconds: 7\nthreads: 3\nmanifests: /var").unwrap();
+    assert_eq!(settings.drain, Duration::from_secs(9));
+    assert_eq!(settings.threads, 3);
+    assert_eq!(settings.manifests, [Path::new("/"), Path::new("/tmp")]);
+}
+
+#[test]
+fn an_error_names_the_place_the_finding_and_what_is_allowed() {
+    assert_eq!(
+        refusal(&["-f", "/", "--http", "localhost"], ""),
+        "--http: found `localhost`, allowed: an IP address and a port (127.0.0.1:8411, [::1]:8411), or `off`"
+    );
+    assert_eq!(
+        refusal(&["-f", "/"], "# comment\nthreads: 65\n"),
+        "agent.yaml:2:10: threads: found `65`, allowed: a whole number of threads, 1 to 64"
+    );
+    let error = settle_from(&flags(&["-f", "/", "--drain-seconds=-1s"]), &["drain_seconds"], "").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment variable SPILLWAY_DRAIN_SECONDS: found `-1s`, allowed: a whole number of seconds, 0 to 3600"
+    );
+    assert_eq!(error.code(), "setting-value");
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_nearest_one() {
+    for (found, nearest) in [("data-dir", "dataDir"), ("drainSecond", "drainSeconds"), ("htttp", "http")] {
+        let error = refusal(&[], &format!("threads: 1\n{found}: x\n"));
+        let start = format!("agent.yaml:2:{}: found unknown key `{found}`, did you mean `{nearest}`?", found.len() + 3);
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.ends_with("nodeName, threads"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_of_another_shape_is_told_with_its_place() {
+    for (file, line) in [("- a\n- b\n", 1), ("threads: 1\nthreads: 2\n", 2), ("http:\n  a: b\n", 2), ("a: [\n", 1)] {
+        let error = settle(&["-f", "/"], file).unwrap_err();
+        let SettingError::FileParse { line: found, .. } = &error else { panic!("{error}") };
+        assert_eq!(*found, line, "{error}");
+    }
+}
+
+#[test]
+fn files_of_listeners_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "x").unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let (cert, key, token) = (path("cert"), path("key"), path("token"));
+    let settings = settle(&["-f", "/", "--tls-cert", &cert, "--tls-key", &key, "--token-file", &token], "").unwrap();
+    let tls = TlsFiles { certificate: Some(cert.into()), key: Some(key.into()) };
+    assert_eq!(settings.security, SecurityFiles { tls, token: Some(token.into()) });
+    assert_eq!(
+        refusal(&["-f", "/", "--tls-key", "/nowhere/key"], ""),
+        "--tls-key: found `/nowhere/key`, allowed: a file that is there"
+    );
+}
+
+#[test]
+fn listeners_and_container_logs_can_be_off() {
+    let settings = settle(&["-f", "/", "--http", "off", "--pod-logs", "off"], "admin: off").unwrap();
+    assert_eq!((settings.http, settings.admin, settings.pod_logs), (None, None, None));
+}
+
+#[test]
+fn paths_that_are_not_there_are_told() {
+    for (flag, key) in [("-f", "--manifests"), ("--pod-logs", "--pod-logs"), ("--secrets-dir", "--secrets-dir")] {
+        let error = refusal(&["-f", "/", flag, "/nowhere/at/all"], "");
+        assert!(error.starts_with(&format!("{key}: found `/nowhere/at/all`")), "{error}");
+    }
+    assert!(refusal(&["-f", "/", "--data-dir", "/proc/self/exe"], "").starts_with("--data-dir: found"));
+    assert!(refusal(&["-f", "/", "--secret-env", "A"], "").starts_with("--secret-env: found `A`, allowed: NAME/KEY"));
+    let variables = settle(&["-f", "/", "--secret-env", "api/token=TOKEN"], "").unwrap().secrets.variables;
+    assert_eq!(variables[0].variable, "TOKEN");
+    assert_eq!(settle(&[], "").unwrap_err().code(), "no-manifests");
+}
+
+#[test]
+fn every_flag_of_run_is_a_setting_with_its_variable() {
+    let command = crate::cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let ids: Vec<&str> = run.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+    let ids: Vec<&str> = ids.into_iter().filter(|id| !["config", "help"].contains(id)).collect();
+    assert_eq!(ids, SETTINGS.map(|setting| setting.id));
+    for (setting, arg) in SETTINGS.iter().zip(run.get_arguments().filter(|arg| arg.get_id() != "config")) {
+        assert_eq!(arg.get_env().unwrap().to_str(), Some(setting.variable));
+        assert_eq!(setting.variable, format!("SPILLWAY_{}", setting.id.to_uppercase()));
+        assert_eq!(setting.flag, format!("--{}", setting.id.replace('_', "-")));
+        assert_eq!(setting.key.to_lowercase(), setting.id.replace('_', ""));
+    }
+}

@@ -1,0 +1,4 @@
+//! Where data comes from. Each source makes batches, submits them to the intake, and learns what became of them.
+
+pub mod container_logs;
+pub mod http;

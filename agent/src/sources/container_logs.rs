@@ -1,0 +1,153 @@
+//! Container logs of a kubelet's layout: `<root>/<namespace>_<pod>_<uid>/<container>/<n>.log`, its rotated files
+//! `<n>.log.<stamp>` and their `.gz`.
+//!
+//! ```text
+//! watch, timers ─► tailer ─► discover: root ─► pods ─► containers ─► files (names, inodes, heads)
+//!                     │
+//!                     └─► reader per container and pipeline ─► cri ─► assemble ─► batch + position ─► Intake
+//! ```
+//!
+//! # Guarantees
+//! - Each line that is read is an event exactly once, in the order of its file and of the container's files, over
+//!   rotation, compression, restarts and SIGKILL at any moment: the position travels in the batch, and nothing else is
+//!   remembered. A batch that is refused is submitted again, never dropped.
+//! - A file is known by its inode and its first bytes, never by its name; a position counts decompressed bytes.
+//! - A pipeline that takes nothing holds up nobody but itself.
+//! - A file that is unlinked while it is read is read to its end.
+//! - Who made an event is taken from the kubelet's directory name; no line can change it. The agent's own pod is left out.
+//!
+//! # What is lost, and counted
+//! What is deleted or cut off before it was read (`missed_bytes`, `missed_files`; what a truncation takes unread cannot
+//! be known). A file cut to fewer bytes than the hashed beginning while the agent is away is taken for a new one: up to 1
+//! KiB of it is delivered again.
+//!
+//! # Limits
+//! One read: 256 KiB, one buffer for all. One batch: 512 KiB or 4,096 events, and one line more; 8 batches of a pipeline
+//! under way, so 4 MiB and a few lines each. Unfinished lines: 8 MiB over all files. A file costs its first KiB and a
+//! descriptor while it is unread: 1,000 idle files about 1.5 MB. Descriptors held: [`ContainerLogsSettings::held_files_max`].
+//!
+//! # It must not know
+//! Conditions, backends, Kubernetes' API. Labels of pods come with the operator.
+//!
+//! Only for Linux: the layout is a kubelet's, and wake-ups come from inotify directly, because only so a busy file can be
+//! left unwatched (one event per write costs more than reading the line).
+
+mod assemble;
+mod container;
+mod cri;
+mod file;
+mod files;
+mod layout;
+mod position;
+mod reader;
+mod run;
+mod stats;
+mod tailer;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_delivery::clock::Clock;
+use spillway_delivery::intake::Pipeline;
+use spillway_delivery::supervisor::Supervisor;
+
+pub use self::file::Links;
+pub use self::layout::PodFacts;
+pub use self::stats::ContainerLogStats;
+
+/// How often everything is looked at where a directory could not be watched.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
+
+/// Settings of the source: those of the machine, not of a pipeline.
+#[derive(Debug, Clone)]
+pub struct ContainerLogsSettings {
+    /// Where the pods' directories are. It may appear later.
+    pub root: PathBuf,
+    /// The node's name, for the origin.
+    pub node: Option<String>,
+    /// The agent's own pod, whose logs nobody reads.
+    pub own_pod_uid: Option<String>,
+    /// Whether links are followed: needed with Docker, refused by default.
+    pub links: Links,
+    /// How often everything is looked at although nothing woke us.
+    pub rescan: Duration,
+    /// Most files held open that are not being read this moment; at least one per container is wanted, so that what is
+    /// unlinked is not missed.
+    pub held_files_max: u64,
+    /// Wall time, for the time of receipt.
+    pub clock: Clock,
+}
+
+impl Default for ContainerLogsSettings {
+    fn default() -> Self {
+        Self {
+            root: "/var/log/pods".into(),
+            node: None,
+            own_pod_uid: None,
+            links: Links::Refuse,
+            rescan: Duration::from_secs(10),
+            held_files_max: held_files_max(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Where files are begun that were there when a pipeline saw the node for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartAt {
+    /// At their beginning; so are files that appear later, always.
+    #[default]
+    Beginning,
+    /// At their end.
+    End,
+}
+
+/// One input of a pipeline.
+#[derive(Debug, Clone)]
+pub struct LogInput {
+    /// Who wants it. Two inputs of one pipeline that want the same container read it once.
+    pub pipeline: Arc<Pipeline>,
+    /// The namespace whose pods are read, `None` for every one.
+    pub namespace: Option<Arc<str>>,
+    /// The containers that are read, by name; empty for every one.
+    pub containers: Vec<String>,
+    /// Where files are begun that are there already.
+    pub start_at: StartAt,
+}
+
+/// Starts to follow the logs that `inputs` want. Ends when `supervisor` stops: batches under way are waited for, and what
+/// was not kept is read again at the next start.
+pub fn start(
+    settings: ContainerLogsSettings,
+    inputs: Vec<LogInput>,
+    supervisor: &Supervisor,
+    stats: Arc<ContainerLogStats>,
+) {
+    let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();
+    let mut wants = Vec::new();
+    for input in inputs {
+        let known = pipelines.iter().position(|known| Arc::ptr_eq(known, &input.pipeline));
+        let pipeline = known.unwrap_or(pipelines.len());
+        if known.is_none() {
+            pipelines.push(input.pipeline);
+        }
+        let LogInput { namespace, containers, start_at, .. } = input;
+        wants.push(tailer::Want { pipeline, namespace, containers, start_at });
+    }
+    let positions = pipelines.iter().map(|pipeline| pipeline.positions()).collect();
+    let rescan = settings.rescan;
+    let tailer = tailer::Tailer::new(settings, wants, positions, stats.clone());
+    let runner = run::Runner { tailer, pipelines, rescan, stats, stop: supervisor.stopping() };
+    supervisor.spawn("container-logs", runner.run());
+}
+
+/// Half of what the process may open, at most 4,096.
+fn held_files_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(4_096, |limit| (limit / 2).min(4_096))
+}

@@ -1,0 +1,405 @@
+//! From lines of a file to events: parts are joined, long lines are cut, text is escaped. Knows no files.
+//!
+//! A whole line goes from the read buffer into the batch in one pass. A line in parts is held, per stream, until its
+//! last part; a line whose event would be larger than [`EVENT_BYTES_MAX`] goes out in pieces, each with a member
+//! `"partial":{"index":n,"last":false}`, and nothing of it is lost. A line that no runtime writes is an event too: the
+//! whole line is its message, the time of reading its time, and it has no stream.
+//!
+//! Limits: text held for one line at most [`PIECE_BYTES_MAX`] and one chunk; over all lines of the process
+//! [`GROUP_BYTES_MAX`] and one chunk, above which a growing line goes out in smaller pieces.
+
+use memchr::{memchr, memchr_iter};
+use spillway_delivery::event::{BatchBuilder, EVENT_BYTES_MAX};
+use spillway_delivery::json;
+
+use super::cri::{self, CriLine, Slot};
+use super::position::GroupMark;
+use super::stats::Counts;
+
+/// Most bytes of escaped text in one event: an event less its frame. The frame is 12 + 10 + 35 + 12 + 8 + 44 = 121 bytes
+/// at most (`{"message":"`, `","time":"`, a time, `","stream":"`, `stderr"}`, the member `partial`).
+pub(super) const PIECE_BYTES_MAX: usize = EVENT_BYTES_MAX - 128;
+
+/// Text that fits one event whatever it holds: each byte escapes to six at most.
+const DIRECT_BYTES_MAX: usize = PIECE_BYTES_MAX / 6;
+
+/// Most bytes of unfinished lines held over all files: eight of the longest.
+pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Most bytes of one batch before a turn ends; one more line may follow.
+pub(super) const TURN_BYTES_MAX: usize = 512 << 10;
+
+/// Most events of one batch before a turn ends.
+pub(super) const TURN_EVENTS_MAX: usize = 4_096;
+
+/// Where events go.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    /// The batch.
+    pub(super) out: BatchBuilder,
+    /// What was seen on the way.
+    pub(super) counts: Counts,
+    /// Bytes of unfinished lines held, over all files.
+    pub(super) group_bytes: &'a mut usize,
+    /// The time of reading, for lines without one.
+    pub(super) read_at: &'a [u8],
+}
+
+impl Sink<'_> {
+    /// Returns whether the turn has made enough.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.out.bytes() >= TURN_BYTES_MAX || self.out.len() >= TURN_EVENTS_MAX
+    }
+
+    #[inline]
+    fn event(&mut self, line: &CriLine<'_>, piece: Option<(u32, bool)>) {
+        let counts = &mut self.counts;
+        counts.lines += 1;
+        self.out.push_with(|out| {
+            out.extend_from_slice(br#"{"message":""#);
+            if let Ok(text) = std::str::from_utf8(line.text) {
+                json::write_escaped(out, text);
+            } else {
+                counts.invalid_utf8 += 1;
+                write_replaced(out, line.text);
+            }
+            out.extend_from_slice(br#"","time":""#);
+            out.extend_from_slice(line.time);
+            out.extend_from_slice(match line.slot {
+                Slot::Stdout => br#"","stream":"stdout""#,
+                Slot::Stderr => br#"","stream":"stderr""#,
+                Slot::Other => br#"""#,
+            });
+            if let Some((index, last)) = piece {
+                write_piece(out, index, last);
+            }
+            out.push(b'}');
+        });
+    }
+}
+
+#[cold]
+fn write_replaced(out: &mut Vec<u8>, text: &[u8]) {
+    for chunk in text.utf8_chunks() {
+        json::write_escaped(out, chunk.valid());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+#[cold]
+fn write_piece(out: &mut Vec<u8>, index: u32, last: bool) {
+    out.extend_from_slice(format!(r#","partial":{{"index":{index},"last":{last}}}"#).as_bytes());
+}
+
+/// Which lines a reader sees again after a restart: those before `until` count only for unfinished lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Replay {
+    /// Whether the file before is being read again.
+    pub(super) in_previous: bool,
+    /// Where unread lines begin, in the file the position named.
+    pub(super) until: u64,
+    /// Where each slot's unfinished line begins, and whether in the file before.
+    pub(super) starts: [Option<(bool, u64)>; 3],
+}
+
+impl Replay {
+    fn wants(&self, slot: Slot, at: u64) -> bool {
+        match self.starts[slot as usize] {
+            Some((in_previous, start)) if in_previous == self.in_previous => at >= start,
+            Some((in_previous, _)) => in_previous,
+            None => false,
+        }
+    }
+
+    fn covers(&self, at: u64) -> bool {
+        self.in_previous || at < self.until
+    }
+}
+
+/// An unfinished line.
+#[derive(Debug, Default)]
+struct Group {
+    start: u64,
+    in_previous: bool,
+    parts: u32,
+    time: Vec<u8>,
+    text: Vec<u8>,
+    emitted: u64,
+    skip: u64,
+    index: u32,
+}
+
+/// A line of the file longer than one read: its beginning was taken, its end was not seen yet.
+#[derive(Debug, Clone, Copy)]
+struct LongLine {
+    start: u64,
+    slot: Slot,
+    ends_group: bool,
+    ignored: bool,
+}
+
+/// Joins and cuts the lines of one container for one pipeline.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    groups: [Option<Box<Group>>; 3],
+    long: Option<LongLine>,
+    /// Set while lines are seen again after a restart.
+    pub(super) replay: Option<Replay>,
+}
+
+impl Assembler {
+    /// Takes the whole lines of `data`, which begins at `base` of the file; returns how many bytes it took.
+    pub(super) fn take_lines(&mut self, data: &[u8], base: u64, sink: &mut Sink<'_>) -> usize {
+        let mut at = 0;
+        if let Some(long) = self.long {
+            let Some(end) = memchr(b'\n', data) else {
+                self.grow(long, data, sink);
+                return data.len();
+            };
+            self.grow(long, &data[..end], sink);
+            self.end_long_line(sink);
+            at = end + 1;
+        }
+        let first = at;
+        for end in memchr_iter(b'\n', &data[first..]) {
+            let end = first + end;
+            self.take_line(&data[at..end], base + at as u64, sink);
+            at = end + 1;
+            if sink.is_full() {
+                break;
+            }
+        }
+        at
+    }
+
+    /// Takes one line without its line break, which begins at `at` of the file.
+    #[inline]
+    pub(super) fn take_line(&mut self, line: &[u8], at: u64, sink: &mut Sink<'_>) {
+        if self.replay.is_some() && self.is_seen_again(line, at) {
+            return;
+        }
+        match cri::parse(line) {
+            Some(line)
+                if !line.partial
+                    && line.text.len() <= DIRECT_BYTES_MAX
+                    && self.groups[line.slot as usize].is_none() =>
+            {
+                sink.event(&line, None);
+            }
+            Some(line) => {
+                self.append(&line, at, sink);
+                if !line.partial {
+                    self.finish(line.slot, sink);
+                }
+            }
+            None => self.take_malformed(line, at, sink),
+        }
+    }
+
+    /// Takes the beginning of a line longer than one read, which begins at `at` of the file.
+    pub(super) fn begin_long_line(&mut self, data: &[u8], at: u64, sink: &mut Sink<'_>) {
+        let line =
+            cri::parse(data).unwrap_or(CriLine { time: sink.read_at, slot: Slot::Other, partial: false, text: data });
+        let ignored = self.replay.is_some() && self.is_seen_again(data, at);
+        self.long = Some(LongLine { start: at, slot: line.slot, ends_group: !line.partial, ignored });
+        if !ignored {
+            sink.counts.malformed += u64::from(line.slot == Slot::Other);
+            self.append(&line, at, sink);
+        }
+    }
+
+    /// Ends a line longer than one read, if there is one: its line break was seen, or its file ended.
+    pub(super) fn end_long_line(&mut self, sink: &mut Sink<'_>) {
+        if let Some(long) = self.long.take()
+            && long.ends_group
+            && !long.ignored
+        {
+            self.finish(long.slot, sink);
+        }
+    }
+
+    /// Returns where the line begins whose end was not seen yet.
+    pub(super) fn long_line_start(&self) -> Option<u64> {
+        self.long.map(|long| long.start)
+    }
+
+    /// Lets go of every unfinished line: what is there of it is delivered.
+    pub(super) fn finish_all(&mut self, sink: &mut Sink<'_>) {
+        self.long = None;
+        for slot in Slot::ALL {
+            self.finish(slot, sink);
+        }
+    }
+
+    /// Tells that the next file of the same restart follows; a line that goes on over three files is let go.
+    pub(super) fn next_file(&mut self, sink: &mut Sink<'_>) {
+        for slot in Slot::ALL {
+            match &mut self.groups[slot as usize] {
+                Some(group) if group.in_previous => {
+                    sink.counts.split_lines += u64::from(group.index == 0);
+                    self.finish(slot, sink);
+                }
+                Some(group) => group.in_previous = true,
+                None => {}
+            }
+        }
+    }
+
+    /// Returns the unfinished lines as a position keeps them.
+    pub(super) fn marks(&self) -> Vec<GroupMark> {
+        let mark = |slot: Slot| {
+            self.groups[slot as usize].as_ref().map(|group| GroupMark {
+                slot,
+                in_previous: group.in_previous,
+                start: group.start,
+                emitted: group.emitted,
+                index: group.index,
+            })
+        };
+        Slot::ALL.into_iter().filter_map(mark).collect()
+    }
+
+    /// Takes up the unfinished lines of a position; their text is read again.
+    pub(super) fn resume(&mut self, marks: &[GroupMark]) {
+        for mark in marks {
+            self.groups[mark.slot as usize] = Some(Box::new(Group {
+                start: mark.start,
+                in_previous: mark.in_previous,
+                emitted: mark.emitted,
+                skip: mark.emitted,
+                index: mark.index,
+                ..Group::default()
+            }));
+        }
+    }
+
+    #[cold]
+    fn is_seen_again(&mut self, line: &[u8], at: u64) -> bool {
+        let Some(replay) = self.replay else {
+            return false;
+        };
+        if !replay.covers(at) {
+            self.replay = None;
+            return false;
+        }
+        !replay.wants(cri::parse(line).map_or(Slot::Other, |line| line.slot), at)
+    }
+
+    #[cold]
+    fn take_malformed(&mut self, text: &[u8], at: u64, sink: &mut Sink<'_>) {
+        sink.counts.malformed += 1;
+        let line = CriLine { time: sink.read_at, slot: Slot::Other, partial: false, text };
+        self.append(&line, at, sink);
+        self.finish(Slot::Other, sink);
+    }
+
+    fn grow(&mut self, long: LongLine, text: &[u8], sink: &mut Sink<'_>) {
+        if !long.ignored {
+            self.add_text(long.slot, text, sink);
+        }
+    }
+
+    fn append(&mut self, line: &CriLine<'_>, at: u64, sink: &mut Sink<'_>) {
+        let group =
+            self.groups[line.slot as usize].get_or_insert_with(|| Box::new(Group { start: at, ..Group::default() }));
+        if group.time.is_empty() {
+            group.time.extend_from_slice(line.time);
+        }
+        group.parts += 1;
+        self.add_text(line.slot, line.text, sink);
+    }
+
+    fn add_text(&mut self, slot: Slot, text: &[u8], sink: &mut Sink<'_>) {
+        let Some(group) = &mut self.groups[slot as usize] else {
+            return;
+        };
+        let skipped = group.skip.min(text.len() as u64);
+        group.skip -= skipped;
+        let text = &text[skipped as usize..];
+        group.text.extend_from_slice(text);
+        *sink.group_bytes += text.len();
+        while group.text.len() >= PIECE_BYTES_MAX && group.send_piece(slot, sink) {}
+        if *sink.group_bytes > GROUP_BYTES_MAX {
+            group.send_piece(slot, sink);
+        }
+    }
+
+    fn finish(&mut self, slot: Slot, sink: &mut Sink<'_>) {
+        let Some(mut group) = self.groups[slot as usize].take() else {
+            return;
+        };
+        if group.parts == 0 {
+            return;
+        }
+        sink.counts.partial_joined += u64::from(group.parts > 1);
+        while fitting(&group.text) < group.text.len() && group.send_piece(slot, sink) {}
+        *sink.group_bytes -= group.text.len();
+        let piece = (group.index > 0).then_some((group.index, true));
+        sink.event(&CriLine { time: &group.time, slot, partial: false, text: &group.text }, piece);
+    }
+}
+
+impl Group {
+    /// Sends as much as one event takes, and keeps a character whose end is not there yet. Returns whether it sent.
+    fn send_piece(&mut self, slot: Slot, sink: &mut Sink<'_>) -> bool {
+        let cut = fitting(&self.text);
+        let cut = if cut == self.text.len() { cut - unfinished_character(&self.text) } else { cut };
+        if cut == 0 {
+            return false;
+        }
+        sink.counts.split_lines += u64::from(self.index == 0);
+        let line = CriLine { time: &self.time, slot, partial: true, text: &self.text[..cut] };
+        sink.event(&line, Some((self.index, false)));
+        self.index += 1;
+        self.emitted += cut as u64;
+        *sink.group_bytes -= cut;
+        self.text.drain(..cut);
+        true
+    }
+}
+
+/// Returns how many bytes of `text` one event takes, cut between characters.
+fn fitting(text: &[u8]) -> usize {
+    if text.len() <= DIRECT_BYTES_MAX {
+        return text.len();
+    }
+    let (mut taken, mut written) = (0, 0);
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let size = match character {
+                '"' | '\\' => 2,
+                '\0'..='\x1f' => 6,
+                other => other.len_utf8(),
+            };
+            if written + size > PIECE_BYTES_MAX {
+                return taken;
+            }
+            written += size;
+            taken += character.len_utf8();
+        }
+        if !chunk.invalid().is_empty() {
+            if written + 3 > PIECE_BYTES_MAX {
+                return taken;
+            }
+            written += 3;
+            taken += chunk.invalid().len();
+        }
+    }
+    taken
+}
+
+/// Returns how many bytes at the end of `text` are the beginning of a character whose rest may follow.
+fn unfinished_character(text: &[u8]) -> usize {
+    let tail = &text[text.len().saturating_sub(3)..];
+    let cut = tail.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+    let needs = match tail.get(tail.len() - cut) {
+        Some(0xc2..=0xdf) => 2,
+        Some(0xe0..=0xef) => 3,
+        Some(0xf0..=0xf4) => 4,
+        _ => 0,
+    };
+    if cut < needs { cut } else { 0 }
+}

@@ -1,0 +1,86 @@
+//! What the source has done, for the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Figures of the container log source, summed over every pipeline (a file that two pipelines read counts twice).
+#[derive(Debug, Default)]
+pub struct ContainerLogStats {
+    /// Events made: lines, joined lines and pieces of lines.
+    pub lines: AtomicU64,
+    /// Bytes read, of compressed files after decompression.
+    pub bytes: AtomicU64,
+    /// Lines that no container runtime writes, delivered whole.
+    pub malformed: AtomicU64,
+    /// Lines joined from more than one part.
+    pub partial_joined: AtomicU64,
+    /// Lines too long for one event, delivered in pieces.
+    pub split_lines: AtomicU64,
+    /// Events in which invalid UTF-8 was replaced.
+    pub invalid_utf8: AtomicU64,
+    /// Files that were cut and begun anew.
+    pub truncated: AtomicU64,
+    /// Bytes that were read once and then were gone from the end of their file.
+    pub lost_tail_bytes: AtomicU64,
+    /// Bytes that were deleted before they could be read, as far as their size was known.
+    pub missed_bytes: AtomicU64,
+    /// Files that were deleted before they were read to their end, while the agent was away.
+    pub missed_files: AtomicU64,
+    /// Files rotated away.
+    pub rotated: AtomicU64,
+    /// Failures to open, read or decompress a file.
+    pub read_errors: AtomicU64,
+    /// Entries that were not opened because they are links or no regular files.
+    pub refused_entries: AtomicU64,
+    /// Files held open now.
+    pub open_files: AtomicU64,
+    /// Containers followed now.
+    pub containers: AtomicU64,
+    /// Batches that a pipeline refused; they are tried again.
+    pub refusals: AtomicU64,
+    /// Times the kernel's queue of file events overflowed; each made a full scan.
+    pub overflows: AtomicU64,
+}
+
+impl ContainerLogStats {
+    pub(super) fn add(counter: &AtomicU64, value: u64) {
+        if value > 0 {
+            counter.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn set(gauge: &AtomicU64, value: usize) {
+        gauge.store(value as u64, Ordering::Relaxed);
+    }
+
+    /// Adds what one turn counted.
+    pub(super) fn add_turn(&self, counts: &Counts) {
+        Self::add(&self.lines, counts.lines);
+        Self::add(&self.bytes, counts.bytes);
+        Self::add(&self.malformed, counts.malformed);
+        Self::add(&self.partial_joined, counts.partial_joined);
+        Self::add(&self.split_lines, counts.split_lines);
+        Self::add(&self.invalid_utf8, counts.invalid_utf8);
+        Self::add(&self.truncated, counts.truncated);
+        Self::add(&self.lost_tail_bytes, counts.lost_tail_bytes);
+        Self::add(&self.missed_bytes, counts.missed_bytes);
+        Self::add(&self.missed_files, counts.missed_files);
+        Self::add(&self.read_errors, counts.read_errors);
+    }
+}
+
+/// The counts of one turn of one reader, each the field of [`ContainerLogStats`] of that name: plain numbers, so that a
+/// line costs no atomic operation.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) lines: u64,
+    pub(super) bytes: u64,
+    pub(super) malformed: u64,
+    pub(super) partial_joined: u64,
+    pub(super) split_lines: u64,
+    pub(super) invalid_utf8: u64,
+    pub(super) truncated: u64,
+    pub(super) lost_tail_bytes: u64,
+    pub(super) missed_bytes: u64,
+    pub(super) missed_files: u64,
+    pub(super) read_errors: u64,
+}

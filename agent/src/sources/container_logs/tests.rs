@@ -1,0 +1,7 @@
+//! The source on a real directory, driven step by step: what a log would have kept is compared with what was written.
+
+mod engine;
+mod faults;
+mod lines;
+mod model;
+mod world;

@@ -1,0 +1,83 @@
+//! The task itself, on a real engine with a real log: over stops and starts every line is accepted once.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::{Engine, EngineSettings};
+use spillway_delivery::event::OriginBuilder;
+use spillway_delivery::filesystem::RealFs;
+use spillway_delivery::intake::Pipeline;
+use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings};
+use spillway_delivery::supervisor::Supervisor;
+use tokio::time::{Instant, timeout};
+
+use super::super::{ContainerLogStats, ContainerLogsSettings, LogInput, StartAt, start};
+use super::world::{POD, cri};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
+    let settings = EngineSettings {
+        data_dir: data.into(),
+        filesystem: Arc::new(RealFs),
+        clock: Clock::system(),
+        free_bytes_min: 0,
+    };
+    let engine = Engine::open(settings).unwrap();
+    let route = RouteSettings { name: "all".into(), condition: None, backends: Vec::new() };
+    let settings = PipelineSettings {
+        uid: "default.logs".into(),
+        namespace: "default".into(),
+        name: "logs".into(),
+        log: LogSettings::default(),
+        routes: vec![route],
+        origin: OriginBuilder::default(),
+        suspend: false,
+    };
+    let pipeline = engine.add(settings, Vec::new(), &|_| None).await.unwrap();
+    (engine, pipeline)
+}
+
+fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
+    let owner = Supervisor::new("sources");
+    let settings = ContainerLogsSettings { root: root.into(), ..ContainerLogsSettings::default() };
+    let input =
+        LogInput { pipeline: pipeline.clone(), namespace: None, containers: Vec::new(), start_at: StartAt::Beginning };
+    start(settings, vec![input], &owner, Arc::<ContainerLogStats>::default());
+    owner
+}
+
+async fn has_accepted(pipeline: &Pipeline, events: u64) {
+    while pipeline.report().accepted_events < events {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn every_line_is_accepted_once_over_stops_and_starts() {
+    let (root, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let directory = root.path().join(POD).join("main");
+    let mut at = 0;
+    for _ in 0..3 {
+        let (engine, pipeline) = open(data.path()).await;
+        let owner = follow(root.path(), &pipeline);
+        for _ in 0..20 {
+            fs::create_dir_all(&directory).unwrap();
+            let mut file = OpenOptions::new().create(true).append(true).open(directory.join("0.log")).unwrap();
+            let accepted = pipeline.report().accepted_events;
+            for _ in 0..10 {
+                file.write_all(&cri(at, "stdout", "F", "line")).unwrap();
+                at += 1;
+            }
+            timeout(PATIENCE, has_accepted(&pipeline, accepted + 10)).await.expect("written lines are accepted");
+            assert_eq!(pipeline.report().accepted_events, accepted + 10);
+        }
+        assert_eq!(pipeline.report().accepted_events, at, "nothing is read again after a start");
+        assert!(owner.stop(Instant::now() + PATIENCE).await);
+        engine.drain(Instant::now() + Duration::from_secs(1)).await;
+    }
+}

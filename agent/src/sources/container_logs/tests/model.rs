@@ -1,0 +1,260 @@
+//! Any interleaving of writes, renames, compression, truncation, unlinking, restarts and refusals: every line exactly
+//! once, in order. The seed of a failure is in its message.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use super::super::tailer::Outgoing;
+use super::super::watch::Hints;
+use super::world::{World, cri, everything};
+
+/// A small generator; the same seed makes the same run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
+
+/// A line in parts: its text so far, and how often its file was rotated before it began.
+struct Begun {
+    text: String,
+    rotations: usize,
+}
+
+/// What a container writes, and what must come of it.
+#[derive(Default)]
+struct Writer {
+    name: &'static str,
+    restart: u64,
+    rotated: Vec<(String, bool)>,
+    begun: HashMap<&'static str, Begun>,
+    torn: Option<(Vec<u8>, &'static str, String)>,
+    expected: Vec<String>,
+    is_live: bool,
+    rotations: usize,
+}
+
+impl Writer {
+    fn live(&self) -> String {
+        format!("{}.log", self.restart)
+    }
+}
+
+struct Run {
+    world: World,
+    random: Random,
+    writers: Vec<Writer>,
+    clock: u64,
+    stamp: u64,
+    may_restart: bool,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let world = World::new(vec![everything(0), everything(1)]);
+        let writers = ["main", "side"].map(|name| Writer { name, ..Writer::default() }).into();
+        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        Self { world, random, writers, clock: 0, stamp: 0, may_restart: true }
+    }
+
+    fn text(&mut self) -> String {
+        const WORDS: [&str; 6] = ["etch", "\"quoted\"", "tab\t", "größe", "漢字🌊", "back\\slash"];
+        self.clock += 1;
+        let mut text = format!("{} ", self.clock);
+        for _ in 0..self.random.below(8) {
+            text.push_str(WORDS[self.random.below(6) as usize]);
+        }
+        text
+    }
+
+    fn write_line(&mut self, index: usize) {
+        let text = self.text();
+        let stream = if self.random.below(3) == 0 { "stderr" } else { "stdout" };
+        let is_part = self.random.below(4) == 0;
+        let is_torn = self.random.below(8) == 0;
+        let writer = &mut self.writers[index];
+        if !self.world.path(writer.name, &writer.live()).exists() {
+            writer.is_live = true;
+        }
+        if let Some((rest, stream, whole)) = writer.torn.take() {
+            self.world.write(writer.name, &writer.live(), &rest);
+            writer.begun.remove(stream);
+            writer.expected.push(whole);
+            return;
+        }
+        let line = cri(self.clock, stream, if is_part { "P" } else { "F" }, &text);
+        let joined = format!("{}{text}", writer.begun.get(stream).map_or("", |begun| &begun.text));
+        if is_part {
+            let rotations = writer.rotations;
+            writer.begun.entry(stream).or_insert(Begun { text: String::new(), rotations }).text = joined;
+        } else if is_torn {
+            let cut = line.len() / 2;
+            self.world.write(writer.name, &writer.live(), &line[..cut]);
+            writer.torn = Some((line[cut..].to_vec(), stream, joined));
+            return;
+        } else {
+            writer.begun.remove(stream);
+            writer.expected.push(joined);
+        }
+        self.world.write(writer.name, &writer.live(), &line);
+    }
+
+    fn rotate(&mut self, index: usize) {
+        let writer = &mut self.writers[index];
+        // A line that goes on over three files is let go; no runtime writes one.
+        let is_over_two = writer.begun.values().any(|begun| begun.rotations < writer.rotations);
+        if !writer.is_live || writer.torn.is_some() || is_over_two {
+            return;
+        }
+        writer.rotations += 1;
+        self.stamp += 1;
+        let name = format!("{}.log.20260101-{:06}", writer.restart, self.stamp);
+        self.world.rename(writer.name, &writer.live(), &name);
+        writer.rotated.push((name, false));
+        writer.is_live = self.random.below(2) == 0;
+        if writer.is_live {
+            let live = writer.live();
+            self.world.write(self.writers[index].name, &live, b"");
+        }
+    }
+
+    fn compress(&mut self, index: usize) {
+        let keeps_plain = self.random.below(3) == 0;
+        let writer = &mut self.writers[index];
+        let last = writer.rotated.len().saturating_sub(1);
+        let Some((name, is_compressed)) = writer.rotated[..last].iter_mut().find(|(_, compressed)| !compressed) else {
+            return;
+        };
+        self.world.compress(writer.name, name);
+        if !keeps_plain {
+            self.world.remove(writer.name, name);
+            *is_compressed = true;
+        }
+    }
+
+    fn delete_oldest(&mut self, index: usize) {
+        // Only what is held or done may go, else its lines are lost, and rightly so.
+        self.world.tailer.scan(self.world.now);
+        let writer = &mut self.writers[index];
+        if writer.rotated.len() < 3 {
+            return;
+        }
+        let (name, _) = writer.rotated.remove(0);
+        for file in [name.clone(), format!("{name}.gz")] {
+            let path = self.world.path(writer.name, &file);
+            if path.exists() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        self.may_restart = false;
+    }
+
+    fn restart_container(&mut self, index: usize) {
+        let writer = &mut self.writers[index];
+        if writer.torn.is_none() && writer.begun.is_empty() && writer.is_live {
+            let restart = writer.restart;
+            writer.rotated.push((format!("{restart}.log"), true));
+            writer.restart += 1;
+            writer.is_live = false;
+        }
+    }
+
+    fn truncate(&mut self, index: usize) {
+        let writer = &self.writers[index];
+        if writer.torn.is_some() || !writer.begun.is_empty() || !writer.is_live {
+            return;
+        }
+        self.world.settle();
+        let path = self.world.path(self.writers[index].name, &self.writers[index].live());
+        fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    }
+
+    fn poll(&mut self) {
+        for _ in 0..self.random.below(6) {
+            let Some(outgoing) = self.world.tailer.poll(self.world.now) else {
+                return;
+            };
+            if self.random.below(4) == 0 {
+                self.world.refused.push(outgoing);
+            } else {
+                self.world.keep(&outgoing);
+            }
+        }
+        let late: Vec<Outgoing> = self.world.refused.drain(..).collect();
+        for outgoing in late {
+            if self.random.below(2) == 0 {
+                self.world.keep(&outgoing);
+            } else {
+                self.world.refused.push(outgoing);
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let index = self.random.below(2) as usize;
+        match self.random.below(40) {
+            0..=13 => self.write_line(index),
+            14..=15 => self.rotate(index),
+            16 => self.compress(index),
+            17 => self.delete_oldest(index),
+            18 => self.restart_container(index),
+            19 => self.truncate(index),
+            20..=22 => self.world.tailer.scan(self.world.now),
+            23..=25 => {
+                let hints = Hints { written: (1..=2).collect(), ..Hints::default() };
+                self.world.tailer.follow(hints, self.world.now);
+            }
+            26..=27 => self.world.pass(Duration::from_millis(150)),
+            28 => self.world.tailer.tick(),
+            29..=30 if self.may_restart => self.world.restart(),
+            31 if self.writers.iter().all(|writer| writer.begun.is_empty() && writer.torn.is_none()) => {
+                self.world.settle();
+                self.may_restart = true;
+            }
+            _ => self.poll(),
+        }
+    }
+
+    fn check(&mut self, seed: u64) {
+        self.world.settle();
+        for (pipeline, log) in self.world.logs.iter().enumerate() {
+            for writer in &self.writers {
+                let got = log.messages(writer.name);
+                let at = got.iter().zip(&writer.expected).position(|(got, expected)| got != expected);
+                assert!(
+                    got == writer.expected,
+                    "seed {seed}, pipeline {pipeline}, container {}: {} events of {}, first difference at {at:?}: {:?} for {:?}",
+                    writer.name,
+                    got.len(),
+                    writer.expected.len(),
+                    at.map(|at| &got[at]),
+                    at.map(|at| &writer.expected[at]),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_line_comes_once_and_in_order_whatever_happens() {
+    let seeds = std::env::var("SPILLWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    for seed in 1..=seeds {
+        let mut run = Run::new(seed);
+        for _ in 0..400 {
+            run.step();
+        }
+        for index in 0..run.writers.len() {
+            // Unfinished lines are finished, so that all that was written is to come.
+            while run.writers[index].torn.is_some() || !run.writers[index].begun.is_empty() {
+                run.write_line(index);
+            }
+        }
+        run.check(seed);
+    }
+}

@@ -1,0 +1,180 @@
+//! A node's directory and a log that remembers events and positions as the real one does.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use spillway_delivery::clock::Clock;
+use spillway_delivery::event::Batch;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::super::stats::ContainerLogStats;
+use super::super::tailer::{Outgoing, Tailer, Want};
+use super::super::{ContainerLogsSettings, StartAt};
+
+/// One pipeline's log: events and positions are kept together or not at all.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Log {
+    /// (container, event).
+    pub(super) events: Vec<(String, serde_json::Value)>,
+    pub(super) positions: HashMap<Bytes, Bytes>,
+}
+
+impl Log {
+    fn keep(&mut self, batch: &Batch) {
+        let container = batch.origin.fields().container.clone().unwrap_or_default();
+        for event in batch.events() {
+            assert!(event.len() <= spillway_delivery::event::EVENT_BYTES_MAX);
+            self.events.push((container.clone(), serde_json::from_slice(event).expect("an event is JSON")));
+        }
+        let Some(position) = &batch.position else {
+            return;
+        };
+        assert!(position.source.len() <= 512);
+        match &position.value {
+            Some(value) => {
+                assert!(value.len() <= 512);
+                self.positions.insert(position.source.clone(), value.clone());
+            }
+            None => drop(self.positions.remove(&position.source)),
+        }
+    }
+
+    /// Returns the messages of one container; pieces of a line are joined.
+    pub(super) fn messages(&self, container: &str) -> Vec<String> {
+        let mut messages = Vec::new();
+        let mut begun: HashMap<String, (u64, String)> = HashMap::new();
+        for (_, event) in self.events.iter().filter(|(name, _)| name == container) {
+            let text = event["message"].as_str().unwrap();
+            let Some(partial) = event.get("partial") else {
+                messages.push(text.to_owned());
+                continue;
+            };
+            let stream = event["stream"].as_str().unwrap_or("other").to_owned();
+            let (pieces, joined) = begun.entry(stream.clone()).or_default();
+            assert_eq!(partial["index"], *pieces, "pieces come in order");
+            *pieces += 1;
+            joined.push_str(text);
+            if partial["last"] == true {
+                messages.push(begun.remove(&stream).unwrap().1);
+            }
+        }
+        assert!(begun.is_empty(), "every line that was cut has a last piece");
+        messages
+    }
+}
+
+/// A node.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) root: TempDir,
+    pub(super) now: Instant,
+    pub(super) tailer: Tailer,
+    pub(super) logs: Vec<Log>,
+    pub(super) refused: Vec<Outgoing>,
+    pub(super) stats: Arc<ContainerLogStats>,
+    pub(super) settings: ContainerLogsSettings,
+    wants: Vec<Want>,
+}
+
+pub(super) const POD: &str = "fab12_etch-0_6b1c-77";
+
+/// Returns what a pipeline wants that wants everything.
+pub(super) fn everything(pipeline: usize) -> Want {
+    Want { pipeline, namespace: None, containers: Vec::new(), start_at: StartAt::Beginning }
+}
+
+impl World {
+    pub(super) fn new(wants: Vec<Want>) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let settings = ContainerLogsSettings {
+            root: root.path().into(),
+            clock: Clock::manual(1_700_000_000_000_000_000),
+            ..ContainerLogsSettings::default()
+        };
+        let stats = Arc::<ContainerLogStats>::default();
+        let pipelines = wants.iter().map(|want| want.pipeline + 1).max().unwrap_or(0);
+        let logs = vec![Log::default(); pipelines];
+        let tailer = Tailer::new(settings.clone(), wants.clone(), vec![Vec::new(); pipelines], stats.clone());
+        Self { root, now: Instant::now(), tailer, logs, refused: Vec::new(), stats, settings, wants }
+    }
+
+    pub(super) fn directory(&self, container: &str) -> PathBuf {
+        self.root.path().join(POD).join(container)
+    }
+
+    pub(super) fn path(&self, container: &str, file: &str) -> PathBuf {
+        self.directory(container).join(file)
+    }
+
+    pub(super) fn write(&self, container: &str, file: &str, bytes: &[u8]) {
+        fs::create_dir_all(self.directory(container)).unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path(container, file)).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+
+    pub(super) fn rename(&self, container: &str, from: &str, to: &str) {
+        fs::rename(self.path(container, from), self.path(container, to)).unwrap();
+    }
+
+    pub(super) fn compress(&self, container: &str, file: &str) {
+        let plain = fs::read(self.path(container, file)).unwrap();
+        let temporary = self.path(container, &format!("{file}.tmp"));
+        let mut gzip = flate2::write::GzEncoder::new(File::create(&temporary).unwrap(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        gzip.finish().unwrap();
+        fs::rename(temporary, self.path(container, &format!("{file}.gz"))).unwrap();
+    }
+
+    pub(super) fn remove(&self, container: &str, file: &str) {
+        fs::remove_file(self.path(container, file)).unwrap();
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    pub(super) fn keep(&mut self, outgoing: &Outgoing) {
+        self.logs[outgoing.ticket.pipeline].keep(&outgoing.batch);
+        self.tailer.kept(outgoing.ticket);
+    }
+
+    /// Takes batches until there are none.
+    pub(super) fn take_all(&mut self) {
+        for outgoing in std::mem::take(&mut self.refused) {
+            self.keep(&outgoing);
+        }
+        while let Some(outgoing) = self.tailer.poll(self.now) {
+            self.keep(&outgoing);
+        }
+    }
+
+    /// Looks at everything, waits for files to end, and takes what comes.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..8 {
+            self.tailer.scan(self.now);
+            self.take_all();
+            self.pass(Duration::from_secs(2));
+            self.tailer.tick();
+            self.take_all();
+        }
+    }
+
+    /// Ends the process as SIGKILL does: what was not kept is forgotten.
+    pub(super) fn restart(&mut self) {
+        self.refused.clear();
+        let positions = self.logs.iter().map(|log| log.positions.clone().into_iter().collect()).collect();
+        self.tailer = Tailer::new(self.settings.clone(), self.wants.clone(), positions, self.stats.clone());
+    }
+}
+
+/// Returns a line as a runtime writes it; `at` makes its time unique.
+pub(super) fn cri(at: u64, stream: &str, tag: &str, text: &str) -> Vec<u8> {
+    format!("2026-01-01T01:01:{:02}.{:09}Z {stream} {tag} {text}\n", at / 1_000_000_000 % 60, at % 1_000_000_000)
+        .into_bytes()
+}

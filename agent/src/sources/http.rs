@@ -1,0 +1,132 @@
+//! Events pushed over HTTP: `POST /v1/events`, `/v1/ingest/events`, `/v1/ingest/events:batch`.
+//!
+//! ```text
+//! socket ─► listen ─► stream ─► handler ─► body (decode) ─► events ─► targets ─► Intake
+//!                                  ▲                                              │
+//!                                  └────────────────── answer ◄───────────────────┘
+//! ```
+//!
+//! # Guarantees
+//! - `202` and `207` mean that the events named there have reached the durability of every pipeline they were for;
+//!   every `4xx`, `5xx` but `500` means that nothing was kept anywhere.
+//! - Every answer this source makes has a JSON body, `{"code", "message", …}` for errors. What the HTTP library refuses
+//!   by itself (a request line or headers that are no HTTP: 400, too large: 431) has none, and closes the connection.
+//! - Whatever is sent, memory is bounded: `limits` names each bound.
+//! - Nothing an event says changes what the agent knows: `_spillway` members are taken out, the origin is the agent's.
+//!
+//! # What it must not know
+//! Logs, routes, backends, manifests. It is given its pipelines, and calls the intake.
+//!
+//! # Limits
+//! See `limits`. In short: 1,024 connections, 16 KiB of headers in 10 s, bodies of 16 MiB as sent and as decoded in
+//! 120 s with no pause above 30 s, 32 MiB of bodies in memory over all requests, 1 MiB for one event.
+
+mod answer;
+mod body;
+mod decode;
+mod events;
+mod handler;
+mod limits;
+mod listen;
+mod security;
+mod stats;
+mod stream;
+mod targets;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use spillway_delivery::clock::Clock;
+use spillway_delivery::intake::{Intake, Pipeline};
+use spillway_delivery::supervisor::Supervisor;
+use tokio::net::TcpListener;
+
+pub use security::{ListenerSecurity, SecurityError, TlsFiles};
+pub use stats::HttpStats;
+pub use token::TokenError;
+
+use handler::Shared;
+use listen::Listener;
+use targets::{Door, Pipelines};
+
+/// Where to listen, and under which protection.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// The address; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// Certificate and key, needed beyond loopback.
+    pub tls: TlsFiles,
+    /// The file of the senders' token, needed beyond loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+/// What the source stands on.
+#[derive(Debug, Clone)]
+pub struct HttpContext {
+    /// The door to the logs.
+    pub intake: Intake,
+    /// The time of receipt.
+    pub clock: Clock,
+    /// Owns the source's tasks; its stop ends the source.
+    pub supervisor: Supervisor,
+    /// What the source counts.
+    pub stats: Arc<HttpStats>,
+}
+
+/// Why the source cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// It may not listen there as it is set up.
+    #[error("http source is not protected as it must be")]
+    Security(#[from] SecurityError),
+    /// The system does not let it.
+    #[error("http source cannot listen at {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The running source. Its tasks belong to the supervisor it was given; dropping this ends nothing.
+#[derive(Debug)]
+pub struct HttpSource {
+    local_address: SocketAddr,
+}
+
+impl HttpSource {
+    /// Checks the protection, listens, and takes events for `pipelines` until the supervisor stops.
+    pub async fn bind(
+        settings: HttpSettings,
+        pipelines: Vec<Arc<Pipeline>>,
+        context: HttpContext,
+    ) -> Result<Self, BindError> {
+        let door = Pipelines::new(context.intake, pipelines);
+        Self::start(settings, Box::new(door), context).await
+    }
+
+    /// Returns where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    async fn start(settings: HttpSettings, door: Box<dyn Door>, context: HttpContext) -> Result<Self, BindError> {
+        let HttpSettings { address, tls, token_file } = settings;
+        let HttpContext { clock, supervisor, stats, .. } = context;
+        let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
+        let unheard = |source| BindError::Listen { address, source };
+        let socket = TcpListener::bind(address).await.map_err(unheard)?;
+        let local_address = socket.local_addr().map_err(unheard)?;
+        let shared = Shared::new(door, clock, stats, security);
+        let listener = Listener::new(shared, supervisor.clone());
+        supervisor.spawn("http listener", listener.run(socket));
+        tracing::info!(address = %local_address, "http source listens");
+        Ok(Self { local_address })
+    }
+}

@@ -1,0 +1,210 @@
+//! A request becomes a submission, and what became of it an answer.
+//!
+//! # Expected flow
+//! Everything that headers can say is looked at before the body is asked for (so a client that waits for
+//! `100 Continue` sends nothing in vain): token, path, method, content type and encoding, key, pipeline. Then the body
+//! is read, cut into events, and submitted; the answer waits for the intake.
+//!
+//! # Guarantees
+//! `202` and `207` are answered only after the intake took the events.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use spillway_delivery::clock::Clock;
+use spillway_delivery::event::IdempotencyKey;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::answer::{self, Refused};
+use super::body::{self, ReadBody, ReadError};
+use super::decode::Coding;
+use super::events::{self, Events, RefusalCode};
+use super::limits::{BODIES_BYTES_MAX, Budget, KEY_BYTES_MAX, Limit};
+use super::security::ListenerSecurity;
+use super::stats::HttpStats;
+use super::targets::{Door, Selection, Submission, select};
+
+/// Names the pipeline that takes a request's events.
+const PIPELINE_HEADER: &str = "x-spillway-pipeline";
+
+/// The client's promise to repeat a request with the same key.
+const KEY_HEADER: &str = "idempotency-key";
+
+/// Where events are taken.
+const PATHS: [&str; 3] = ["/v1/events", "/v1/ingest/events", "/v1/ingest/events:batch"];
+
+/// What every request needs.
+pub(super) struct Shared {
+    pub(super) door: Box<dyn Door>,
+    pub(super) clock: Clock,
+    pub(super) stats: Arc<HttpStats>,
+    pub(super) security: ListenerSecurity,
+    budget: Budget,
+}
+
+impl Shared {
+    /// Returns what requests through `door` need.
+    pub(super) fn new(
+        door: Box<dyn Door>,
+        clock: Clock,
+        stats: Arc<HttpStats>,
+        security: ListenerSecurity,
+    ) -> Arc<Self> {
+        Arc::new(Self { door, clock, stats, security, budget: Budget::new(BODIES_BYTES_MAX) })
+    }
+}
+
+/// Returns the routes.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let mut router = Router::new();
+    for path in PATHS {
+        router = router.route(path, post(take));
+    }
+    router
+        .fallback(async || Refused::not_found())
+        .method_not_allowed_fallback(async || Refused::method_not_allowed())
+        .with_state(shared)
+}
+
+/// Returns whether the request may go on: it shows the token where there is one.
+pub(super) fn authorize(security: &ListenerSecurity, headers: &HeaderMap) -> Result<(), Refused> {
+    let shown = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
+    if security.admits(shown) { Ok(()) } else { Err(Refused::unauthorized()) }
+}
+
+async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    match taken(&shared, &head.headers, body).await {
+        Ok(response) => response,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+async fn taken(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
+    check_content_type(headers)?;
+    let coding = coding(headers)?;
+    let key = key(headers)?;
+    let selection = selection(shared, headers)?;
+    let mut read = body::read(body, coding, &shared.budget, &shared.stats).await.map_err(|e| unread(shared, e))?;
+    let body_hash = if key.is_some() { xxh3_128(&read.bytes) } else { 0 };
+    let key = key.map(|key| IdempotencyKey { sender: sender(shared), key, body_hash });
+    if events::needs_copy(&read.bytes) && !read.lease.grow(read.bytes.len()).await {
+        return Err(limited(shared, Limit::BodiesBytes));
+    }
+    let ReadBody { bytes, lease } = read;
+    let events = events::parse(bytes).map_err(|error| {
+        if error == events::BodyError::TooManyEvents {
+            shared.stats.limited(Limit::Events);
+        }
+        Refused::body(error)
+    })?;
+    let response = submit(shared, selection, events, key).await;
+    drop(lease);
+    response
+}
+
+async fn submit(
+    shared: &Shared,
+    selection: Selection,
+    events: Events,
+    key: Option<IdempotencyKey>,
+) -> Result<Response, Refused> {
+    let Events { payload, ends, refusals } = events;
+    for (code, count) in RefusalCode::ALL.into_iter().zip(refusals.counts) {
+        shared.stats.refused(code, count as u64);
+    }
+    if ends.is_empty() {
+        return if refusals.total() == 0 {
+            Ok(answer::accepted(0, refusals))
+        } else {
+            Err(Refused::all_events(refusals))
+        };
+    }
+    let (events, bytes) = (ends.len() as u64, payload.len() as u64);
+    let submission = Submission { payload: fitted(payload), ends, received: shared.clock.now(), key };
+    shared.door.submit(selection, submission).await.map_err(|error| Refused::submit(&error))?;
+    shared.stats.accepted(events, bytes);
+    Ok(answer::accepted(events, refusals))
+}
+
+/// Returns the bytes in memory of about their own size: the log may share them for a while.
+fn fitted(mut payload: Vec<u8>) -> Bytes {
+    if payload.capacity() > payload.len() + payload.len() / 4 {
+        payload.shrink_to_fit();
+    }
+    payload.into()
+}
+
+/// Refuses what is clearly no JSON. What clients write there is otherwise not looked at: the bytes decide.
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
+    const FOREIGN: [&str; 5] = ["multipart/", "image/", "audio/", "video/", "font/"];
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let value = String::from_utf8_lossy(value.as_bytes()).trim_start().to_ascii_lowercase();
+    let Some(foreign) = FOREIGN.iter().find(|foreign| value.starts_with(**foreign)) else {
+        return Ok(());
+    };
+    let message = format!("content type {foreign}… is not taken, send application/json or application/x-ndjson");
+    Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+}
+
+/// Returns the one encoding of the body; several on top of each other are refused.
+fn coding(headers: &HeaderMap) -> Result<Coding, Refused> {
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        let several = headers.contains_key(CONTENT_ENCODING);
+        return if several { Err(Refused::encoding("several")) } else { Ok(Coding::Identity) };
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    match text.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(Coding::Identity),
+        "gzip" | "x-gzip" => Ok(Coding::Gzip),
+        "zstd" => Ok(Coding::Zstd),
+        _ => Err(Refused::encoding(&text)),
+    }
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<Bytes>, Refused> {
+    let mut values = headers.get_all(KEY_HEADER).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let key = value.as_bytes();
+    let valid = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic);
+    if !valid || values.next().is_some() {
+        let message = format!("Idempotency-Key must be one value of 1 to {KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_key", message));
+    }
+    Ok(Some(Bytes::copy_from_slice(key)))
+}
+
+fn selection(shared: &Shared, headers: &HeaderMap) -> Result<Selection, Refused> {
+    let wanted = headers.get(PIPELINE_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    select(shared.door.names(), wanted.as_deref())
+}
+
+/// Names who keys belong to: whoever shows the token, or whoever reaches a loopback address.
+fn sender(shared: &Shared) -> Bytes {
+    Bytes::from_static(if shared.security.has_token() { b"token" } else { b"loopback" })
+}
+
+fn unread(shared: &Shared, error: ReadError) -> Refused {
+    match error {
+        ReadError::Limit(limit) => limited(shared, limit),
+        ReadError::Corrupt(why) => Refused::new(StatusCode::BAD_REQUEST, "malformed_encoding", why),
+        ReadError::Broken => Refused::new(StatusCode::BAD_REQUEST, "broken_body", "the body ended before its end"),
+    }
+}
+
+fn limited(shared: &Shared, limit: Limit) -> Refused {
+    shared.stats.limited(limit);
+    Refused::limit(limit)
+}

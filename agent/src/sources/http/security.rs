@@ -1,0 +1,166 @@
+//! What a listener needs before it may listen.
+//!
+//! A loopback address needs nothing. Any other needs a certificate with its key, and a token. Half of it is refused
+//! everywhere: a listener that looks protected and is not is worse than none.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::token::{TokenError, TokenFile};
+
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// The certificate chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+}
+
+/// Most bytes of a certificate or key file; a long chain has 20 KiB.
+const PEM_BYTES_MAX: u64 = 256 << 10;
+
+/// What a listener is protected by.
+#[derive(Clone)]
+pub struct ListenerSecurity {
+    tls: Option<TlsAcceptor>,
+    token: Option<Arc<TokenFile>>,
+}
+
+impl std::fmt::Debug for ListenerSecurity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tls, token } = self;
+        f.debug_struct("ListenerSecurity").field("tls", &tls.is_some()).field("token", &token.is_some()).finish()
+    }
+}
+
+/// Why a listener may not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityError {
+    /// A certificate without its key, or a key alone.
+    #[error("listener {address}: --tls-cert and --tls-key go together, {missing} is missing")]
+    HalfTls {
+        /// The address to listen at.
+        address: SocketAddr,
+        /// The missing flag.
+        missing: &'static str,
+    },
+    /// Something is missing that an address beyond loopback needs.
+    #[error("listener {address} is not a loopback address: it needs --tls-cert, --tls-key and --token-file, {missing}")]
+    Unprotected {
+        /// The address to listen at.
+        address: SocketAddr,
+        /// What is missing, in words.
+        missing: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("file {path} cannot be read as {what}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A file is larger than it may be.
+    #[error("file {path} has more than {PEM_BYTES_MAX} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Certificate and key do not make a server.
+    #[error("certificate {certificate} and key {key} cannot be used")]
+    Tls {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The token file cannot be used.
+    #[error("token file cannot be used")]
+    Token(#[from] TokenError),
+}
+
+impl ListenerSecurity {
+    /// Checks what `address` needs and reads it: certificate, key, token. Blocks briefly; call at start.
+    pub fn check(address: SocketAddr, tls: &TlsFiles, token_file: Option<&Path>) -> Result<Self, SecurityError> {
+        let pair = match (&tls.certificate, &tls.key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(SecurityError::HalfTls { address, missing: "--tls-key" }),
+            (None, Some(_)) => return Err(SecurityError::HalfTls { address, missing: "--tls-cert" }),
+        };
+        let missing = match (pair.is_some(), token_file.is_some()) {
+            (true, true) => None,
+            (false, true) => Some("TLS is missing"),
+            (true, false) => Some("the token is missing"),
+            (false, false) => Some("all are missing"),
+        };
+        if let (false, Some(missing)) = (address.ip().to_canonical().is_loopback(), missing) {
+            return Err(SecurityError::Unprotected { address, missing });
+        }
+        let tls = pair.map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
+        let token = token_file.map(TokenFile::open).transpose()?.map(Arc::new);
+        Ok(Self { tls, token })
+    }
+
+    /// Returns what speaks TLS with clients; `None` where the listener is plain.
+    pub fn tls(&self) -> Option<&TlsAcceptor> {
+        self.tls.as_ref()
+    }
+
+    /// Returns whether senders show a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Returns whether `authorization`, the header of that name, shows the token; always where there is none.
+    pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
+        let Some(token) = &self.token else {
+            return true;
+        };
+        let shown = authorization.and_then(|value| {
+            let (scheme, shown) = value.split_at_checked("Bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then_some(shown)
+        });
+        shown.is_some_and(|shown| token.matches(shown))
+    }
+}
+
+/// Returns an acceptor of TLS 1.2 and 1.3 that speaks HTTP/1.1.
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, SecurityError> {
+    let pem = |path: &Path, what| {
+        let path = path.to_owned();
+        move |source| SecurityError::Pem { path, what, source }
+    };
+    check_size(certificate)?;
+    check_size(key)?;
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(pem(certificate, "a PEM certificate chain"))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(pem(key, "a PEM private key"))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .map_err(|source| SecurityError::Tls { certificate: certificate.into(), key: key.into(), source })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn check_size(path: &Path) -> Result<(), SecurityError> {
+    // What cannot be asked for its size cannot be read either, and says so better there.
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() > PEM_BYTES_MAX => Err(SecurityError::TooLarge { path: path.into() }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,206 @@
+//! The source over real sockets, in front of a recorder that stands where the intake stands.
+
+mod connections;
+mod errors;
+mod forms;
+mod limits;
+mod pipelines;
+mod security;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use spillway_delivery::clock::Clock;
+use spillway_delivery::intake::{Accepted, Intake, SubmitError};
+use spillway_delivery::supervisor::Supervisor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::targets::{Door, Selection, Submission, Submitted, TargetName};
+use super::{HttpContext, HttpSettings, HttpSource, HttpStats, TlsFiles};
+
+/// Wall time in every test.
+const RECEIVED: i64 = 1_700_000_000_000_000_000;
+
+/// Keeps what it is given and answers as it is told; without orders it accepts.
+#[derive(Clone)]
+struct Recorder {
+    names: Arc<Vec<TargetName>>,
+    kept: Arc<Mutex<Vec<(Selection, Submission)>>>,
+    answers: Arc<Mutex<VecDeque<SubmitError>>>,
+    /// A submission takes one permit; closed doors have none.
+    gate: Arc<Semaphore>,
+}
+
+impl Recorder {
+    fn new(names: &[(&str, &str)]) -> Self {
+        let names =
+            names.iter().map(|(namespace, name)| TargetName { namespace: (*namespace).into(), name: (*name).into() });
+        Self {
+            names: Arc::new(names.collect()),
+            kept: Arc::default(),
+            answers: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    fn answer(&self, error: SubmitError) {
+        self.answers.lock().unwrap().push_back(error);
+    }
+
+    fn take(&self) -> Vec<(Selection, Submission)> {
+        std::mem::take(&mut *self.kept.lock().unwrap())
+    }
+
+    /// Takes the payloads that were kept since.
+    fn payloads(&self) -> Vec<String> {
+        self.take().into_iter().map(|(_, kept)| String::from_utf8(kept.payload.to_vec()).unwrap()).collect()
+    }
+}
+
+impl Door for Recorder {
+    fn names(&self) -> &[TargetName] {
+        &self.names
+    }
+
+    fn submit(&self, selection: Selection, submission: Submission) -> Submitted<'_> {
+        Box::pin(async move {
+            self.gate.acquire().await.unwrap().forget();
+            if let Some(error) = self.answers.lock().unwrap().pop_front() {
+                return Err(error);
+            }
+            let events = submission.ends.len() as u64;
+            assert_eq!(memchr::memchr_iter(b'\n', &submission.payload).count() as u64, events);
+            assert_eq!(submission.ends.last().copied(), Some(submission.payload.len() as u32));
+            assert_eq!(submission.received, RECEIVED);
+            self.kept.lock().unwrap().push((selection, submission));
+            Ok(Accepted { events, repeated: false })
+        })
+    }
+}
+
+/// A running source.
+struct Server {
+    address: SocketAddr,
+    recorder: Recorder,
+    supervisor: Supervisor,
+    stats: Arc<HttpStats>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(Recorder::new(&[("default", "jobs")])).await
+    }
+
+    async fn with(recorder: Recorder) -> Self {
+        let settings =
+            HttpSettings { address: "127.0.0.1:0".parse().unwrap(), tls: TlsFiles::default(), token_file: None };
+        Self::with_settings(recorder, settings).await
+    }
+
+    async fn with_settings(recorder: Recorder, settings: HttpSettings) -> Self {
+        let supervisor = Supervisor::new("http");
+        let stats = Arc::<HttpStats>::default();
+        let context = HttpContext {
+            intake: Intake,
+            clock: Clock::manual(RECEIVED),
+            supervisor: supervisor.clone(),
+            stats: stats.clone(),
+        };
+        let source = HttpSource::start(settings, Box::new(recorder.clone()), context).await.unwrap();
+        Self { address: source.local_address(), recorder, supervisor, stats }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Posts `body` with `headers` (each with its line end) on a connection of its own.
+    async fn post(&self, headers: &str, body: &[u8]) -> Answer {
+        self.send(&request("/v1/events", headers, body)).await
+    }
+
+    /// Writes `bytes` on a connection of its own and reads one answer.
+    async fn send(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect().await;
+        let (mut reader, mut writer) = stream.split();
+        // A source that refuses early may close before all is written.
+        let (_, answer) = tokio::join!(writer.write_all(bytes), Answer::read(&mut reader));
+        answer.expect("an answer")
+    }
+
+    fn limit(&self, name: &str) -> u64 {
+        self.stats.limits().find(|(limit, _)| *limit == name).unwrap().1
+    }
+
+    fn answered(&self, status: u16) -> u64 {
+        self.stats.requests().find(|(known, _)| *known == status).unwrap().1
+    }
+}
+
+/// Returns a whole request.
+fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut bytes =
+        format!("POST {path} HTTP/1.1\r\nhost: agent\r\n{headers}content-length: {length}\r\n\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// What a client reads.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    /// Reads one answer; `None` when the connection ends first.
+    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Self> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.ok()?);
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let length = value(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.ok()?;
+        Some(Self { status, head, body: String::from_utf8(body).unwrap() })
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        value(&self.head, name)
+    }
+
+    fn json(&self) -> Value {
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// Returns the code of an error, and checks that it has a message.
+    fn code(&self) -> String {
+        let json = self.json();
+        assert!(json["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
+        json["code"].as_str().unwrap().to_owned()
+    }
+}
+
+fn value<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}

@@ -1,0 +1,50 @@
+//! The door to real pipelines, whose manifests add different things to the origin.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use spillway_delivery::deliver::{Engine, EngineSettings};
+use spillway_delivery::event::OriginBuilder;
+use spillway_delivery::filesystem::RealFs;
+use spillway_delivery::intake::{Pipeline, RefusalReason};
+use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings};
+
+use super::super::targets::Pipelines;
+use super::*;
+
+fn engine(dir: &Path) -> Engine {
+    let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
+    Engine::open(EngineSettings { data_dir: dir.to_owned(), filesystem, clock, free_bytes_min: 0 }).unwrap()
+}
+
+async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
+    let settings = PipelineSettings {
+        uid: name.into(),
+        namespace: "default".into(),
+        name: name.into(),
+        log: LogSettings { bytes_max, ..LogSettings::default() },
+        routes: vec![RouteSettings { name: "all".into(), condition: None, backends: Vec::new() }],
+        origin: OriginBuilder { site_id: Some(name.to_owned()), ..OriginBuilder::default() },
+        suspend: false,
+    };
+    engine.add(settings, Vec::new(), &|_| None).await.unwrap()
+}
+
+fn submission() -> Submission {
+    Submission { payload: Bytes::from_static(b"{}\n"), ends: vec![3], received: RECEIVED, key: None }
+}
+
+#[tokio::test]
+async fn pipelines_that_add_different_things_take_it_all_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let pipelines = vec![add(&engine, "a", 1 << 20).await, add(&engine, "b", 1).await];
+    let door = Pipelines::new(Intake, pipelines.clone());
+    let refused = door.submit(Selection::All, submission()).await.unwrap_err();
+    let SubmitError::Refused { pipeline, reason, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((&*pipeline, reason), ("b", RefusalReason::Full));
+    assert_eq!(pipelines[0].report().accepted_events, 0);
+    let accepted = door.submit(Selection::One(0), submission()).await.unwrap();
+    assert_eq!(accepted, Accepted { events: 1, repeated: false });
+    assert_eq!(pipelines[0].report().accepted_events, 1);
+}

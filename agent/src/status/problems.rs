@@ -1,0 +1,77 @@
+//! What is wrong, in words. Pure: the same report always says the same.
+
+use spillway_delivery::ledger::{DeliveryReport, DeliveryState, PipelineReport};
+
+use super::report::StatusReport;
+use super::units::{age, bytes, counted, plain, time};
+
+/// Returns what is wrong now, one sentence each; empty when everything flows. What was rejected or dropped is in the
+/// figures and not here: it happened and does not go away.
+pub fn problems(report: &StatusReport) -> Vec<String> {
+    let mut found = Vec::new();
+    for reason in &report.not_ready {
+        found.push(format!("the agent is not ready: {}", plain(reason)));
+    }
+    for excluded in &report.excluded {
+        let errors = counted(excluded.errors.len() as u64, "error");
+        found.push(format!("{} is not run: {errors}", plain(&excluded.object)));
+    }
+    for pipeline in &report.pipelines {
+        log_problems(pipeline, &mut found);
+        for delivery in &pipeline.deliveries {
+            delivery_problems(pipeline, delivery, report.now, &mut found);
+        }
+        let accounted = pipeline.unrouted_events.saturating_add(pipeline.routed_events);
+        if pipeline.accepted_events != accounted {
+            let name = name(pipeline);
+            found.push(format!(
+                "{name}: the ledger does not balance: accepted {}, but unrouted and routed are {accounted}; report this \
+                 as a bug with `log inspect`",
+                pipeline.accepted_events
+            ));
+        }
+    }
+    found
+}
+
+/// Returns how people call the pipeline.
+pub(super) fn name(pipeline: &PipelineReport) -> String {
+    plain(&format!("{}/{}", pipeline.namespace, pipeline.name))
+}
+
+fn log_problems(pipeline: &PipelineReport, found: &mut Vec<String>) {
+    let (name, log) = (name(pipeline), &pipeline.log);
+    let because = log.last_error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
+    match log.state.as_str() {
+        "ok" => {}
+        "full" => found.push(format!(
+            "{name}: its log is full ({} of {}), new data is refused until a delivery frees some",
+            bytes(log.bytes),
+            bytes(log.bytes_max)
+        )),
+        "no_space" => found.push(format!("{name}: the volume of its log has no free space, new data is refused")),
+        "faulted" => found.push(format!("{name}: its log cannot be written, new data is refused{because}")),
+        other => found.push(format!("{name}: its log is {}{because}", plain(other))),
+    }
+    if log.damaged > 0 {
+        found
+            .push(format!("{name}: {} of its log, set aside; see `log inspect`", counted(log.damaged, "damaged part")));
+    }
+}
+
+fn delivery_problems(pipeline: &PipelineReport, delivery: &DeliveryReport, now: i64, found: &mut Vec<String>) {
+    let name = format!("{}, {} to {}", name(pipeline), plain(&delivery.route), plain(&delivery.backend));
+    if delivery.state == DeliveryState::Retrying {
+        let because = delivery.last_error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
+        let oldest =
+            delivery.oldest_held.map(|then| format!(", the oldest for {}", age(then, now))).unwrap_or_default();
+        let (since, held) = (time(delivery.since), counted(delivery.held_events, "event"));
+        found.push(format!("{name}: not delivering since {since}{because}; holding {held}{oldest}"));
+    }
+    if delivery.imbalance_events != 0 {
+        found.push(format!(
+            "{name}: the ledger does not balance, by {}; report this as a bug with `log inspect`",
+            counted(delivery.imbalance_events.unsigned_abs(), "event")
+        ));
+    }
+}

@@ -1,0 +1,207 @@
+//! The ledger as text. Nothing is said by colour alone; colour is only a hint on a terminal.
+
+use std::fmt::Write;
+
+use spillway_delivery::ledger::{DeliveryReport, DeliveryState, LogReport, PipelineReport};
+
+use super::problems::{name, problems};
+use super::report::{Phase, StatusReport};
+use super::units::{age, bytes, counted, plain, time};
+use crate::table::{self, Cell, Column, Lean, Mood};
+
+/// Longest last error in the table; the whole one is among the problems.
+const ERROR_CHARS_MAX: usize = 48;
+
+/// Whether there is colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paint {
+    colour: bool,
+}
+
+impl Paint {
+    /// Returns paint for a terminal, or for what is none. `NO_COLOR` is obeyed.
+    pub fn on(terminal: bool) -> Self {
+        Self { colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+    }
+
+    /// Returns no colour.
+    pub fn plain() -> Self {
+        Self { colour: false }
+    }
+
+    /// Returns `text` as good news.
+    pub(crate) fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    /// Returns `text` as bad news.
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+    }
+}
+
+/// Returns the report as text for people, what is wrong at its end.
+pub fn render(report: &StatusReport, paint: Paint) -> String {
+    let mut out = String::new();
+    head(report, &mut out);
+    for pipeline in &report.pipelines {
+        out.push('\n');
+        pipeline_block(pipeline, report.now, paint, &mut out);
+    }
+    for excluded in &report.excluded {
+        line(&mut out, &format!("\nnot run: {}", plain(&excluded.object)));
+        for error in &excluded.errors {
+            line(&mut out, &format!("  {}", error.lines().map(plain).collect::<Vec<_>>().join("\n    ")));
+        }
+    }
+    out.push('\n');
+    let problems = problems(report);
+    if problems.is_empty() {
+        line(&mut out, &paint.good("everything flows"));
+    } else {
+        line(&mut out, &paint.bad(&format!("wrong ({}):", problems.len())));
+        for problem in &problems {
+            line(&mut out, &format!("  - {problem}"));
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text.trim_end());
+    out.push('\n');
+}
+
+fn head(report: &StatusReport, out: &mut String) {
+    let phase = match report.phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Draining => "draining",
+    };
+    let up = age(report.started, report.now);
+    let (version, id) = (plain(&report.version), plain(&report.agent_id));
+    line(out, &format!("spillway-agent {version}, agent {id}: {phase}, up {up}"));
+    for listener in &report.listeners {
+        let secured = if listener.secured { "TLS and token" } else { "plain" };
+        line(out, &format!("listening: {} on {} ({secured})", plain(&listener.name), plain(&listener.address)));
+    }
+    for source in &report.sources {
+        let counts: Vec<String> =
+            source.counts.iter().filter(|(_, n)| **n > 0).map(|(what, n)| format!("{} {n}", plain(what))).collect();
+        let counts = if counts.is_empty() { "nothing yet".into() } else { counts.join(", ") };
+        line(out, &format!("source {}: {counts}", plain(&source.name)));
+    }
+}
+
+fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut String) {
+    let log = &pipeline.log;
+    let suspended = if pipeline.suspended { ", suspended" } else { "" };
+    line(out, &format!("pipeline {}{suspended}", name(pipeline)));
+    line(
+        out,
+        &format!(
+            "  log {}: {} of {} in {}, {}",
+            plain(&log.state),
+            bytes(log.bytes),
+            bytes(log.bytes_max),
+            counted(log.segments, "segment"),
+            events(log)
+        ),
+    );
+    line(
+        out,
+        &format!(
+            "  accepted {} = unrouted {} + routed {}",
+            pipeline.accepted_events, pipeline.unrouted_events, pipeline.routed_events
+        ),
+    );
+    for (reason, requests) in &pipeline.refused_requests {
+        line(out, &format!("  refused {}: {}", counted(*requests, "request"), plain(reason)));
+    }
+    for route in &pipeline.routes {
+        for (reason, times) in &route.condition_errors {
+            let events = counted(*times, "event");
+            let text = format!("  route {}: `match` was false for {events} by {}", plain(&route.name), plain(reason));
+            line(out, &text);
+        }
+    }
+    let rows: Vec<[Cell; 10]> = pipeline.deliveries.iter().map(|delivery| row(delivery, now)).collect();
+    for text in table::lines(&COLUMNS, &rows, paint) {
+        line(out, &text);
+    }
+    line(out, &balance(pipeline, paint));
+}
+
+const COLUMNS: [Column; 10] = [
+    ("ROUTE", Lean::Left),
+    ("BACKEND", Lean::Left),
+    ("STATE", Lean::Left),
+    ("SINCE", Lean::Left),
+    ("DELIVERED", Lean::Right),
+    ("HELD", Lean::Right),
+    ("OLDEST", Lean::Right),
+    ("REJECTED", Lean::Right),
+    ("DROPPED", Lean::Right),
+    ("LAST ERROR", Lean::Left),
+];
+
+fn row(delivery: &DeliveryReport, now: i64) -> [Cell; 10] {
+    let state = match delivery.state {
+        DeliveryState::Healthy => Cell::new("healthy", Mood::Good),
+        DeliveryState::Retrying => Cell::new("retrying", Mood::Bad),
+        DeliveryState::Draining => "draining".into(),
+        DeliveryState::Suspended => "suspended".into(),
+    };
+    let dropped: u64 = delivery.dropped_events.values().sum();
+    let error = delivery.last_error.as_deref().filter(|_| delivery.state != DeliveryState::Healthy).unwrap_or("-");
+    [
+        plain(&delivery.route).into(),
+        format!("{} ({})", plain(&delivery.backend), plain(&delivery.backend_type)).into(),
+        state,
+        time(delivery.since).into(),
+        (delivery.delivered_events + delivery.duplicate_events).to_string().into(),
+        held(delivery).into(),
+        delivery.oldest_held.map_or("-".into(), |then| age(then, now)).into(),
+        delivery.rejected_events.to_string().into(),
+        dropped.to_string().into(),
+        cut(&plain(error)).into(),
+    ]
+}
+
+fn events(log: &LogReport) -> String {
+    match log.next_seq.checked_sub(1) {
+        Some(last) if last >= log.first_seq => format!("events {} to {last}", log.first_seq),
+        _ => "no events".into(),
+    }
+}
+
+fn held(delivery: &DeliveryReport) -> String {
+    let mut text = delivery.held_events.to_string();
+    if delivery.held_events > 0 {
+        write!(text, " ({})", bytes(delivery.held_bytes)).unwrap_or_default();
+    }
+    text
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(ERROR_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+fn balance(pipeline: &PipelineReport, paint: Paint) -> String {
+    let imbalance: u64 = pipeline.deliveries.iter().map(|delivery| delivery.imbalance_events.unsigned_abs()).sum();
+    let accepted = pipeline.unrouted_events.saturating_add(pipeline.routed_events).abs_diff(pipeline.accepted_events);
+    match imbalance + accepted {
+        0 => format!("  {}", paint.good("ledger balanced")),
+        events => format!("  {}", paint.bad(&format!("ledger NOT balanced: {}", counted(events, "event")))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+
+use spillway_delivery::ledger::{LogReport, RouteReport};
+
+use super::super::report::{Excluded, Listener, Source};
+use super::*;
+
+const SECOND: i64 = 1_000_000_000;
+const NOW: i64 = 1_763_892_252 * SECOND;
+
+fn delivery(backend: &str, kind: &str) -> DeliveryReport {
+    DeliveryReport {
+        route: "everything".into(),
+        backend: backend.into(),
+        backend_type: kind.into(),
+        state: DeliveryState::Healthy,
+        since: NOW - 7_200 * SECOND,
+        routed_events: 1200,
+        delivered_events: 1190,
+        duplicate_events: 10,
+        rejected_events: 0,
+        dropped_events: BTreeMap::new(),
+        held_events: 0,
+        held_bytes: 0,
+        oldest_held: None,
+        imbalance_events: 0,
+        attempts: 12,
+        faults: BTreeMap::new(),
+        delivered_bytes: 120_000,
+        in_flight: 0,
+        last_error: None,
+    }
+}
+
+fn report() -> StatusReport {
+    let pipeline = PipelineReport {
+        namespace: "default".into(),
+        name: "jobs".into(),
+        uid: "default.jobs".into(),
+        suspended: false,
+        accepted_events: 1203,
+        unrouted_events: 3,
+        routed_events: 1200,
+        refused_requests: BTreeMap::from([("full".into(), 2)]),
+        log: LogReport {
+            state: "ok".into(),
+            bytes: 12_900_000,
+            bytes_max: 1 << 30,
+            segments: 3,
+            first_seq: 1,
+            next_seq: 1204,
+            ..LogReport::default()
+        },
+        routes: vec![RouteReport {
+            name: "everything".into(),
+            routed_events: 1200,
+            condition_errors: BTreeMap::from([("absent".into(), 4)]),
+        }],
+        deliveries: vec![delivery("archive", "Filesystem"), delivery("api", "HTTP")],
+    };
+    StatusReport {
+        version: "0.1.0".into(),
+        agent_id: "0123456789abcdef".into(),
+        started: NOW - 7_500 * SECOND,
+        now: NOW,
+        phase: Phase::Running,
+        not_ready: Vec::new(),
+        listeners: vec![Listener { name: "http".into(), address: "127.0.0.1:8411".into(), secured: false }],
+        pipelines: vec![pipeline],
+        excluded: Vec::new(),
+        sources: vec![Source {
+            name: "http".into(),
+            counts: BTreeMap::from([("requests".into(), 40), ("bad".into(), 0)]),
+        }],
+    }
+}
+
+#[test]
+fn a_report_in_which_everything_flows_is_this_text() {
+    let expected = "\
+spillway-agent 0.1.0, agent 0123456789abcdef: running, up 2 h 5 min
+listening: http on 127.0.0.1:8411 (plain)
+source http: requests 40
+
+pipeline default/jobs
+  log ok: 12.3 MiB of 1.0 GiB in 3 segments, events 1 to 1203
+  accepted 1203 = unrouted 3 + routed 1200
+  refused 2 requests: full
+  route everything: `match` was false for 4 events by absent
+  ROUTE       BACKEND               STATE    SINCE                 DELIVERED  HELD  OLDEST  REJECTED  DROPPED  LAST ERROR
+  everything  archive (Filesystem)  healthy  2025-11-23T08:04:12Z       1200     0       -         0        0  -
+  everything  api (HTTP)            healthy  2025-11-23T08:04:12Z       1200     0       -         0        0  -
+  ledger balanced
+
+everything flows
+";
+    assert_eq!(render(&report(), Paint::plain()), expected);
+    assert!(problems(&report()).is_empty());
+}
+
+#[test]
+fn what_is_wrong_is_said_in_words() {
+    let mut report = report();
+    let pipeline = &mut report.pipelines[0];
+    pipeline.log.state = "full".into();
+    pipeline.log.damaged = 2;
+    let api = &mut pipeline.deliveries[1];
+    api.state = DeliveryState::Retrying;
+    api.held_events = 1200;
+    api.held_bytes = 2048;
+    api.oldest_held = Some(NOW - 200 * SECOND);
+    api.delivered_events = 0;
+    api.imbalance_events = -10;
+    api.last_error = Some("connection refused".into());
+    report.excluded =
+        vec![Excluded { object: "MonitoringPipeline default/x".into(), errors: vec!["a.yaml:1:1: no".into()] }];
+    report.not_ready = vec!["draining".into()];
+    let text = render(&report, Paint::plain());
+    for part in [
+        "retrying  2025-11-23T08:04:12Z         10  1200 (2.0 KiB)  3 min 20 s         0        0  connection refused\n",
+        "  ledger NOT balanced: 10 events\n",
+        "not run: MonitoringPipeline default/x\n  a.yaml:1:1: no\n",
+        "\nwrong (6):\n  - the agent is not ready: draining\n  - MonitoringPipeline default/x is not run: 1 error\n",
+        "  - default/jobs: its log is full (12.3 MiB of 1.0 GiB), new data is refused until a delivery frees some\n",
+        "  - default/jobs: 2 damaged parts of its log, set aside; see `log inspect`\n",
+        "  - default/jobs, everything to api: not delivering since 2025-11-23T08:04:12Z: connection refused; holding \
+         1200 events, the oldest for 3 min 20 s\n",
+        "  - default/jobs, everything to api: the ledger does not balance, by 10 events;",
+    ] {
+        assert!(text.contains(part), "{part}\n---\n{text}");
+    }
+}
+
+#[test]
+fn accepted_without_a_place_is_an_imbalance() {
+    let mut report = report();
+    report.pipelines[0].accepted_events += 5;
+    assert!(render(&report, Paint::plain()).contains("ledger NOT balanced: 5 events"));
+    assert_eq!(problems(&report).len(), 1);
+}
+
+#[test]
+fn colour_adds_nothing_that_words_do_not_say() {
+    let coloured = render(&report(), Paint { colour: true });
+    assert!(coloured.contains("\x1b[32mhealthy\x1b[0m"));
+    let bare = coloured.replace("\x1b[32m", "").replace("\x1b[1;31m", "").replace("\x1b[0m", "");
+    assert_eq!(bare, render(&report(), Paint::plain()));
+}
+
+#[test]
+fn hostile_names_cannot_command_a_terminal() {
+    let mut report = report();
+    report.pipelines[0].name = "x\x1b]0;owned\x07".into();
+    report.pipelines[0].deliveries[0].last_error = Some("\x1b[2J".into());
+    report.pipelines[0].deliveries[0].state = DeliveryState::Retrying;
+    assert!(!render(&report, Paint::plain()).contains(['\x1b', '\x07']));
+}
+
+#[test]
+fn a_report_survives_its_json() {
+    let json = serde_json::to_string(&report()).unwrap();
+    let back: StatusReport = serde_json::from_str(&json).unwrap();
+    assert_eq!(render(&back, Paint::plain()), render(&report(), Paint::plain()));
+    assert!(json.contains("\"agentID\""));
+}
