@@ -43,12 +43,14 @@ impl Place {
     }
 
     /// Adds a flag to every start.
+    #[must_use]
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.extend([name.to_owned(), value.to_owned()]);
         self
     }
 
     /// Puts the data directory elsewhere.
+    #[must_use]
     pub fn data_at(mut self, dir: &Path) -> Self {
         self.data_dir = Some(dir.to_owned());
         self
@@ -79,7 +81,8 @@ impl Place {
     pub fn start(&self) -> Agent {
         let mut agent = Agent::spawn(self.command());
         let ready = agent.wait_for_line("ready");
-        let address = |name: &str| ready[name].as_str().or(ready["fields"][name].as_str()).unwrap_or_default().to_owned();
+        let address =
+            |name: &str| ready[name].as_str().or(ready["fields"][name].as_str()).unwrap_or_default().to_owned();
         (agent.http, agent.admin) = (address("http"), address("admin"));
         agent
     }
@@ -90,7 +93,11 @@ pub fn program() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let program = folder.join("spillway-agent");
-    assert!(program.exists(), "{} is missing: run `cargo build -p spillway-agent` or `cargo xtask test`", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build -p spillway-agent` or `cargo xtask test`",
+        program.display()
+    );
     program
 }
 

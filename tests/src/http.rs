@@ -1,5 +1,6 @@
 //! A blocking HTTP/1.1 client over one kept connection; small, so that a test sees what is on the wire.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
@@ -51,7 +52,7 @@ impl Client {
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> anyhow::Result<Answer> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n", self.host, body.len());
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n")?;
         }
         head.push_str("\r\n");
         let stream = self.stream.get_mut();

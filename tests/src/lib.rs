@@ -4,6 +4,8 @@
 //! Everything is bounded in time by [`PATIENCE`]. Nothing waits by sleeping: a scenario waits for a line of the agent's
 //! log, for a request at the receiver, or asks the agent again. Only processes started here are ended here.
 
+#![expect(clippy::panic, clippy::missing_panics_doc, reason = "a scenario that cannot go on says so")]
+
 pub mod agent;
 pub mod http;
 pub mod output;

@@ -56,7 +56,8 @@ impl ContainerLog {
         let bytes = fs::read(rotated).expect("the rotated file");
         let target = PathBuf::from(format!("{}.gz", rotated.display()));
         let draft = PathBuf::from(format!("{}.tmp", rotated.display()));
-        let mut encoder = flate2::write::GzEncoder::new(File::create(&draft).expect("a file"), flate2::Compression::fast());
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(&draft).expect("a file"), flate2::Compression::fast());
         encoder.write_all(&bytes).expect("compressed");
         encoder.finish().expect("compressed");
         fs::rename(draft, target).expect("the compressed file");

@@ -105,10 +105,9 @@ impl Receiver {
                 state.mode.clone().unwrap_or(Mode::Take)
             };
             let status = match mode {
-                Mode::Take => self.keep(&request),
                 Mode::Refuse(status) => status,
                 Mode::TooLargeAbove(bytes) if request.body.len() > bytes => 413,
-                Mode::TooLargeAbove(_) => self.keep(&request),
+                Mode::Take | Mode::TooLargeAbove(_) => self.keep(&request),
                 Mode::Reset => return,
                 Mode::TakeAndCut => {
                     self.keep(&request);

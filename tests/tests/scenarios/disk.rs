@@ -21,6 +21,12 @@ impl Volume {
         match rustix::mount::mount("tmpfs", dir.path(), "tmpfs", rustix::mount::MountFlags::empty(), Some(&*size)) {
             Ok(()) => Some(Self(dir)),
             Err(error) => {
+                let allowed = std::env::var_os("SPILLWAY_TEST_WITHOUT_MOUNTS").is_some();
+                assert!(
+                    allowed,
+                    "a volume of {bytes} bytes cannot be mounted here: {error}; run as root, or set \
+                     SPILLWAY_TEST_WITHOUT_MOUNTS=1 to leave out what needs one"
+                );
                 println!("skipped: a volume of {bytes} bytes cannot be mounted here: {error}");
                 None
             }
@@ -105,7 +111,10 @@ fn the_second_agent_of_a_data_directory_is_told_who_is_first() {
 
 fn segments(place: &Place) -> Vec<PathBuf> {
     let spool = place.data_dir().join("spool/default.jobs");
-    output::files(&spool).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect()
+    output::files(&spool)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect()
 }
 
 /// Runs until some megabytes are held for a dead receiver, then ends; returns how many events.
@@ -126,7 +135,10 @@ fn hold(place: &Place) -> u64 {
 
 fn dropped(agent: &Agent) -> u64 {
     let status = agent.status();
-    deliveries(&status["pipelines"][0]).filter_map(|delivery| delivery["droppedEvents"]["damaged"].as_u64()).max().unwrap_or(0)
+    deliveries(&status["pipelines"][0])
+        .filter_map(|delivery| delivery["droppedEvents"]["damaged"].as_u64())
+        .max()
+        .unwrap_or(0)
 }
 
 /// Damages what is held, starts again, and counts: what is not delivered is told, and nothing else is lost.

@@ -57,7 +57,9 @@ spec:
 /// Returns NDJSON of events with ids `first..first + count`.
 pub(crate) fn events(first: u64, count: u64) -> Vec<u8> {
     let pad = "x".repeat(200);
-    (first..first + count).map(|id| format!("{{\"id\":\"e{id}\",\"kind\":\"progress\",\"pad\":\"{pad}\"}}\n")).collect::<String>().into()
+    let lines =
+        (first..first + count).map(|id| format!("{{\"id\":\"e{id}\",\"kind\":\"progress\",\"pad\":\"{pad}\"}}\n"));
+    lines.collect::<Vec<_>>().concat().into()
 }
 
 /// Returns the ids of [`events`].

@@ -52,10 +52,13 @@ fn send(field: &Field, sender: u64) -> (Vec<String>, Vec<String>) {
         sent.extend(fixtures::ids(first, BATCH));
         let (key, body) = (format!("{sender}-{batch}"), fixtures::events(first, BATCH));
         loop {
-            let answer = client.as_mut().map(|client| client.send("POST", "/v1/events", &[("Idempotency-Key", &key)], &body));
+            let answer =
+                client.as_mut().map(|client| client.send("POST", "/v1/events", &[("Idempotency-Key", &key)], &body));
             match answer {
                 Some(Ok(answer)) if answer.status == 202 => break,
-                Some(Ok(answer)) => assert!(matches!(answer.status, 429 | 500 | 503), "{} {}", answer.status, answer.json()),
+                Some(Ok(answer)) => {
+                    assert!(matches!(answer.status, 429 | 500 | 503), "{} {}", answer.status, answer.json());
+                }
                 Some(Err(_)) | None => {
                     address = field.next_address(&address);
                     client = Client::connect(&address).ok();

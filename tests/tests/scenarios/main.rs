@@ -1,5 +1,11 @@
 //! The agent as a process, in the situations it was built for.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a scenario that cannot go on says so, and tells its seed"
+)]
+
 mod disk;
 mod fixtures;
 mod input;

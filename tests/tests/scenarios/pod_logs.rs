@@ -72,7 +72,9 @@ fn a_file_removed_with_its_pod_is_drained() {
     let mut agent = place.start();
     let mut logs: Vec<ContainerLog> =
         (0..20).map(|pod| ContainerLog::create(&place.path("pods"), &format!("short-{pod}"), "main")).collect();
-    agent.wait_until("the files are open", |status| status.to_string().contains("short-") || status["pipelines"].is_array());
+    agent.wait_until("the files are open", |status| {
+        status.to_string().contains("short-") || status["pipelines"].is_array()
+    });
     for (pod, log) in logs.iter_mut().enumerate() {
         for line in 0..50 {
             log.line(&format!("pod {pod} line {line}"));

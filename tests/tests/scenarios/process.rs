@@ -57,7 +57,8 @@ spec:
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("all.yaml:") && text.contains("archive") && text.contains("broken"), "{text}");
-    let json = Command::new(program()).args(["check", "-o", "json", "-f"]).arg(place.path("manifests")).output().unwrap();
+    let json =
+        Command::new(program()).args(["check", "-o", "json", "-f"]).arg(place.path("manifests")).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(json.to_string().contains("\"line\":"), "{json:#}");
     let mut agent = place.start();
