@@ -1,2 +1,91 @@
-//! placeholder
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`. One command is one step of CI, by the same name.
+//!
+//! This crate may print, start processes and read the wall clock; nothing of the product depends on it. It must build
+//! fast and alone: it knows the other crates only as programs and files (`generate` alone is behind a feature).
+
+#![expect(clippy::print_stdout, reason = "a command line tool talks to a person")]
+
+mod bench;
+mod cargo_steps;
+mod ci;
+mod demo;
+mod deny;
+mod examples;
+mod generate;
+mod invariants;
+mod stopwatch;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks that every file is formatted (`cargo fmt` mends it)
+    Fmt,
+    /// Checks what no compiler checks: sizes, structure, headers, links, wording
+    Tidy,
+    /// Checks which crate must not reach which, by `cargo tree`
+    Invariants,
+    /// Runs clippy over every target of every crate; a warning fails
+    Clippy,
+    /// Writes the files that follow from code (`crds/*.yaml`)
+    Generate(generate::Arguments),
+    /// Checks licences, bans, sources and known advisories of every dependency
+    Deny,
+    /// Builds the documentation of every crate; a warning fails
+    Doc,
+    /// Checks that each crate builds alone, with the features it asks for itself
+    Alone,
+    /// Checks every manifest in `examples/` and in the documents with the agent itself
+    Examples,
+    /// Shows the main job on real input: takes about 15 seconds, leaves ./demo-out
+    Demo(demo::Arguments),
+    /// Measures the agent beside a bare floor: CPU, events per second, memory, start
+    Bench(bench::Arguments),
+    /// Runs all tests: unit, conformance, model, scenarios, examples in the documentation
+    Test(test::Arguments),
+    /// Runs every step of CI in order of speed, the tests last
+    Ci(ci::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match Workspace::find().and_then(|workspace| run(&workspace, arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Fmt => cargo_steps::fmt(workspace),
+        Command::Tidy => tidy::run(workspace),
+        Command::Invariants => invariants::run(workspace),
+        Command::Clippy => cargo_steps::clippy(workspace),
+        Command::Generate(arguments) => generate::run(workspace, &arguments),
+        Command::Deny => deny::run(workspace),
+        Command::Doc => cargo_steps::doc(workspace),
+        Command::Alone => cargo_steps::alone(workspace),
+        Command::Examples => examples::run(workspace),
+        Command::Demo(arguments) => demo::run(workspace, &arguments),
+        Command::Bench(arguments) => bench::run(workspace, &arguments),
+        Command::Test(arguments) => test::run(workspace, &arguments),
+        Command::Ci(arguments) => ci::run(workspace, &arguments),
+    }
+}

@@ -1,0 +1,146 @@
+//! The numbers of the agent beside a bare floor, in one run on one machine: `cargo xtask bench`.
+//!
+//! ```text
+//! core 1: this process (senders, receivers)  ◄──►  core 0: the agent, release build, or the floor
+//! ```
+//!
+//! A floor ([`floor`]) does the same input and the same output as the agent and nothing else. Agent and floor take turns,
+//! so that what else the machine does meets both. CPU is user and system time of the whole process as the kernel counts
+//! it, from its start to its end; memory is `RssAnon`. Every figure is the median of some runs and is shown with the
+//! lowest and the highest. What is measured is never a test: a missed bar is said in the table, and the command succeeds.
+//!
+//! Bounds: every wait ends after [`process::WAIT_MAX`]; at most some 4 GB of scratch files below the build folder, removed
+//! at the end.
+
+mod floor;
+mod http;
+mod intake;
+mod load;
+mod machine;
+mod memory;
+mod process;
+mod receiver;
+mod scratch;
+mod table;
+mod tail;
+
+use std::path::PathBuf;
+
+use crate::bench::machine::Machine;
+use crate::bench::scratch::Scratch;
+use crate::bench::table::{Row, Table};
+use crate::workspace::{Workspace, must_succeed};
+
+/// Where the table is kept.
+const TABLE: &str = "docs/explanation/benchmarks.md";
+
+/// What `cargo xtask bench` can be told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Few events and one run each: says whether the benchmark works, not how fast the agent is
+    #[arg(long)]
+    quick: bool,
+    /// Measures this alone
+    #[arg(long, value_name = "NAME")]
+    only: Option<Case>,
+    /// Measures this agent instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    agent: Option<PathBuf>,
+    /// Writes the table to docs/explanation/benchmarks.md
+    #[arg(long)]
+    write: bool,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is when the benchmark starts it as a child.
+#[derive(Debug, clap::Subcommand)]
+enum Role {
+    /// A bare loop to compare the agent with
+    #[command(subcommand, hide = true)]
+    Floor(floor::Floor),
+}
+
+/// One thing that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Case {
+    Tail,
+    Process,
+    Disk,
+    Memory,
+    Held,
+}
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    runs: usize,
+    tail_lines: u64,
+    intake_bodies: u64,
+    rate_seconds: u64,
+    held_bytes: u64,
+    held_runs: usize,
+}
+
+impl Scale {
+    const FULL: Self = Self {
+        runs: 3,
+        tail_lines: 1_000_000,
+        intake_bodies: 600,
+        rate_seconds: 20,
+        held_bytes: 1 << 30,
+        held_runs: 2,
+    };
+    const QUICK: Self =
+        Self { runs: 1, tail_lines: 200_000, intake_bodies: 100, rate_seconds: 4, held_bytes: 128 << 20, held_runs: 1 };
+}
+
+/// What every case needs.
+#[derive(Debug)]
+struct Bench {
+    agent: PathBuf,
+    scratch: Scratch,
+    scale: Scale,
+}
+
+/// Runs the benchmark, or the floor it has started.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(Role::Floor(floor)) = &arguments.role {
+        return floor.run();
+    }
+    let agent = if let Some(program) = &arguments.agent {
+        program.clone()
+    } else {
+        println!("building the agent for release (the first time takes minutes)");
+        must_succeed(&mut workspace.cargo(&["build", "--locked", "--release", "--package", "spillway-agent"]))?;
+        workspace.target().join("release").join("spillway-agent")
+    };
+    process::pin_this_process()?;
+    let machine = Machine::read()?;
+    let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
+    let bench = Bench { agent, scratch: Scratch::create(&workspace.target().join("bench"))?, scale };
+    let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
+    let mut rows: Vec<Row> = Vec::new();
+    if wanted(Case::Tail) {
+        rows.extend(tail::run(&bench)?);
+    }
+    if wanted(Case::Process) {
+        rows.extend(intake::run(&bench, intake::Level::Process)?);
+    }
+    if wanted(Case::Disk) {
+        rows.extend(intake::run(&bench, intake::Level::Disk)?);
+    }
+    if wanted(Case::Memory) {
+        rows.extend(memory::run(&bench)?);
+    }
+    if wanted(Case::Held) {
+        rows.extend(memory::run_held(&bench)?);
+    }
+    let table = Table { machine, rows, quick: arguments.quick }.markdown();
+    println!("\n{table}");
+    if arguments.write {
+        std::fs::write(workspace.root().join(TABLE), table)?;
+        println!("written to {TABLE}");
+    }
+    Ok(())
+}

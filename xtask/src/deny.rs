@@ -1,0 +1,75 @@
+//! Licences, bans and sources of every dependency (cargo-deny, `deny.toml`) and known advisories (cargo-audit).
+//!
+//! The two tools are installed once, in a pinned version, into the cache outside the work tree: `$SPILLWAY_CACHE/tools`,
+//! else `~/.cache/spillway/tools`. The advisory database cannot be fetched everywhere: it is read from a folder beside
+//! the work tree, and its absence is said, not hidden.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::workspace::{Workspace, must_succeed, output};
+
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+const DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
+const AUDIT: Tool = Tool { name: "cargo-audit", version: "0.22.2" };
+
+/// Where the advisory database lies, seen from the work tree.
+const ADVISORIES: &str = "../shared/advisory-db";
+
+/// Checks all dependencies.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let deny = installed(&DENY)?;
+    let mut command = Command::new(deny);
+    command.current_dir(workspace.root()).args(["--locked", "check", "bans", "licenses", "sources"]);
+    must_succeed(&mut command)?;
+    let advisories = workspace.root().join(ADVISORIES);
+    if !advisories.is_dir() {
+        println!("    skipped: cargo audit, because there is no advisory database at {ADVISORIES}");
+        return Ok(());
+    }
+    let mut command = Command::new(installed(&AUDIT)?);
+    command.current_dir(workspace.root()).arg("audit").arg("--db").arg(&advisories);
+    must_succeed(command.args(["--no-fetch", "--stale"]))
+}
+
+/// Returns the program of `tool`, after it was installed if its pinned version is not there yet.
+fn installed(tool: &Tool) -> anyhow::Result<PathBuf> {
+    let cache = cache_folder()?;
+    let root = cache.join("tools");
+    let program = root.join("bin").join(tool.name);
+    if version_of(&program).is_some_and(|version| version == tool.version) {
+        return Ok(program);
+    }
+    println!("    installing {} {} (once; takes minutes)", tool.name, tool.version);
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["install", "--quiet", "--locked", "--force", tool.name, "--version", tool.version, "--root"])
+        .arg(&root);
+    let build = cache.join("tools-build");
+    must_succeed(command.current_dir(&cache).env("CARGO_TARGET_DIR", &build))?;
+    if build.is_dir() {
+        std::fs::remove_dir_all(&build).with_context(|| format!("removing {}", build.display()))?;
+    }
+    Ok(program)
+}
+
+fn version_of(program: &Path) -> Option<String> {
+    let text = output(Command::new(program).arg("--version")).ok()?;
+    text.split_whitespace().nth(1).map(str::to_owned)
+}
+
+fn cache_folder() -> anyhow::Result<PathBuf> {
+    let folder = match std::env::var_os("SPILLWAY_CACHE") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(std::env::var_os("HOME").context("neither SPILLWAY_CACHE nor HOME is set")?)
+            .join(".cache/spillway"),
+    };
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    Ok(folder)
+}

@@ -1,0 +1,51 @@
+//! Files that follow from code: written by `generate`, compared by `generate --check`, never edited by hand.
+//!
+//! The code they follow from is the `crds` crate with all of Kubernetes' types below it. So that every other command
+//! builds in seconds, this one alone is behind the feature `generate`: without it the command runs itself again with it.
+
+use crate::workspace::Workspace;
+
+/// What `cargo xtask generate` can be told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Writes nothing; fails when a file differs from what would be written
+    #[arg(long)]
+    check: bool,
+}
+
+/// Compares the generated files, writes nothing.
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<()> {
+    run(workspace, &Arguments { check: true })
+}
+
+/// Runs this command again, built with the feature that it needs. Built as part of the whole workspace, so that the
+/// crates below are those of every other step and are compiled once.
+#[cfg(not(feature = "generate"))]
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let program = workspace.build("xtask", &["--features", "xtask/generate"])?;
+    let mut command = std::process::Command::new(program);
+    command.arg("generate").args(arguments.check.then_some("--check")).current_dir(workspace.root());
+    crate::workspace::must_succeed(&mut command)
+}
+
+/// Writes or compares every generated file.
+#[cfg(feature = "generate")]
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut changed = Vec::new();
+    for (name, text) in spillway_crds::crd_yaml() {
+        let path = format!("crds/{name}");
+        if workspace.read(&path).is_ok_and(|present| present == text) {
+            continue;
+        }
+        if !arguments.check {
+            std::fs::write(workspace.root().join(&path), text)?;
+        }
+        changed.push(path);
+    }
+    match (changed.is_empty(), arguments.check) {
+        (true, _) => println!("    every generated file is up to date"),
+        (false, false) => println!("    written: {}", changed.join(", ")),
+        (false, true) => anyhow::bail!("not up to date: {}; run `cargo xtask generate`", changed.join(", ")),
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! All tests by one command, with one line at the end that says what ran.
+//!
+//! Tests find what they need by themselves (temporary folders, free ports, certificates made on the spot); the one
+//! thing set up here is the agent's program, which the scenarios start as a real process: it lies beside them.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+
+use crate::stopwatch::Stopwatch;
+use crate::workspace::{Workspace, must_succeed};
+
+/// What `cargo xtask test` can be told.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Arguments {
+    /// Passed on to `cargo test`, for example `-p spillway-delivery log::`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Runs every test of the workspace.
+pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
+    run(workspace, &Arguments::default())
+}
+
+/// Runs the tests; fails when one fails, when one was ignored, and when none ran.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let watch = Stopwatch::start();
+    let everything = arguments.rest.is_empty();
+    if everything || arguments.rest.iter().any(|word| word == "spillway-tests") {
+        // The same set of targets as `cargo test`, so that the agent's program and the tests share every build.
+        must_succeed(&mut workspace.cargo(&["build", "--workspace", "--bins", "--tests", "--locked"]))?;
+    }
+    let mut command = workspace.cargo(&["test", "--locked", "--no-fail-fast"]);
+    if everything {
+        command.arg("--workspace");
+    }
+    let mut child = command.args(&arguments.rest).stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let lines = BufReader::new(child.stdout.take().context("cargo test has no output")?).lines();
+    let mut totals = Totals::default();
+    for line in lines {
+        let line = line.context("reading the output of cargo test")?;
+        println!("{line}");
+        totals.add(&line);
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    println!();
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    println!("{} test programs and crates with examples, {watch}", totals.programs);
+    if !status.success() {
+        bail!("cargo test failed ({status})");
+    }
+    if everything && (totals.passed == 0 || totals.ignored > 0) {
+        bail!("{} tests ran and {} were ignored: all of them must run", totals.passed, totals.ignored);
+    }
+    Ok(())
+}
+
+/// Sums of the closing lines of test programs.
+#[derive(Debug, Default, PartialEq)]
+struct Totals {
+    programs: u64,
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Totals {
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; …`; other lines add nothing.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        self.programs += 1;
+        for part in result.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let (Some(count), Some(what)) = (words.next().and_then(|word| word.parse::<u64>().ok()), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.ignored += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_all_programs_are_summed() {
+        let mut totals = Totals::default();
+        totals.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s");
+        totals.add("test log::tests::a_fact ... ok");
+        totals
+            .add("test result: FAILED. 40 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s");
+        assert_eq!(totals, Totals { programs: 2, passed: 43, failed: 2, ignored: 1 });
+    }
+}
