@@ -481,3 +481,30 @@ async fn a_failed_commit_sends_again_from_the_last_mark() {
     assert!(*backend.got.lock().unwrap() == lines(0..600), "each once, in order");
     assert_balanced(&report(&pipeline).await, 600);
 }
+
+#[tokio::test]
+async fn a_delivery_that_saved_nothing_begins_at_its_first_event_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let two = || {
+        let mut settings = pipeline_settings(Durability::Disk, 1 << 30);
+        settings.routes[0].backends.push(BackendRefSettings { uid: "c".into(), name: "c".into() });
+        settings
+    };
+    let other =
+        |backend: &Arc<Scripted>| DeliverySpec { backend_uid: "c".into(), backend_name: "c".into(), ..spec(backend) };
+    {
+        let engine = engine(dir.path());
+        let keyed = Traits { keyed: true, ..Traits::default() };
+        let (fast, slow) = (Arc::new(Scripted { traits: keyed, ..Scripted::default() }), Arc::new(Scripted::default()));
+        let pipeline = engine.add(two(), vec![spec(&fast), other(&slow)], &|_| None).await.unwrap();
+        Intake.submit(std::slice::from_ref(&pipeline), batch(0..100)).await.unwrap();
+        // The keyed one has written its plan down; the other one nothing.
+        fast.until(100).await;
+    }
+    let engine = engine(dir.path());
+    let (fast, slow) = (Arc::new(Scripted::default()), Arc::new(Scripted::default()));
+    let pipeline = engine.add(two(), vec![spec(&fast), other(&slow)], &|_| None).await.unwrap();
+    assert_eq!(slow.until(100).await, lines(0..100));
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 100);
+}

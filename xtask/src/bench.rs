@@ -99,6 +99,8 @@ impl Scale {
 #[derive(Debug)]
 struct Bench {
     agent: PathBuf,
+    /// This program, built for release like the agent: it is the floor.
+    floor: PathBuf,
     scratch: Scratch,
     scale: Scale,
 }
@@ -108,17 +110,18 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     if let Some(Role::Floor(floor)) = &arguments.role {
         return floor.run();
     }
-    let agent = if let Some(program) = &arguments.agent {
-        program.clone()
-    } else {
-        println!("building the agent for release (the first time takes minutes)");
+    let release = workspace.target().join("release");
+    println!("building for release (the first time takes minutes)");
+    must_succeed(&mut workspace.cargo(&["build", "--locked", "--release", "--package", "xtask"]))?;
+    if arguments.agent.is_none() {
         must_succeed(&mut workspace.cargo(&["build", "--locked", "--release", "--package", "spillway-agent"]))?;
-        workspace.target().join("release").join("spillway-agent")
-    };
+    }
+    let agent = arguments.agent.clone().unwrap_or_else(|| release.join("spillway-agent"));
     process::pin_this_process()?;
     let machine = Machine::read()?;
     let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
-    let bench = Bench { agent, scratch: Scratch::create(&workspace.target().join("bench"))?, scale };
+    let scratch = Scratch::create(&workspace.target().join("bench"))?;
+    let bench = Bench { agent, floor: release.join("xtask"), scratch, scale };
     let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
     let mut rows: Vec<Row> = Vec::new();
     if wanted(Case::Tail) {

@@ -159,7 +159,7 @@ impl Engine {
         for spec in deliveries {
             let progress = match saved.iter().find(|(key, _)| *key == spec.key()) {
                 Some((_, progress)) => Progress { removed_ms: None, ..progress.clone() },
-                None => first_progress(&log, &spec.route, saved.is_empty()),
+                None => begin(&log, &spec, saved.is_empty()).await,
             };
             let state = if settings.suspend { DeliveryState::Suspended } else { DeliveryState::Healthy };
             let start = Start { progress, state, drain_until_ms: None, incarnation };
@@ -290,6 +290,16 @@ struct Start {
     state: DeliveryState,
     drain_until_ms: Option<u64>,
     incarnation: u64,
+}
+
+/// Decides where a new delivery begins and writes that down before anything is taken in: a process that dies early must
+/// not make it begin behind what was accepted for it.
+async fn begin(log: &Log, spec: &DeliverySpec, first_ever: bool) -> Progress {
+    let progress = first_progress(log, &spec.route, first_ever);
+    if let Err(error) = log.save(&spec.key(), &progress, true).await {
+        tracing::warn!(%error, route = %spec.route, backend = %spec.backend_name, "could not note where a delivery begins");
+    }
+    progress
 }
 
 /// A new reference starts at the edit; where no cursor was ever saved, or all were lost, at the first event there is.

@@ -118,7 +118,7 @@ fn agent(bench: &Bench, requests: &[Vec<u8>], level: Level) -> anyhow::Result<Ru
 
 fn floor(bench: &Bench, requests: &[Vec<u8>], level: Level) -> anyhow::Result<Run> {
     let file = bench.scratch.fresh("floor")?.join("out.ndjson");
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(&bench.floor);
     command.args(["bench", "floor", "intake"]).arg(&file).arg(bench.scratch.path("sample"));
     if level == Level::Disk {
         command.arg("--sync");

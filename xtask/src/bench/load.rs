@@ -75,14 +75,15 @@ fn events(body: u64) -> String {
     for number in 0..BODY_EVENTS {
         let from = text.len();
         let job = body * BODY_EVENTS + number;
-        drop(write!(
+        write!(
             text,
             r#"{{"job_id":"J-{job:08}","tool":"etch-{:02}","kind":"finished","status":"SUCCEEDED","ms":{},"recipe":{{"name":"poly-etch","step":{},"pressure":12.25}},"lots":["A17","B{:03}"],"note":""#,
             number % 40,
             number * 37 % 9_000,
             number % 12,
             number % 700,
-        ));
+        )
+        .ok();
         let note = EVENT_BYTES - 2 - (text.len() - from);
         text.extend(WORDS[1].chars().cycle().take(note));
         text.push_str("\"}\n");

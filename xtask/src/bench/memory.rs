@@ -69,7 +69,7 @@ pub(super) fn run_held(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     for run in 1..=bench.scale.held_runs {
         let place = place(bench, &dead_address()?)?;
         let agent = place.start()?;
-        let (_, peak) = peak_during(&agent, || {
+        let ((), peak) = peak_during(&agent, || {
             load::send(&agent.http, &requests, bodies)?;
             pause(LOOK_MILLISECONDS);
             Ok(())

@@ -118,7 +118,7 @@ impl Table {
     /// Returns it as Markdown.
     pub(super) fn markdown(&self) -> String {
         let mut out = String::from(INTRODUCTION);
-        drop(writeln!(out, "\nMachine: {}.", self.machine.facts));
+        writeln!(out, "\nMachine: {}.", self.machine.facts).ok();
         if self.quick {
             out.push_str("\nMade with `--quick`: one short run each. These figures say nothing about speed.\n");
         }
@@ -126,7 +126,7 @@ impl Table {
         for row in &self.rows {
             let (bar, verdict) = row.bar_shown();
             let Row { what, agent, floor, compared, .. } = row;
-            drop(writeln!(out, "| {what} | {agent} | {floor} | {compared} | {bar} | {verdict} |"));
+            writeln!(out, "| {what} | {agent} | {floor} | {compared} | {bar} | {verdict} |").ok();
         }
         out.push_str(EXPLANATION);
         out

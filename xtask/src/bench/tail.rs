@@ -86,7 +86,7 @@ fn agent(bench: &Bench, pods: &Path, durability: &str) -> anyhow::Result<Run> {
 fn floor(bench: &Bench, log: &Path, like: Received) -> anyhow::Result<Run> {
     let receiver = Receiver::start()?;
     let batch_events = (like.lines / like.bodies).max(1).to_string();
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(&bench.floor);
     command.args(["bench", "floor", "tail"]).arg(log).arg(receiver.address());
     command.arg(bench.scratch.path("sample")).arg(batch_events);
     let watch = Stopwatch::start();

@@ -93,19 +93,19 @@ fn unknown(names: &[TargetName], namespace: Option<&str>, name: &str) -> String 
 pub(super) struct Pipelines {
     intake: Intake,
     names: Vec<TargetName>,
-    pipelines: Vec<Arc<Pipeline>>,
+    targets: Vec<Arc<Pipeline>>,
     /// What this source knows of every sender.
     origin: Arc<Origin>,
 }
 
 impl Pipelines {
-    /// Returns the door to `pipelines`.
-    pub(super) fn new(intake: Intake, pipelines: Vec<Arc<Pipeline>>) -> Self {
-        let names = pipelines.iter().map(|pipeline| pipeline.settings());
+    /// Returns the door to `targets`.
+    pub(super) fn new(intake: Intake, targets: Vec<Arc<Pipeline>>) -> Self {
+        let names = targets.iter().map(|target| target.settings());
         let names = names.map(|known| TargetName { namespace: known.namespace.clone(), name: known.name.clone() });
         let names = names.collect();
         let origin = OriginBuilder { source: Some("http".to_owned()), ..OriginBuilder::default() }.build();
-        Self { intake, names, pipelines, origin }
+        Self { intake, names, targets, origin }
     }
 }
 
@@ -115,12 +115,12 @@ impl Door for Pipelines {
     }
 
     fn submit(&self, selection: Selection, submission: Submission) -> Submitted<'_> {
-        let pipelines = match selection {
-            Selection::All => &self.pipelines[..],
-            Selection::One(index) => &self.pipelines[index..=index],
+        let targets = match selection {
+            Selection::All => &self.targets[..],
+            Selection::One(index) => &self.targets[index..=index],
         };
         let Submission { payload, ends, received, key } = submission;
         let batch = Batch { payload, ends, origin: self.origin.clone(), received, position: None, key };
-        Box::pin(self.intake.submit(pipelines, batch))
+        Box::pin(self.intake.submit(targets, batch))
     }
 }
