@@ -508,3 +508,60 @@ async fn a_delivery_that_saved_nothing_begins_at_its_first_event_all_the_same() 
     assert!(drain(&engine).await);
     assert_balanced(&report(&pipeline).await, 100);
 }
+
+#[tokio::test]
+async fn a_clock_that_steps_back_an_hour_changes_labels_only() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(10 * HOUR);
+    let settings = EngineSettings {
+        data_dir: dir.path().to_owned(),
+        filesystem: Arc::new(RealFs),
+        clock: clock.clone(),
+        free_bytes_min: 0,
+    };
+    let engine = Engine::open(settings).unwrap();
+    let backend = Arc::new(Scripted { traits: Traits { ordered: true, ..Traits::default() }, ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    let key = |name: &'static str| {
+        let (sender, key) = (Bytes::from_static(b"s"), Bytes::from_static(name.as_bytes()));
+        Some(IdempotencyKey { sender, key, body_hash: 1 })
+    };
+    let mut sent = 0;
+    for now in [10, 9, 8, 11] {
+        clock.set(now * HOUR);
+        let named = ["a", "b", "c", "d"][sent as usize / 10];
+        let first = Batch { received: clock.now(), key: key(named), ..batch(sent..sent + 10) };
+        assert!(!Intake.submit(std::slice::from_ref(&pipeline), first.clone()).await.unwrap().repeated);
+        clock.set((now - 1) * HOUR);
+        assert!(Intake.submit(std::slice::from_ref(&pipeline), first).await.unwrap().repeated);
+        sent += 10;
+    }
+    assert_eq!(backend.until(40).await, lines(0..40));
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 40);
+}
+
+#[tokio::test]
+async fn delivered_data_is_kept_for_its_time_and_goes_first_at_quota() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted::default());
+    let mut settings = pipeline_settings(Durability::Disk, 1 << 20);
+    settings.log.retain = Duration::from_hours(1);
+    let pipeline = engine.add(settings, vec![spec(&backend)], &|_| None).await.unwrap();
+    let mut sent = 0;
+    while sent < 300_000 {
+        match Intake.submit(std::slice::from_ref(&pipeline), batch(sent..sent + 1000)).await {
+            Ok(_) => sent += 1000,
+            Err(SubmitError::Refused { reason: RefusalReason::Full, .. }) => pipeline.room().await,
+            Err(other) => unreachable!("{other}"),
+        }
+    }
+    assert_eq!(backend.until(300_000).await.len(), 300_000);
+    assert!(drain(&engine).await);
+    let report = report(&pipeline).await;
+    assert_balanced(&report, 300_000);
+    assert!(report.log.bytes <= 1 << 20, "{:?}", report.log);
+    assert!(report.log.bytes > 1 << 19, "delivered data is still there: {:?}", report.log);
+}
