@@ -303,7 +303,7 @@ impl Footer {
                 seq: get.u64()?,
                 offset: get.u32()?,
                 received: get.i64()?,
-                before: get_tallies(&mut get)?,
+                before: get_tallies(&mut get)?.into(),
             });
         }
         let count = get.count(4)?;

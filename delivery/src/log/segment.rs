@@ -24,7 +24,7 @@ pub(super) struct IndexEntry {
     pub(super) offset: u32,
     pub(super) received: UnixNanos,
     /// Per route, all events of the segment before this frame.
-    pub(super) before: Box<[Tally]>,
+    pub(super) before: Arc<[Tally]>,
 }
 
 /// What a segment holds.
@@ -52,7 +52,7 @@ impl Summary {
                 seq: frame.first_seq,
                 offset: offset as u32,
                 received: frame.received,
-                before: self.tallies.clone(),
+                before: Arc::from(&*self.tallies),
             });
         }
         if self.oldest == 0 {

@@ -307,7 +307,7 @@ impl Log {
             return Ok(info.summary.tallies.get(bit).copied().unwrap_or_default());
         }
         let Some(entry) = info.summary.entry_at(seq) else { return Ok(Tally::default()) };
-        let mut tallies = entry.before.clone();
+        let mut tallies = entry.before.to_vec();
         if entry.seq >= seq {
             return Ok(tallies.get(bit).copied().unwrap_or_default());
         }
