@@ -119,7 +119,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "DIR", env = "SPILLWAY_FILESYSTEM_ROOT", value_hint = ValueHint::DirPath)]
     pub filesystem_root: Option<String>,
 
-    /// Where a reference {name, key} to a secret is looked up: the file DIR/<name>/<key>.
+    /// Where a reference {name, key} to a secret is looked up: the file `DIR/<name>/<key>`.
     #[arg(long, value_name = "DIR", env = "SPILLWAY_SECRETS_DIR", value_hint = ValueHint::DirPath)]
     pub secrets_dir: Option<String>,
 
@@ -207,7 +207,7 @@ pub struct StatusFlags {
     spillway-agent log inspect ./spillway-data/spool/default.jobs\n  \
     spillway-agent log inspect ./spillway-data/spool/default.jobs --events -o json")]
 pub struct InspectFlags {
-    /// The log's directory: <data-dir>/spool/<pipeline>.
+    /// The log's directory: `<data-dir>/spool/<pipeline>`.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
 

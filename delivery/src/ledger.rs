@@ -2,7 +2,7 @@
 //!
 //! Per delivery: `routed = delivered + duplicates + rejected + dropped + held`. Per pipeline:
 //! `accepted = unrouted + routed_any`. `held` is counted by scanning the log's masks against the cursor, never by
-//! subtraction, so [`DeliveryReport::imbalance`] can tell the truth: it is 0, or something was counted twice or lost.
+//! subtraction, so [`DeliveryReport::imbalance_events`] can tell the truth: it is 0, or something was counted twice or lost.
 //! Counts are of the whole life of the log, across restarts.
 
 use std::collections::BTreeMap;

@@ -65,8 +65,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// Bytes of frames between two entries of a segment's sparse index.
 pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
 
-/// Most bytes of fresh frames a log keeps in memory for its readers.
-pub const TAIL_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of fresh frames a log keeps in memory for readers that keep up: three batches of the default size, so that
+/// one that is a batch behind still reads from memory. A reader that falls behind keeps nothing here.
+pub const TAIL_BYTES_MAX: usize = 12 << 20;
 
 /// Bytes written and not synced at which a log at level `Process` syncs.
 pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;

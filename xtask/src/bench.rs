@@ -86,7 +86,7 @@ impl Scale {
     const FULL: Self = Self {
         runs: 3,
         tail_lines: 1_000_000,
-        intake_bodies: 600,
+        intake_bodies: 2_000,
         rate_seconds: 20,
         held_bytes: 1 << 30,
         held_runs: 2,

@@ -22,7 +22,7 @@
 //! KiB of it is delivered again.
 //!
 //! # Limits
-//! One read: 256 KiB, one buffer for all. One batch: 512 KiB or 4,096 events, and one line more; 8 batches of a pipeline
+//! One read: 256 KiB, one buffer for all. One batch: 1 MiB or 8,192 events, and one line more; 4 batches of a pipeline
 //! under way, so 4 MiB and a few lines each. Unfinished lines: 8 MiB over all files. A file costs its first KiB and a
 //! descriptor while it is unread: 1,000 idle files about 1.5 MB. Descriptors held: [`ContainerLogsSettings::held_files_max`].
 //!

@@ -27,13 +27,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Most characters of an answer that a reason repeats.
 const REASON_CHARS_MAX: usize = 200;
 
-/// Most bytes a rendered `_spillway` member is expected to have; only a guess to size the body.
-const MEMBER_BYTES_GUESS: usize = 256;
-
 /// Returns the body before compression: the same bytes for every attempt.
 pub(super) fn body(batch: &OutBatch, metadata: Metadata) -> Vec<u8> {
-    let member = if metadata == Metadata::None { 1 } else { MEMBER_BYTES_GUESS };
-    let mut out = Vec::with_capacity(batch.payload_bytes() + batch.len() * member);
+    let mut out = Vec::new();
     batch.write_ndjson(&mut out, metadata);
     out
 }

@@ -1,6 +1,6 @@
 //! The CEL rules of the CRDs, each beside the same rule in Rust, so that both hold wherever a manifest is read.
 //!
-//! A type names its rules with the functions here; [`holds`] finds the Rust side of a rule by its CEL text. A test walks
+//! A type names its rules with the functions here; `holds` finds the Rust side of a rule by its CEL text. A test walks
 //! the CRDs and fails for a rule that has none. Rules over `oldSelf` compare two versions and hold offline.
 //!
 //! Messages say what must be, with fields in back-quotes and values in single quotes.

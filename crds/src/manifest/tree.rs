@@ -1,6 +1,6 @@
 //! YAML (and JSON) into a small tree in which every value knows its line and column.
 //!
-//! Expected flow: [`read`] takes the text of a file and returns the root of each document; a document that cannot be
+//! Expected flow: `read` takes the text of a file and returns the root of each document; a document that cannot be
 //! read is left out with its problem, and reading goes on at the next `---`. Anchors, aliases and merge keys are
 //! resolved within [`WEIGHT_MAX`] and [`DEPTH_MAX`]; a value that came through an alias keeps the place where it is
 //! written. Duplicate keys are problems, and the first one counts.

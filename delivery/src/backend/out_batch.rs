@@ -9,6 +9,9 @@ use crate::event::{EventId, Origin};
 use crate::json;
 use crate::settings::Metadata;
 
+/// What a `_spillway` member holds besides origin and pipeline: names, an id of at most 33 bytes, a time of 30, the comma.
+const TAIL_FIXED_BYTES_MAX: usize = 160;
+
 /// Events that were appended together: they share origin, incarnation and time of receipt.
 #[derive(Debug, Clone)]
 struct Chunk {
@@ -132,8 +135,19 @@ impl OutBatch {
         self.chunks.iter().map(|chunk| OutRun { batch: self, chunk })
     }
 
+    /// Returns the most bytes [`OutBatch::write_ndjson`] can append, to make room for once.
+    pub fn ndjson_bytes_max(&self, metadata: Metadata) -> usize {
+        if metadata == Metadata::None {
+            return self.payload_bytes + self.len;
+        }
+        let tail = |chunk: &Chunk| chunk.origin.json().len() + 6 * self.pipeline.len() + TAIL_FIXED_BYTES_MAX;
+        let members: usize = self.chunks.iter().map(|chunk| chunk.events.len() * tail(chunk)).sum();
+        self.payload_bytes + members
+    }
+
     /// Appends the batch as NDJSON: each event, with the member `_spillway` added as `metadata` says, and a line break.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
+        out.reserve(self.ndjson_bytes_max(metadata));
         let mut tail = Vec::with_capacity(512);
         for chunk in &self.chunks {
             self.write_chunk(chunk, out, metadata, &mut tail);
@@ -143,7 +157,6 @@ impl OutBatch {
     fn write_chunk(&self, chunk: &Chunk, out: &mut Vec<u8>, metadata: Metadata, tail: &mut Vec<u8>) {
         let payload = &chunk.payload;
         if metadata == Metadata::None {
-            out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + 1).sum());
             for &(_, start, end) in &chunk.events {
                 out.extend_from_slice(&payload[start as usize..end as usize]);
                 out.push(b'\n');
@@ -151,7 +164,6 @@ impl OutBatch {
             return;
         }
         self.write_member_tail(tail, chunk);
-        out.reserve(chunk.events.iter().map(|&(_, start, end)| (end - start) as usize + tail.len() + 64).sum());
         for &(seq, start, end) in &chunk.events {
             json::begin_extra_member(out, &payload[start as usize..end as usize]);
             out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
@@ -255,6 +267,7 @@ mod tests {
         assert_eq!(lines[1]["a"], 1);
         assert_eq!(lines[1]["_spillway"]["received"], "1970-01-01T00:00:00.000000000Z");
         assert_eq!(lines[1]["_spillway"]["pipeline"], "p");
+        assert!(out.len() <= batch().ndjson_bytes_max(Metadata::Full));
     }
 
     #[test]
@@ -262,5 +275,6 @@ mod tests {
         let mut out = Vec::new();
         batch().write_ndjson(&mut out, Metadata::None);
         assert_eq!(out, b"{}\n{\"a\":1 }\n");
+        assert_eq!(out.len(), batch().ndjson_bytes_max(Metadata::None));
     }
 }

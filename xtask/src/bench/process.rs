@@ -194,18 +194,23 @@ impl Agent {
         Ok((accepted, sum(&mut deliveries.map(|delivery| &delivery["heldEvents"]))))
     }
 
+    /// Returns whether it has accepted `events` and holds none of them any more.
+    pub(super) fn has_delivered(&self, events: u64) -> anyhow::Result<bool> {
+        let (accepted, held) = self.counts()?;
+        Ok(accepted >= events && held == 0)
+    }
+
     /// Waits until it has accepted `events` and holds none of them any more.
     pub(super) fn wait_until_delivered(&self, events: u64) -> anyhow::Result<()> {
         let watch = Stopwatch::start();
         loop {
-            let (accepted, held) = self.counts()?;
-            if accepted >= events && held == 0 {
+            if self.has_delivered(events)? {
                 return Ok(());
             }
             if watch.elapsed() > WAIT_MAX {
-                bail!("accepted {accepted} of {events}, still holds {held}");
+                bail!("not everything was delivered within {} s", WAIT_MAX.as_secs());
             }
-            pause(10);
+            pause(50);
         }
     }
 

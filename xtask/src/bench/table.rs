@@ -150,9 +150,9 @@ How to read it:
   NDJSON to a receiver that counts and forgets. The agent writes each event to its durable log before it sends it, and
   confirms with fdatasync at level `Disk`; the floor reads, escapes and sends. Both send the same bytes.
 - **HTTP to file**: four connections post bodies of 1,000 events of 400 bytes, each after the answer to the one before.
-  The time ends when every event is in the output file: for the agent when its status says that nothing is held, for
-  the floor at the last answer. The floor at `Disk` calls fdatasync before each answer. CPU is shown beside it because
-  time also depends on what else the machine does.
+  The time ends when the last byte is in the output file: for the floor that is the last answer; the agent answers
+  earlier, when the event is in its log. The floor at `Disk` calls fdatasync before each answer. CPU is shown beside it
+  because time also depends on what else the machine does.
 - **Memory** is `RssAnon`, sampled every 50 ms: what the process itself holds, without mapped files.
 - **Start with 1 GB held** is from the start of the process to the line that says it is ready.
 ";

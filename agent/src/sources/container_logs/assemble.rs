@@ -27,10 +27,10 @@ const DIRECT_BYTES_MAX: usize = PIECE_BYTES_MAX / 6;
 pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// Most bytes of one batch before a turn ends; one more line may follow.
-pub(super) const TURN_BYTES_MAX: usize = 512 << 10;
+pub(super) const TURN_BYTES_MAX: usize = 1 << 20;
 
 /// Most events of one batch before a turn ends.
-pub(super) const TURN_EVENTS_MAX: usize = 4_096;
+pub(super) const TURN_EVENTS_MAX: usize = 8_192;
 
 /// Where events go.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ use super::{ContainerLogsSettings, StartAt};
 pub(super) use self::state::Want;
 
 /// Most batches of one pipeline on their way into its log: enough for one group commit to take several.
-pub(super) const IN_FLIGHT_MAX: usize = 8;
+pub(super) const IN_FLIGHT_MAX: usize = 4;
 
 /// Whom a batch belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

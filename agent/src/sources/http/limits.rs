@@ -31,7 +31,7 @@ pub(super) const BODIES_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
 /// First piece of the budget that a body takes. A sender that announces much and sends little holds no more than this;
 /// a body up to this size is copied once.
-pub(super) const BODY_FIRST_BYTES: usize = 256 << 10;
+pub(super) const BODY_FIRST_BYTES: usize = 512 << 10;
 
 /// Most decoded bytes for one byte on the wire, looked at once [`RATIO_FLOOR_BYTES`] are decoded. Deflate cannot
 /// exceed 1,032; honest events stay below 100.

@@ -221,9 +221,10 @@ fn refresh_segments(shared: &mut super::Shared, core: &LogCore) {
 }
 
 pub(super) fn trim_tail(shared: &mut super::Shared) {
-    let read = shared.readers.values().copied().min().unwrap_or(u64::MAX);
     while let Some(front) = shared.tail.front() {
-        if shared.tail_bytes <= TAIL_BYTES_MAX && front.end_seq() > read {
+        // Who is behind the tail reads from the segments and keeps nothing in memory.
+        let near = shared.readers.values().copied().filter(|seq| *seq >= shared.tail_start);
+        if shared.tail_bytes <= TAIL_BYTES_MAX && near.min().is_some_and(|seq| front.end_seq() > seq) {
             break;
         }
         shared.tail_start = front.end_seq();
