@@ -22,6 +22,7 @@ mod dead_letters;
 mod delivery;
 mod engine;
 mod gone;
+mod saving;
 mod settle;
 mod status;
 

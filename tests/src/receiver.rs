@@ -106,7 +106,7 @@ impl Receiver {
             };
             let status = match mode {
                 Mode::Refuse(status) => status,
-                Mode::TooLargeAbove(bytes) if request.body.len() > bytes => 413,
+                Mode::TooLargeAbove(bytes) if request.body.len() > bytes && !self.knows(&request) => 413,
                 Mode::Take | Mode::TooLargeAbove(_) => self.keep(&request),
                 Mode::Reset => return,
                 Mode::TakeAndCut => {
@@ -124,6 +124,11 @@ impl Receiver {
                 return;
             }
         }
+    }
+
+    fn knows(&self, request: &Request) -> bool {
+        let state = self.state.0.lock().expect("no panic under the lock");
+        request.key.as_ref().is_some_and(|key| state.keys.contains_key(key))
     }
 
     fn keep(&self, request: &Request) -> u16 {

@@ -20,8 +20,17 @@ pub(super) struct Work {
     pub(super) end: u64,
     pub(super) key: Arc<str>,
     pub(super) attempts: u32,
+    /// When siblings of its members were taken and they were not, for the first time.
+    pub(super) left_since: Option<Instant>,
     /// The members' sequences, in order; known once it was read.
     pub(super) members: Vec<u64>,
+}
+
+impl Work {
+    /// Returns a range that was begun before.
+    pub(super) fn again(first: u64, end: u64, key: Arc<str>) -> Self {
+        Self { first, end, key, attempts: 0, left_since: None, members: Vec::new() }
+    }
 }
 
 /// How large a batch may be now.
@@ -71,12 +80,14 @@ pub(super) struct Former {
     at: u64,
     /// Where the range being formed begins.
     first: u64,
+    /// What stands here and above is not looked at.
+    end: u64,
     forming: Option<(OutBatchBuilder, Vec<u64>, Instant, u64)>,
 }
 
 impl Former {
-    pub(super) fn new(names: Names, log: &Log, from: u64) -> Self {
-        Self { names, reader: log.reader(from), frames: VecDeque::new(), at: from, first: from, forming: None }
+    pub(super) fn new(names: Names, log: &Log, from: u64, end: u64) -> Self {
+        Self { names, reader: log.reader(from), frames: VecDeque::new(), at: from, first: from, end, forming: None }
     }
 
     /// Waits for something to read.
@@ -84,16 +95,15 @@ impl Former {
     /// # Cancel safety
     /// May be cancelled at any time.
     pub(super) async fn wait(&mut self) {
+        if self.at >= self.end {
+            std::future::pending::<()>().await;
+        }
         self.reader.wait().await;
     }
 
     /// Returns when the batch being formed has waited long enough.
     pub(super) fn ripe_at(&self, wait_max: std::time::Duration) -> Option<Instant> {
         self.forming.as_ref().map(|(_, _, since, _)| *since + wait_max)
-    }
-
-    pub(super) fn has_more(&self) -> bool {
-        !self.frames.is_empty() || self.reader.has_more()
     }
 
     /// Forgets what is being formed, to begin again at its first sequence with other bounds.
@@ -119,12 +129,12 @@ impl Former {
     ) -> Result<Formed, ReadError> {
         loop {
             if self.frames.is_empty() {
-                if !self.reader.has_more() {
+                if !self.reader.has_more() || self.at >= self.end {
                     return Ok(self.ripe(bounds, wait_max));
                 }
                 self.frames.extend(self.reader.read().await?);
                 if self.frames.is_empty() {
-                    self.at = self.reader.seq();
+                    self.at = self.reader.seq().min(self.end);
                     return Ok(self.ripe(bounds, wait_max));
                 }
             }
@@ -133,9 +143,9 @@ impl Former {
                 return Ok(self.give());
             }
             self.frames.pop_front();
-            self.at = self.at.max(frame.end_seq());
+            self.at = self.at.max(frame.end_seq().min(self.end));
             if self.frames.is_empty() && !self.reader.has_more() {
-                self.at = self.at.max(self.reader.seq());
+                self.at = self.at.max(self.reader.seq().min(self.end));
             }
         }
     }
@@ -149,6 +159,9 @@ impl Former {
         let mut begun = false;
         for index in self.at.saturating_sub(frame.first_seq) as usize..frame.len() {
             let seq = frame.first_seq + index as u64;
+            if seq >= self.end {
+                break;
+            }
             if frame.masks.get(index) & bit == 0 || skip.is_resolved(seq) {
                 continue;
             }
@@ -190,7 +203,7 @@ impl Former {
             None => Formed::Nothing(first, self.at),
             Some((builder, members, _, incarnation)) => {
                 let key = key_of(&self.names.route, incarnation, &members, 0);
-                let work = Work { first, end: self.at, key: key.clone(), attempts: 0, members };
+                let work = Work { first, end: self.at, key: key.clone(), attempts: 0, left_since: None, members };
                 Formed::Batch(work, builder.build(key))
             }
         }
@@ -264,6 +277,7 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
         end,
         key: format!("{}{side}", work.key).into(),
         attempts: work.attempts,
+        left_since: work.left_since,
         members: members.to_vec(),
     };
     let (left, right) = work.members.split_at(middle);

@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::batches::{Bounds, Formed, Former, Names, Work, rebuild};
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
-use super::status::{self, DeliveryStatus};
+use super::status::DeliveryStatus;
 use super::{DeliverySpec, PROBE_BYTES, PROCESS_SYNC_PERIOD, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind, Items, OutBatch, Traits};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
@@ -43,7 +43,7 @@ pub(super) struct Landed {
     _share: Share,
 }
 
-type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
+pub(super) type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
 
 /// One delivery at run time.
 #[expect(
@@ -57,7 +57,7 @@ pub(super) struct Delivery {
     pub(super) traits: Traits,
     pub(super) progress: Progress,
     pub(super) backoff: Backoff,
-    former: Former,
+    pub(super) former: Former,
     /// Ranges that were tried, or planned before a restart, by their first sequence.
     pub(super) retry: BTreeMap<u64, Work>,
     pub(super) wait_until: Option<Instant>,
@@ -66,15 +66,17 @@ pub(super) struct Delivery {
     /// Payload bytes a batch may have now; grows from [`PROBE_BYTES`] with each success.
     pub(super) batch_bytes: usize,
     pub(super) dirty_since: Option<Instant>,
-    synced_at: Instant,
+    pub(super) synced_at: Instant,
     /// Progress was saved, and would not survive power loss yet.
-    unsynced: bool,
+    pub(super) unsynced: bool,
     /// A removed reference that came to its end; nothing is saved any more.
-    ended: bool,
+    pub(super) ended: bool,
     /// The backend lost its place and must be opened at the last mark before anything is sent.
-    reopen: bool,
-    /// What was saved last: where to go back to when a commit fails.
-    saved: Progress,
+    pub(super) reopen: bool,
+    /// What was saved last so that it survives power loss: where to go back to when a commit fails.
+    pub(super) synced: Progress,
+    /// After a save that failed: when to try again.
+    pub(super) save_not_before: Option<Instant>,
     budget_short: bool,
 }
 
@@ -82,25 +84,22 @@ pub(super) struct Delivery {
 const BUDGET_PERIOD: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// How often a delivery that drains looks whether its time is over.
-const DRAIN_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const DRAIN_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Delivery {
     pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
         let traits = spec.backend.traits();
-        let plans = progress.plans.iter().map(|plan| {
-            let work =
-                Work { first: plan.first, end: plan.end, key: plan.key.clone(), attempts: 0, members: Vec::new() };
-            (plan.first, work)
-        });
-        let retry: BTreeMap<u64, Work> = plans.collect();
-        // Ranges tile: new batches begin behind everything that was ever begun.
-        let from = retry.values().map(|work| work.end).max().unwrap_or(0).max(progress.cursor);
+        let plans = progress.plans.iter().map(|plan| (plan.first, Work::again(plan.first, plan.end, plan.key.clone())));
+        let mut retry: BTreeMap<u64, Work> = plans.collect();
+        let from = fill_gaps(&mut retry, progress.cursor, ground.log.incarnation());
+        let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
         Self {
             key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
-            former: Former::new(ground.names.clone(), &ground.log, from),
+            former: Former::new(ground.names.clone(), &ground.log, from, end),
             backoff: Backoff::new(spec.settings.retry_initial, spec.settings.retry_max, seed),
             traits,
-            saved: progress.clone(),
+            synced: progress.clone(),
+            save_not_before: None,
             progress,
             retry,
             wait_until: None,
@@ -123,7 +122,7 @@ impl Delivery {
         if !self.open_backend(&stop).await {
             return;
         }
-        self.reconcile();
+        self.reconcile_totals();
         let mut flights = Flights::new();
         loop {
             self.launch(&mut flights).await;
@@ -140,7 +139,7 @@ impl Delivery {
                 biased;
                 () = stop.cancelled() => break,
                 Some(landed) = flights.next(), if !flights.is_empty() => self.settle(landed, flights.len()).await,
-                () = self.former.wait(), if may_read && !self.former.has_more() => {}
+                () = self.former.wait(), if may_read => {}
                 changed = self.ground.hurry.changed() => if changed.is_err() { break },
                 () = sleep_until(wake.unwrap_or_else(far)), if wake.is_some() => self.woken(),
             }
@@ -155,55 +154,20 @@ impl Delivery {
         self.spec.backend.close().await;
     }
 
-    /// Whether a removed reference has come to its end: nothing held, or its time over; what it holds then is dropped.
-    async fn drained(&mut self, idle: bool) -> bool {
-        let Some(until_ms) = self.ground.drain_until_ms else { return false };
-        let log = &self.ground.log;
-        let held = status::account(log, &self.key, &self.progress).held;
-        if !idle || (held > 0 && log.running_ms() < until_ms) {
-            return false;
-        }
-        if held > 0 {
-            *self.progress.dropped.entry("drained".into()).or_default() += held;
-            tracing::warn!(
-                route = %self.key.route, backend = %self.spec.backend_name, events = held,
-                "removed reference drained for its time; the rest is dropped"
-            );
-        }
-        self.progress.plans.clear();
-        self.progress.resolve(self.progress.cursor, log.visible_end());
-        self.ground.status.show(&self.progress);
-        self.ground.status.saved(u64::MAX);
-        if let Err(error) = log.forget(&self.key).await {
-            tracing::warn!(%error, "could not forget a removed reference; it drains again at the next start");
-        }
-        self.ground.drain_until_ms = None;
-        self.ended = true;
-        true
-    }
-
-    /// Opens the backend at its mark, as often as it takes.
-    async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
-        while let Err(fault) = self.spec.backend.open(self.progress.mark.clone()).await {
-            let wait = self.failed(&fault);
-            tokio::select! {
-                () = stop.cancelled() => return false,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-        true
-    }
-
     fn in_flight_max(&self) -> usize {
         if self.probing || self.traits.ordered { 1 } else { self.spec.settings.in_flight_max }
     }
 
-    fn backing_off(&self) -> bool {
+    pub(super) fn backing_off(&self) -> bool {
         self.wait_until.is_some_and(|until| until > Instant::now())
     }
 
     fn holding_back(&self, flights: &Flights) -> bool {
-        self.backing_off() || self.budget_short || flights.len() >= self.in_flight_max() || self.commit_waits(flights)
+        self.drain_is_over()
+            || self.backing_off()
+            || self.budget_short
+            || flights.len() >= self.in_flight_max()
+            || self.commit_waits(flights)
     }
 
     /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered.
@@ -222,8 +186,9 @@ impl Delivery {
 
     fn wake_at(&self, flights: &Flights) -> Option<Instant> {
         let may_save = !self.reopen && (!self.traits.commits || flights.is_empty());
-        let save = self.dirty_since.filter(|_| may_save).map(|since| since + SAVE_PERIOD);
-        let sync = (self.unsynced && may_save).then(|| self.synced_at + PROCESS_SYNC_PERIOD);
+        let not_before = |at: Instant| self.save_not_before.map_or(at, |earliest| at.max(earliest));
+        let save = self.dirty_since.filter(|_| may_save).map(|since| not_before(since + SAVE_PERIOD));
+        let sync = (self.unsynced && may_save).then(|| not_before(self.synced_at + PROCESS_SYNC_PERIOD));
         let budget = self.budget_short.then(|| Instant::now() + BUDGET_PERIOD);
         let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
         let ripe = self.former.ripe_at(self.spec.settings.batch_wait_max);
@@ -323,82 +288,23 @@ impl Delivery {
             Landed { work, batch, result, _share: share }
         })
     }
+}
 
-    fn save_due(&self, flights: &Flights) -> bool {
-        let hurry = *self.ground.hurry.borrow();
-        let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
-        let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
-        (dirty || sync) && !self.reopen && (!self.traits.commits || flights.is_empty())
-    }
-
-    /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
-    async fn save(&mut self, flights: &mut Flights, last: bool) {
-        let disk = self.ground.log.durability() == Durability::Disk;
-        let sync = disk || last || *self.ground.hurry.borrow() || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
-        if self.traits.commits {
-            let backend = &self.spec.backend;
-            let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
-            match mark {
-                Ok(mark) => self.progress.mark = mark,
-                Err(fault) => return self.rewind(&fault),
-            }
+/// What lies between two plans was begun and never planned again (halves, leftovers), or the process died before: it is
+/// sent as ranges of their own. Returns where new batches begin: behind everything that was ever begun.
+fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, incarnation: u64) -> u64 {
+    let mut at = cursor;
+    let mut gaps = Vec::new();
+    for work in retry.values() {
+        if work.first > at {
+            gaps.push((at, work.first));
         }
-        if flights.is_empty() {
-            self.reconcile();
-        }
-        let saved = self.ground.log.save(&self.key, &self.progress, sync).await;
-        match saved {
-            Ok(()) => {
-                self.dirty_since = None;
-                self.unsynced = !sync;
-                if sync {
-                    self.synced_at = Instant::now();
-                }
-                self.saved.clone_from(&self.progress);
-                self.ground.status.show(&self.progress);
-                self.ground.status.saved(self.progress.cursor);
-            }
-            Err(error) => {
-                self.failed(&Fault::new(FaultKind::Local, error));
-                self.dirty_since = Some(Instant::now());
-            }
-        }
+        at = at.max(work.end);
     }
-
-    /// After a failed commit nothing is known of what was delivered since the last one: it is sent again, from there.
-    fn rewind(&mut self, fault: &Fault) {
-        self.failed(fault);
-        self.progress.clone_from(&self.saved);
-        self.retry.clear();
-        self.former.rewind(self.progress.cursor);
-        self.dirty_since = None;
-        self.reopen = true;
+    for (first, end) in gaps {
+        retry.insert(first, Work::again(first, end, format!("{incarnation:016x}-{first:x}-{end:x}-gap").into()));
     }
-
-    /// Opens the backend again at its last mark, where it lost its place. Returns whether it has one now.
-    async fn has_place(&mut self) -> bool {
-        if self.reopen {
-            match self.spec.backend.open(self.progress.mark.clone()).await {
-                Ok(()) => self.reopen = false,
-                Err(fault) => drop(self.failed(&fault)),
-            }
-        }
-        !self.reopen
-    }
-
-    /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
-    /// And a log that lost its own totals (power loss at level `Process`) must not make more delivered than was routed.
-    fn reconcile(&mut self) {
-        let (log, key) = (&self.ground.log, &self.key);
-        let progress = &mut self.progress;
-        let gap = status::account(log, key, progress).imbalance;
-        if gap > 0 && log.damaged() > 0 {
-            *progress.dropped.entry("damaged".into()).or_default() += gap as u64;
-            tracing::error!(route = %key.route, events = gap, "events lost by damage of the log");
-        } else if gap < 0 {
-            progress.routed_before += gap;
-        }
-    }
+    at
 }
 
 fn far() -> Instant {

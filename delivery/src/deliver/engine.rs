@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::filesystem::Filesystem;
 use crate::intake::Pipeline;
 use crate::ledger::{DeliveryState, PipelineReport};
-use crate::log::{DeliveryKey, Log, LogOptions, Progress};
+use crate::log::{DeliveryKey, Log, LogOptions, Progress, Removed};
 use crate::settings::{DeliverySettings, PipelineSettings};
 use crate::supervisor::Supervisor;
 
@@ -158,7 +158,7 @@ impl Engine {
         deliveries.iter().for_each(|spec| log.set_floor(&spec.key(), 0));
         for spec in deliveries {
             let progress = match saved.iter().find(|(key, _)| *key == spec.key()) {
-                Some((_, progress)) => Progress { removed_ms: None, ..progress.clone() },
+                Some((_, progress)) => Progress { removed: None, ..progress.clone() },
                 None => begin(&log, &spec, saved.is_empty()).await,
             };
             let state = if settings.suspend { DeliveryState::Suspended } else { DeliveryState::Healthy };
@@ -168,7 +168,7 @@ impl Engine {
         let wanted: Vec<DeliveryKey> = statuses.iter().map(|status| status.key().clone()).collect();
         for (key, progress) in saved.into_iter().filter(|(key, _)| !wanted.contains(key)) {
             let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, settings.log.drain));
-            statuses.push(self.drain_removed(&bed, spec, progress));
+            statuses.push(self.drain_removed(&bed, spec, progress).await);
         }
         let pipeline = Arc::new(Pipeline::new(settings, log, statuses));
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline.clone());
@@ -224,8 +224,12 @@ impl Engine {
     }
 
     /// A delivery whose reference is gone goes on for a while, or at least keeps what it holds.
-    fn drain_removed(&self, bed: &Bed<'_>, spec: DeliverySpec, mut progress: Progress) -> Arc<DeliveryStatus> {
-        let since_ms = *progress.removed_ms.get_or_insert_with(|| bed.log.running_ms());
+    async fn drain_removed(&self, bed: &Bed<'_>, spec: DeliverySpec, mut progress: Progress) -> Arc<DeliveryStatus> {
+        let now = Removed { since_ms: bed.log.running_ms(), end_seq: bed.log.visible_end() };
+        let removed = *progress.removed.get_or_insert(now);
+        if let Err(error) = bed.log.save(&spec.key(), &progress, true).await {
+            tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
+        }
         tracing::info!(
             pipeline = %bed.settings.name, route = %spec.route, backend = %spec.backend_uid,
             "reference removed; delivering what is left"
@@ -233,7 +237,7 @@ impl Engine {
         let start = Start {
             progress,
             state: DeliveryState::Draining,
-            drain_until_ms: Some(since_ms + bed.settings.log.drain.as_millis() as u64),
+            drain_until_ms: Some(removed.since_ms + bed.settings.log.drain.as_millis() as u64),
             incarnation: bed.log.incarnation(),
         };
         self.start(bed, spec, start)

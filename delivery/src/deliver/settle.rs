@@ -9,6 +9,9 @@ use super::batches::{Work, halve};
 use super::delivery::{Delivery, Landed};
 use crate::backend::{Fault, FaultKind, Items, OutBatch, OutEvent, Outcome};
 
+/// How long events may be refused that siblings of theirs were taken without: then they are dead letters.
+const LEFT_BEHIND_MAX: Duration = Duration::from_secs(600);
+
 /// What the items of a batch came to.
 #[derive(Default)]
 struct Tally {
@@ -112,7 +115,9 @@ impl Delivery {
             // What is left is another batch: other members, another key.
             self.progress.plans.retain(|plan| plan.key != work.key);
             let key = if all_waiting { work.key.clone() } else { format!("{}p{}", work.key, tally.retry).into() };
-            self.retry.insert(work.first, Work { key, attempts: work.attempts + 1, members: Vec::new(), ..work });
+            let left_since = work.left_since.or((!all_waiting).then(Instant::now));
+            let rest = Work { key, attempts: work.attempts + 1, left_since, members: Vec::new(), ..work };
+            self.retry.insert(rest.first, rest);
         }
         if tally.retry > 0 {
             let text = format!("{} of {} events were not taken now", tally.retry, batch.len());
@@ -155,7 +160,9 @@ impl Delivery {
     async fn again(&mut self, mut work: Work, batch: &OutBatch, fault: &Fault) {
         work.attempts += 1;
         self.failed(fault);
-        if self.spec.settings.attempts_max.is_some_and(|max| work.attempts >= max) {
+        let exhausted = self.spec.settings.attempts_max.is_some_and(|max| work.attempts >= max);
+        let left_behind = work.left_since.is_some_and(|since| since.elapsed() >= LEFT_BEHIND_MAX);
+        if exhausted || left_behind {
             for event in batch.events() {
                 self.reject(event, &format!("given up after {} attempts: {fault}", work.attempts)).await;
             }

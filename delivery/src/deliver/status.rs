@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::backend::Fault;
 use crate::clock::Clock;
 use crate::ledger::{DeliveryReport, DeliveryState};
-use crate::log::{DeliveryKey, Log, Progress};
+use crate::log::{DeliveryKey, Log, Progress, ReadError};
 
 /// What a delivery tells of itself; shared with whoever asks.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ impl DeliveryStatus {
         figures.delivered_bytes += delivered_bytes as u64;
     }
 
+    /// Notes that progress could not be saved; deliveries go on.
+    pub(super) fn unsaved(&self, error: &str) {
+        self.figures().last_error = Some(error.to_owned());
+    }
+
     /// Notes a fault and returns whether that changed the state.
     pub(super) fn failed(&self, fault: &Fault) -> bool {
         let mut figures = self.figures();
@@ -133,7 +138,8 @@ impl DeliveryStatus {
             let figures = self.figures();
             (figures.progress.clone(), self.outline(&figures))
         };
-        let account = account(log, &self.key, &progress);
+        // A log that cannot be read now says nothing of what it holds.
+        let Ok(account) = account(log, &self.key, &progress) else { return report };
         report.routed_events = account.routed;
         report.held_events = account.held;
         report.held_bytes = account.held_bytes;
@@ -177,17 +183,22 @@ pub(super) struct Account {
 }
 
 /// Counts what the log holds for a delivery, by scanning masks against its progress, and holds it against what was routed.
-pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Account {
+pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Result<Account, ReadError> {
     let census = log.census();
-    let count = |from, to| log.count_events(&census, &key.route, from, to).unwrap_or((0, 0));
-    let (mut held, mut held_bytes) = count(progress.cursor, u64::MAX);
+    let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
+    let count = |from, to| log.count_events(&census, &key.route, from, to);
+    let (mut held, mut held_bytes) = count(progress.cursor, end)?;
     for (from, to) in &progress.resolved {
-        let (resolved, resolved_bytes) = count(*from, *to);
+        let (resolved, resolved_bytes) = count(*from, *to)?;
         held = held.saturating_sub(resolved);
         held_bytes = held_bytes.saturating_sub(resolved_bytes);
     }
-    let routed = census.routed_events(&key.route) as i64 - progress.routed_before;
     let resolved =
         progress.delivered + progress.duplicates + progress.rejected + progress.dropped.values().sum::<u64>();
-    Account { routed: routed.max(0) as u64, held, held_bytes, imbalance: routed - (resolved + held) as i64 }
+    // What was routed since a reference was removed is not its business.
+    let routed = match progress.removed {
+        Some(_) => (resolved + held) as i64,
+        None => census.routed_events(&key.route) as i64 - progress.routed_before,
+    };
+    Ok(Account { routed: routed.max(0) as u64, held, held_bytes, imbalance: routed - (resolved + held) as i64 })
 }

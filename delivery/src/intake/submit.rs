@@ -43,14 +43,15 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     }
     let parts = reserve_all(&wanting, &batch)?;
     drop(batch);
-    let single = parts.len() == 1;
     let results = join_all(parts.into_iter().map(append)).await;
     drop(claims);
     let failed: Vec<&(Arc<Pipeline>, Result<(), Refused>)> =
         results.iter().filter(|(_, result)| result.is_err()).collect();
     match failed.first() {
         None => Ok(Accepted { events, repeated: false }),
-        Some((pipeline, Err(refused))) if !refused.maybe_kept && (single || failed.len() == results.len()) => {
+        Some((pipeline, Err(refused)))
+            if failed.len() == results.len() && failed.iter().all(|(_, result)| never_kept(*result)) =>
+        {
             Err(refuse(pipeline, refused.reason))
         }
         Some((pipeline, _)) => Err(SubmitError::Unknown { pipeline: pipeline.settings().name.clone() }),
@@ -68,6 +69,10 @@ fn reserve_all(pipelines: &[&Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>,
         }
     }
     Ok(parts)
+}
+
+fn never_kept(result: Result<(), Refused>) -> bool {
+    matches!(result, Err(Refused { maybe_kept: false, .. }))
 }
 
 async fn append(part: Part) -> (Arc<Pipeline>, Result<(), Refused>) {

@@ -76,6 +76,8 @@ struct Inner {
     opened: Instant,
     recovered: Recovered,
     incarnation: u64,
+    /// Running time of the log when it was opened.
+    running_base_ms: u64,
     /// The writer; locked only off the runtime's threads, and for short reads of its accounts.
     core: Mutex<LogCore>,
     journal: Mutex<Journal>,
@@ -101,6 +103,7 @@ struct Waiting {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "orders to the committer and states, each for itself")]
 struct Shared {
     queue: VecDeque<Waiting>,
     reserved: u64,
@@ -129,6 +132,8 @@ struct Shared {
     sync_wanted: u64,
     synced_seq: u64,
     damaged: u64,
+    /// Whether something is written and not synced.
+    unsynced: bool,
     claimed: HashSet<(Bytes, Bytes)>,
     closed: bool,
 }
@@ -202,6 +207,7 @@ impl Log {
             sync_wanted: 0,
             synced_seq: next_seq,
             damaged: recovered.damaged_records + recovered.quarantined_segments + recovered.unreadable_segments,
+            unsynced: false,
             claimed: HashSet::new(),
             closed: false,
         };
@@ -211,6 +217,7 @@ impl Log {
                 opened: Instant::now(),
                 recovered,
                 incarnation,
+                running_base_ms: core.running_ms(Duration::ZERO),
                 core: Mutex::new(core),
                 journal: Mutex::new(journal),
                 shared: Mutex::new(shared),
@@ -245,8 +252,7 @@ impl Log {
 
     /// Returns the running time of the log, which goes on where the last process left it.
     pub fn running_ms(&self) -> u64 {
-        let core = self.inner.core.lock().unwrap_or_else(PoisonError::into_inner);
-        core.running_ms(self.inner.opened.elapsed())
+        self.inner.running_base_ms + self.inner.opened.elapsed().as_millis() as u64
     }
 
     /// Sets bytes aside for one batch, or says why not; nothing is kept then.

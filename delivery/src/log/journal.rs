@@ -44,6 +44,15 @@ pub struct Plan {
     pub key: Arc<str>,
 }
 
+/// A reference that is not in the settings any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Running time at which it was missed first.
+    pub since_ms: u64,
+    /// What was appended from here on is not its business.
+    pub end_seq: u64,
+}
+
 /// What a delivery has resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -65,8 +74,8 @@ pub struct Progress {
     pub plans: Vec<Plan>,
     /// Where the backend stood at its last commit.
     pub mark: Option<Bytes>,
-    /// Running time at which the reference was removed; it drains since.
-    pub removed_ms: Option<u64>,
+    /// When the reference was removed; it drains since.
+    pub removed: Option<Removed>,
 }
 
 /// Why progress was not saved.
@@ -115,7 +124,8 @@ impl Progress {
         for number in [self.cursor, self.routed_before as u64, self.delivered, self.duplicates, self.rejected] {
             out.put_u64(number);
         }
-        out.put_u64(self.removed_ms.map_or(u64::MAX, |ms| ms));
+        out.put_u64(self.removed.map_or(u64::MAX, |removed| removed.since_ms));
+        out.put_u64(self.removed.map_or(0, |removed| removed.end_seq));
         out.put_u32(self.resolved.len() as u32);
         for (from, to) in &self.resolved {
             out.put_u64(*from);
@@ -143,7 +153,7 @@ impl Progress {
             delivered: get.u64()?,
             duplicates: get.u64()?,
             rejected: get.u64()?,
-            removed_ms: Some(get.u64()?).filter(|ms| *ms != u64::MAX),
+            removed: Some(Removed { since_ms: get.u64()?, end_seq: get.u64()? }).filter(|at| at.since_ms != u64::MAX),
             ..Self::default()
         };
         for _ in 0..get.count(16)? {
@@ -222,8 +232,16 @@ impl Journal {
     pub fn save(&mut self, key: &DeliveryKey, progress: &Progress, sync: bool) -> Result<(), JournalError> {
         let mut body = vec![KIND_ONE];
         write_entry(&mut body, key, progress);
-        self.progress.insert(key.clone(), progress.clone());
-        self.append(&body, sync)
+        let before = self.progress.insert(key.clone(), progress.clone());
+        let saved = self.append(&body, sync);
+        if saved.is_err() {
+            // Another delivery's snapshot must not make durable what its own delivery was told is not.
+            match before {
+                Some(before) => drop(self.progress.insert(key.clone(), before)),
+                None => drop(self.progress.remove(key)),
+            }
+        }
+        saved
     }
 
     /// Forgets a delivery that has come to its end.

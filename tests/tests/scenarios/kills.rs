@@ -144,9 +144,10 @@ fn kills_while_a_receiver_fails_lose_nothing_and_repeat_only_whole_batches() {
     let mut random = Random(3);
     let receiver = Receiver::start();
     let place = Place::new(&fixtures::to_files_and(&receiver.url));
-    let modes = [Mode::Take, Mode::Refuse(500), Mode::TakeAndCut, Mode::Hang, Mode::Take, Mode::Reset];
+    let halves = Mode::TooLargeAbove(20_000);
+    let modes = [Mode::Take, Mode::Refuse(500), halves, Mode::TakeAndCut, Mode::Hang, Mode::Take, Mode::Reset];
     let mut sent = 0;
-    for round in 0..6 {
+    for round in 0..10 {
         receiver.mode(modes[round % modes.len()].clone());
         let mut agent = place.start();
         for _ in 0..3 + random.below(6) {

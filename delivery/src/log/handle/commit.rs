@@ -57,6 +57,9 @@ pub(super) async fn run(log: Log, stop: CancellationToken) {
                 };
                 due = period.map(|period| due.filter(|_| !timed_out).unwrap_or_else(|| Instant::now() + period));
             }
+            if idle && timed_out {
+                due = None;
+            }
             if idle || (log.shared().queue.is_empty() && !has_orders(&log)) {
                 break;
             }
@@ -102,9 +105,7 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
         turn.group.push(pending);
         turn.replies.push(reply);
     }
-    let visible = *log.inner.visible.borrow();
-    turn.sync = shared.sync_wanted > shared.synced_seq
-        || (timed_out && (shared.synced_seq < visible || shared.trouble.is_some()));
+    turn.sync = shared.sync_wanted > shared.synced_seq || (timed_out && (shared.unsynced || shared.trouble.is_some()));
     shared.sync_wanted = 0;
     turn.seal = std::mem::take(&mut shared.seal_wanted) && seal_frees(&shared);
     if std::mem::take(&mut shared.free_wanted) || turn.seal {
@@ -135,7 +136,12 @@ async fn take_turn(log: &Log, turn: Turn) -> bool {
         let done = work(&mut core, &worker, (group, sync, seal, free));
         publish(&worker, &core, done, replies)
     });
-    work.await.unwrap_or(false)
+    match work.await {
+        Ok(unsynced) => unsynced,
+        // A writer that panicked is in no known state: the task ends with it, and the process says so.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => false,
+    }
 }
 
 fn work(
@@ -186,7 +192,8 @@ fn publish(log: &Log, core: &LogCore, done: Done, replies: Vec<oneshot::Sender<R
     shared.free_bytes = done.free_bytes;
     refresh_segments(&mut shared, core);
     let end = core.next_seq();
-    if done.unsynced_bytes == 0 {
+    shared.unsynced = done.unsynced_bytes > 0;
+    if !shared.unsynced {
         shared.synced_seq = end;
     }
     drop(shared);

@@ -1,0 +1,171 @@
+//! Progress made durable, and the end of a removed reference.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights};
+use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
+use crate::backend::{Fault, FaultKind};
+use crate::settings::Durability;
+
+/// How long after a save that failed the next one is tried.
+const SAVE_AGAIN_PERIOD: Duration = Duration::from_secs(1);
+
+impl Delivery {
+    pub(super) fn save_due(&self, flights: &Flights) -> bool {
+        let hurry = *self.ground.hurry.borrow();
+        let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
+        let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
+        let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
+        may && (dirty || sync) && !self.reopen && (!self.traits.commits || flights.is_empty())
+    }
+
+    /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
+    pub(super) async fn save(&mut self, flights: &mut Flights, last: bool) {
+        let disk = self.ground.log.durability() == Durability::Disk;
+        let sync = disk || last || *self.ground.hurry.borrow() || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
+        if self.traits.commits {
+            let backend = &self.spec.backend;
+            let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
+            match mark {
+                Ok(mark) => self.progress.mark = mark,
+                Err(fault) => return self.rewind(&fault),
+            }
+        }
+        if flights.is_empty() {
+            self.reconcile_damage();
+        }
+        match self.ground.log.save(&self.key, &self.progress, sync).await {
+            Ok(()) => self.saved(sync),
+            // The backend must not commit on over a mark that is not stored.
+            Err(error) if self.traits.commits => self.rewind(&Fault::new(FaultKind::Local, error)),
+            Err(error) => {
+                // One line for the first of a row.
+                if self.save_not_before.is_none() {
+                    tracing::warn!(%error, route = %self.key.route, backend = %self.spec.backend_name, "cursor is not saved");
+                }
+                self.ground.status.unsaved(&error.to_string());
+                self.save_not_before = Some(Instant::now() + SAVE_AGAIN_PERIOD);
+            }
+        }
+    }
+
+    fn saved(&mut self, sync: bool) {
+        self.dirty_since = None;
+        self.save_not_before = None;
+        self.unsynced = !sync;
+        if sync {
+            self.synced_at = Instant::now();
+            self.synced.clone_from(&self.progress);
+        }
+        self.ground.status.show(&self.progress);
+        if self.ground.drain_until_ms.is_none() {
+            self.ground.status.saved(self.progress.cursor);
+        }
+    }
+
+    /// After a failed commit nothing is known of what was delivered since the last one that was synced: it is sent again,
+    /// from there.
+    fn rewind(&mut self, fault: &Fault) {
+        self.failed(fault);
+        self.progress.clone_from(&self.synced);
+        self.retry.clear();
+        self.former.rewind(self.progress.cursor);
+        self.dirty_since = None;
+        self.reopen = true;
+    }
+
+    /// Opens the backend again at its last mark, where it lost its place. Returns whether it has one now. The mark is
+    /// saved first: a process that dies in between must not find a cursor ahead of what opening cuts.
+    pub(super) async fn has_place(&mut self) -> bool {
+        if !self.reopen {
+            return true;
+        }
+        let saved = self.ground.log.save(&self.key, &self.progress, true).await;
+        let opened = match saved {
+            Ok(()) => self.spec.backend.open(self.progress.mark.clone()).await,
+            Err(error) => Err(Fault::new(FaultKind::Local, error)),
+        };
+        match opened {
+            Ok(()) => self.reopen = false,
+            Err(fault) => drop(self.failed(&fault)),
+        }
+        !self.reopen
+    }
+
+    /// Opens the backend at its mark, as often as it takes, or until a removed reference's time is over.
+    pub(super) async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
+        while let Err(fault) = self.spec.backend.open(self.progress.mark.clone()).await {
+            let mut wait = self.failed(&fault);
+            if self.ground.drain_until_ms.is_some() {
+                wait = wait.min(DRAIN_LOOK_PERIOD);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(wait) => {}
+            }
+            if self.drained(true).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a removed reference has had its time.
+    pub(super) fn drain_is_over(&self) -> bool {
+        self.ground.drain_until_ms.is_some_and(|until_ms| self.ground.log.running_ms() >= until_ms)
+    }
+
+    /// Whether a removed reference has come to its end: nothing held, or its time over; what it holds then is dropped.
+    pub(super) async fn drained(&mut self, idle: bool) -> bool {
+        if self.ground.drain_until_ms.is_none() || !idle {
+            return false;
+        }
+        // A log that cannot be read now says nothing of what it holds.
+        let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return false };
+        if account.held > 0 && !self.drain_is_over() {
+            return false;
+        }
+        if let Err(error) = self.ground.log.forget(&self.key).await {
+            tracing::warn!(%error, "could not forget a removed reference; trying again");
+            return false;
+        }
+        if account.held > 0 {
+            *self.progress.dropped.entry("drained".into()).or_default() += account.held;
+            tracing::warn!(
+                route = %self.key.route, backend = %self.spec.backend_name, events = account.held,
+                "removed reference drained for its time; the rest is dropped"
+            );
+        }
+        self.progress.plans.clear();
+        self.progress.resolve(self.progress.cursor, self.ground.log.visible_end());
+        self.ground.status.show(&self.progress);
+        self.ended = true;
+        true
+    }
+
+    /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
+    fn reconcile_damage(&mut self) {
+        let log = &self.ground.log;
+        if log.damaged() == 0 {
+            return;
+        }
+        let Ok(account) = status::account(log, &self.key, &self.progress) else { return };
+        if account.imbalance > 0 {
+            *self.progress.dropped.entry("damaged".into()).or_default() += account.imbalance as u64;
+            tracing::error!(route = %self.key.route, events = account.imbalance, "events lost by damage of the log");
+        }
+    }
+
+    /// At the start only: a log that lost its own totals (power loss at level `Process`, a quarantined segment) must not
+    /// make more delivered than was routed.
+    pub(super) fn reconcile_totals(&mut self) {
+        let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return };
+        if account.imbalance < 0 {
+            tracing::warn!(route = %self.key.route, events = -account.imbalance, "log lost count of events it had passed on");
+            self.progress.routed_before += account.imbalance;
+        }
+    }
+}
