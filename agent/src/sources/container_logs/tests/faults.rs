@@ -281,7 +281,9 @@ fn a_damaged_gz_gives_what_is_readable_and_holds_nothing_up() {
     let messages = world.logs[0].messages("main");
     assert_eq!(messages[..1000], texts(0..1000));
     assert_eq!(messages.last().map(String::as_str), Some("line 90000"));
-    assert_eq!(world.stats.read_errors.load(Ordering::Relaxed), 1);
+    // Met once or twice: a turn that has lines gives them first and meets the same place again.
+    let read_errors = world.stats.read_errors.load(Ordering::Relaxed);
+    assert!((1..=2).contains(&read_errors), "{read_errors}");
 }
 
 #[tokio::test]
