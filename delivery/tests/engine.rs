@@ -12,11 +12,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
+use spillway_delivery::condition::Condition;
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError, EngineSettings};
 use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, OriginBuilder, Position};
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::PipelineReport;
+use spillway_delivery::log::{Journal, Plan, Progress};
 use spillway_delivery::settings::{
     BackendRefSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
 };
@@ -564,4 +566,57 @@ async fn delivered_data_is_kept_for_its_time_and_goes_first_at_quota() {
     assert_balanced(&report, 300_000);
     assert!(report.log.bytes <= 1 << 20, "{:?}", report.log);
     assert!(report.log.bytes > 1 << 19, "delivered data is still there: {:?}", report.log);
+}
+
+#[tokio::test]
+async fn what_lies_between_two_plans_of_a_dead_process_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let engine = engine(dir.path());
+        let stuck = Mutex::new(Some(Answer::Fail(FaultKind::Unreachable)));
+        let pipeline = add(&engine, &Arc::new(Scripted { stuck, ..Scripted::default() }), Durability::Disk).await;
+        Intake.submit(std::slice::from_ref(&pipeline), batch(0..100)).await.unwrap();
+        engine.drain(Instant::now() + Duration::from_millis(100)).await;
+    }
+    {
+        // As a process leaves it that halved a batch, planned one half, and died: events 26 to 50 are in no plan.
+        let fs: Arc<dyn spillway_delivery::filesystem::Filesystem> = Arc::new(RealFs);
+        let mut journal = Journal::open(fs, &dir.path().join("spool/default.jobs"));
+        let (key, saved) =
+            journal.progress().first_key_value().map(|(key, saved)| (key.clone(), saved.clone())).unwrap();
+        let plan = |first, end, key: &str| Plan { first, end, key: key.into() };
+        let plans = vec![plan(saved.cursor, 26, "left"), plan(51, 101, "next")];
+        journal.save(&key, &Progress { plans, ..saved }, true).unwrap();
+    }
+    let engine = engine(dir.path());
+    let keyed = Traits { keyed: true, ..Traits::default() };
+    let backend = Arc::new(Scripted { traits: keyed, ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    let mut got = backend.until(100).await;
+    got.sort_by_key(|line| line[5..line.len() - 1].parse::<u32>().unwrap());
+    assert_eq!(got, lines(0..100));
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 100);
+}
+
+#[tokio::test]
+async fn a_batch_that_no_route_wants_is_synced_by_the_timer_at_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let mut settings = pipeline_settings(Durability::Process, 1 << 30);
+    settings.routes[0].condition = Some(Condition::compile("event.n == \"never\"").unwrap());
+    let backend = Arc::new(Scripted::default());
+    let pipeline = engine.add(settings, vec![spec(&backend)], &|_| None).await.unwrap();
+    let before = report(&pipeline).await.log.syncs;
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
+    let synced = async {
+        while report(&pipeline).await.log.syncs == before {
+            pipeline.room().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), synced).await.expect("its position and counts reach the disk");
+    assert!(drain(&engine).await);
+    let report = report(&pipeline).await;
+    assert_balanced(&report, 10);
+    assert_eq!(report.unrouted_events, 10);
 }
