@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `template` | the template of a path, parsed and checked |
+//! | `path` | the template of a path, parsed and checked |
 //! | `encode` | values of events to places below the directory; names of files; never an escape (pure) |
 //! | `gzip` | a gzip member that can be cut back to any batch (pure) |
 //! | `mark` | what is stored at a commit (pure) |
@@ -11,8 +11,8 @@
 //! | `recover` | from a mark back to exactly what was committed |
 //! | `client` | the backend over these |
 
+mod path;
 mod settings;
-mod template;
 
 #[cfg(feature = "client")]
 mod client;
@@ -30,7 +30,6 @@ mod outputs;
 mod recover;
 
 pub use settings::{FilesystemSettings, RotateSettings};
-pub use template::{Piece, Template, TemplateError};
 
 #[cfg(feature = "client")]
 pub use client::Files;

@@ -16,9 +16,7 @@ mod settings;
 #[cfg(feature = "client")]
 mod encode;
 
-pub use settings::{
-    HttpAuth, HttpBasicAuth, HttpBearerAuth, HttpFormat, HttpHeader, HttpHeaderAuth, HttpMethod, HttpSettings, HttpTls,
-};
+pub use settings::{HttpAuth, HttpBearerAuth, HttpFormat, HttpHeader, HttpHeaderAuth, HttpMethod, HttpSettings};
 
 #[cfg(feature = "client")]
 pub use client::Http;

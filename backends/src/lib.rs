@@ -3,14 +3,30 @@
 //! A backend is a folder `<name>/` (`settings.rs`, `encode.rs` pure, `client.rs` I/O, tests) plus four lines in this
 //! file, each marked `LIST`. From the list follow the schema, the compiler's checks, [`build`] and the conformance suite.
 //!
+//! | what several backends share | |
+//! | --- | --- |
+//! | [`template`] | text with places that events fill |
+//! | `auth`, `tls` | proving who one is; trust in a server |
+//! | `http_client`, `answer` | the HTTP client and what answers say |
+//! | `compress`, `secrets` | bodies; where secrets come from |
+//!
 //! Without the feature `client` this crate is settings and their checks alone: no client library, no engine. The
 //! operator and the command line are built so.
 
 #[cfg(feature = "client")]
+mod answer;
+mod auth;
+#[cfg(feature = "client")]
+mod compress;
+#[cfg(feature = "client")]
 mod context;
+#[cfg(feature = "client")]
+mod http_client;
 #[cfg(feature = "client")]
 mod secrets;
 mod settings;
+pub mod template;
+mod tls;
 
 // LIST 1 of 4: the folder.
 pub mod blackhole;
@@ -18,11 +34,13 @@ pub mod filesystem;
 pub mod http;
 pub mod stdout;
 
+pub use auth::BasicAuth;
 #[cfg(feature = "client")]
 pub use context::{BuildContext, BuildError, build};
 #[cfg(feature = "client")]
 pub use secrets::{SecretDir, SecretEnv, SecretError, SecretSource};
 pub use settings::{Compression, Problem, SecretKeyRef, Settings};
+pub use tls::TlsSettings;
 
 // LIST 2 of 4: the settings' type.
 pub use blackhole::BlackholeSettings;

@@ -13,9 +13,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::encode::Places;
 use super::outputs::{Limits, Outputs};
+use super::path::{GRAMMAR, PathTemplate};
 use super::recover::{self, Config};
 use super::settings::FilesystemSettings;
-use super::template::Template;
 use crate::settings::{Compression, Problem};
 use crate::{BuildContext, BuildError};
 
@@ -33,8 +33,9 @@ type State = OwnedMutexGuard<Option<Outputs>>;
 impl Files {
     /// Returns the backend; no file is touched before it is opened.
     pub fn try_new(settings: &FilesystemSettings, context: BuildContext) -> Result<Self, BuildError> {
-        let template = Template::parse(&settings.file)
-            .map_err(|error| BuildError::Settings(vec![Problem::new("file", error.to_string(), error.allowed())]))?;
+        let template = PathTemplate::parse(&settings.file).map_err(|error| {
+            BuildError::Settings(vec![Problem::new("file", error.to_string(), error.allowed(&GRAMMAR))])
+        })?;
         if settings.is_absolute() && !context.allow_absolute {
             return Err(BuildError::AbsoluteDirectory(settings.directory.clone().unwrap_or_default()));
         }

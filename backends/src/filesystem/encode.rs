@@ -12,10 +12,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use spillway_delivery::backend::{DeliveryName, OutBatch, OutRun};
-use spillway_delivery::clock::{UnixNanos, write_rfc3339};
-use spillway_delivery::event::{Origin, OriginField};
+use spillway_delivery::clock::UnixNanos;
+use spillway_delivery::event::Origin;
 
-use super::template::{Piece, Template, is_plain};
+use super::path::{GRAMMAR, PathTemplate};
+use crate::template::{Piece, Values};
 
 /// Most bytes of a place.
 const PLACE_BYTES_MAX: usize = 1024;
@@ -73,7 +74,7 @@ impl fmt::Display for Owner {
 /// Renders places for one delivery.
 #[derive(Debug)]
 pub(super) struct Places {
-    template: Template,
+    template: PathTemplate,
     name: DeliveryName,
     /// What files end in, `.gz` included.
     extension: String,
@@ -90,7 +91,7 @@ pub(super) struct Plan {
 }
 
 impl Places {
-    pub(super) fn new(template: Template, name: &DeliveryName, gzip: bool) -> Self {
+    pub(super) fn new(template: PathTemplate, name: &DeliveryName, gzip: bool) -> Self {
         let mut extension = template.extension.clone();
         if gzip && extension.strip_suffix(".gz").is_none() {
             extension.push_str(".gz");
@@ -186,41 +187,10 @@ impl Places {
         received: UnixNanos,
         out: &mut String,
     ) -> Result<(), String> {
-        let value = match piece {
-            Piece::Literal(text) => {
-                out.push_str(text);
-                return Ok(());
-            }
-            Piece::Date => return push_time(out, received, 0..10),
-            Piece::Hour => return push_time(out, received, 11..13),
-            Piece::Namespace => Some(&*self.name.namespace),
-            Piece::Pipeline => Some(&*self.name.pipeline),
-            Piece::Route => Some(&*self.name.route),
-            Piece::Origin(field) => OriginField::by_name(field).and_then(|field| origin.get(&field)),
-            Piece::Label(key) => origin.get(&OriginField::Label(key.as_str().into())),
-            Piece::Annotation(key) => origin.get(&OriginField::Annotation(key.as_str().into())),
-        };
-        let Some(value) = value.filter(|value| !value.is_empty()) else {
-            return Err(format!("{{{piece}}} has no value"));
-        };
-        if value.len() > NAME_BYTES_MAX {
-            return Err(format!("{{{piece}}} is longer than {NAME_BYTES_MAX} bytes"));
-        }
-        if !is_plain(value) || value.starts_with('.') {
-            let value: String = value.chars().take(64).collect();
-            return Err(format!("{{{piece}}} is {value:?}, which cannot be part of a path"));
-        }
-        out.push_str(value);
-        Ok(())
+        let DeliveryName { namespace, pipeline, route, .. } = &self.name;
+        let values = Values { namespace, pipeline, route, id: "", origin, received, event: b"{}" };
+        GRAMMAR.render(piece, &values, None, out)
     }
-}
-
-fn push_time(out: &mut String, received: UnixNanos, part: std::ops::Range<usize>) -> Result<(), String> {
-    let mut text = Vec::with_capacity(30);
-    write_rfc3339(&mut text, received);
-    let part = text.get(part).and_then(|part| std::str::from_utf8(part).ok());
-    out.push_str(part.ok_or("the time of receipt has no date")?);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -241,7 +211,7 @@ mod tests {
     }
 
     fn places(template: &str) -> Places {
-        Places::new(Template::parse(template).unwrap(), &name(), false)
+        Places::new(PathTemplate::parse(template).unwrap(), &name(), false)
     }
 
     fn pod(pod: &str) -> Arc<Origin> {

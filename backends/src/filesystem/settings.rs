@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::template::{Template, is_plain_component};
+use super::path::{GRAMMAR, PathTemplate, is_plain_component};
 use crate::settings::{Compression, Problem, Settings};
 
 /// Most bytes of `directory`.
@@ -102,8 +102,8 @@ impl Settings for FilesystemSettings {
                 ));
             }
         }
-        if let Err(error) = Template::parse(&self.file) {
-            problems.push(Problem::new("file", error.to_string(), error.allowed()));
+        if let Err(error) = PathTemplate::parse(&self.file) {
+            problems.push(Problem::new("file", error.to_string(), error.allowed(&GRAMMAR)));
         }
         if !(4096..=1 << 40).contains(&self.rotate.max_bytes) {
             let message = format!("is {}", self.rotate.max_bytes);

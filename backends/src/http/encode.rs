@@ -13,32 +13,17 @@
 //! | 425, 429, 503 | `Throttled`, with `Retry-After` | |
 //! | anything else, 3xx included | `Broken` | the endpoint as a whole is wrong or unwell: retried, never dropped |
 
-use std::io::{self, Write};
-use std::time::Duration;
-
-use flate2::write::GzEncoder;
 use spillway_delivery::backend::{Fault, FaultKind, Items, OutBatch, Outcome};
 use spillway_delivery::clock::UnixNanos;
 use spillway_delivery::settings::Metadata;
 
-/// Longest `Retry-After` that is believed.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
-
-/// Most characters of an answer that a reason repeats.
-const REASON_CHARS_MAX: usize = 200;
+use crate::answer::{one_line, parse_retry_after};
 
 /// Returns the body before compression: the same bytes for every attempt.
 pub(super) fn body(batch: &OutBatch, metadata: Metadata) -> Vec<u8> {
     let mut out = Vec::new();
     batch.write_ndjson(&mut out, metadata);
     out
-}
-
-/// Returns `body` as gzip, the same for the same input.
-pub(super) fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
-    encoder.write_all(body)?;
-    encoder.finish()
 }
 
 /// What of an answer decides.
@@ -89,25 +74,10 @@ pub(super) fn verdict(answer: Answer<'_>, asked: Asked, now: UnixNanos) -> Resul
 
 /// `HTTP 400: <beginning of the answer>` on one line.
 fn reason(status: u16, text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let line: String = text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match line.trim() {
+    match &*one_line(text) {
         "" => format!("HTTP {status}"),
         line => format!("HTTP {status}: {line}"),
     }
-}
-
-/// Seconds, or a date of the future.
-fn parse_retry_after(text: &str, now: UnixNanos) -> Option<Duration> {
-    let text = text.trim();
-    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-    } else {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        let nanos = date.as_nanosecond() - i128::from(now);
-        Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -160,25 +130,6 @@ mod tests {
             let reason = format!("HTTP {status}: bad   [31mline").into();
             assert_eq!(ask(status, 1, true), Ok(Items::All(Outcome::Rejected(reason))));
         }
-        assert_eq!(reason(400, &[0xff; 4000]).chars().count(), "HTTP 400: ".len() + REASON_CHARS_MAX);
         assert_eq!(reason(400, b" \n "), "HTTP 400");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_bounded() {
-        let now = 784_111_777_000_000_000; // Sun, 06 Nov 1994 08:49:37 GMT
-        for (text, seconds) in [
-            ("0", Some(0)),
-            (" 120 ", Some(120)),
-            ("99999999999999999999999", Some(3600)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 08:40:37 GMT", Some(0)),
-            ("Fri, 06 Nov 2099 08:40:37 GMT", Some(3600)),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
-        }
     }
 }

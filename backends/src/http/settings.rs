@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::auth::BasicAuth;
 use crate::settings::{Compression, Problem, SecretKeyRef, Settings};
+use crate::tls::TlsSettings;
 
 /// Headers the client or the protocol owns; users cannot set them.
 const RESERVED_HEADERS: [&str; 15] = [
@@ -55,7 +57,7 @@ pub struct HttpSettings {
     pub auth: Option<HttpAuth>,
     /// Trust in the server. Certificates are always verified, TLS 1.2 is the least.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<HttpTls>,
+    pub tls: Option<TlsSettings>,
 }
 
 /// Method of the request.
@@ -102,7 +104,7 @@ pub struct HttpAuth {
     pub bearer: Option<HttpBearerAuth>,
     /// `Authorization: Basic …`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub basic: Option<HttpBasicAuth>,
+    pub basic: Option<BasicAuth>,
     /// A header of its own, such as `X-API-Key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<HttpHeaderAuth>,
@@ -116,17 +118,6 @@ pub struct HttpBearerAuth {
     pub token_secret_ref: SecretKeyRef,
 }
 
-/// User and password.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpBasicAuth {
-    /// Name of the user, without a colon.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^:\x00-\x1F\x7F]+$"))]
-    pub username: String,
-    /// Where the password is.
-    pub password_secret_ref: SecretKeyRef,
-}
-
 /// A header whose value is secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -136,14 +127,6 @@ pub struct HttpHeaderAuth {
     pub name: String,
     /// Where the value is.
     pub value_secret_ref: SecretKeyRef,
-}
-
-/// Trust in the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpTls {
-    /// Where the CA certificates are (PEM); they replace those of the machine.
-    pub ca_secret_ref: SecretKeyRef,
 }
 
 fn on() -> bool {
@@ -165,10 +148,7 @@ impl Settings for HttpSettings {
         self.check_headers(&mut problems);
         self.check_auth(&mut problems);
         if let Some(tls) = &self.tls {
-            tls.ca_secret_ref.check("tls.caSecretRef", &mut problems);
-            if self.url.starts_with("http://") {
-                problems.push(Problem::new("tls", "is set, but the URL is not https", "an https URL, or no tls"));
-            }
+            tls.check(self.url.starts_with("https://"), &mut problems);
         }
         problems
     }
@@ -246,11 +226,7 @@ impl HttpSettings {
             bearer.token_secret_ref.check("auth.bearer.tokenSecretRef", problems);
         }
         if let Some(basic) = &auth.basic {
-            basic.password_secret_ref.check("auth.basic.passwordSecretRef", problems);
-            if basic.username.is_empty() || basic.username.chars().any(|c| c == ':' || c.is_control()) {
-                let message = "is empty, or holds a colon or a control character";
-                problems.push(Problem::new("auth.basic.username", message, "a name without a colon"));
-            }
+            basic.check("auth.basic", problems);
         }
         if let Some(header) = &auth.header {
             header.value_secret_ref.check("auth.header.valueSecretRef", problems);
