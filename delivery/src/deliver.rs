@@ -6,8 +6,10 @@
 //!
 //! # Guarantees
 //! - Every routed event ends as delivered, duplicate, rejected (in the dead letters), dropped (by reason) or is held.
-//! - A delivery that fails holds a range of sequences, not memory: it lets go of its batch, backs off with full jitter (or
-//!   as `Retry-After` says), reads it again and sends **one** batch until one succeeds.
+//! - A delivery that fails holds a range of sequences, not memory: it lets go of its batch, waits as its circuit breaker
+//!   says (`breaker`), reads it again and sends **one** batch until one succeeds.
+//! - Events that their backend leaves behind while it takes others are sent again alone, after a wait of their own, for ten
+//!   minutes of its being well; then they are dead letters. They hold up nothing but what must keep their order.
 //! - A failing delivery slows nobody: no lock, queue or reader is shared between deliveries. All bytes under way share one
 //!   budget ([`BUDGET_BYTES`]); a batch of up to [`PROBE_BYTES`] never waits for it, and that is what a delivery sends that
 //!   has not succeeded yet.
@@ -17,6 +19,7 @@
 
 mod backoff;
 mod batches;
+mod breaker;
 mod budget;
 mod dead_letters;
 mod delivery;
@@ -36,6 +39,10 @@ pub const BUDGET_BYTES: usize = 24 << 20;
 
 /// Most bytes of a batch that a delivery sends before anything succeeded, and after a failure.
 pub const PROBE_BYTES: usize = 256 << 10;
+
+/// Most ranges that may be resolved above a delivery's cursor: 256 KiB of a saved record. At this number nothing new is
+/// begun until what is left behind below is resolved.
+pub const RESOLVED_RANGES_MAX: usize = 16_384;
 
 /// How often progress is saved while there is some.
 pub const SAVE_PERIOD: Duration = Duration::from_millis(500);

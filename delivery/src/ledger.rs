@@ -92,6 +92,45 @@ pub enum DeliveryState {
     Suspended,
 }
 
+/// Where a circuit breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BreakerState {
+    /// Attempts flow.
+    #[default]
+    Closed,
+    /// Nothing is tried until its time is over.
+    Open,
+    /// One attempt at a time decides.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// Returns the state as metric label and in status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// One circuit breaker at one moment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerReport {
+    /// Where it stands.
+    pub state: BreakerState,
+    /// Since when, wall time.
+    pub since: UnixNanos,
+    /// How often it came to each state since the start (`open`, `half_open`, `closed`).
+    pub changes: BTreeMap<String, u64>,
+}
+
 /// One delivery at one moment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -106,6 +145,8 @@ pub struct DeliveryReport {
     pub state: DeliveryState,
     /// Since when, wall time.
     pub since: UnixNanos,
+    /// Its circuit breaker.
+    pub breaker: BreakerReport,
     /// Events routed to it.
     pub routed_events: u64,
     /// Events the backend has.

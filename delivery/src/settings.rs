@@ -60,6 +60,25 @@ pub struct DeliverySettings {
     pub retry_max: Duration,
     /// Attempts before the batch is given up; `None` is without limit.
     pub attempts_max: Option<u32>,
+    /// When a destination that fails is left alone.
+    pub breaker: BreakerSettings,
+}
+
+/// When a destination that fails is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it; at least 1.
+    pub consecutive_failures: u32,
+    /// Part of the last attempts that opens it when they failed, in percent; 1 to 100.
+    pub failure_ratio_percent: u32,
+    /// How long it stays open before one attempt may try.
+    pub open: Duration,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self { consecutive_failures: 5, failure_ratio_percent: 50, open: Duration::from_secs(30) }
+    }
 }
 
 impl Default for DeliverySettings {
@@ -73,6 +92,7 @@ impl Default for DeliverySettings {
             retry_initial: Duration::from_millis(200),
             retry_max: Duration::from_secs(60),
             attempts_max: None,
+            breaker: BreakerSettings::default(),
         }
     }
 }

@@ -17,10 +17,10 @@ use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError, EngineSettin
 use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, OriginBuilder, Position};
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
-use spillway_delivery::ledger::PipelineReport;
+use spillway_delivery::ledger::{BreakerState, PipelineReport};
 use spillway_delivery::log::{Journal, Plan, Progress};
 use spillway_delivery::settings::{
-    BackendRefSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
+    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -32,6 +32,8 @@ enum Answer {
     Reject(&'static str),
     TakeEveryOther,
     TooLargeAbove(usize),
+    /// Takes all but the events that hold this.
+    LeaveBehind(&'static str),
 }
 
 /// A destination in memory: hand-made, to force what a real one does rarely.
@@ -44,6 +46,7 @@ struct Scripted {
     keys: Mutex<BTreeMap<String, Vec<String>>>,
     commit_failures: Mutex<u32>,
     committed: AtomicUsize,
+    attempts: Mutex<Vec<Instant>>,
     changed: Notify,
 }
 
@@ -92,6 +95,7 @@ impl Scripted {
 impl Backend for Scripted {
     fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
         Box::pin(async move {
+            self.attempts.lock().unwrap().push(Instant::now());
             let answer = self.answers.lock().unwrap().pop_front().or_else(|| self.stuck.lock().unwrap().clone());
             match answer {
                 None => self.take(batch),
@@ -103,6 +107,9 @@ impl Backend for Scripted {
                     return Ok(
                         self.take_where(batch, |_, line| if line.contains(which) { Some(rejected()) } else { None })
                     );
+                }
+                Some(Answer::LeaveBehind(which)) => {
+                    return Ok(self.take_where(batch, |_, line| line.contains(which).then_some(Outcome::Retry)));
                 }
                 Some(Answer::TakeEveryOther) => {
                     return Ok(self.take_where(batch, |index, _| (index % 2 == 1).then_some(Outcome::Retry)));
@@ -180,6 +187,7 @@ fn spec(backend: &Arc<Scripted>) -> DeliverySpec {
             batch_wait_max: Duration::from_millis(5),
             retry_initial: Duration::from_millis(5),
             retry_max: Duration::from_millis(20),
+            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
             ..DeliverySettings::default()
         },
     }
@@ -619,4 +627,70 @@ async fn a_batch_that_no_route_wants_is_synced_by_the_timer_at_process() {
     let report = report(&pipeline).await;
     assert_balanced(&report, 10);
     assert_eq!(report.unrouted_events, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_backend_is_left_alone_while_its_breaker_is_open_and_one_batch_closes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let answers = VecDeque::from(vec![Answer::Fail(FaultKind::Unreachable); 7]);
+    let backend = Arc::new(Scripted { answers: Mutex::new(answers), ..Scripted::default() });
+    let mut patient = spec(&backend);
+    patient.settings.breaker = BreakerSettings::default();
+    let pipeline = engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![patient], &|_| None).await.unwrap();
+    let begun = Instant::now();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
+    while report(&pipeline).await.deliveries[0].breaker.state != BreakerState::Open {
+        pipeline.room().await;
+    }
+    let open = report(&pipeline).await;
+    assert_eq!((open.deliveries[0].attempts, open.deliveries[0].held_events), (5, 10));
+    while report(&pipeline).await.deliveries[0].delivered_events == 0 {
+        pipeline.room().await;
+    }
+    let attempts: Vec<Duration> = backend.attempts.lock().unwrap().iter().map(|at| at.duration_since(begun)).collect();
+    assert_eq!(attempts.len(), 8, "{attempts:?}");
+    assert!(attempts[4] < Duration::from_secs(1), "{attempts:?}");
+    for open in attempts[4..].windows(2) {
+        let gap = open[1].abs_diff(open[0]);
+        assert!(gap >= Duration::from_secs(24) && gap < Duration::from_secs(31), "{attempts:?}");
+    }
+    assert!(drain(&engine).await);
+    let report = report(&pipeline).await;
+    assert_balanced(&report, 10);
+    let breaker = &report.deliveries[0].breaker;
+    assert_eq!((breaker.changes["open"], breaker.changes["half_open"], breaker.changes["closed"]), (3, 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_left_behind_for_ten_minutes_is_a_dead_letter_and_holds_up_nothing_but_order() {
+    for ordered in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let traits = Traits { ordered, ..Traits::default() };
+        let stuck = Mutex::new(Some(Answer::LeaveBehind("\"n\":7}")));
+        let backend = Arc::new(Scripted { traits, stuck, ..Scripted::default() });
+        let mut calm = spec(&backend);
+        calm.settings.retry_max = Duration::from_secs(4);
+        let pipeline = engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![calm], &|_| None).await.unwrap();
+        let begun = Instant::now();
+        Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
+        backend.until(9).await;
+        Intake.submit(std::slice::from_ref(&pipeline), batch(10..20)).await.unwrap();
+        while backend.got.lock().unwrap().len() < 19 {
+            pipeline.room().await;
+        }
+        let taken = backend.got.lock().unwrap().len();
+        let waited = begun.elapsed();
+        assert_eq!(waited >= Duration::from_secs(600), ordered, "{waited:?}");
+        while report(&pipeline).await.deliveries[0].rejected_events == 0 {
+            pipeline.room().await;
+        }
+        let given_up = begun.elapsed();
+        assert!(given_up >= Duration::from_secs(600) && given_up < Duration::from_secs(605), "{given_up:?}");
+        assert_eq!(report(&pipeline).await.deliveries[0].breaker.state, BreakerState::Closed);
+        assert!(drain(&engine).await);
+        assert_balanced(&report(&pipeline).await, 20);
+        assert_eq!((taken, dead_letters(dir.path()).len()), (19, 1));
+    }
 }

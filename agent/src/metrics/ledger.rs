@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use spillway_delivery::ledger::{DeliveryReport, DeliveryState, LogReport, PipelineReport, RouteReport};
+use spillway_delivery::ledger::{BreakerState, DeliveryReport, DeliveryState, LogReport, PipelineReport, RouteReport};
 
 use super::{Families, count, seconds};
 use crate::status::StatusReport;
@@ -21,7 +21,8 @@ pub(super) fn write(families: &mut Families<'_>, report: &StatusReport) -> fmt::
     routes(families, pipelines)?;
     resolved(families, pipelines)?;
     held(families, pipelines, report.now)?;
-    sending(families, pipelines)
+    sending(families, pipelines)?;
+    breakers(families, pipelines)
 }
 
 fn of_pipeline(pipeline: &PipelineReport) -> Labels<'_> {
@@ -185,6 +186,22 @@ fn held(families: &mut Families<'_>, pipelines: &[PipelineReport], now: i64) -> 
             let size = count(one.imbalance_events.unsigned_abs());
             if one.imbalance_events < 0 { -size } else { size }
         }),
+    )
+}
+
+fn breakers(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Result {
+    let states = pipelines.iter().flat_map(|pipeline| {
+        let deliveries = pipeline.deliveries.iter().map(move |one| (of_delivery(pipeline, one), one.breaker.state));
+        deliveries.flat_map(|(labels, now)| {
+            let is = move |state: BreakerState| f64::from(u8::from(state == now));
+            BreakerState::ALL.map(|state| (with(labels.clone(), "state", state.as_str()), is(state)))
+        })
+    });
+    families.gauge("delivery_breaker_state", "1 for the state the circuit breaker is in, 0 for the others.", states)?;
+    families.counter(
+        "delivery_breaker_changes",
+        "Changes of the circuit breaker since the start, by the state it came to.",
+        each_delivery_by(pipelines, "to", |one| &one.breaker.changes),
     )
 }
 

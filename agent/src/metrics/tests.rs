@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use spillway_delivery::ledger::{DeliveryReport, DeliveryState, LogReport, PipelineReport, RouteReport};
+use spillway_delivery::ledger::{
+    BreakerReport, BreakerState, DeliveryReport, DeliveryState, LogReport, PipelineReport, RouteReport,
+};
 
 use super::*;
 use crate::sources::container_logs::ContainerLogStats;
@@ -17,6 +19,11 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         backend_type: "Filesystem".into(),
         state: DeliveryState::Retrying,
         since: 0,
+        breaker: BreakerReport {
+            state: BreakerState::HalfOpen,
+            since: 0,
+            changes: BTreeMap::from([("open".into(), 2), ("half_open".into(), 2), ("closed".into(), 1)]),
+        },
         routed_events: 10,
         delivered_events: 4,
         duplicate_events: 1,
@@ -175,6 +182,11 @@ fn every_figure_of_the_ledger_is_there() {
         assert!((value(&samples, name, "pipeline", "jobs") - expected).abs() < f64::EPSILON, "{name}");
     }
     assert!((value(&samples, "spillway_delivery_state", "state", "retrying") - 1.0).abs() < f64::EPSILON);
+    for (state, expected) in [("closed", 0.0), ("open", 0.0), ("half_open", 1.0)] {
+        let shown = value(&samples, "spillway_delivery_breaker_state", "state", state);
+        assert!((shown - expected).abs() < f64::EPSILON, "{state}");
+    }
+    assert!((value(&samples, "spillway_delivery_breaker_changes_total", "to", "open") - 2.0).abs() < f64::EPSILON);
     assert!((value(&samples, "spillway_http_requests_total", "code", "202") - 0.0).abs() < f64::EPSILON);
     assert!((value(&samples, "spillway_build_info", "version", "0.1.0") - 1.0).abs() < f64::EPSILON);
     assert!(samples.iter().any(|sample| sample.name == "spillway_container_log_missed_bytes_total"));

@@ -1,6 +1,6 @@
 //! What is wrong, in words. Pure: the same report always says the same.
 
-use spillway_delivery::ledger::{DeliveryReport, DeliveryState, PipelineReport};
+use spillway_delivery::ledger::{BreakerState, DeliveryReport, DeliveryState, PipelineReport};
 
 use super::report::StatusReport;
 use super::units::{age, bytes, counted, plain, time};
@@ -65,8 +65,13 @@ fn delivery_problems(pipeline: &PipelineReport, delivery: &DeliveryReport, now: 
         let because = delivery.last_error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
         let oldest =
             delivery.oldest_held.map(|then| format!(", the oldest for {}", age(then, now))).unwrap_or_default();
+        let breaker = match delivery.breaker.state {
+            BreakerState::Closed => String::new(),
+            BreakerState::Open => format!("; circuit breaker open since {}", time(delivery.breaker.since)),
+            BreakerState::HalfOpen => "; circuit breaker half-open, one batch is tried".to_owned(),
+        };
         let (since, held) = (time(delivery.since), counted(delivery.held_events, "event"));
-        found.push(format!("{name}: not delivering since {since}{because}; holding {held}{oldest}"));
+        found.push(format!("{name}: not delivering since {since}{because}{breaker}; holding {held}{oldest}"));
     }
     if delivery.imbalance_events != 0 {
         found.push(format!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use spillway_delivery::ledger::{DeliveryReport, DeliveryState, LogReport, PipelineReport};
+use spillway_delivery::ledger::{BreakerState, DeliveryReport, DeliveryState, LogReport, PipelineReport};
 
 use super::problems::{name, problems};
 use super::report::{Phase, StatusReport};
@@ -152,7 +152,11 @@ const COLUMNS: [Column; 10] = [
 fn row(delivery: &DeliveryReport, now: i64) -> [Cell; 10] {
     let state = match delivery.state {
         DeliveryState::Healthy => Cell::new("healthy", Mood::Good),
-        DeliveryState::Retrying => Cell::new("retrying", Mood::Bad),
+        DeliveryState::Retrying => match delivery.breaker.state {
+            BreakerState::Closed => Cell::new("retrying", Mood::Bad),
+            BreakerState::Open => Cell::new("breaker open", Mood::Bad),
+            BreakerState::HalfOpen => Cell::new("breaker half-open", Mood::Bad),
+        },
         DeliveryState::Draining => "draining".into(),
         DeliveryState::Suspended => "suspended".into(),
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spillway_backends::BackendSettings;
-use spillway_delivery::settings::{DeliverySettings, Metadata};
+use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata};
 
 use super::BackendPlan;
 use crate::kinds::backend::{BackendSpec, DeliverySpec, MetadataSpec};
@@ -46,5 +46,10 @@ fn delivery(spec: &DeliverySpec) -> DeliverySettings {
         retry_initial: Duration::from_millis(spec.retry.initial_milliseconds.into()),
         retry_max: Duration::from_secs(spec.retry.max_seconds.into()),
         attempts_max: spec.retry.max_attempts,
+        breaker: BreakerSettings {
+            consecutive_failures: spec.circuit_breaker.consecutive_failures,
+            failure_ratio_percent: spec.circuit_breaker.failure_ratio_percent,
+            open: Duration::from_secs(spec.circuit_breaker.open_seconds.into()),
+        },
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spillway_delivery::settings::Durability;
+use spillway_delivery::settings::{BreakerSettings, Durability};
 
 use super::*;
 
@@ -65,6 +65,7 @@ spec:
     maxInFlight: 2
     timeoutSeconds: 10
     retry: {initialMilliseconds: 100, maxSeconds: 30, maxAttempts: 7}
+    circuitBreaker: {consecutiveFailures: 3, failureRatioPercent: 20, openSeconds: 15}
 ---
 apiVersion: spillway.dev/v1alpha1
 kind: Backend
@@ -145,6 +146,11 @@ fn every_field_reaches_the_plan() {
             retry_initial: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
             attempts_max: Some(7),
+            breaker: BreakerSettings {
+                consecutive_failures: 3,
+                failure_ratio_percent: 20,
+                open: Duration::from_secs(15),
+            },
         }
     );
     assert_eq!(search.settings.secrets()[0].key, "token");
@@ -343,7 +349,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "  delivery: {retry: {initialMilliseconds: 5000, maxSeconds: 2}, maxInflight: 1}\n#",
         &[
             "6:65: Backend default/archive: spec.delivery.maxInflight: unknown field; found \"maxInflight\"; allowed: `batch`, \
-             `maxInFlight`, `retry`, `timeoutSeconds`; help: did you mean `maxInFlight`?",
+             `circuitBreaker`, `maxInFlight`, `retry`, `timeoutSeconds`; help: did you mean `maxInFlight`?",
             "6:22: Backend default/archive: spec.delivery.retry.initialMilliseconds: `initialMilliseconds` must be less than or \
              equal to `maxSeconds` in milliseconds",
             "16:45: MonitoringPipeline default/jobs: spec.routes[0].backendRefs[0].name: the backend is there but has errors; \

@@ -125,6 +125,10 @@ pub struct DeliverySpec {
     /// When a batch that could not be delivered is tried again.
     #[serde(default)]
     pub retry: RetrySpec,
+
+    /// When a destination that fails is left alone for a while.
+    #[serde(default)]
+    pub circuit_breaker: CircuitBreakerSpec,
 }
 
 impl Default for DeliverySpec {
@@ -134,6 +138,7 @@ impl Default for DeliverySpec {
             max_in_flight: in_flight(),
             timeout_seconds: timeout_seconds(),
             retry: RetrySpec::default(),
+            circuit_breaker: CircuitBreakerSpec::default(),
         }
     }
 }
@@ -192,6 +197,38 @@ impl Default for RetrySpec {
     }
 }
 
+/// When a destination that fails is left alone: the breaker opens, nothing is sent for a while, then one batch decides.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CircuitBreakerSpec {
+    /// Failed attempts in a row that open it, 1 to 1000. Default: 5.
+    #[serde(default = "breaker_failures")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub consecutive_failures: u32,
+
+    /// Part of the last 32 attempts that opens it when they failed, in percent, 1 to 100; of fewer than 10 attempts it
+    /// says nothing. Default: 50.
+    #[serde(default = "breaker_percent")]
+    #[schemars(range(min = 1, max = 100))]
+    pub failure_ratio_percent: u32,
+
+    /// How long it stays open before one batch may try, in seconds, 1 to 3600; up to a fifth less at random, and longer
+    /// where the destination asks for it with `Retry-After`. Default: 30.
+    #[serde(default = "breaker_open_seconds")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub open_seconds: u32,
+}
+
+impl Default for CircuitBreakerSpec {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: breaker_failures(),
+            failure_ratio_percent: breaker_percent(),
+            open_seconds: breaker_open_seconds(),
+        }
+    }
+}
+
 fn in_flight() -> u32 {
     4
 }
@@ -218,4 +255,16 @@ fn retry_initial_milliseconds() -> u32 {
 
 fn retry_seconds() -> u32 {
     60
+}
+
+fn breaker_failures() -> u32 {
+    5
+}
+
+fn breaker_percent() -> u32 {
+    50
+}
+
+fn breaker_open_seconds() -> u32 {
+    30
 }

@@ -1,11 +1,11 @@
-//! When to try again: exponential back-off with full jitter (Brooker, "Exponential Backoff And Jitter", 2015).
+//! How long to wait before trying again: exponential back-off with full jitter (Brooker, "Exponential Backoff And Jitter", 2015).
 
 use std::time::Duration;
 
 /// Longest wait that a destination may ask for with `Retry-After`: an hour. What asks for more is asked again then.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
-/// The schedule of one delivery.
+/// The schedule of one target.
 #[derive(Debug)]
 pub(super) struct Backoff {
     initial: Duration,
@@ -22,11 +22,16 @@ impl Backoff {
     /// Returns how long to wait after one more failure: a random part of `initial * 2^failures`, at most `max`, and no less
     /// than the destination asked for.
     pub(super) fn failed(&mut self, retry_after: Option<Duration>) -> Duration {
-        let ceiling = self.initial.saturating_mul(1 << self.failures.min(20)).min(self.max);
+        let jitter = self.pause(self.failures);
         self.failures = self.failures.saturating_add(1);
-        // A wait of nothing would hammer; a hundredth of the ceiling keeps the jitter full and the loop calm.
-        let jitter = (ceiling / 100).max(ceiling.mul_f64(self.unit()));
         jitter.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+    }
+
+    /// Returns a random part of `initial * 2^failures`, at most `max`.
+    pub(super) fn pause(&mut self, failures: u32) -> Duration {
+        let ceiling = self.initial.saturating_mul(1 << failures.min(20)).min(self.max);
+        // A wait of nothing would hammer; a hundredth of the ceiling keeps the jitter full and the loop calm.
+        (ceiling / 100).max(ceiling.mul_f64(self.unit()))
     }
 
     pub(super) fn succeeded(&mut self) {
@@ -34,7 +39,7 @@ impl Backoff {
     }
 
     /// A number in [0, 1): splitmix64 (Steele et al., 2014).
-    fn unit(&mut self) -> f64 {
+    pub(super) fn unit(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

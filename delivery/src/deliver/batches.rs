@@ -22,6 +22,8 @@ pub(super) struct Work {
     pub(super) attempts: u32,
     /// When siblings of its members were taken and they were not, for the first time.
     pub(super) left_since: Option<Instant>,
+    /// When it may be tried again, apart from what the breaker says.
+    pub(super) not_before: Option<Instant>,
     /// The members' sequences, in order; known once it was read.
     pub(super) members: Vec<u64>,
 }
@@ -29,7 +31,7 @@ pub(super) struct Work {
 impl Work {
     /// Returns a range that was begun before.
     pub(super) fn again(first: u64, end: u64, key: Arc<str>) -> Self {
-        Self { first, end, key, attempts: 0, left_since: None, members: Vec::new() }
+        Self { first, end, key, attempts: 0, left_since: None, not_before: None, members: Vec::new() }
     }
 }
 
@@ -203,7 +205,7 @@ impl Former {
             None => Formed::Nothing(first, self.at),
             Some((builder, members, _, incarnation)) => {
                 let key = key_of(&self.names.route, incarnation, &members, 0);
-                let work = Work { first, end: self.at, key: key.clone(), attempts: 0, left_since: None, members };
+                let work = Work { members, ..Work::again(first, self.at, key.clone()) };
                 Formed::Batch(work, builder.build(key))
             }
         }
@@ -278,6 +280,7 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
         key: format!("{}{side}", work.key).into(),
         attempts: work.attempts,
         left_since: work.left_since,
+        not_before: work.not_before,
         members: members.to_vec(),
     };
     let (left, right) = work.members.split_at(middle);

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::batches::{Bounds, Formed, Former, Names, Work, rebuild};
+use super::breaker::{Blame, Breaker};
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
 use super::status::DeliveryStatus;
-use super::{DeliverySpec, PROBE_BYTES, PROCESS_SYNC_PERIOD, SAVE_PERIOD};
+use super::{DeliverySpec, PROBE_BYTES, PROCESS_SYNC_PERIOD, RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind, Items, OutBatch, Traits};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
 use crate::settings::Durability;
@@ -56,11 +57,11 @@ pub(super) struct Delivery {
     pub(super) key: DeliveryKey,
     pub(super) traits: Traits,
     pub(super) progress: Progress,
-    pub(super) backoff: Backoff,
+    /// Whether and when the backend may be tried.
+    pub(super) breaker: Breaker,
     pub(super) former: Former,
     /// Ranges that were tried, or planned before a restart, by their first sequence.
     pub(super) retry: BTreeMap<u64, Work>,
-    pub(super) wait_until: Option<Instant>,
     /// Set until something succeeds, and after a failure: one small batch at a time.
     pub(super) probing: bool,
     /// Payload bytes a batch may have now; grows from [`PROBE_BYTES`] with each success.
@@ -96,13 +97,15 @@ impl Delivery {
         Self {
             key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
             former: Former::new(ground.names.clone(), &ground.log, from, end),
-            backoff: Backoff::new(spec.settings.retry_initial, spec.settings.retry_max, seed),
+            breaker: Breaker::new(
+                spec.settings.breaker,
+                Backoff::new(spec.settings.retry_initial, spec.settings.retry_max, seed),
+            ),
             traits,
             synced: progress.clone(),
             save_not_before: None,
             progress,
             retry,
-            wait_until: None,
             probing: true,
             batch_bytes: PROBE_BYTES.min(spec.settings.batch_bytes_max),
             // The first save makes sure that what the journal showed survives power loss; until then nothing is freed.
@@ -134,7 +137,7 @@ impl Delivery {
                 continue;
             }
             let wake = self.wake_at(&flights);
-            let may_read = !self.holding_back(&flights);
+            let may_read = self.may_begin() && !self.holding_back(&flights);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -158,13 +161,9 @@ impl Delivery {
         if self.probing || self.traits.ordered { 1 } else { self.spec.settings.in_flight_max }
     }
 
-    pub(super) fn backing_off(&self) -> bool {
-        self.wait_until.is_some_and(|until| until > Instant::now())
-    }
-
     fn holding_back(&self, flights: &Flights) -> bool {
         self.drain_is_over()
-            || self.backing_off()
+            || !self.breaker.permits(Instant::now())
             || self.budget_short
             || flights.len() >= self.in_flight_max()
             || self.commit_waits(flights)
@@ -179,9 +178,19 @@ impl Delivery {
 
     fn woken(&mut self) {
         self.budget_short = false;
-        if !self.backing_off() {
-            self.wait_until = None;
-        }
+    }
+
+    /// Whether ranges may be begun that were never tried: not past what an ordered backend must have first, and not while
+    /// the record of what is resolved above the cursor is full.
+    fn may_begin(&self) -> bool {
+        (self.retry.is_empty() || !self.traits.ordered) && self.progress.resolved.len() < RESOLVED_RANGES_MAX
+    }
+
+    /// Returns the range to try again first: the first of all where order counts, else the first whose wait is over.
+    fn due(&self, now: Instant) -> Option<u64> {
+        let is_due = |work: &Work| work.not_before.is_none_or(|at| at <= now);
+        let looked_at = if self.traits.ordered { 1 } else { usize::MAX };
+        self.retry.iter().take(looked_at).find(|(_, work)| is_due(work)).map(|(first, _)| *first)
     }
 
     fn wake_at(&self, flights: &Flights) -> Option<Instant> {
@@ -193,7 +202,9 @@ impl Delivery {
         let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
         let ripe = self.former.ripe_at(self.spec.settings.batch_wait_max);
         let forming = ripe.filter(|_| !self.holding_back(flights));
-        [self.wait_until, save, sync, budget, forming, drain].into_iter().flatten().min()
+        let now = Instant::now();
+        let due = self.retry.values().filter_map(|work| work.not_before).filter(|at| *at > now).min();
+        [self.breaker.wake_at(now), due, save, sync, budget, forming, drain].into_iter().flatten().min()
     }
 
     /// Sends whatever may be sent now.
@@ -201,10 +212,10 @@ impl Delivery {
         while !self.holding_back(flights) && self.has_place().await {
             let next = match self.next_retry().await {
                 Ok(Some(next)) => Some(next),
-                Ok(None) if self.retry.is_empty() || !self.traits.ordered => self.next_new().await,
+                Ok(None) if self.may_begin() => self.next_new().await,
                 Ok(None) => None,
                 Err(fault) => {
-                    self.failed(&fault);
+                    self.failed(&fault, Blame::Local);
                     return;
                 }
             };
@@ -218,13 +229,15 @@ impl Delivery {
                 self.retry.insert(work.first, work);
                 return;
             }
+            self.breaker.begin();
+            self.ground.status.breaker(self.breaker.state());
             flights.push(self.send(work, batch, share));
             self.ground.status.attempt(flights.len());
         }
     }
 
     async fn next_retry(&mut self) -> Result<Option<(Work, OutBatch)>, Fault> {
-        while let Some((_, mut work)) = self.retry.pop_first() {
+        while let Some(mut work) = self.due(Instant::now()).and_then(|first| self.retry.remove(&first)) {
             match rebuild(&self.ground.names, &self.ground.log, &mut work, &self.progress).await {
                 Ok(Some(batch)) => return Ok(Some((work, batch))),
                 Ok(None) => self.resolved(&work),
@@ -253,7 +266,7 @@ impl Delivery {
                 Ok(Formed::Wait) => return None,
                 Err(error) => {
                     self.former.restart();
-                    self.failed(&Fault::new(FaultKind::Local, error));
+                    self.failed(&Fault::new(FaultKind::Local, error), Blame::Local);
                     return None;
                 }
             }
@@ -272,7 +285,7 @@ impl Delivery {
             Ok(()) => true,
             Err(error) => {
                 self.progress.plans.retain(|plan| plan.key != work.key);
-                self.failed(&Fault::new(FaultKind::Local, error));
+                self.failed(&Fault::new(FaultKind::Local, error), Blame::Local);
                 false
             }
         }

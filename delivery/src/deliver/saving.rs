@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::breaker::Blame;
 use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind};
@@ -69,7 +70,7 @@ impl Delivery {
     /// After a failed commit nothing is known of what was delivered since the last one that was synced: it is sent again,
     /// from there.
     fn rewind(&mut self, fault: &Fault) {
-        self.failed(fault);
+        self.failed(fault, Blame::Destination);
         self.progress.clone_from(&self.synced);
         self.retry.clear();
         self.former.rewind(self.progress.cursor);
@@ -90,7 +91,7 @@ impl Delivery {
         };
         match opened {
             Ok(()) => self.reopen = false,
-            Err(fault) => drop(self.failed(&fault)),
+            Err(fault) => drop(self.failed(&fault, Blame::Destination)),
         }
         !self.reopen
     }
@@ -98,7 +99,7 @@ impl Delivery {
     /// Opens the backend at its mark, as often as it takes, or until a removed reference's time is over.
     pub(super) async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
         while let Err(fault) = self.spec.backend.open(self.progress.mark.clone()).await {
-            let mut wait = self.failed(&fault);
+            let mut wait = self.failed(&fault, Blame::Destination);
             if self.ground.drain_until_ms.is_some() {
                 wait = wait.min(DRAIN_LOOK_PERIOD);
             }

@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::PROBE_BYTES;
 use super::batches::{Work, halve};
+use super::breaker::Blame;
 use super::delivery::{Delivery, Landed};
 use crate::backend::{Fault, FaultKind, Items, OutBatch, OutEvent, Outcome};
+use crate::ledger::BreakerState;
 
 /// How long events may be refused that siblings of theirs were taken without: then they are dead letters.
 const LEFT_BEHIND_MAX: Duration = Duration::from_secs(600);
@@ -24,6 +26,7 @@ struct Tally {
 impl Delivery {
     pub(super) async fn settle(&mut self, landed: Landed, in_flight: usize) {
         let Landed { work, batch, result, .. } = landed;
+        self.breaker.landed();
         let mut delivered_bytes = 0;
         match result {
             Ok(Items::All(Outcome::Delivered)) => {
@@ -56,8 +59,11 @@ impl Delivery {
     }
 
     fn succeeded(&mut self) {
-        self.backoff.succeeded();
-        self.wait_until = None;
+        self.breaker.succeeded(Instant::now());
+        self.ground.status.breaker(self.breaker.state());
+        if self.breaker.state() != BreakerState::Closed {
+            return;
+        }
         self.probing = false;
         self.batch_bytes = (self.batch_bytes * 4).min(self.spec.settings.batch_bytes_max);
         if self.ground.status.succeeded() {
@@ -65,10 +71,15 @@ impl Delivery {
         }
     }
 
-    /// Notes a fault of the backend as a whole: one line when that is a change, and a wait.
-    pub(super) fn failed(&mut self, fault: &Fault) -> Duration {
-        let wait = self.backoff.failed(fault.retry_after);
-        self.wait_until = Some(Instant::now() + wait);
+    /// Notes a fault of the backend as a whole, or of this machine: one line when that is a change, and a wait.
+    pub(super) fn failed(&mut self, fault: &Fault, blame: Blame) -> Duration {
+        let wait = self.breaker.failed(Instant::now(), blame, fault.retry_after);
+        if self.ground.status.breaker(self.breaker.state()) && self.breaker.state() == BreakerState::Open {
+            tracing::warn!(
+                route = %self.key.route, backend = %self.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
+                ?wait, "circuit breaker opened; nothing is tried until then"
+            );
+        }
         self.probing = true;
         self.batch_bytes = PROBE_BYTES.min(self.spec.settings.batch_bytes_max);
         if self.ground.status.failed(fault) {
@@ -108,24 +119,44 @@ impl Delivery {
         }
         self.progress.delivered += tally.delivered;
         self.progress.duplicates += tally.duplicates;
-        let all_waiting = tally.retry as usize == batch.len();
-        if tally.retry == 0 {
-            self.resolved(&work);
-        } else {
-            // What is left is another batch: other members, another key.
-            self.progress.plans.retain(|plan| plan.key != work.key);
-            let key = if all_waiting { work.key.clone() } else { format!("{}p{}", work.key, tally.retry).into() };
-            let left_since = work.left_since.or((!all_waiting).then(Instant::now));
-            let rest = Work { key, attempts: work.attempts + 1, left_since, members: Vec::new(), ..work };
-            self.retry.insert(rest.first, rest);
+        match tally.retry {
+            0 => {
+                self.resolved(&work);
+                self.succeeded();
+            }
+            left => self.leave(work, batch, left).await,
         }
-        if tally.retry > 0 {
-            let text = format!("{} of {} events were not taken now", tally.retry, batch.len());
-            self.failed(&Fault::new(FaultKind::Throttled, text));
+        tally.delivered_bytes
+    }
+
+    /// Some events of a batch were not taken, or all of them: they wait and are sent again alone. The destination is not
+    /// blamed for what it leaves behind while it takes the rest.
+    async fn leave(&mut self, work: Work, batch: &OutBatch, left: u64) {
+        let text = format!("{left} of {} events were not taken now", batch.len());
+        let fault = Fault::new(FaultKind::Throttled, text);
+        if left as usize == batch.len() && work.left_since.is_none() {
+            return self.again(work, batch, &fault).await;
+        }
+        if left as usize == batch.len() {
+            if self.gave_up(&work, batch, &fault).await {
+                return;
+            }
         } else {
             self.succeeded();
         }
-        tally.delivered_bytes
+        self.ground.status.left(&fault);
+        // What is left of a batch is another one: other members, another key.
+        let key = if left as usize == batch.len() {
+            work.key.clone()
+        } else {
+            self.progress.plans.retain(|plan| plan.key != work.key);
+            format!("{}p{left}", work.key).into()
+        };
+        let now = Instant::now();
+        let not_before = Some(now + self.breaker.pause_after(work.attempts));
+        let left_since = work.left_since.or(Some(now));
+        let rest = Work { key, attempts: work.attempts + 1, left_since, not_before, members: Vec::new(), ..work };
+        self.retry.insert(rest.first, rest);
     }
 
     async fn reject(&mut self, event: OutEvent<'_>, reason: &str) {
@@ -158,18 +189,27 @@ impl Delivery {
     }
 
     async fn again(&mut self, mut work: Work, batch: &OutBatch, fault: &Fault) {
-        work.attempts += 1;
-        self.failed(fault);
-        let exhausted = self.spec.settings.attempts_max.is_some_and(|max| work.attempts >= max);
-        let left_behind = work.left_since.is_some_and(|since| since.elapsed() >= LEFT_BEHIND_MAX);
-        if exhausted || left_behind {
-            for event in batch.events() {
-                self.reject(event, &format!("given up after {} attempts: {fault}", work.attempts)).await;
-            }
-            self.resolved(&work);
+        self.failed(fault, Blame::Destination);
+        if self.gave_up(&work, batch, fault).await {
             return;
         }
+        work.attempts += 1;
         work.members = Vec::new();
         self.retry.insert(work.first, work);
+    }
+
+    /// Gives a batch up that was tried often enough, or was left behind for too long by a destination that is well.
+    async fn gave_up(&mut self, work: &Work, batch: &OutBatch, fault: &Fault) -> bool {
+        let attempts = work.attempts + 1;
+        let exhausted = self.spec.settings.attempts_max.is_some_and(|max| attempts >= max);
+        let left_since = work.left_since.zip(self.breaker.closed_since()).map(|(left, well)| left.max(well));
+        if !exhausted && left_since.is_none_or(|since| since.elapsed() < LEFT_BEHIND_MAX) {
+            return false;
+        }
+        for event in batch.events() {
+            self.reject(event, &format!("given up after {attempts} attempts: {fault}")).await;
+        }
+        self.resolved(work);
+        true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::Fault;
 use crate::clock::Clock;
-use crate::ledger::{DeliveryReport, DeliveryState};
+use crate::ledger::{BreakerReport, BreakerState, DeliveryReport, DeliveryState};
 use crate::log::{DeliveryKey, Log, Progress, ReadError};
 
 /// What a delivery tells of itself; shared with whoever asks.
@@ -22,6 +22,7 @@ pub struct DeliveryStatus {
 struct Figures {
     state: DeliveryState,
     since: i64,
+    breaker: BreakerReport,
     /// What is reported as resolved: durable for backends that commit, the latest for others.
     progress: Progress,
     saved_cursor: u64,
@@ -43,6 +44,7 @@ impl DeliveryStatus {
             figures: Mutex::new(Figures {
                 state,
                 since,
+                breaker: BreakerReport { since, ..BreakerReport::default() },
                 saved_cursor: progress.cursor,
                 progress,
                 attempts: 0,
@@ -101,6 +103,25 @@ impl DeliveryStatus {
         self.change(&mut figures, DeliveryState::Retrying)
     }
 
+    /// Notes that some events were left behind while others were taken.
+    pub(super) fn left(&self, fault: &Fault) {
+        let mut figures = self.figures();
+        *figures.faults.entry(fault.kind.as_str()).or_default() += 1;
+        figures.last_error = Some(fault.to_string());
+    }
+
+    /// Shows where the breaker stands and returns whether that is a change.
+    pub(super) fn breaker(&self, state: BreakerState) -> bool {
+        let mut figures = self.figures();
+        if figures.breaker.state == state {
+            return false;
+        }
+        figures.breaker.state = state;
+        figures.breaker.since = self.clock.now();
+        *figures.breaker.changes.entry(state.as_str().to_owned()).or_default() += 1;
+        true
+    }
+
     /// Notes a success and returns whether that changed the state.
     pub(super) fn succeeded(&self) -> bool {
         let mut figures = self.figures();
@@ -156,6 +177,7 @@ impl DeliveryStatus {
             backend_type: self.backend_type.clone(),
             state: figures.state,
             since: figures.since,
+            breaker: figures.breaker.clone(),
             routed_events: 0,
             delivered_events: progress.delivered,
             duplicate_events: progress.duplicates,

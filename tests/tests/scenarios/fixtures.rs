@@ -40,7 +40,7 @@ metadata: {{name: api}}
 spec:
   type: HTTP
   http: {{url: \"{url}\"}}
-  delivery: {{timeoutSeconds: 1, retry: {{initialMilliseconds: 20, maxSeconds: 1}}}}
+  delivery: {{timeoutSeconds: 1, retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}}}
 ---
 apiVersion: spillway.dev/v1alpha1
 kind: MonitoringPipeline

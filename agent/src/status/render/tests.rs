@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use spillway_delivery::ledger::{LogReport, RouteReport};
+use spillway_delivery::ledger::{BreakerReport, LogReport, RouteReport};
 
 use super::super::report::{Excluded, Listener, Source};
 use super::*;
@@ -15,6 +15,7 @@ fn delivery(backend: &str, kind: &str) -> DeliveryReport {
         backend_type: kind.into(),
         state: DeliveryState::Healthy,
         since: NOW - 7_200 * SECOND,
+        breaker: BreakerReport::default(),
         routed_events: 1200,
         delivered_events: 1190,
         duplicate_events: 10,
