@@ -1,16 +1,22 @@
 //! What scenarios are made of: the real agent as a process, a destination that misbehaves when told, container logs as a
-//! kubelet writes them, and readers of what came out.
+//! kubelet writes them, real servers, and readers of what came out.
 //!
 //! Everything is bounded in time by [`PATIENCE`]. Nothing waits by sleeping: a scenario waits for a line of the agent's
 //! log, for a request at the receiver, or asks the agent again. Only processes started here are ended here.
 
-#![expect(clippy::panic, clippy::missing_panics_doc, reason = "a scenario that cannot go on says so")]
+#![expect(
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::print_stdout,
+    reason = "a scenario that cannot go on says so, and an installation what it does"
+)]
 
 pub mod agent;
 pub mod http;
 pub mod output;
 pub mod pods;
 pub mod receiver;
+pub mod servers;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ mod deny;
 mod examples;
 mod generate;
 mod invariants;
+mod servers;
 mod stopwatch;
 mod test;
 mod tidy;
@@ -55,6 +56,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measures the agent beside a bare floor: CPU, events per second, memory, start
     Bench(bench::Arguments),
+    /// Installs the real servers that tests need into the cache; does nothing where they are there
+    Servers(servers::Arguments),
     /// Runs all tests: unit, conformance, model, scenarios, examples in the documentation
     Test(test::Arguments),
     /// Runs every step of CI in order of speed, the tests last
@@ -85,6 +88,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Examples => examples::run(workspace),
         Command::Demo(arguments) => demo::run(workspace, &arguments),
         Command::Bench(arguments) => bench::run(workspace, &arguments),
+        Command::Servers(arguments) => servers::run(workspace, &arguments),
         Command::Test(arguments) => test::run(workspace, &arguments),
         Command::Ci(arguments) => ci::run(workspace, &arguments),
     }

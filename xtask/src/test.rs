@@ -1,19 +1,25 @@
 //! All tests by one command, with one line at the end that says what ran.
 //!
-//! Tests find what they need by themselves (temporary folders, free ports, certificates made on the spot); the one
-//! thing set up here is the agent's program, which the scenarios start as a real process: it lies beside them.
+//! Tests find what they need by themselves (temporary folders, free ports, certificates made on the spot). Set up here are
+//! the agent's program, which the scenarios start as a real process: it lies beside them; and the real servers
+//! (`cargo xtask servers`). A test that cannot run here is named at the end, and the command fails unless told otherwise.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 
+use crate::servers;
 use crate::stopwatch::Stopwatch;
 use crate::workspace::{Workspace, must_succeed};
 
 /// What `cargo xtask test` can be told.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
+    /// Succeeds although tests were skipped, which are named all the same
+    #[arg(long)]
+    allow_skipped: bool,
     /// Passed on to `cargo test`, for example `-p spillway-delivery log::`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -31,8 +37,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     if everything || arguments.rest.iter().any(|word| word == "spillway-tests") {
         // The same set of targets as `cargo test`, so that the agent's program and the tests share every build.
         must_succeed(&mut workspace.cargo(&["build", "--workspace", "--bins", "--tests", "--locked"]))?;
+        // A server that cannot be had is a skipped test, not the end of all others.
+        if let Err(error) = servers::run(workspace, &servers::Arguments::default()) {
+            println!("    {error:#}");
+        }
     }
+    let skipped = Skipped::new(workspace)?;
     let mut command = workspace.cargo(&["test", "--locked", "--no-fail-fast"]);
+    command.env(Skipped::VARIABLE, &skipped.path);
     if everything {
         command.arg("--workspace");
     }
@@ -48,13 +60,49 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     println!();
     println!("{} passed, {} failed", totals.passed, totals.failed);
     println!("{} test programs and crates with examples, {watch}", totals.programs);
+    let skipped = skipped.list();
+    for line in &skipped {
+        println!("skipped: {line}");
+    }
     if !status.success() {
         bail!("cargo test failed ({status})");
     }
     if everything && (totals.passed == 0 || totals.ignored > 0) {
         bail!("{} tests ran and {} were ignored: all of them must run", totals.passed, totals.ignored);
     }
+    if !skipped.is_empty() && !arguments.allow_skipped {
+        bail!("{} tests could not run here (`--allow-skipped` lets that pass)", skipped.len());
+    }
     Ok(())
+}
+
+/// The file that tests write to which cannot run.
+struct Skipped {
+    path: PathBuf,
+}
+
+impl Skipped {
+    /// The variable by which tests know the file.
+    const VARIABLE: &str = "SPILLWAY_SKIPPED";
+
+    fn new(workspace: &Workspace) -> anyhow::Result<Self> {
+        let path = workspace.target().join(format!("skipped-{}", std::process::id()));
+        std::fs::create_dir_all(workspace.target()).context("making the target folder")?;
+        std::fs::write(&path, "").context("making the list of skipped tests")?;
+        Ok(Self { path })
+    }
+
+    fn list(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Skipped {
+    fn drop(&mut self) {
+        // The list has been read; a file that stays behind hurts nobody.
+        std::fs::remove_file(&self.path).ok();
+    }
 }
 
 /// Sums of the closing lines of test programs.
