@@ -1,8 +1,9 @@
 //! Where strings may end, found for many bytes at once.
 //!
 //! A mark is a quote, a backslash, a control character, or anything behind the last byte. A block of 64 bytes becomes
-//! one word, a bit for each byte; the loop over a block has no branch and compiles to vector instructions. Finding the
-//! next mark then is a shift and a count, however long the strings are: it waits for no comparison of bytes.
+//! one word, a bit for each byte; the loop over a block has no branch and compiles to vector instructions. Marks are
+//! taken from the word one after the other, never back: where the next one is does not depend on the place it is asked
+//! for, so the processor runs ahead of the walk (Langdale and Lemire, "Parsing gigabytes of JSON per second", 2019).
 
 const BLOCK: usize = 64;
 
@@ -11,44 +12,61 @@ const BLOCKS: usize = 16;
 
 const WINDOW: usize = BLOCK * BLOCKS;
 
-/// The marks of a window of bytes, and of the block behind it.
+/// The marks of a window of bytes, passed in order.
 #[derive(Debug)]
 pub(super) struct Marks {
-    words: [u64; BLOCKS + 1],
-    /// Where the window starts, a multiple of the block.
-    start: usize,
+    words: [u64; BLOCKS],
+    /// The marks of the block under way that were not passed yet.
+    word: u64,
+    /// Where that block starts.
+    base: usize,
+    /// Where the window ends, a multiple of its size.
+    end: usize,
 }
 
 impl Marks {
-    /// Returns the marks at the start of `bytes`.
+    /// Returns the marks of `bytes`, none passed.
     #[inline]
     pub(super) fn new(bytes: &[u8]) -> Self {
-        let mut marks = Self { words: [u64::MAX; BLOCKS + 1], start: 0 };
-        marks.move_to(bytes, 0);
+        let mut marks = Self { words: [u64::MAX; BLOCKS], word: 0, base: 0, end: WINDOW };
+        marks.fill(bytes, 0);
+        marks.word = marks.words[0];
         marks
     }
 
-    /// Returns the place of the first mark from `at` on; at the end of the bytes, or behind it, that is `at` itself.
+    /// Passes marks up to the first one at `at` or behind it, that one too, and returns its place; at the end of the
+    /// bytes, or behind it, everything is a mark. Who asks goes forwards only.
     #[expect(clippy::inline_always, reason = "measured: as a call it costs more than it does")]
     #[inline(always)]
-    pub(super) fn next(&mut self, bytes: &[u8], mut at: usize) -> usize {
+    pub(super) fn next(&mut self, bytes: &[u8], at: usize) -> usize {
         loop {
-            if at.wrapping_sub(self.start) >= WINDOW {
-                self.move_to(bytes, at);
+            while self.word == 0 {
+                self.base += BLOCK;
+                if self.base == self.end {
+                    self.next_window(bytes);
+                }
+                self.word = self.words[self.base / BLOCK % BLOCKS];
             }
-            let (block, shift) = ((at - self.start) / BLOCK, at % BLOCK);
-            let marks = self.words[block] >> shift | self.words[block + 1] << 1 << (BLOCK - 1 - shift);
-            if marks != 0 {
-                return at + marks.trailing_zeros() as usize;
+            let place = self.base + self.word.trailing_zeros() as usize;
+            self.word &= self.word - 1;
+            if place >= at {
+                return place;
             }
-            at += BLOCK;
         }
     }
 
+    #[cold]
     #[inline(never)]
-    fn move_to(&mut self, bytes: &[u8], at: usize) {
-        self.start = at - at % BLOCK;
-        let (blocks, rest) = bytes.get(self.start..).unwrap_or_default().as_chunks::<BLOCK>();
+    fn next_window(&mut self, bytes: &[u8]) {
+        self.words = [u64::MAX; BLOCKS];
+        self.fill(bytes, self.base);
+        self.end = self.base + WINDOW;
+    }
+
+    /// Looks at the window at `start`; words behind the end of the bytes stay as they are, all marks.
+    #[inline(never)]
+    fn fill(&mut self, bytes: &[u8], start: usize) {
+        let (blocks, rest) = bytes.get(start..).unwrap_or_default().as_chunks::<BLOCK>();
         let mut words = self.words.iter_mut();
         for (block, word) in blocks.iter().zip(words.by_ref()) {
             *word = marks_of(block);
@@ -59,7 +77,6 @@ impl Marks {
             block[..rest.len()].copy_from_slice(rest);
             *word = marks_of(&block);
         }
-        words.for_each(|word| *word = u64::MAX);
     }
 }
 
