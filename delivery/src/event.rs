@@ -4,9 +4,11 @@
 //! ends. Whoever makes a batch guarantees that (the JSON was validated, line breaks between tokens became spaces, a
 //! `_spillway` member was taken out); nobody looks again. Selection, the log and every encoder share the arena.
 
+mod arena;
 mod batch;
 mod origin;
 
+pub use arena::{Arenas, KEPT_BYTES_MAX, KEPT_BYTES_MIN};
 pub use batch::{Batch, BatchBuilder, IdempotencyKey, Position};
 pub use origin::{Origin, OriginBuilder, OriginField};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Origin;
+use super::{Arenas, Origin};
 use crate::clock::UnixNanos;
 
 /// Where a source stands in one of its inputs, opaque to the log: it keeps the last one for each `source` and gives it
@@ -76,12 +76,18 @@ impl Batch {
 pub struct BatchBuilder {
     payload: Vec<u8>,
     ends: Vec<u32>,
+    arenas: Option<Arenas>,
 }
 
 impl BatchBuilder {
     /// Returns an empty builder with room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { payload: Vec::with_capacity(bytes), ends: Vec::new() }
+        Self { payload: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// Returns an empty builder with room for `bytes`, whose memory comes from `arenas` and goes back there.
+    pub fn in_arena(arenas: &Arenas, bytes: usize) -> Self {
+        Self { payload: arenas.take(bytes), ends: Vec::new(), arenas: Some(arenas.clone()) }
     }
 
     /// Appends one event by letting `write` append its line, without the line break.
@@ -113,7 +119,11 @@ impl BatchBuilder {
 
     /// Returns the batch.
     pub fn build(self, origin: Arc<Origin>, received: UnixNanos) -> Batch {
-        Batch { payload: self.payload.into(), ends: self.ends, origin, received, position: None, key: None }
+        let payload = match &self.arenas {
+            Some(arenas) => arenas.seal(self.payload),
+            None => self.payload.into(),
+        };
+        Batch { payload, ends: self.ends, origin, received, position: None, key: None }
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use spillway_delivery::clock::{UnixNanos, write_rfc3339};
-use spillway_delivery::event::{Batch, BatchBuilder, Origin, Position};
+use spillway_delivery::event::{Arenas, Batch, BatchBuilder, Origin, Position};
 use tokio::time::Instant;
 
 use self::state::{Lane, Pods};
@@ -66,6 +66,7 @@ pub(super) struct Tailer {
     timed: BTreeSet<u32>,
     watch: Option<Watch>,
     chunk: Vec<u8>,
+    arenas: Arenas,
     group_bytes: usize,
     is_started: bool,
     is_unwatched: bool,
@@ -91,6 +92,7 @@ impl Tailer {
             timed: BTreeSet::new(),
             watch: None,
             chunk: vec![0; CHUNK_BYTES],
+            arenas: Arenas::default(),
             group_bytes: 0,
             is_started: false,
             is_unwatched: false,
@@ -272,7 +274,7 @@ impl Tailer {
             opener: &self.opener,
             chunk: &mut self.chunk,
             sink: Sink {
-                out: BatchBuilder::with_capacity(seat.bytes_expected),
+                out: BatchBuilder::in_arena(&self.arenas, seat.bytes_expected),
                 counts: Counts::default(),
                 group_bytes: &mut self.group_bytes,
                 read_at: &read_at,

@@ -11,6 +11,7 @@
 use axum::body::HttpBody;
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
+use spillway_delivery::event::Arenas;
 use tokio::time::{Instant, timeout_at};
 
 use super::decode::{Coding, DecodeError, Decoder, Step};
@@ -53,7 +54,7 @@ impl From<DecodeError> for ReadError {
 pub(super) async fn read(
     mut body: Body,
     coding: Coding,
-    budget: &Budget,
+    (budget, arenas): (&Budget, &Arenas),
     stats: &HttpStats,
 ) -> Result<ReadBody, ReadError> {
     let announced = body.size_hint().exact();
@@ -64,7 +65,7 @@ pub(super) async fn read(
     if plain && announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
         return Err(ReadError::Limit(Limit::BodyBytes));
     }
-    let mut buffer = Buffer::new(budget, if plain { announced } else { None });
+    let mut buffer = Buffer::new((budget, arenas), if plain { announced } else { None });
     buffer.lease(context_bytes(coding)).await?;
     let mut decoder = Decoder::new(coding)?;
     let deadline = Instant::now() + BODY_TOTAL_TIMEOUT;
@@ -111,7 +112,7 @@ async fn next_piece(body: &mut Body, deadline: Instant) -> Result<Option<Bytes>,
     }
 }
 
-async fn decode(decoder: &mut Decoder, piece: &[u8], buffer: &mut Buffer, wire: u64) -> Result<(), ReadError> {
+async fn decode(decoder: &mut Decoder, piece: &[u8], buffer: &mut Buffer<'_>, wire: u64) -> Result<(), ReadError> {
     let mut input = piece;
     loop {
         buffer.make_room().await?;
@@ -133,7 +134,8 @@ async fn decode(decoder: &mut Decoder, piece: &[u8], buffer: &mut Buffer, wire: 
 }
 
 /// The memory of one body. `bytes` is as long as there is room, `filled` as far as there is data.
-struct Buffer {
+struct Buffer<'a> {
+    arenas: &'a Arenas,
     bytes: Vec<u8>,
     filled: usize,
     lease: Lease,
@@ -141,9 +143,9 @@ struct Buffer {
     announced: Option<u64>,
 }
 
-impl Buffer {
-    fn new(budget: &Budget, announced: Option<u64>) -> Self {
-        Self { bytes: Vec::new(), filled: 0, lease: budget.lease(), window: 0, announced }
+impl<'a> Buffer<'a> {
+    fn new((budget, arenas): (&Budget, &'a Arenas), announced: Option<u64>) -> Self {
+        Self { arenas, bytes: Vec::new(), filled: 0, lease: budget.lease(), window: 0, announced }
     }
 
     /// Appends a piece of a plain body.
@@ -184,7 +186,11 @@ impl Buffer {
         let most = if announced >= needed { announced } else { BODY_BYTES_MAX };
         let target = needed.max(2 * capacity).max(first).min(most) + 2;
         self.lease(target - capacity).await?;
-        self.bytes.reserve_exact(target - self.bytes.len());
+        if capacity == 0 {
+            self.bytes = self.arenas.take(target);
+        } else {
+            self.bytes.reserve_exact(target - self.bytes.len());
+        }
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::event::IdempotencyKey;
+use spillway_delivery::event::{Arenas, IdempotencyKey};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{self, Refused};
@@ -47,6 +47,7 @@ pub(super) struct Shared {
     pub(super) stats: Arc<HttpStats>,
     pub(super) security: ListenerSecurity,
     budget: Budget,
+    arenas: Arenas,
 }
 
 impl Shared {
@@ -57,7 +58,14 @@ impl Shared {
         stats: Arc<HttpStats>,
         security: ListenerSecurity,
     ) -> Arc<Self> {
-        Arc::new(Self { door, clock, stats, security, budget: Budget::new(BODIES_BYTES_MAX) })
+        Arc::new(Self {
+            door,
+            clock,
+            stats,
+            security,
+            budget: Budget::new(BODIES_BYTES_MAX),
+            arenas: Arenas::default(),
+        })
     }
 }
 
@@ -92,7 +100,8 @@ async fn taken(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Respo
     let coding = coding(headers)?;
     let key = key(headers)?;
     let selection = selection(shared, headers)?;
-    let mut read = body::read(body, coding, &shared.budget, &shared.stats).await.map_err(|e| unread(shared, e))?;
+    let memory = (&shared.budget, &shared.arenas);
+    let mut read = body::read(body, coding, memory, &shared.stats).await.map_err(|e| unread(shared, e))?;
     let body_hash = if key.is_some() { xxh3_128(&read.bytes) } else { 0 };
     let key = key.map(|key| IdempotencyKey { sender: sender(shared), key, body_hash });
     if events::needs_copy(&read.bytes) && !read.lease.grow(read.bytes.len()).await {
@@ -128,18 +137,10 @@ async fn submit(
         };
     }
     let (events, bytes) = (ends.len() as u64, payload.len() as u64);
-    let submission = Submission { payload: fitted(payload), ends, received: shared.clock.now(), key };
+    let submission = Submission { payload: shared.arenas.seal(payload), ends, received: shared.clock.now(), key };
     shared.door.submit(selection, submission).await.map_err(|error| Refused::submit(&error))?;
     shared.stats.accepted(events, bytes);
     Ok(answer::accepted(events, refusals))
-}
-
-/// Returns the bytes in memory of about their own size: the log may share them for a while.
-fn fitted(mut payload: Vec<u8>) -> Bytes {
-    if payload.capacity() > payload.len() + payload.len() / 4 {
-        payload.shrink_to_fit();
-    }
-    payload.into()
 }
 
 /// Refuses what is clearly no JSON. What clients write there is otherwise not looked at: the bytes decide.

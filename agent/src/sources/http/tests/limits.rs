@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use serde_json::json;
+use spillway_delivery::event::Arenas;
 
 use super::super::body::{ReadError, read};
 use super::super::decode::{Coding, DecodeError, Decoder, Step};
@@ -158,10 +159,10 @@ async fn bodies_share_one_budget_and_those_without_room_are_told_to_come_again()
     let mut others = budget.lease();
     assert!(others.grow(BODIES_BYTES_MAX - 1000).await);
     let body = || axum::body::Body::from(vec![b' '; 2000]);
-    let refused = read(body(), Coding::Identity, &budget, &stats).await.unwrap_err();
+    let refused = read(body(), Coding::Identity, (&budget, &Arenas::default()), &stats).await.unwrap_err();
     assert_eq!(refused, ReadError::Limit(Limit::BodiesBytes));
     drop(others);
-    let kept = read(body(), Coding::Identity, &budget, &stats).await.unwrap();
+    let kept = read(body(), Coding::Identity, (&budget, &Arenas::default()), &stats).await.unwrap();
     assert_eq!(kept.bytes.len(), 2000);
     assert!(kept.bytes.capacity() > 2000, "the line break needs no new memory");
     assert!(!budget.lease().grow(BODIES_BYTES_MAX).await, "held with the body");
