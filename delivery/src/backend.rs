@@ -128,6 +128,8 @@ pub struct Traits {
     pub keyed: bool,
     /// Delivery is provisional until [`Backend::commit`] returned a mark.
     pub commits: bool,
+    /// Most events of one batch, whatever the settings say; `None` leaves it to them.
+    pub batch_events_max: Option<usize>,
 }
 
 /// A destination. One required method.

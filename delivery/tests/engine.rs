@@ -247,6 +247,22 @@ async fn what_goes_in_comes_out_in_order_and_the_ledger_balances() {
 }
 
 #[tokio::test]
+async fn a_backend_can_ask_for_batches_of_few_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let small = Traits { batch_events_max: Some(16), ..Traits::default() };
+    let stuck = Mutex::new(Some(Answer::TooLargeAbove(16)));
+    let backend = Arc::new(Scripted { traits: small, stuck, ..Scripted::default() });
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..500)).await.unwrap();
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 500);
+    let report = report(&pipeline).await;
+    assert_eq!(report.deliveries[0].delivered_events, 500);
+    assert_eq!(report.deliveries[0].attempts, 500_u64.div_ceil(16), "none was larger and had to be halved");
+}
+
+#[tokio::test]
 async fn what_is_held_at_the_end_is_delivered_by_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     {

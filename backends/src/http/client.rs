@@ -1,40 +1,37 @@
 //! The client of the `HTTP` backend.
 
 use std::fmt;
-use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Request, Url};
-use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Traits};
-use spillway_delivery::clock::Clock;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use spillway_delivery::backend::{Backend, Fault, Items, OutBatch, Outcome, Traits};
+use spillway_delivery::event::EventId;
 use spillway_delivery::settings::Metadata;
 
-use super::encode::{self, Answer, Asked};
-use super::settings::{HttpAuth, HttpMethod, HttpSettings};
-use crate::auth::basic_value;
-use crate::compress::compress;
-use crate::http_client::{AnswerLimits, HttpClient};
+use super::each::{BATCH_EVENTS_MAX, Each};
+use super::encode::{self, Asked};
+use super::endpoint::{Endpoint, IDEMPOTENCY_KEY, key_value, packed, parse_url};
+use super::settings::{HttpFormat, HttpHeader, HttpMethod, HttpSettings};
 use crate::settings::{Compression, Problem};
 use crate::{BuildContext, BuildError};
 
-/// The body of an answer only gives the reason of a rejection.
-const ANSWER: AnswerLimits = AnswerLimits { body_bytes_max: 64 << 10, body_timeout: Duration::from_secs(5) };
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Most bytes of an answer's body that are read.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Sends batches to one endpoint.
 pub struct Http {
+    endpoint: Endpoint,
     url: Url,
     method: Method,
     /// Sent with every request; nothing secret.
     headers: HeaderMap,
+    format: HttpFormat,
     compression: Compression,
     keyed: bool,
-    auth: Option<HttpAuth>,
     metadata: Metadata,
-    clock: Clock,
-    client: HttpClient,
+    each: Each,
 }
 
 impl fmt::Debug for Http {
@@ -46,79 +43,52 @@ impl fmt::Debug for Http {
 
 impl Http {
     /// Returns the backend; connects at the first batch.
-    pub fn try_new(settings: &HttpSettings, context: BuildContext) -> Result<Self, BuildError> {
-        let wrong =
-            |path: &str, message: &str, allowed: &str| BuildError::Settings(vec![Problem::new(path, message, allowed)]);
-        let url = Url::parse(&settings.url).map_err(|_| wrong("url", "cannot be parsed", "an http or https URL"))?;
+    pub fn try_new(settings: &HttpSettings, context: &BuildContext) -> Result<Self, BuildError> {
+        let url = parse_url(&settings.url, "url")?;
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        if settings.compression == Compression::Gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(encode::content_type(settings.format)));
+        if let Some(encoding) = encode::content_encoding(settings.compression) {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
-        for (index, header) in settings.headers.iter().enumerate() {
-            let path = format!("headers[{index}]");
-            let name = HeaderName::try_from(&header.name).map_err(|_| wrong(&path, "has no valid name", "a token"))?;
-            let value = HeaderValue::try_from(&header.value)
-                .map_err(|_| wrong(&path, "has no valid value", "printable ASCII"))?;
-            headers.insert(name, value);
-        }
-        let client = HttpClient::new(context.secrets, settings.tls.as_ref(), url.scheme() == "https");
+        add_headers(&mut headers, &settings.headers)?;
         Ok(Self {
+            endpoint: Endpoint::new(&url, settings.auth.clone(), settings.tls.as_ref(), ANSWER_BYTES_MAX, context),
             url,
-            method: match settings.method {
-                HttpMethod::Post => Method::POST,
-                HttpMethod::Put => Method::PUT,
-                HttpMethod::Patch => Method::PATCH,
-            },
+            method: method(settings.method),
             headers,
+            format: settings.format,
             compression: settings.compression,
             keyed: settings.idempotency_key,
-            auth: settings.auth.clone(),
             metadata: context.metadata,
-            clock: context.clock,
-            client,
+            each: Each::default(),
         })
     }
 
-    async fn send_once(&self, batch: &OutBatch) -> Result<Items, Fault> {
-        let body = compress(encode::body(batch, self.metadata), self.compression).await?;
-        let mut request = Request::new(self.method.clone(), self.url.clone());
-        *request.headers_mut() = self.headers.clone();
-        if self.keyed {
-            let key = HeaderValue::try_from(batch.key())
-                .map_err(|_| Fault::new(FaultKind::Local, "the key of the batch cannot be a header"))?;
-            request.headers_mut().insert(IDEMPOTENCY_KEY, key);
-        }
-        if let Some((name, value)) = self.auth_header()? {
-            request.headers_mut().insert(name, value);
-        }
-        *request.body_mut() = Some(body.into());
-        let answer = self.client.execute(request, ANSWER).await?;
-        let asked = Asked { events: batch.len(), keyed: self.keyed };
-        let (retry_after, text) = (answer.header(RETRY_AFTER), &*answer.body);
-        encode::verdict(Answer { status: answer.status, retry_after, text }, asked, self.clock.now())
+    async fn send_whole(&self, batch: &OutBatch) -> Result<Items, Fault> {
+        let body = encode::body(batch, self.format, self.metadata);
+        let body = packed(self.compression, body.into()).await?;
+        let answer = self.endpoint.ask(&self.method, &self.url, self.headers(batch.key())?, body).await?;
+        encode::verdict(&answer, Asked { events: batch.len(), keyed: self.keyed }, self.endpoint.now())
     }
 
-    fn auth_header(&self) -> Result<Option<(HeaderName, HeaderValue)>, Fault> {
-        let Some(auth) = &self.auth else {
-            return Ok(None);
-        };
-        let secret = |reference| self.client.secret(reference);
-        let (name, text, reference) = if let Some(bearer) = &auth.bearer {
-            let reference = &bearer.token_secret_ref;
-            (AUTHORIZATION, format!("Bearer {}", secret(reference)?.reveal()), reference)
-        } else if let Some(basic) = &auth.basic {
-            let reference = &basic.password_secret_ref;
-            (AUTHORIZATION, basic_value(&basic.username, secret(reference)?.reveal()), reference)
-        } else if let Some(header) = &auth.header {
-            let reference = &header.value_secret_ref;
-            let name = HeaderName::try_from(&header.name)
-                .map_err(|_| Fault::new(FaultKind::Local, "auth.header.name is not the name of a header"))?;
-            (name, secret(reference)?.reveal().to_owned(), reference)
-        } else {
-            return Ok(None);
-        };
-        Ok(Some((name, HttpClient::secret_value(text, reference)?)))
+    async fn send_each(&self, batch: &OutBatch) -> Result<Items, Fault> {
+        let lines = Bytes::from(encode::body(batch, HttpFormat::Ndjson, self.metadata));
+        let bodies = lines.split(|byte| *byte == b'\n').map(|line| Ok(lines.slice_ref(line)));
+        self.each.send(batch, bodies, |id, body| Box::pin(self.send_one(id, body))).await
+    }
+
+    async fn send_one(&self, id: EventId, body: Bytes) -> Result<Outcome, Fault> {
+        let body = packed(self.compression, body).await?;
+        let answer = self.endpoint.ask(&self.method, &self.url, self.headers(&id.to_string())?, body).await?;
+        encode::verdict_of_one(&answer, self.keyed, self.endpoint.now())
+    }
+
+    fn headers(&self, key: &str) -> Result<HeaderMap, Fault> {
+        let mut headers = self.headers.clone();
+        if self.keyed {
+            headers.insert(IDEMPOTENCY_KEY, key_value(key)?);
+        }
+        Ok(headers)
     }
 }
 
@@ -126,15 +96,44 @@ impl Backend for Http {
     /// # Cancel safety
     /// The request is abandoned and its connection closed; the server may have taken the batch.
     fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
-        Box::pin(self.send_once(batch))
+        match self.format {
+            HttpFormat::Ndjson | HttpFormat::JsonArray => Box::pin(self.send_whole(batch)),
+            HttpFormat::JsonObject => Box::pin(self.send_each(batch)),
+        }
     }
 
     fn traits(&self) -> Traits {
-        Traits { keyed: self.keyed, ..Traits::default() }
+        match self.format {
+            HttpFormat::Ndjson | HttpFormat::JsonArray => Traits { keyed: self.keyed, ..Traits::default() },
+            // The key of a request is the id of its event: it needs no plan.
+            HttpFormat::JsonObject => Traits { batch_events_max: Some(BATCH_EVENTS_MAX), ..Traits::default() },
+        }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.client.close();
+        self.endpoint.close();
         Box::pin(async {})
     }
+}
+
+/// Returns the method of the requests.
+pub(crate) fn method(method: HttpMethod) -> Method {
+    match method {
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Patch => Method::PATCH,
+    }
+}
+
+/// Adds the headers of the settings, in the place of those of the same name.
+pub(crate) fn add_headers(headers: &mut HeaderMap, added: &[HttpHeader]) -> Result<(), BuildError> {
+    for (index, header) in added.iter().enumerate() {
+        let wrong = |message: &str, allowed: &str| {
+            BuildError::Settings(vec![Problem::new(format!("headers[{index}]"), message, allowed)])
+        };
+        let name = HeaderName::try_from(&header.name).map_err(|_| wrong("has no valid name", "a token"))?;
+        let value = HeaderValue::try_from(&header.value).map_err(|_| wrong("has no valid value", "printable ASCII"))?;
+        headers.insert(name, value);
+    }
+    Ok(())
 }

@@ -13,47 +13,59 @@
 //! | 425, 429, 503 | `Throttled`, with `Retry-After` | |
 //! | anything else, 3xx included | `Broken` | the endpoint as a whole is wrong or unwell: retried, never dropped |
 
+use reqwest::header::RETRY_AFTER;
 use spillway_delivery::backend::{Fault, FaultKind, Items, OutBatch, Outcome};
 use spillway_delivery::clock::UnixNanos;
 use spillway_delivery::settings::Metadata;
 
+use super::settings::HttpFormat;
 use crate::answer::{one_line, parse_retry_after};
+use crate::http_client::Answer;
+use crate::settings::Compression;
 
-/// Returns the body before compression: the same bytes for every attempt.
-pub(super) fn body(batch: &OutBatch, metadata: Metadata) -> Vec<u8> {
-    let mut out = Vec::new();
-    batch.write_ndjson(&mut out, metadata);
-    out
+/// Returns what the body of a request is.
+pub(super) fn content_type(format: HttpFormat) -> &'static str {
+    match format {
+        HttpFormat::Ndjson => "application/x-ndjson",
+        HttpFormat::JsonArray | HttpFormat::JsonObject => "application/json",
+    }
 }
 
-/// What of an answer decides.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Answer<'a> {
-    /// The status.
-    pub(super) status: u16,
-    /// `Retry-After` as it came.
-    pub(super) retry_after: Option<&'a str>,
-    /// The beginning of the body.
-    pub(super) text: &'a [u8],
+/// Returns how the body of a request is packed, as its header says.
+pub(super) fn content_encoding(compression: Compression) -> Option<&'static str> {
+    match compression {
+        Compression::None => None,
+        Compression::Gzip => Some("gzip"),
+    }
+}
+
+/// Returns the body before compression, the same bytes for every attempt; of one event per request all of them as NDJSON.
+pub(super) fn body(batch: &OutBatch, format: HttpFormat, metadata: Metadata) -> Vec<u8> {
+    let mut out = Vec::new();
+    match format {
+        HttpFormat::JsonArray => batch.write_json_array(&mut out, metadata),
+        HttpFormat::Ndjson | HttpFormat::JsonObject => batch.write_ndjson(&mut out, metadata),
+    }
+    out
 }
 
 /// What was asked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// How many events the batch has.
-    pub(super) events: usize,
+    pub(crate) events: usize,
     /// Whether the request had an `Idempotency-Key`.
-    pub(super) keyed: bool,
+    pub(crate) keyed: bool,
 }
 
 /// Returns what became of the batch.
-pub(super) fn verdict(answer: Answer<'_>, asked: Asked, now: UnixNanos) -> Result<Items, Fault> {
+pub(crate) fn verdict(answer: &Answer, asked: Asked, now: UnixNanos) -> Result<Items, Fault> {
     let status = answer.status;
     let kind = match status {
         200..=299 => return Ok(Items::All(Outcome::Delivered)),
         409 if asked.keyed => FaultKind::Throttled,
         400 | 409 | 422 if asked.events == 1 => {
-            return Ok(Items::All(Outcome::Rejected(reason(status, answer.text).into())));
+            return Ok(Items::All(Outcome::Rejected(reason(status, &answer.body).into())));
         }
         400 | 409 | 413 | 422 => FaultKind::TooLarge,
         401 | 403 => FaultKind::Unauthorized,
@@ -67,9 +79,21 @@ pub(super) fn verdict(answer: Answer<'_>, asked: Asked, now: UnixNanos) -> Resul
     };
     let mut fault = Fault::new(kind, message);
     if kind == FaultKind::Throttled {
-        fault.retry_after = answer.retry_after.and_then(|text| parse_retry_after(text, now));
+        fault.retry_after = answer.header(RETRY_AFTER).and_then(|text| parse_retry_after(text, now));
     }
     Err(fault)
+}
+
+/// Returns what became of one event that was a request of its own.
+pub(crate) fn verdict_of_one(answer: &Answer, keyed: bool, now: UnixNanos) -> Result<Outcome, Fault> {
+    match verdict(answer, Asked { events: 1, keyed }, now) {
+        Ok(Items::All(outcome)) => Ok(outcome),
+        Ok(Items::Each(mut outcomes)) => Ok(outcomes.pop().unwrap_or(Outcome::Retry)),
+        Err(fault) if fault.kind == FaultKind::TooLarge => {
+            Ok(Outcome::Rejected(reason(answer.status, &answer.body).into()))
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 /// `HTTP 400: <beginning of the answer>` on one line.
@@ -83,10 +107,26 @@ fn reason(status: u16, text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reqwest::header::HeaderValue;
 
     fn ask(status: u16, events: usize, keyed: bool) -> Result<Items, Fault> {
-        let answer = Answer { status, retry_after: Some("7"), text: b"bad\r\n\x1b[31mline" };
-        verdict(answer, Asked { events, keyed }, 0)
+        verdict(&answer(status), Asked { events, keyed }, 0)
+    }
+
+    fn answer(status: u16) -> Answer {
+        let headers = [(RETRY_AFTER, HeaderValue::from_static("7"))].into_iter().collect();
+        Answer { status, headers, body: b"bad\r\n\x1b[31mline".to_vec() }
+    }
+
+    #[test]
+    fn one_event_alone_is_never_too_large_for_another_try() {
+        for status in [400, 413, 422] {
+            let reason = format!("HTTP {status}: bad   [31mline").into();
+            assert_eq!(verdict_of_one(&answer(status), true, 0), Ok(Outcome::Rejected(reason)));
+        }
+        assert_eq!(verdict_of_one(&answer(204), true, 0), Ok(Outcome::Delivered));
+        assert_eq!(verdict_of_one(&answer(409), true, 0).unwrap_err().kind, FaultKind::Throttled);
+        assert_eq!(verdict_of_one(&answer(500), true, 0).unwrap_err().kind, FaultKind::Broken);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const RESERVED_HEADERS: [&str; 15] = [
     "upgrade",
 ];
 
-/// Sends events to an HTTP endpoint, one batch per request.
+/// Sends events to an HTTP endpoint, one batch or one event per request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSettings {
@@ -36,7 +36,7 @@ pub struct HttpSettings {
     /// Method of the request.
     #[serde(default)]
     pub method: HttpMethod,
-    /// Form of the body.
+    /// Form of the body: `NDJSON` and `JSONArray` hold one batch, `JSONObject` is one event per request.
     #[serde(default)]
     pub format: HttpFormat,
     /// How the body is compressed; `Gzip` also sends `Content-Encoding: gzip`.
@@ -49,7 +49,8 @@ pub struct HttpSettings {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub headers: Vec<HttpHeader>,
-    /// Sends the batch's key as `Idempotency-Key`, the same for every attempt, so that a server can recognise a repeat.
+    /// Sends the batch's key (with `JSONObject` the event's id) as `Idempotency-Key`, the same for every attempt, so that
+    /// a server can recognise a repeat.
     #[serde(default = "on")]
     pub idempotency_key: bool,
     /// How the agent proves who it is; exactly one way.
@@ -80,6 +81,12 @@ pub enum HttpFormat {
     #[default]
     #[serde(rename = "NDJSON")]
     Ndjson,
+    /// One JSON array of the events of a batch, `application/json`.
+    #[serde(rename = "JSONArray")]
+    JsonArray,
+    /// One event per request, `application/json`, its id as `Idempotency-Key`; at most `maxInFlight` requests at once.
+    #[serde(rename = "JSONObject")]
+    JsonObject,
 }
 
 /// One header of every request.
@@ -171,7 +178,7 @@ impl Settings for HttpSettings {
         &self,
         context: crate::BuildContext,
     ) -> Result<std::sync::Arc<dyn spillway_delivery::backend::Backend>, crate::BuildError> {
-        Ok(std::sync::Arc::new(super::Http::try_new(self, context)?))
+        Ok(std::sync::Arc::new(super::Http::try_new(self, &context)?))
     }
 }
 

@@ -42,7 +42,16 @@ impl Write for Pipe {
 /// Returns a fresh destination for every entry of the list, in each of its forms.
 pub(crate) async fn all() -> Vec<Destination> {
     let mut all = Vec::new();
-    for what in ["Blackhole", "Filesystem", "Filesystem gzip", "HTTP", "HTTP gzip", "Stdout"] {
+    for what in [
+        "Blackhole",
+        "Filesystem",
+        "Filesystem gzip",
+        "HTTP",
+        "HTTP gzip",
+        "HTTP JSONArray",
+        "HTTP JSONObject",
+        "Stdout",
+    ] {
         all.push(destination(what).await);
     }
     let covered: BTreeSet<_> = all.iter().map(|destination| destination.settings.type_name()).collect();
@@ -59,10 +68,12 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
             let settings = serde_json::json!({"rotate": {"maxBytes": 4096}, "compression": "Gzip"});
             BackendSettings::Filesystem(parse(settings))
         }
-        "HTTP" | "HTTP gzip" => {
+        "HTTP" | "HTTP gzip" | "HTTP JSONArray" | "HTTP JSONObject" => {
             let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
-            let compression = if what == "HTTP" { "None" } else { "Gzip" };
-            BackendSettings::Http(parse(serde_json::json!({"url": server.url(), "compression": compression})))
+            let compression = if what == "HTTP gzip" { "Gzip" } else { "None" };
+            let format = what.strip_prefix("HTTP ").filter(|form| form.starts_with("JSON")).unwrap_or("NDJSON");
+            let settings = serde_json::json!({"url": server.url(), "compression": compression, "format": format});
+            BackendSettings::Http(parse(settings))
         }
         _ => {
             pipe = Some(Pipe::default());

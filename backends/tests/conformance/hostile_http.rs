@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spillway_backends::{BackendSettings, build};
+use spillway_backends::{BackendSettings, BuildContext, build};
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Outcome};
+use spillway_delivery::settings::Metadata;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -59,6 +60,77 @@ async fn the_request_is_what_the_settings_say() {
         assert_eq!(seen[0].header(name), Some(value), "{name}");
     }
     assert_eq!(seen[1].header("authorization"), Some("Bearer other"), "a rotated secret is used at once");
+}
+
+#[tokio::test]
+async fn an_array_is_one_request_and_an_object_is_one_event() {
+    let directory = tempfile::tempdir().unwrap();
+    for metadata in [Metadata::None, Metadata::Full] {
+        let server = Server::start(|_, _| Reply::status(200)).await;
+        let settings = serde_json::json!({"url": server.url(), "format": "JSONArray"});
+        let context = BuildContext { metadata, ..context(directory.path()) };
+        let backend = build(&BackendSettings::Http(parse(settings)), context).unwrap();
+        assert!(backend.traits().keyed);
+        backend.send(&batch(0..3)).await.unwrap();
+        let seen = server.seen();
+        assert_eq!((seen.len(), seen[0].header("content-type")), (1, Some("application/json")));
+        let events: Vec<serde_json::Value> = serde_json::from_slice(&seen[0].body).unwrap();
+        assert_eq!(events.len(), 3);
+        assert_eq!(events[2].get("_spillway").is_some(), metadata == Metadata::Full);
+    }
+    let server = Server::start(|_, _| Reply::status(200)).await;
+    let backend = http(directory.path(), serde_json::json!({"url": server.url(), "format": "JSONObject"}));
+    assert!(!backend.traits().keyed && backend.traits().batch_events_max == Some(16));
+    backend.send(&batch(0..3)).await.unwrap();
+    let seen = server.seen();
+    let keys: Vec<_> = seen.iter().map(|request| request.header("idempotency-key").unwrap()).collect();
+    assert_eq!(keys, ["0000000000000007-0", "0000000000000007-1", "0000000000000007-2"]);
+    assert_eq!(seen[1].body, crate::batches::event(1).into_bytes());
+    assert_eq!(seen[1].header("content-type"), Some("application/json"));
+}
+
+#[tokio::test]
+async fn each_event_of_its_own_request_has_its_own_outcome() {
+    let server = Server::start(|_, request| match request.header("idempotency-key").unwrap() {
+        "0000000000000007-1" => Reply::with(422, "", "no such job"),
+        "0000000000000007-2" => Reply::status(500),
+        "0000000000000007-3" => Reply::with(413, "", ""),
+        "0000000000000007-5" => Reply::status(429),
+        _ => Reply::status(202),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = http(directory.path(), serde_json::json!({"url": server.url(), "format": "JSONObject"}));
+    let expected = vec![
+        Outcome::Delivered,
+        Outcome::Rejected("HTTP 422: no such job".into()),
+        Outcome::Retry,
+        Outcome::Rejected("HTTP 413".into()),
+        Outcome::Delivered,
+        Outcome::Retry,
+        Outcome::Retry,
+    ];
+    assert_eq!(backend.send(&batch(0..7)).await, Ok(Items::Each(expected)));
+    assert_eq!(server.seen().len(), 6, "a server that asks for less gets no more of this batch");
+    let fault = backend.send(&batch(5..7)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Throttled, "nothing was taken: the fault is the backend's");
+}
+
+#[tokio::test]
+async fn a_batch_of_single_requests_that_is_cut_off_goes_on_where_it_was() {
+    let server = Server::start(|number, _| if number == 5 { Reply::Silence } else { Reply::status(200) }).await;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = http(directory.path(), serde_json::json!({"url": server.url(), "format": "JSONObject"}));
+    assert!(timeout(Duration::from_millis(500), backend.send(&batch(0..10))).await.is_err());
+    assert_eq!(backend.send(&batch(0..10)).await, Ok(Items::Each(vec![Outcome::Delivered; 10])));
+    let mut count = std::collections::BTreeMap::new();
+    for request in server.seen() {
+        *count.entry(request.header("idempotency-key").unwrap().to_owned()).or_insert(0) += 1;
+    }
+    let again: Vec<_> = count.iter().filter(|(_, count)| **count > 1).map(|(key, _)| key.as_str()).collect();
+    assert_eq!((count.len(), again), (10, vec!["0000000000000007-5"]), "only the one without an answer is repeated");
+    assert_eq!(backend.send(&batch(0..1)).await, Ok(Items::Each(vec![Outcome::Delivered])));
+    assert_eq!(server.seen().len(), 12, "a finished batch is not remembered");
 }
 
 #[tokio::test]

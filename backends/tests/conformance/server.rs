@@ -21,13 +21,18 @@ impl Received {
         self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The body's lines, unpacked where it says it is packed.
+    /// The body's events, unpacked where it says it is packed.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut text = String::new();
-        if self.header("content-encoding") == Some("gzip") {
-            std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&self.body[..]), &mut text).unwrap();
-        } else {
-            text = String::from_utf8(self.body.clone()).unwrap();
+        match self.header("content-encoding") {
+            Some("gzip") => {
+                std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&self.body[..]), &mut text).unwrap();
+            }
+            _ => text = String::from_utf8(self.body.clone()).unwrap(),
+        }
+        if text.starts_with('[') {
+            let events: Vec<Box<serde_json::value::RawValue>> = serde_json::from_str(&text).unwrap();
+            return events.iter().map(|event| event.get().to_owned()).collect();
         }
         text.lines().map(str::to_owned).collect()
     }

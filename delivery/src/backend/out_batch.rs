@@ -73,7 +73,7 @@ impl<'a> OutRun<'a> {
 
     /// Appends the run as NDJSON, as [`OutBatch::write_ndjson`] does.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
-        self.batch.write_chunk(self.chunk, out, metadata, &mut Vec::with_capacity(512));
+        self.batch.write_chunk(self.chunk, out, (metadata, b'\n'), &mut Vec::with_capacity(512));
     }
 }
 
@@ -147,23 +147,39 @@ impl OutBatch {
 
     /// Appends the batch as NDJSON: each event, with the member `_spillway` added as `metadata` says, and a line break.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
-        out.reserve(self.ndjson_bytes_max(metadata));
-        let mut tail = Vec::with_capacity(512);
-        for chunk in &self.chunks {
-            self.write_chunk(chunk, out, metadata, &mut tail);
+        self.write_ending(out, metadata, b'\n');
+    }
+
+    /// Appends the batch as one JSON array of the events, with the member `_spillway` added as `metadata` says.
+    pub fn write_json_array(&self, out: &mut Vec<u8>, metadata: Metadata) {
+        out.reserve(self.ndjson_bytes_max(metadata) + 2);
+        out.push(b'[');
+        self.write_ending(out, metadata, b',');
+        match out.last_mut() {
+            Some(last) if *last == b',' => *last = b']',
+            _ => out.push(b']'),
         }
     }
 
-    fn write_chunk(&self, chunk: &Chunk, out: &mut Vec<u8>, metadata: Metadata, tail: &mut Vec<u8>) {
+    fn write_ending(&self, out: &mut Vec<u8>, metadata: Metadata, end: u8) {
+        out.reserve(self.ndjson_bytes_max(metadata));
+        let mut tail = Vec::with_capacity(512);
+        for chunk in &self.chunks {
+            self.write_chunk(chunk, out, (metadata, end), &mut tail);
+        }
+    }
+
+    /// Appends the events of a chunk, each with `end` behind it.
+    fn write_chunk(&self, chunk: &Chunk, out: &mut Vec<u8>, (metadata, end): (Metadata, u8), tail: &mut Vec<u8>) {
         let payload = &chunk.payload;
         if metadata == Metadata::None {
-            for &(_, start, end) in &chunk.events {
-                out.extend_from_slice(&payload[start as usize..end as usize]);
-                out.push(b'\n');
+            for &(_, start, stop) in &chunk.events {
+                out.extend_from_slice(&payload[start as usize..stop as usize]);
+                out.push(end);
             }
             return;
         }
-        self.write_member_tail(tail, chunk);
+        self.write_member_tail(tail, chunk, end);
         for &(seq, start, end) in &chunk.events {
             json::begin_extra_member(out, &payload[start as usize..end as usize]);
             out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
@@ -173,7 +189,7 @@ impl OutBatch {
     }
 
     /// What follows the id in every event of a chunk: rendered once.
-    fn write_member_tail(&self, tail: &mut Vec<u8>, chunk: &Chunk) {
+    fn write_member_tail(&self, tail: &mut Vec<u8>, chunk: &Chunk, end: u8) {
         tail.clear();
         tail.extend_from_slice(b"\",\"origin\":");
         tail.extend_from_slice(chunk.origin.json());
@@ -181,7 +197,8 @@ impl OutBatch {
         json::write_string(tail, &self.pipeline);
         tail.extend_from_slice(b",\"received\":\"");
         write_rfc3339(tail, chunk.received);
-        tail.extend_from_slice(b"\"}}\n");
+        tail.extend_from_slice(b"\"}}");
+        tail.push(end);
     }
 }
 
@@ -268,6 +285,17 @@ mod tests {
         assert_eq!(lines[1]["_spillway"]["received"], "1970-01-01T00:00:00.000000000Z");
         assert_eq!(lines[1]["_spillway"]["pipeline"], "p");
         assert!(out.len() <= batch().ndjson_bytes_max(Metadata::Full));
+    }
+
+    #[test]
+    fn an_array_holds_the_same_objects() {
+        for metadata in [Metadata::Full, Metadata::None] {
+            let (mut lines, mut array) = (Vec::new(), Vec::new());
+            batch().write_ndjson(&mut lines, metadata);
+            batch().write_json_array(&mut array, metadata);
+            let joined = String::from_utf8(lines).unwrap().trim_end().replace('\n', ",");
+            assert_eq!(String::from_utf8(array).unwrap(), format!("[{joined}]"));
+        }
     }
 
     #[test]

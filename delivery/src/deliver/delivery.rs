@@ -254,7 +254,7 @@ impl Delivery {
         loop {
             let bounds = Bounds {
                 bytes: self.batch_bytes,
-                events: self.spec.settings.batch_events_max,
+                events: self.spec.settings.batch_events_max.min(self.traits.batch_events_max.unwrap_or(usize::MAX)),
                 now: *self.ground.hurry.borrow(),
             };
             match self.former.form(bounds, self.spec.settings.batch_wait_max, &self.progress).await {
