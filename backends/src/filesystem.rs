@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `path` | the template of a path, parsed and checked |
 //! | `encode` | values of events to places below the directory; names of files; never an escape (pure) |
+//! | `pack` | how what is appended is packed (pure) |
 //! | `gzip` | a gzip member that can be cut back to any batch (pure) |
 //! | `mark` | what is stored at a commit (pure) |
 //! | `directory` | the directory handle: no path leaves it |
@@ -26,6 +27,8 @@ mod gzip;
 mod mark;
 #[cfg(feature = "client")]
 mod outputs;
+#[cfg(feature = "client")]
+mod pack;
 #[cfg(feature = "client")]
 mod recover;
 

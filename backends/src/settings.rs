@@ -100,6 +100,8 @@ pub enum Compression {
     None,
     /// As gzip.
     Gzip,
+    /// As zstd.
+    Zstd,
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::outputs::{Limits, Outputs};
 use super::path::{GRAMMAR, PathTemplate};
 use super::recover::{self, Config};
 use super::settings::FilesystemSettings;
-use crate::settings::{Compression, Problem};
+use crate::settings::Problem;
 use crate::{BuildContext, BuildError};
 
 /// Writes files below a directory.
@@ -39,14 +39,14 @@ impl Files {
         if settings.is_absolute() && !context.allow_absolute {
             return Err(BuildError::AbsoluteDirectory(settings.directory.clone().unwrap_or_default()));
         }
-        let gzip = settings.compression == Compression::Gzip;
+        let compression = settings.compression;
         let config = Config {
-            places: Places::new(template, &context.name, gzip),
+            places: Places::new(template, &context.name, compression),
             root: context.filesystem_root,
             directory: settings.directory.clone(),
             allow_absolute: context.allow_absolute,
             name: context.name,
-            limits: Limits { rotate_bytes: settings.rotate.max_bytes, keep: settings.rotate.keep, gzip },
+            limits: Limits { rotate_bytes: settings.rotate.max_bytes, keep: settings.rotate.keep, compression },
         };
         Ok(Self { config: Arc::new(config), metadata: context.metadata, state: Arc::default() })
     }

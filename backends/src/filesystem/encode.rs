@@ -15,7 +15,8 @@ use spillway_delivery::backend::{DeliveryName, OutBatch, OutRun};
 use spillway_delivery::clock::UnixNanos;
 use spillway_delivery::event::Origin;
 
-use super::path::{GRAMMAR, PathTemplate};
+use super::path::{GRAMMAR, PathTemplate, without_packing};
+use crate::settings::Compression;
 use crate::template::{Piece, Values};
 
 /// Most bytes of a place.
@@ -50,7 +51,7 @@ impl Owner {
         let digits = rest.find('.').unwrap_or(rest.len());
         let (number, extension) = rest.split_at(digits);
         // Behind our number comes an extension and no more: else the name is another owner's, whose place only looks so.
-        let dots = extension.strip_suffix(".gz").unwrap_or(extension).matches('.').count();
+        let dots = without_packing(extension).matches('.').count();
         (dots <= 1 && number.bytes().all(|b| b.is_ascii_digit())).then(|| number.parse().ok())?
     }
 
@@ -76,7 +77,7 @@ impl fmt::Display for Owner {
 pub(super) struct Places {
     template: PathTemplate,
     name: DeliveryName,
-    /// What files end in, `.gz` included.
+    /// What files end in, `.gz` or `.zst` included.
     extension: String,
     stem_bytes_max: usize,
 }
@@ -91,10 +92,15 @@ pub(super) struct Plan {
 }
 
 impl Places {
-    pub(super) fn new(template: PathTemplate, name: &DeliveryName, gzip: bool) -> Self {
+    pub(super) fn new(template: PathTemplate, name: &DeliveryName, compression: Compression) -> Self {
         let mut extension = template.extension.clone();
-        if gzip && extension.strip_suffix(".gz").is_none() {
-            extension.push_str(".gz");
+        let packed = match compression {
+            Compression::None => "",
+            Compression::Gzip => ".gz",
+            Compression::Zstd => ".zst",
+        };
+        if !extension.ends_with(packed) {
+            extension.push_str(packed);
         }
         let suffix = Owner::new(name).suffix_bytes_max() + extension.len();
         Self { template, name: name.clone(), extension, stem_bytes_max: NAME_BYTES_MAX.saturating_sub(suffix) }
@@ -211,7 +217,7 @@ mod tests {
     }
 
     fn places(template: &str) -> Places {
-        Places::new(PathTemplate::parse(template).unwrap(), &name(), false)
+        Places::new(PathTemplate::parse(template).unwrap(), &name(), Compression::None)
     }
 
     fn pod(pod: &str) -> Arc<Origin> {
@@ -274,7 +280,7 @@ mod tests {
         let other = Owner::new(&DeliveryName { route: "all".into(), ..name() });
         assert_ne!(owner, other);
         assert_ne!(owner, Owner::new(&DeliveryName { agent: "b".into(), ..name() }));
-        for (number, extension) in [(1, ".ndjson"), (1_000_001, ".ndjson.gz"), (7, ""), (8, ".gz")] {
+        for (number, extension) in [(1, ".ndjson"), (1_000_001, ".ndjson.gz"), (7, ""), (8, ".gz"), (9, ".ndjson.zst")] {
             let path = owner.path("d/2026-11-23", number, extension);
             assert_eq!(owner.number_of(path.strip_prefix("d/").unwrap()), Some(number), "{path}");
             assert_eq!(other.number_of(&path), None, "{path}");

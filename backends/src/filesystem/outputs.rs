@@ -27,7 +27,9 @@ use tokio::time::Instant;
 
 use super::directory::{Directory, lock};
 use super::encode::{Owner, Places};
-use super::gzip::{Deflate, Member, Piece, TRAILER_BYTES};
+use super::gzip::Member;
+use super::pack::Pack;
+use crate::settings::Compression;
 
 mod commit;
 
@@ -67,7 +69,7 @@ impl Output {
 pub(super) struct Limits {
     pub(super) rotate_bytes: u64,
     pub(super) keep: Option<u32>,
-    pub(super) gzip: bool,
+    pub(super) compression: Compression,
 }
 
 /// The parts of a recovered state.
@@ -103,8 +105,7 @@ pub(super) struct Outputs {
     tick: u64,
     sync_failed: bool,
     buffer: Vec<u8>,
-    piece: Piece,
-    deflate: Option<Deflate>,
+    pack: Pack,
 }
 
 struct Undo {
@@ -157,9 +158,9 @@ impl fmt::Debug for Outputs {
 }
 
 impl Outputs {
-    pub(super) fn new(parts: Parts) -> Self {
-        Self {
-            deflate: parts.limits.gzip.then(Deflate::new),
+    pub(super) fn new(parts: Parts) -> io::Result<Self> {
+        Ok(Self {
+            pack: Pack::new(parts.limits.compression)?,
             parts,
             undo: Vec::new(),
             changed: BTreeSet::new(),
@@ -168,8 +169,7 @@ impl Outputs {
             tick: 0,
             sync_failed: false,
             buffer: Vec::new(),
-            piece: Piece::default(),
-        }
+        })
     }
 
     /// Writes a batch, provisionally. On error nothing of it stays.
@@ -273,18 +273,14 @@ impl Outputs {
     }
 
     fn append(&mut self, place: &str, lines: &[u8]) -> Result<(), Trouble> {
-        let mut piece = std::mem::take(&mut self.piece);
-        let result = self.append_piece(place, lines, &mut piece);
-        self.piece = piece;
+        let mut pack = std::mem::take(&mut self.pack);
+        let result = self.append_piece(place, lines, &mut pack);
+        self.pack = pack;
         result
     }
 
-    fn append_piece(&mut self, place: &str, lines: &[u8], piece: &mut Piece) -> Result<(), Trouble> {
-        let mut size = lines.len();
-        if let Some(deflate) = &mut self.deflate {
-            deflate.run(lines, piece).map_err(|error| Trouble::new("compress for", place, error))?;
-            size = piece.bytes(true).len() + TRAILER_BYTES;
-        }
+    fn append_piece(&mut self, place: &str, lines: &[u8], pack: &mut Pack) -> Result<(), Trouble> {
+        let size = pack.run(lines).map_err(|error| Trouble::new("compress for", place, error))?;
         let gone = || Trouble::new("find the file of", place, io::ErrorKind::NotFound);
         let mut number = *self.parts.current.get(place).ok_or_else(gone)?;
         let output = self.parts.outputs.get(&number).ok_or_else(gone)?;
@@ -298,14 +294,12 @@ impl Outputs {
             let member = output.member.as_ref().map(Member::copy);
             self.undo.push(Undo { number, len: output.len, member });
         }
-        let bytes = if self.deflate.is_some() { piece.bytes(output.member.is_none()) } else { lines };
+        let bytes = pack.bytes(lines, output.member.as_ref());
         let file = output.file.as_ref().ok_or_else(gone)?;
         output.dirty = true;
         write_all_at(file, bytes, output.len).map_err(|error| Trouble::new("write", place, error))?;
         output.len += bytes.len() as u64;
-        if self.deflate.is_some() {
-            output.member = Some(output.member.take().unwrap_or_default().with(piece));
-        }
+        output.member = pack.behind(output.member.take());
         self.tick += 1;
         output.used = self.tick;
         output.written = Instant::now();

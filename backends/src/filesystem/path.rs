@@ -89,6 +89,11 @@ fn split(template: &Template) -> Vec<Vec<Piece>> {
     components
 }
 
+/// Returns `name` without what says how it is packed.
+pub(super) fn without_packing(name: &str) -> &str {
+    [".gz", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name)
+}
+
 /// Takes the extension off the last component: from the last dot of its literal end on, a `.gz` behind it included. A
 /// name that would be nothing but an extension keeps it.
 fn take_extension(components: &mut [Vec<Piece>]) -> String {
@@ -99,7 +104,7 @@ fn take_extension(components: &mut [Vec<Piece>]) -> String {
     let Some(Piece::Literal(tail)) = pieces.last_mut() else {
         return String::new();
     };
-    let base = tail.strip_suffix(".gz").unwrap_or(tail);
+    let base = without_packing(tail);
     let at = base.rfind('.').unwrap_or(base.len());
     if alone && at == 0 {
         return String::new();
@@ -120,6 +125,7 @@ mod tests {
         for (text, extension) in [
             ("{namespace}/{date}.ndjson", ".ndjson"),
             ("x/{date}.ndjson.gz", ".ndjson.gz"),
+            ("x/{date}.ndjson.zst", ".ndjson.zst"),
             ("events.v1.ndjson", ".ndjson"),
             ("events", ""),
             ("events/{date}", ""),

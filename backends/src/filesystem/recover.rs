@@ -101,7 +101,8 @@ pub(super) fn open(config: &Config, mark: Option<&[u8]>) -> Result<Outputs, Faul
     let closed = if config.limits.keep.is_some() { found.paths } else { BTreeMap::new() };
     let confirmed = mark.is_some();
     let parts = Parts { directory, owner, limits: config.limits, outputs, current, closed, next, identity };
-    let mut opened = Outputs::new(parts);
+    let trouble = |error| Trouble::new("begin to compress for", "this delivery", error);
+    let mut opened = Outputs::new(parts).map_err(trouble)?;
     if confirmed {
         opened.confirm()?;
     }

@@ -30,7 +30,7 @@ pub struct FilesystemSettings {
     /// When a file is closed and the next one begun.
     #[serde(default)]
     pub rotate: RotateSettings,
-    /// How files are compressed; `Gzip` adds `.gz` to their names.
+    /// How files are compressed; `Gzip` adds `.gz` to their names, `Zstd` adds `.zst`.
     #[serde(default)]
     pub compression: Compression,
 }

@@ -36,6 +36,7 @@ pub(super) fn content_encoding(compression: Compression) -> Option<&'static str>
     match compression {
         Compression::None => None,
         Compression::Gzip => Some("gzip"),
+        Compression::Zstd => Some("zstd"),
     }
 }
 

@@ -39,7 +39,7 @@ pub struct HttpSettings {
     /// Form of the body: `NDJSON` and `JSONArray` hold one batch, `JSONObject` is one event per request.
     #[serde(default)]
     pub format: HttpFormat,
-    /// How the body is compressed; `Gzip` also sends `Content-Encoding: gzip`.
+    /// How the body is compressed; `Gzip` and `Zstd` also send `Content-Encoding`.
     #[serde(default)]
     pub compression: Compression,
     /// Headers added to every request.

@@ -46,8 +46,10 @@ pub(crate) async fn all() -> Vec<Destination> {
         "Blackhole",
         "Filesystem",
         "Filesystem gzip",
+        "Filesystem zstd",
         "HTTP",
         "HTTP gzip",
+        "HTTP zstd",
         "HTTP JSONArray",
         "HTTP JSONObject",
         "Stdout",
@@ -64,13 +66,14 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
     let settings = match what {
         "Blackhole" => BackendSettings::Blackhole(parse(serde_json::json!({}))),
         "Filesystem" => BackendSettings::Filesystem(parse(serde_json::json!({"rotate": {"maxBytes": 4096}}))),
-        "Filesystem gzip" => {
-            let settings = serde_json::json!({"rotate": {"maxBytes": 4096}, "compression": "Gzip"});
+        "Filesystem gzip" | "Filesystem zstd" => {
+            let compression = compression(what);
+            let settings = serde_json::json!({"rotate": {"maxBytes": 4096}, "compression": compression});
             BackendSettings::Filesystem(parse(settings))
         }
-        "HTTP" | "HTTP gzip" | "HTTP JSONArray" | "HTTP JSONObject" => {
+        "HTTP" | "HTTP gzip" | "HTTP zstd" | "HTTP JSONArray" | "HTTP JSONObject" => {
             let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
-            let compression = if what == "HTTP gzip" { "Gzip" } else { "None" };
+            let compression = compression(what);
             let format = what.strip_prefix("HTTP ").filter(|form| form.starts_with("JSON")).unwrap_or("NDJSON");
             let settings = serde_json::json!({"url": server.url(), "compression": compression, "format": format});
             BackendSettings::Http(parse(settings))
@@ -81,6 +84,14 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
         }
     };
     Destination { what, directory: tempfile::tempdir().unwrap(), settings, server, pipe }
+}
+
+fn compression(what: &str) -> &'static str {
+    match what.rsplit(' ').next() {
+        Some("gzip") => "Gzip",
+        Some("zstd") => "Zstd",
+        _ => "None",
+    }
 }
 
 impl Destination {
@@ -149,6 +160,10 @@ pub(crate) fn read(path: &Path) -> Vec<String> {
     if path.extension().is_some_and(|extension| extension == "gz") {
         if !bytes.is_empty() {
             flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
+        }
+    } else if path.extension().is_some_and(|extension| extension == "zst") {
+        if !bytes.is_empty() {
+            text = String::from_utf8(zstd::decode_all(&bytes[..]).unwrap()).unwrap();
         }
     } else {
         text = String::from_utf8(bytes).unwrap();

@@ -19,7 +19,7 @@ struct Stored {
 }
 
 fn settings(chance: &mut Chance) -> BackendSettings {
-    let compression = ["None", "Gzip"][chance.below(2) as usize];
+    let compression = ["None", "Gzip", "Zstd"][chance.below(3) as usize];
     let max_bytes = 4096 + chance.below(3) * 30_000;
     BackendSettings::Filesystem(parse(serde_json::json!({
         "file": "{namespace}/{origin.pod}/{date}.ndjson",

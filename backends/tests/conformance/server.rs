@@ -28,6 +28,7 @@ impl Received {
             Some("gzip") => {
                 std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&self.body[..]), &mut text).unwrap();
             }
+            Some("zstd") => text = String::from_utf8(zstd::decode_all(&self.body[..]).unwrap()).unwrap(),
             _ => text = String::from_utf8(self.body.clone()).unwrap(),
         }
         if text.starts_with('[') {
