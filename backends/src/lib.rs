@@ -1,7 +1,8 @@
 //! Every destination of Spillway, one folder each, and the one list of them.
 //!
-//! A backend is a folder `<name>/` (`settings.rs`, `encode.rs` pure, `client.rs` I/O, tests) plus four lines in this
-//! file, each marked `LIST`. From the list follow the schema, the compiler's checks, [`build`] and the conformance suite.
+//! A backend is a folder `<name>/` (`settings.rs`, `encode.rs` pure, `client.rs` I/O, `page.md`, `full.yaml`) plus four
+//! lines in this file, each marked `LIST`. From the list follow the schema, the compiler's checks, `build`, the reference
+//! and its manifests, and what the conformance suite wants a destination for.
 //!
 //! | what several backends share | |
 //! | --- | --- |
@@ -48,32 +49,85 @@ pub use filesystem::FilesystemSettings;
 pub use http::HttpSettings;
 pub use stdout::StdoutSettings;
 
-/// The settings of one backend, of whatever type. LIST 3 of 4: the variant.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a handful per process; a box would be in every user's way")]
-pub enum BackendSettings {
-    /// Takes everything and keeps nothing.
-    Blackhole(BlackholeSettings),
-    /// Files below a directory.
-    Filesystem(FilesystemSettings),
-    /// An HTTP endpoint.
-    Http(HttpSettings),
-    /// The standard output of the agent.
-    Stdout(StdoutSettings),
+/// Every type, in the order of the alphabet: `module: Variant(Settings) as "type" in "member", needed or optional`, below
+/// what it is in a few words. LIST 3 and 4 of 4: two lines.
+///
+/// Calls the macro that it is given with the rows, so that whatever follows from the list is written once, where it is
+/// used.
+#[macro_export]
+macro_rules! backend_list {
+    ($then:ident) => {
+        $then! {
+            /// takes everything, keeps nothing
+            blackhole: Blackhole(BlackholeSettings) as "Blackhole" in "blackhole", optional;
+            /// NDJSON files below a directory
+            filesystem: Filesystem(FilesystemSettings) as "Filesystem" in "filesystem", optional;
+            /// requests to an endpoint, a batch or an event each
+            http: Http(HttpSettings) as "HTTP" in "http", needed;
+            /// the agent's standard output
+            stdout: Stdout(StdoutSettings) as "Stdout" in "stdout", optional;
+        }
+    };
+}
+
+macro_rules! declare {
+    ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
+        /// The settings of one backend, of whatever type.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum BackendSettings {
+            $(#[doc = $what] $variant($settings),)*
+        }
+
+        impl BackendSettings {
+            /// The rows of the list, in the order of the alphabet.
+            pub const LIST: &'static [BackendRow] = &[$(BackendRow {
+                type_name: $type,
+                member_name: $member,
+                member_needed: needed!($need),
+                module: stringify!($module),
+                what: $what,
+            },)*];
+
+            /// Returns the settings behind their common face.
+            pub fn inner(&self) -> &dyn Settings {
+                match self {
+                    $(Self::$variant(settings) => settings,)*
+                }
+            }
+        }
+    };
+}
+
+macro_rules! needed {
+    (needed) => {
+        true
+    };
+    (optional) => {
+        false
+    };
+}
+
+backend_list!(declare);
+
+/// One row of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendRow {
+    /// The name users write as `type` (`Filesystem`).
+    pub type_name: &'static str,
+    /// The name of the member that holds the settings (`filesystem`).
+    pub member_name: &'static str,
+    /// Whether the member must be there, because not all of it has a default.
+    pub member_needed: bool,
+    /// The folder below `backends/src`.
+    pub module: &'static str,
+    /// What it is, in a few words.
+    pub what: &'static str,
 }
 
 impl BackendSettings {
-    /// The names users write as `type`, in the order of the alphabet.
-    pub const TYPE_NAMES: [&'static str; 4] = ["Blackhole", "Filesystem", "HTTP", "Stdout"];
-
-    /// Returns the settings behind their common face. LIST 4 of 4: the arm.
-    pub fn inner(&self) -> &dyn Settings {
-        match self {
-            Self::Blackhole(settings) => settings,
-            Self::Filesystem(settings) => settings,
-            Self::Http(settings) => settings,
-            Self::Stdout(settings) => settings,
-        }
+    /// Returns the names users write as `type`, in the order of the alphabet.
+    pub fn type_names() -> impl Iterator<Item = &'static str> {
+        Self::LIST.iter().map(|row| row.type_name)
     }
 
     /// Returns the name users write as `type` (`Filesystem`).

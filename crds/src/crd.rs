@@ -11,6 +11,7 @@ use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{Backend, MonitoringPipeline, status};
+use crate::manifest::rules::{self, Check};
 
 /// First line of each file.
 const HEADER: &str = "# Generated from the types in crds/src/kinds by `cargo xtask generate`. Do not edit.\n";
@@ -50,11 +51,16 @@ pub(crate) fn schema(kind: &str) -> Option<&'static Value> {
 
 fn definition(crd: &impl serde::Serialize) -> Value {
     let mut definition = serde_json::to_value(crd).expect("a CRD is maps, lists and plain values");
+    let is_backend = definition["spec"]["names"]["kind"] == "Backend";
     if let Some(schema) = definition.pointer_mut(SCHEMA) {
         structural(schema);
         schema["properties"]["status"]["default"] = status::pending();
         schema["properties"]["status"]["description"] = json!("What the controller saw and made of the object.");
         schema["properties"]["spec"]["description"] = json!("What is wanted.");
+        if is_backend {
+            let rules: Vec<_> = rules::members_of_backends().map(Check::rule).collect();
+            schema["properties"]["spec"]["x-kubernetes-validations"] = json!(rules);
+        }
     }
     definition
 }

@@ -31,3 +31,4 @@ pub mod render;
 pub use compile::{BackendPlan, Compiled, ContainerLogsInput, Input, PipelinePlan, compile};
 pub use crd::crd_yaml;
 pub use manifest::{Document, ManifestError};
+pub use spillway_backends::{BackendRow, BackendSettings};

@@ -1,7 +1,15 @@
 //! Files that follow from code: written by `generate`, compared by `generate --check`, never edited by hand.
 //!
+//! | files | follow from |
+//! | --- | --- |
+//! | `crds/*.yaml` | the kinds in `crds/src/kinds` |
+//! | `docs/reference/backends/*.md` | the list of backends, the schema of each, and `page.md` and `full.yaml` in its folder |
+//!
 //! The code they follow from is the `crds` crate with all of Kubernetes' types below it. So that every other command
 //! builds in seconds, this one alone is behind the feature `generate`: without it the command runs itself again with it.
+
+#[cfg(feature = "generate")]
+mod pages;
 
 use crate::workspace::Workspace;
 
@@ -32,13 +40,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
 #[cfg(feature = "generate")]
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let mut changed = Vec::new();
-    for (name, text) in spillway_crds::crd_yaml() {
-        let path = format!("crds/{name}");
+    let crds = spillway_crds::crd_yaml().into_iter().map(|(name, text)| (format!("crds/{name}"), text));
+    for (path, text) in crds.chain(pages::all(workspace)?) {
         if workspace.read(&path).is_ok_and(|present| present == text) {
             continue;
         }
         if !arguments.check {
-            std::fs::write(workspace.root().join(&path), text)?;
+            let path = workspace.root().join(&path);
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            std::fs::write(path, text)?;
         }
         changed.push(path);
     }

@@ -42,7 +42,7 @@ enum Command {
     Invariants,
     /// Runs clippy over every target of every crate; a warning fails
     Clippy,
-    /// Writes the files that follow from code (`crds/*.yaml`)
+    /// Writes the files that follow from code (`crds/*.yaml`, `docs/reference/backends/*.md`)
     Generate(generate::Arguments),
     /// Checks licences, bans, sources and known advisories of every dependency
     Deny,

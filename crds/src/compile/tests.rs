@@ -459,11 +459,13 @@ fn json_and_lists_are_taken_as_kubectl_takes_them() {
 ]}"#;
     let compiled = compile(&[Document::new("m.json", json)]);
     assert_eq!(compiled.backends.len(), 1);
+    let types = spillway_backends::BackendSettings::type_names().map(|name| format!("`{name}`"));
     assert_eq!(
         told(&compiled),
-        [
-            "m.json:4:107: Backend default/bad: spec.type: wrong type; found the number 5; allowed: `Blackhole`, `Filesystem`, `HTTP`, `Stdout`"
-        ]
+        [format!(
+            "m.json:4:107: Backend default/bad: spec.type: wrong type; found the number 5; allowed: {}",
+            types.collect::<Vec<_>>().join(", ")
+        )]
     );
 }
 

@@ -1,98 +1,103 @@
 //! `Backend`: one destination, and how batches are formed and sent to it.
+//!
+//! The types and their members follow from the list of `backends/src/lib.rs`; the rules that go with them are added in
+//! `crd.rs`.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use spillway_backends::{BackendSettings, BlackholeSettings, FilesystemSettings, HttpSettings, StdoutSettings};
+use spillway_backends::BackendSettings;
 
 use super::status::Status;
 use crate::manifest::rules;
 
-/// One destination: `type` and, unless all of it is default, the member of that name.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[kube(
-    group = "spillway.dev",
-    version = "v1alpha1",
-    kind = "Backend",
-    plural = "backends",
-    shortname = "mbe",
-    category = "monitoring-pipelines",
-    namespaced,
-    status = "Status",
-    derive = "PartialEq",
-    doc = "A destination that the pipelines of its namespace may name in their routes.",
-    selectable = ".spec.type",
-    validation = rules::name_rule(),
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-    printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
-    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
-)]
-#[x_kube(validation = rules::member_only_with("Blackhole", "blackhole"))]
-#[x_kube(validation = rules::member_only_with("Filesystem", "filesystem"))]
-#[x_kube(validation = rules::member_only_with("HTTP", "http"))]
-#[x_kube(validation = rules::member_needed_with("HTTP", "http"))]
-#[x_kube(validation = rules::member_only_with("Stdout", "stdout"))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackendSpec {
-    /// Which kind of destination it is: `Blackhole` (takes everything, keeps nothing), `Filesystem` (NDJSON files),
-    /// `HTTP` (requests with NDJSON bodies) or `Stdout` (the agent's standard output). It never changes: what is held
-    /// for a destination cannot go to another. The member of the same name in camelCase holds its settings.
-    #[x_kube(validation = rules::immutable("type", "create a new Backend"))]
-    pub r#type: BackendType,
+macro_rules! backend_spec {
+    ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
+        /// One destination: `type` and, unless all of it is default, the member of that name.
+        #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+        #[kube(
+            group = "spillway.dev",
+            version = "v1alpha1",
+            kind = "Backend",
+            plural = "backends",
+            shortname = "mbe",
+            category = "monitoring-pipelines",
+            namespaced,
+            status = "Status",
+            derive = "PartialEq",
+            doc = "A destination that the pipelines of its namespace may name in their routes.",
+            selectable = ".spec.type",
+            validation = rules::name_rule(),
+            printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+            printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+            printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
+            printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+            printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+        )]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub struct BackendSpec {
+            #[doc = concat!(
+                "Which kind of destination it is. It never changes: what is held for a destination cannot go to another.",
+                " The member of the same name in camelCase holds its settings.",
+                $(" `", $type, "`:", $what, ".",)*
+            )]
+            #[x_kube(validation = rules::immutable("type", "create a new Backend"))]
+            pub r#type: BackendType,
 
-    /// Settings of type `Blackhole`; there are none, so it may be left out. Example: `{}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blackhole: Option<BlackholeSettings>,
+            $(
+                #[doc = concat!("Settings of type `", $type, "`:", $what, ".", member!($need about))]
+                #[serde(default, rename = $member, skip_serializing_if = "Option::is_none")]
+                pub $module: Option<spillway_backends::$settings>,
+            )*
 
-    /// Settings of type `Filesystem`; may be left out where all of it is default. Example: `{directory: team-a}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filesystem: Option<FilesystemSettings>,
+            /// What a delivered event carries besides itself: `Full` (one member `_spillway` with `id`, `origin`, `pipeline`
+            /// and `received`) or `None` (the event alone, byte for byte). Default: `Full`.
+            #[serde(default)]
+            pub metadata: MetadataSpec,
 
-    /// Settings of type `HTTP`. Example: `{url: "https://api.example.test/v1/ingest"}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpSettings>,
+            /// How batches are formed, sent and tried again.
+            #[serde(default)]
+            pub delivery: DeliverySpec,
+        }
 
-    /// Settings of type `Stdout`; there are none, so it may be left out. Example: `{}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdout: Option<StdoutSettings>,
+        impl BackendSpec {
+            /// Returns the settings of its type; `None` when the member that the type needs is not there.
+            pub fn settings(&self) -> Option<BackendSettings> {
+                Some(match self.r#type {
+                    $(BackendType::$variant => BackendSettings::$variant(member!($need self.$module)),)*
+                })
+            }
+        }
 
-    /// What a delivered event carries besides itself: `Full` (one member `_spillway` with `id`, `origin`, `pipeline` and
-    /// `received`) or `None` (the event alone, byte for byte). Default: `Full`.
-    #[serde(default)]
-    pub metadata: MetadataSpec,
-
-    /// How batches are formed, sent and tried again.
-    #[serde(default)]
-    pub delivery: DeliverySpec,
+        /// The kinds of destination.
+        #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum BackendType {
+            $(
+                #[doc = $what]
+                #[serde(rename = $type)]
+                $variant,
+            )*
+        }
+    };
 }
 
-impl BackendSpec {
-    /// Returns the settings of its type; `None` when the member that the type needs is not there.
-    pub fn settings(&self) -> Option<BackendSettings> {
-        Some(match self.r#type {
-            BackendType::Blackhole => BackendSettings::Blackhole(self.blackhole.clone().unwrap_or_default()),
-            BackendType::Filesystem => BackendSettings::Filesystem(self.filesystem.clone().unwrap_or_default()),
-            BackendType::Http => BackendSettings::Http(self.http.clone()?),
-            BackendType::Stdout => BackendSettings::Stdout(self.stdout.clone().unwrap_or_default()),
-        })
-    }
+/// What a member that is needed, or that is not, says and gives.
+macro_rules! member {
+    (needed about) => {
+        " It must be there with this type."
+    };
+    (optional about) => {
+        " It may be left out where all of it is default."
+    };
+    (needed $self:ident.$module:ident) => {
+        $self.$module.clone()?
+    };
+    (optional $self:ident.$module:ident) => {
+        $self.$module.clone().unwrap_or_default()
+    };
 }
 
-/// The kinds of destination.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendType {
-    /// Takes everything and keeps nothing.
-    Blackhole,
-    /// NDJSON files below a directory.
-    Filesystem,
-    /// Requests to an HTTP endpoint.
-    #[serde(rename = "HTTP")]
-    Http,
-    /// The agent's standard output.
-    Stdout,
-}
+spillway_backends::backend_list!(backend_spec);
 
 /// What a delivered event carries besides itself.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

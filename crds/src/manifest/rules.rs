@@ -9,6 +9,7 @@ use std::fmt;
 
 use kube::core::{Reason, Rule};
 use serde_json::Value;
+use spillway_backends::BackendSettings;
 
 use crate::kinds::NAME_CHARS_MAX;
 
@@ -29,24 +30,33 @@ pub(crate) enum Check {
     InitialAtMostMax,
 }
 
-/// Every rule of every kind.
-pub(crate) const CHECKS: [Check; 11] = [
+/// Every rule of every kind, but those of the members of a Backend.
+const CHECKS: [Check; 6] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
-    Check::OnlyWith { r#type: "Filesystem", member: "filesystem" },
-    Check::OnlyWith { r#type: "HTTP", member: "http" },
-    Check::NeededWith { r#type: "HTTP", member: "http" },
-    Check::OnlyWith { r#type: "Stdout", member: "stdout" },
-    Check::OnlyWith { r#type: "Blackhole", member: "blackhole" },
     Check::NameLength,
     Check::ValuesNeeded,
     Check::ValuesRefused,
     Check::InitialAtMostMax,
 ];
 
+/// Returns every rule of every kind.
+pub(crate) fn checks() -> impl Iterator<Item = Check> {
+    CHECKS.into_iter().chain(members_of_backends())
+}
+
+/// Returns the rules of the members of a Backend: each only with its type, and there where the type needs it.
+pub(crate) fn members_of_backends() -> impl Iterator<Item = Check> {
+    BackendSettings::LIST.iter().flat_map(|row| {
+        let (r#type, member) = (row.type_name, row.member_name);
+        let needed = row.member_needed.then_some(Check::NeededWith { r#type, member });
+        std::iter::once(Check::OnlyWith { r#type, member }).chain(needed)
+    })
+}
+
 /// Returns the Rust side of the rule with that CEL text.
 pub(crate) fn find(rule: &str) -> Option<Check> {
-    CHECKS.into_iter().find(|check| check.to_string() == rule)
+    checks().find(|check| check.to_string() == rule)
 }
 
 /// Returns whether a rule compares with the version before, so that it has nothing to say about a file.
@@ -58,11 +68,6 @@ pub(crate) fn is_transition(rule: &str) -> bool {
 /// `member` is there only when `type` names it.
 pub(crate) fn member_only_with(r#type: &'static str, member: &'static str) -> Rule {
     Check::OnlyWith { r#type, member }.rule()
-}
-
-/// `member` is there when `type` names it.
-pub(crate) fn member_needed_with(r#type: &'static str, member: &'static str) -> Rule {
-    Check::NeededWith { r#type, member }.rule()
 }
 
 /// The object's name leaves room for the namespace and for names made from it.
@@ -142,7 +147,8 @@ impl Check {
         }
     }
 
-    fn rule(self) -> Rule {
+    /// Returns the rule as Kubernetes takes it.
+    pub(crate) fn rule(self) -> Rule {
         let rule = Rule::new(self.to_string()).message(self.message().as_str());
         let rule = match self {
             Self::NeededWith { .. } | Self::ValuesNeeded => rule.reason(Reason::FieldValueRequired),

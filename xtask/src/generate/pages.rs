@@ -1,0 +1,264 @@
+//! The reference of the backends: one page each from one template, and an index that says what each guarantees.
+//!
+//! By hand, in the backend's folder below `backends/src`: `page.md` (the sections [`SECTIONS`], in this order; the first
+//! paragraph of the first is what the index says) and `full.yaml` (its settings, every one of them, for the manifest that
+//! shows all; a backend without settings has none). All else follows from the list and the schema.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use spillway_crds::{BackendRow, BackendSettings};
+
+use crate::workspace::Workspace;
+
+/// Where the pages are.
+const FOLDER: &str = "docs/reference/backends";
+/// The sections of a `page.md`.
+const SECTIONS: [&str; 4] = ["Guarantee", "Limits", "Permissions", "How it fails"];
+/// Where the schema of a spec is in the CRD of `Backend`.
+const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+
+/// Returns every page: its path and its text.
+pub(super) fn all(workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
+    let definitions = spillway_crds::crd::definitions().iter();
+    let spec = definitions.filter_map(|crd| (crd["spec"]["names"]["kind"] == "Backend").then(|| crd.pointer(SPEC)));
+    let spec = spec.flatten().next().context("no CRD of Backend")?;
+    let mut pages = Vec::new();
+    let mut index = String::from(INDEX);
+    for row in BackendSettings::LIST {
+        let folder = format!("backends/src/{}", row.module);
+        let by_hand = workspace.read(&format!("{folder}/page.md"))?;
+        let guarantee = check_sections(&by_hand).with_context(|| format!("{folder}/page.md"))?;
+        let file = format!("{}.md", row.member_name.to_lowercase());
+        writeln!(index, "| [`{}`]({file}) |{} | {guarantee} |", row.type_name, row.what)?;
+        let full = if has_settings(&spec[row.member_name]) {
+            workspace.read(&format!("{folder}/full.yaml"))?
+        } else {
+            String::new()
+        };
+        let page = page(row, spec, by_hand.trim(), full.trim()).with_context(|| folder.clone())?;
+        pages.push((format!("{FOLDER}/{file}"), page));
+    }
+    index += "\n## What every Backend has\n\nFields of `spec`, besides `type` and the member of the type.\n\n";
+    index += TABLE;
+    let of_a_type = |name: &String| BackendSettings::LIST.iter().any(|row| row.member_name == name);
+    let common = spec.as_object().into_iter().flatten().filter(|(name, _)| *name != "type" && !of_a_type(name));
+    let common: serde_json::Map<_, _> = common.map(|(name, schema)| (name.clone(), schema.clone())).collect();
+    let mut rows = Vec::new();
+    settings(&mut rows, &serde_json::json!({ "properties": common }), "");
+    index.extend(rows);
+    pages.push((format!("{FOLDER}/README.md"), index));
+    Ok(pages)
+}
+
+const INDEX: &str = "\
+<!-- Written by `cargo xtask generate`. Do not edit. -->
+
+# Backends
+
+One page per type of `Backend`: what it guarantees, its limits, what it needs to be allowed, how it fails, its settings.
+
+\"Exactly once\" is said where a repeat after a crash or a lost answer leaves one event at the destination; \"at least
+once\" where it may leave two. Nothing accepted is lost either way: what is not delivered is held, or is in the dead
+letters with the reason.
+
+| type | what | guarantee |
+| --- | --- | --- |
+";
+
+const TABLE: &str = "| field | type | default | bounds | what |\n| --- | --- | --- | --- | --- |\n";
+
+fn has_settings(schema: &Value) -> bool {
+    schema["properties"].as_object().is_some_and(|properties| !properties.is_empty())
+}
+
+/// Checks that the sections are there, and returns the first paragraph of the first.
+fn check_sections(by_hand: &str) -> anyhow::Result<String> {
+    let found: Vec<&str> = by_hand.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    ensure!(found == SECTIONS, "the sections are {found:?}, not {SECTIONS:?}");
+    ensure!(by_hand.starts_with("## "), "text before the first section");
+    let paragraph = by_hand.split("\n\n").nth(1).unwrap_or_default();
+    ensure!(!paragraph.starts_with("## "), "`{}` says nothing", SECTIONS[0]);
+    Ok(paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// `what` with a capital letter.
+fn sentence(what: &str) -> String {
+    let mut letters = what.trim().chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn page(row: &BackendRow, spec: &Value, by_hand: &str, full: &str) -> anyhow::Result<String> {
+    let BackendRow { type_name, member_name, module, .. } = row;
+    let schema = &spec[*member_name];
+    let minimal = minimal(schema, full);
+    let mut out = format!(
+        "<!-- Written by `cargo xtask generate` from `settings.rs`, `page.md` and `full.yaml` of `backends/src/{module}`. \
+         Do not edit. -->\n\n# {type_name}\n\n{}. The least it needs:\n\n",
+        sentence(row.what)
+    );
+    manifest(&mut out, row, &minimal, None)?;
+    writeln!(out, "\n{by_hand}\n\n## Settings\n")?;
+    if has_settings(schema) {
+        let mut rows = Vec::new();
+        settings(&mut rows, schema, "");
+        for (name, alternatives) in names(schema) {
+            let there = alternatives.iter().any(|name| full.contains(&format!("{name}:")));
+            ensure!(there, "full.yaml does not show `{name}`");
+        }
+        writeln!(
+            out,
+            "Fields of `spec.{member_name}`. What a `Backend` has besides is in the [index](README.md#what-every-backend-has).\n"
+        )?;
+        out += TABLE;
+        out.extend(rows);
+        out += "\nAll of it at once, with what every `Backend` has:\n\n";
+    } else {
+        writeln!(out, "There are none of its own, so `{member_name}` may be left out. What every `Backend` has:\n")?;
+    }
+    manifest(&mut out, row, full, Some(spec))?;
+    write!(
+        out,
+        "\n## Metrics\n\nThe figures `spillway_delivery_…` of [the metrics](../metrics.md) have the labels `namespace`, \
+         `pipeline`, `route`, `backend` (the name of the `Backend`) and `type=\"{type_name}\"`.\n"
+    )?;
+    Ok(out)
+}
+
+/// Appends a manifest with these settings; with `spec` also what every backend has.
+fn manifest(out: &mut String, row: &BackendRow, settings: &str, spec: Option<&Value>) -> anyhow::Result<()> {
+    let BackendRow { type_name, member_name, .. } = row;
+    let name = member_name.to_lowercase();
+    writeln!(out, "```yaml\napiVersion: spillway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: {name}}}\nspec:")?;
+    writeln!(out, "  type: {type_name}")?;
+    if settings.is_empty() {
+        writeln!(out, "  {member_name}: {{}}")?;
+    } else {
+        writeln!(out, "  {member_name}:")?;
+        for line in settings.lines() {
+            writeln!(out, "    {line}")?;
+        }
+    }
+    for (field, schema) in spec.and_then(Value::as_object).into_iter().flatten() {
+        let of_a_type = BackendSettings::LIST.iter().any(|row| row.member_name == field);
+        match schema.get("default") {
+            Some(Value::Object(members)) if !of_a_type => {
+                writeln!(out, "  {field}:")?;
+                members.iter().try_for_each(|(name, value)| writeln!(out, "    {name}: {}", flow(value)))?;
+            }
+            Some(value) if !of_a_type => writeln!(out, "  {field}: {}", flow(value))?,
+            _ => {}
+        }
+    }
+    out.push_str("```\n");
+    Ok(())
+}
+
+/// A value on one line, as people write YAML.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let members: Vec<_> = members.iter().map(|(name, value)| format!("{name}: {}", flow(value))).collect();
+            format!("{{{}}}", members.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::String(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric()) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The lines of `full` for the fields that must be there.
+fn minimal(schema: &Value, full: &str) -> String {
+    let required = required(schema);
+    let mut keeping = false;
+    let kept = full.lines().filter(|line| {
+        if !line.starts_with([' ', '#', '-']) {
+            keeping = line.split_once(':').is_some_and(|(name, _)| required.contains(&name));
+        }
+        keeping && !line.starts_with('#')
+    });
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+fn required(schema: &Value) -> Vec<&str> {
+    schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    schema["properties"].as_object().into_iter().flatten()
+}
+
+/// A reference to a secret, which is the same everywhere.
+fn is_secret(name: &str, schema: &Value) -> bool {
+    name.to_lowercase().ends_with("secretref") && properties(schema).map(|(name, _)| name.as_str()).eq(["key", "name"])
+}
+
+/// Returns what the full manifest must show: fields, and for a choice its members.
+fn names(schema: &Value) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    if schema["maxProperties"] == 1 {
+        let alternatives: Vec<String> = properties(schema).map(|(name, _)| name.clone()).collect();
+        return vec![(alternatives.join("` or `"), alternatives)];
+    }
+    for (name, schema) in properties(schema) {
+        found.push((name.clone(), vec![name.clone()]));
+        found.extend(names(schema));
+        found.extend(names(&schema["items"]));
+    }
+    found
+}
+
+/// Appends the rows of the table for the fields of an object, depth first.
+fn settings(rows: &mut Vec<String>, schema: &Value, path: &str) {
+    let required = required(schema);
+    for (name, schema) in properties(schema) {
+        let path = format!("{path}{name}");
+        let default = match schema.get("default") {
+            _ if required.contains(&name.as_str()) => "**required**".to_owned(),
+            Some(Value::Object(_)) | None => String::new(),
+            Some(default) => format!("`{default}`"),
+        };
+        let description = schema["description"].as_str().unwrap_or_default().replace('|', "\\|").replace("\n\n", " ");
+        let secret = is_secret(name, schema);
+        let kind = if secret { "`{name, key}` of a Secret".to_owned() } else { kind(schema) };
+        rows.push(format!("| `{path}` | {kind} | {default} | {} | {description} |\n", bounds(schema)));
+        if !secret {
+            settings(rows, schema, &format!("{path}."));
+            settings(rows, &schema["items"], &format!("{path}[]."));
+        }
+    }
+}
+
+fn kind(schema: &Value) -> String {
+    if let Some(values) = schema["enum"].as_array() {
+        return values.iter().map(|value| format!("`{}`", flow(value))).collect::<Vec<_>>().join(", ");
+    }
+    match schema["type"].as_str() {
+        Some("array") => format!("list of {}", kind(&schema["items"])),
+        Some(kind) => kind.to_owned(),
+        None => "any".to_owned(),
+    }
+}
+
+fn bounds(schema: &Value) -> String {
+    let mut bounds = Vec::new();
+    for (min, max, unit) in
+        [("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " items")]
+    {
+        match (schema.get(min), schema.get(max)) {
+            (Some(min), Some(max)) if min == max => bounds.push(format!("{min}{unit}")),
+            (Some(min), Some(max)) => bounds.push(format!("{min} to {max}{unit}")),
+            (Some(min), None) => bounds.push(format!("at least {min}{unit}")),
+            (None, Some(max)) => bounds.push(format!("at most {max}{unit}")),
+            (None, None) => {}
+        }
+    }
+    if schema["maxProperties"] == 1 {
+        bounds.push("exactly one of them".to_owned());
+    }
+    if let Some(pattern) = schema["pattern"].as_str() {
+        bounds.push(format!("`{}`", pattern.replace('|', "\\|")));
+    }
+    bounds.join("; ")
+}
