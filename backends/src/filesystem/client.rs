@@ -41,7 +41,7 @@ impl Files {
         }
         let compression = settings.compression;
         let config = Config {
-            places: Places::new(template, &context.name, compression),
+            places: Places::new(template, &context.name, compression).rotated(settings.rotate.every_seconds),
             root: context.filesystem_root,
             directory: settings.directory.clone(),
             allow_absolute: context.allow_absolute,

@@ -1,7 +1,8 @@
 //! Where events go: templates rendered to places, places to names. No I/O.
 //!
-//! A *place* is the rendered path without owner, number and extension (`fab12/jobs/errors/2026-11-23`). The file there is
-//! `<place>.<owner>.<number><extension>`, and the owner is `<agent>-<hash of the delivery's names>`: two deliveries, or
+//! A *place* is the rendered path without owner, number and extension (`fab12/jobs/errors/2026-11-23`) and, with rotation
+//! by time, the window of receipt. The file there is
+//! `<path>.<owner>.<number><extension>`, and the owner is `<agent>-<hash of the delivery's names>`: two deliveries, or
 //! two agents, never write the same file, whatever their templates say.
 //!
 //! Every rendered value is part of one component, of `[A-Za-z0-9._@+=:,~-]` alone, and no component begins with a dot;
@@ -26,6 +27,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// Most bytes that the agent's id takes in a name.
 const AGENT_BYTES_MAX: usize = 32;
 const HOUR_NANOS: i64 = 3_600_000_000_000;
+const SECOND_NANOS: i64 = 1_000_000_000;
 
 /// Who writes: one delivery of one agent. Part of every name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,21 @@ impl fmt::Display for Owner {
     }
 }
 
+/// A window of receipt in seconds since 1970: its first, and the one behind it.
+pub(super) type Window = (i64, i64);
+
+/// What of a time of receipt decides where an event goes: the hour, and the window.
+type Time = (i64, Option<Window>);
+
+/// Where events go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// The rendered path.
+    pub(super) path: String,
+    /// The window of receipt; `None` without rotation by time.
+    pub(super) window: Option<Window>,
+}
+
 /// Renders places for one delivery.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -80,13 +97,15 @@ pub(super) struct Places {
     /// What files end in, `.gz` or `.zst` included.
     extension: String,
     stem_bytes_max: usize,
+    /// Seconds of a window of receipt.
+    every: Option<u32>,
 }
 
 /// Which runs of a batch go where.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Place, and the indexes of its runs in the order of the log.
-    pub(super) groups: Vec<(String, Vec<usize>)>,
+    pub(super) groups: Vec<(Place, Vec<usize>)>,
     /// Runs that cannot go anywhere, and why.
     pub(super) rejected: Vec<(usize, String)>,
 }
@@ -103,7 +122,20 @@ impl Places {
             extension.push_str(packed);
         }
         let suffix = Owner::new(name).suffix_bytes_max() + extension.len();
-        Self { template, name: name.clone(), extension, stem_bytes_max: NAME_BYTES_MAX.saturating_sub(suffix) }
+        let stem_bytes_max = NAME_BYTES_MAX.saturating_sub(suffix);
+        Self { template, name: name.clone(), extension, stem_bytes_max, every: None }
+    }
+
+    /// Gives every window of `every` seconds of receipt a file of its own.
+    pub(super) fn rotated(self, every: Option<u32>) -> Self {
+        Self { every, ..self }
+    }
+
+    /// Returns the window of a time of receipt.
+    fn window(&self, received: UnixNanos) -> Option<Window> {
+        let every = i64::from(self.every.filter(|every| *every > 0)?);
+        let from = received.div_euclid(SECOND_NANOS).div_euclid(every) * every;
+        Some((from, from + every))
     }
 
     pub(super) fn extension(&self) -> &str {
@@ -137,25 +169,26 @@ impl Places {
     /// Sorts the runs of a batch by place; runs of one place keep their order.
     pub(super) fn plan(&self, batch: &OutBatch) -> Plan {
         let mut plan = Plan::default();
-        let mut known: HashMap<String, usize> = HashMap::new();
-        let mut last: Option<(&Arc<Origin>, i64, usize)> = None;
+        let mut known: HashMap<Place, usize> = HashMap::new();
+        let mut last: Option<(&Arc<Origin>, Time, usize)> = None;
         for (index, run) in batch.runs().enumerate() {
-            let hour = run.received().div_euclid(HOUR_NANOS);
-            if let Some((origin, last_hour, group)) = last
-                && last_hour == hour
+            let time = (run.received().div_euclid(HOUR_NANOS), self.window(run.received()));
+            if let Some((origin, last_time, group)) = last
+                && last_time == time
                 && (Arc::ptr_eq(origin, run.origin()) || !self.depends_on_origin())
             {
                 plan.groups[group].1.push(index);
                 continue;
             }
             match self.place(&run) {
-                Ok(place) => {
+                Ok(path) => {
+                    let place = Place { path, window: time.1 };
                     let group = *known.entry(place).or_insert_with_key(|place| {
                         plan.groups.push((place.clone(), Vec::new()));
                         plan.groups.len() - 1
                     });
                     plan.groups[group].1.push(index);
-                    last = Some((run.origin(), hour, group));
+                    last = Some((run.origin(), time, group));
                 }
                 Err(reason) => plan.rejected.push((index, reason)),
             }
@@ -239,10 +272,11 @@ mod tests {
         let late = 1_700_000_000_000_000_000;
         let runs = [(a.clone(), 0), (b.clone(), 0), (a.clone(), 0), (a.clone(), late), (b, 0)];
         let plan = places("{namespace}/{origin.pod}/{date}T{hour}.ndjson").plan(&batch(&runs));
-        let expected: Vec<(String, Vec<usize>)> = vec![
-            ("fab12/a/1970-01-01T00".into(), vec![0, 2]),
-            ("fab12/b/1970-01-01T00".into(), vec![1, 4]),
-            ("fab12/a/2023-11-14T22".into(), vec![3]),
+        let place = |path: &str| Place { path: path.into(), window: None };
+        let expected: Vec<(Place, Vec<usize>)> = vec![
+            (place("fab12/a/1970-01-01T00"), vec![0, 2]),
+            (place("fab12/b/1970-01-01T00"), vec![1, 4]),
+            (place("fab12/a/2023-11-14T22"), vec![3]),
         ];
         assert_eq!(plan.groups, expected);
         assert!(plan.rejected.is_empty());
@@ -256,7 +290,8 @@ mod tests {
             ["..", ".", "../../etc", "a/b", "/etc", "a\0b", "a\nb", ".hidden", "", "ä", "%2e%2e/", &long, &stem]
         {
             let plan = places("p/{origin.pod}.ndjson").plan(&batch(&[(pod(value), 0), (pod("fine"), 0)]));
-            assert_eq!(plan.groups, [("p/fine".to_owned(), vec![1])], "{value:?}");
+            let fine = Place { path: "p/fine".into(), window: None };
+            assert_eq!(plan.groups, [(fine, vec![1])], "{value:?}");
             assert_eq!(plan.rejected.len(), 1, "{value:?}");
             assert!(!plan.rejected[0].1.contains(['\0', '\n']), "{value:?}");
         }
@@ -264,6 +299,15 @@ mod tests {
         assert_eq!(plan.rejected, [(0, "{origin.pod} has no value".to_owned())]);
         let plan = places("p-{origin.pod}/x").plan(&batch(&[(pod(&"x".repeat(254)), 0)]));
         assert_eq!(plan.rejected.len(), 1);
+    }
+
+    #[test]
+    fn runs_of_one_path_are_sorted_by_the_window_of_their_receipt() {
+        let second = SECOND_NANOS;
+        let runs = [0, 59, 60, 59, -1].map(|at| (Arc::default(), at * second + 5));
+        let plan = places("x.ndjson").rotated(Some(60)).plan(&batch(&runs));
+        let windows: Vec<_> = plan.groups.into_iter().map(|(place, runs)| (place.window.unwrap(), runs)).collect();
+        assert_eq!(windows, [((0, 60), vec![0, 1, 3]), ((60, 120), vec![2]), ((-60, 0), vec![4])]);
     }
 
     #[test]
@@ -280,7 +324,8 @@ mod tests {
         let other = Owner::new(&DeliveryName { route: "all".into(), ..name() });
         assert_ne!(owner, other);
         assert_ne!(owner, Owner::new(&DeliveryName { agent: "b".into(), ..name() }));
-        for (number, extension) in [(1, ".ndjson"), (1_000_001, ".ndjson.gz"), (7, ""), (8, ".gz"), (9, ".ndjson.zst")] {
+        for (number, extension) in [(1, ".ndjson"), (1_000_001, ".ndjson.gz"), (7, ""), (8, ".gz"), (9, ".ndjson.zst")]
+        {
             let path = owner.path("d/2026-11-23", number, extension);
             assert_eq!(owner.number_of(path.strip_prefix("d/").unwrap()), Some(number), "{path}");
             assert_eq!(other.number_of(&path), None, "{path}");

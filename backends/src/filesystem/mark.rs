@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::encode::{Place, Window};
+
 /// The version written; another one is refused.
 pub(super) const MARK_VERSION: u32 = 1;
 
@@ -30,6 +32,9 @@ pub(super) struct Mark {
 pub(super) struct MarkFile {
     /// Its rendered path without what names the owner.
     pub(super) place: String,
+    /// The window of receipt it is for, where there is rotation by time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) window: Option<Window>,
     pub(super) extension: String,
     pub(super) number: u64,
     /// Its committed length.
@@ -38,8 +43,8 @@ pub(super) struct MarkFile {
 
 impl MarkFile {
     /// Returns at most how many bytes it takes in the mark: JSON around it, two numbers, and text that needs no escapes.
-    pub(super) fn cost(place: &str, extension: &str) -> usize {
-        96 + place.len() + extension.len()
+    pub(super) fn cost(place: &Place, extension: &str) -> usize {
+        96 + place.path.len() + extension.len() + if place.window.is_some() { 64 } else { 0 }
     }
 }
 
@@ -54,12 +59,22 @@ mod tests {
             next: 3,
             directory: None,
             below: "ns".into(),
-            files: vec![MarkFile { place: "ns/a".into(), extension: ".ndjson".into(), number: 2, bytes: 10 }],
+            files: vec![MarkFile {
+                place: "ns/a".into(),
+                window: None,
+                extension: ".ndjson".into(),
+                number: 2,
+                bytes: 10,
+            }],
         };
         let stored = r#"{"version":1,"next":3,"directory":null,"below":"ns","files":[{"place":"ns/a","extension":".ndjson","number":2,"bytes":10}]}"#;
         assert_eq!(serde_json::to_string(&mark).unwrap(), stored);
         assert_eq!(serde_json::from_str::<Mark>(stored).unwrap(), mark);
-        let largest = MarkFile { place: "p".into(), extension: ".e".into(), number: u64::MAX, bytes: u64::MAX };
-        assert!(serde_json::to_string(&largest).unwrap().len() < MarkFile::cost("p", ".e"));
+        for window in [None, Some((i64::MIN, i64::MIN))] {
+            let (extension, place) = (".e".into(), "p".into());
+            let largest = MarkFile { place, window, extension, number: u64::MAX, bytes: u64::MAX };
+            let place = Place { path: "p".into(), window };
+            assert!(serde_json::to_string(&largest).unwrap().len() < MarkFile::cost(&place, ".e"));
+        }
     }
 }

@@ -26,7 +26,7 @@ use spillway_delivery::settings::Metadata;
 use tokio::time::Instant;
 
 use super::directory::{Directory, lock};
-use super::encode::{Owner, Places};
+use super::encode::{Owner, Place, Places};
 use super::gzip::Member;
 use super::pack::Pack;
 use crate::settings::Compression;
@@ -45,7 +45,7 @@ const IDLE_MAX: Duration = Duration::from_hours(24);
 /// One file.
 #[derive(Debug)]
 pub(super) struct Output {
-    pub(super) place: String,
+    pub(super) place: Place,
     pub(super) extension: String,
     /// Where the next byte goes.
     pub(super) len: u64,
@@ -58,7 +58,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(place: String, extension: String, file: OwnedFd) -> Self {
+    pub(super) fn new(place: Place, extension: String, file: OwnedFd) -> Self {
         let written = Instant::now();
         Self { place, extension, len: 0, file: Some(file), dirty: true, member: None, used: 0, written }
     }
@@ -78,6 +78,7 @@ pub(super) struct Parts {
     pub(super) owner: Owner,
     pub(super) limits: Limits,
     pub(super) outputs: BTreeMap<u64, Output>,
+    /// The file that a path grows by now.
     pub(super) current: HashMap<String, u64>,
     pub(super) closed: BTreeMap<u64, String>,
     pub(super) next: u64,
@@ -220,7 +221,7 @@ impl Outputs {
                 let output = output.ok_or_else(|| Trouble::new("find", "", io::ErrorKind::NotFound))?;
                 let file = output.file.as_ref().ok_or_else(|| Trouble::new("find", "", io::ErrorKind::NotFound))?;
                 rustix::fs::ftruncate(file, len)
-                    .map_err(|error| Trouble::new("cut back", output.place.as_str(), error))?;
+                    .map_err(|error| Trouble::new("cut back", output.place.path.as_str(), error))?;
                 output.len = len;
                 output.dirty = true;
                 output.member = self.undo.pop().and_then(|undo| undo.member);
@@ -248,7 +249,7 @@ impl Outputs {
 
     fn write_runs<'a>(
         &mut self,
-        place: &str,
+        place: &Place,
         runs: impl Iterator<Item = OutRun<'a>>,
         metadata: Metadata,
     ) -> Result<(), Trouble> {
@@ -272,17 +273,17 @@ impl Outputs {
         result
     }
 
-    fn append(&mut self, place: &str, lines: &[u8]) -> Result<(), Trouble> {
+    fn append(&mut self, place: &Place, lines: &[u8]) -> Result<(), Trouble> {
         let mut pack = std::mem::take(&mut self.pack);
         let result = self.append_piece(place, lines, &mut pack);
         self.pack = pack;
         result
     }
 
-    fn append_piece(&mut self, place: &str, lines: &[u8], pack: &mut Pack) -> Result<(), Trouble> {
-        let size = pack.run(lines).map_err(|error| Trouble::new("compress for", place, error))?;
-        let gone = || Trouble::new("find the file of", place, io::ErrorKind::NotFound);
-        let mut number = *self.parts.current.get(place).ok_or_else(gone)?;
+    fn append_piece(&mut self, place: &Place, lines: &[u8], pack: &mut Pack) -> Result<(), Trouble> {
+        let size = pack.run(lines).map_err(|error| Trouble::new("compress for", place.path.as_str(), error))?;
+        let gone = || Trouble::new("find the file of", place.path.as_str(), io::ErrorKind::NotFound);
+        let mut number = *self.parts.current.get(&place.path).ok_or_else(gone)?;
         let output = self.parts.outputs.get(&number).ok_or_else(gone)?;
         if output.len > 0 && output.len + size as u64 > self.parts.limits.rotate_bytes {
             let extension = output.extension.clone();
@@ -297,7 +298,7 @@ impl Outputs {
         let bytes = pack.bytes(lines, output.member.as_ref());
         let file = output.file.as_ref().ok_or_else(gone)?;
         output.dirty = true;
-        write_all_at(file, bytes, output.len).map_err(|error| Trouble::new("write", place, error))?;
+        write_all_at(file, bytes, output.len).map_err(|error| Trouble::new("write", place.path.as_str(), error))?;
         output.len += bytes.len() as u64;
         output.member = pack.behind(output.member.take());
         self.tick += 1;
@@ -306,15 +307,21 @@ impl Outputs {
         Ok(())
     }
 
-    /// Makes sure that `place` has an open file that is still there.
-    fn prepare(&mut self, place: &str, extension: &str) -> Result<(), Trouble> {
-        if let Some(&number) = self.parts.current.get(place)
+    /// Makes sure that `place` has an open file that is still there and is of its window.
+    fn prepare(&mut self, place: &Place, extension: &str) -> Result<(), Trouble> {
+        if let Some(&number) = self.parts.current.get(&place.path)
             && self.open(number)?
+            && let Some(output) = self.parts.outputs.get_mut(&number)
         {
-            let output = self.parts.outputs.get(&number);
-            let file = output.and_then(|output| output.file.as_ref());
+            if output.len == 0 {
+                output.place.window = place.window;
+            }
+            if output.place.window != place.window {
+                return self.begin(place, extension).map(drop);
+            }
+            let file = output.file.as_ref();
             let there = file.map_or(Ok(false), |file| rustix::fs::fstat(file).map(|stat| stat.st_nlink > 0));
-            if there.map_err(|error| Trouble::new("look at", place, error))? {
+            if there.map_err(|error| Trouble::new("look at", place.path.as_str(), error))? {
                 return Ok(());
             }
             self.abandon(number, "a file was removed by somebody else");
@@ -323,19 +330,19 @@ impl Outputs {
     }
 
     /// Begins the next file of `place`; the one before is closed for good at the next commit.
-    fn begin(&mut self, place: &str, extension: &str) -> Result<u64, Trouble> {
+    fn begin(&mut self, place: &Place, extension: &str) -> Result<u64, Trouble> {
         self.make_room()?;
         let parts = &mut self.parts;
         let number = parts.next;
-        let path = parts.owner.path(place, number, extension);
+        let path = parts.owner.path(&place.path, number, extension);
         let mut changed = Vec::new();
         let created = parts.directory.create(&path, &mut changed);
         self.changed.extend(changed);
         let file = created.map_err(|error| Trouble::new("create", path.as_str(), error))?;
         parts.next += 1;
         lock(&file).map_err(|error| Trouble::new("lock", path, error))?;
-        parts.outputs.insert(number, Output::new(place.to_owned(), extension.to_owned(), file));
-        parts.current.insert(place.to_owned(), number);
+        parts.outputs.insert(number, Output::new(place.clone(), extension.to_owned(), file));
+        parts.current.insert(place.path.clone(), number);
         Ok(number)
     }
 
@@ -347,7 +354,7 @@ impl Outputs {
         if output.file.is_some() {
             return Ok(true);
         }
-        let path = self.parts.owner.path(&output.place, number, &output.extension);
+        let path = self.parts.owner.path(&output.place.path, number, &output.extension);
         let expected = output.len;
         self.make_room()?;
         let file = match self.parts.directory.open_file(&path) {
@@ -391,7 +398,7 @@ impl Outputs {
         {
             if let Err(error) = rustix::fs::fdatasync(file) {
                 self.sync_failed = true;
-                return Err(Trouble::new("sync", oldest.place.as_str(), error));
+                return Err(Trouble::new("sync", oldest.place.path.as_str(), error));
             }
             oldest.dirty = false;
         }
@@ -401,10 +408,10 @@ impl Outputs {
 
     fn abandon(&mut self, number: u64, why: &str) {
         if let Some(output) = self.parts.outputs.remove(&number) {
-            if self.parts.current.get(&output.place) == Some(&number) {
-                self.parts.current.remove(&output.place);
+            if self.parts.current.get(&output.place.path) == Some(&number) {
+                self.parts.current.remove(&output.place.path);
             }
-            let path = self.parts.owner.path(&output.place, number, &output.extension);
+            let path = self.parts.owner.path(&output.place.path, number, &output.extension);
             tracing::warn!(file = path, bytes = output.len, "{why}; a new one is begun");
         }
     }

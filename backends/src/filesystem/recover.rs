@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use spillway_delivery::backend::{DeliveryName, Fault, FaultKind};
 
 use super::directory::{Directory, lock};
-use super::encode::{Owner, Places};
+use super::encode::{Owner, Place, Places};
 use super::mark::{MARK_VERSION, Mark, MarkFile};
 use super::outputs::{Identity, Limits, OPEN_FILES_MAX, Output, Outputs, Parts, Trouble, write_all_at};
 
@@ -80,7 +80,7 @@ pub(super) fn open(config: &Config, mark: Option<&[u8]>) -> Result<Outputs, Faul
     if let Some(mark) = mark.as_ref().filter(|_| moved.is_none()) {
         outputs = cut(&directory, &owner, &mark.files)?;
         let growing = outputs.iter().filter(|(_, output)| output.extension == config.places.extension());
-        current = growing.map(|(number, output)| (output.place.clone(), *number)).collect();
+        current = growing.map(|(number, output)| (output.place.path.clone(), *number)).collect();
     }
     let uncommitted_from = match &mark {
         Some(mark) => mark.next,
@@ -182,7 +182,7 @@ fn leave_behind(config: &Config, owner: &Owner, mark: &Mark) -> Result<(), Fault
     };
     for (number, output) in cut(&directory, owner, &mark.files)? {
         if let Some(file) = output.file.filter(|_| output.dirty) {
-            let path = owner.path(&output.place, number, &output.extension);
+            let path = owner.path(&output.place.path, number, &output.extension);
             rustix::fs::fdatasync(&file).map_err(|error| Trouble::new("sync", path, error))?;
         }
     }
@@ -218,7 +218,8 @@ fn cut(directory: &Directory, owner: &Owner, files: &[MarkFile]) -> Result<BTree
             );
             continue;
         }
-        let mut output = Output::new(marked.place.clone(), marked.extension.clone(), file);
+        let mut output =
+            Output::new(Place { path: marked.place.clone(), window: marked.window }, marked.extension.clone(), file);
         output.len = marked.bytes;
         if let Some(file) = output.file.as_ref().filter(|_| bytes > marked.bytes) {
             rustix::fs::ftruncate(file, marked.bytes).map_err(|error| Trouble::new("cut", path, error))?;

@@ -43,6 +43,11 @@ pub struct RotateSettings {
     #[serde(default = "default_max_bytes")]
     #[schemars(range(min = 4096, max = 1_099_511_627_776_u64))]
     pub max_bytes: u64,
+    /// Length in seconds of the windows that have files of their own, by the time of receipt (windows begin at multiples of
+    /// it since 1970, UTC); an event that comes late for a window begins another file of it. None when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 31_622_400))]
+    pub every_seconds: Option<u32>,
     /// How many closed files of this delivery are kept, the oldest go first; all when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
@@ -59,7 +64,7 @@ fn default_max_bytes() -> u64 {
 
 impl Default for RotateSettings {
     fn default() -> Self {
-        Self { max_bytes: default_max_bytes(), keep: None }
+        Self { max_bytes: default_max_bytes(), every_seconds: None, keep: None }
     }
 }
 
@@ -108,6 +113,9 @@ impl Settings for FilesystemSettings {
         if !(4096..=1 << 40).contains(&self.rotate.max_bytes) {
             let message = format!("is {}", self.rotate.max_bytes);
             problems.push(Problem::new("rotate.maxBytes", message, "4096 to 1099511627776"));
+        }
+        if self.rotate.every_seconds.is_some_and(|every| !(60..=31_622_400).contains(&every)) {
+            problems.push(Problem::new("rotate.everySeconds", "is out of bounds", "60 to 31622400, or absent"));
         }
         if self.rotate.keep == Some(0) {
             problems.push(Problem::new("rotate.keep", "is 0", "1 to 100000, or absent to keep all"));

@@ -43,7 +43,8 @@ pub(crate) fn event(number: u64) -> String {
     format!("{{\"n\":{number},\"text\":\"{}\"}}", "x".repeat((number % 97) as usize))
 }
 
-/// One run per origin: `(origin, numbers of its events)`.
+/// One run per origin: `(origin, numbers of its events)`. A run is received as many seconds behind [`NOW`] as its first
+/// number says.
 pub(crate) fn batch_of(runs: &[(Arc<Origin>, Vec<u64>)], key: &str) -> OutBatch {
     let mut builder = OutBatchBuilder::new(&"fab12".into(), &"jobs".into(), &"errors".into());
     for (origin, numbers) in runs {
@@ -55,7 +56,8 @@ pub(crate) fn batch_of(runs: &[(Arc<Origin>, Vec<u64>)], key: &str) -> OutBatch 
             spans.push((*number, start, payload.len() as u32));
             payload.push(b'\n');
         }
-        builder.begin_chunk(Bytes::from(payload), origin.clone(), 7, NOW);
+        let seconds = numbers.first().map_or(0, |number| *number as i64);
+        builder.begin_chunk(Bytes::from(payload), origin.clone(), 7, NOW + seconds * 1_000_000_000);
         for (number, start, end) in spans {
             builder.push(number, start, end);
         }

@@ -259,6 +259,46 @@ async fn the_oldest_closed_files_go_beyond_keep() {
 }
 
 #[tokio::test]
+async fn a_window_of_receipt_has_its_own_file_and_what_comes_late_begins_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let settings = serde_json::json!({"file": "x.ndjson", "rotate": {"everySeconds": 3600}});
+    let mut backend = backend(settings.clone(), directory.path());
+    backend.open(None).await.unwrap();
+    // 10:00:00, 10:59:59, 11:00:00, then a clock that stepped back to 10:30.
+    let mut mark = None;
+    for number in [0, 3599, 3600, 1800, 3601] {
+        backend.send(&batch(number..number + 1)).await.unwrap();
+        mark = backend.commit().await.unwrap();
+    }
+    let contents = || files(&out).iter().map(|path| read(path)).collect::<Vec<_>>();
+    let expected = [vec![0, 3599], vec![3600], vec![1800], vec![3601]];
+    let expected: Vec<Vec<String>> = expected
+        .into_iter()
+        .map(|numbers: Vec<u64>| numbers.into_iter().map(crate::batches::event).collect())
+        .collect();
+    assert_eq!(contents(), expected);
+    // Another process goes on with the file of the window, uncommitted lines cut off.
+    backend.send(&batch(3602..3603)).await.unwrap();
+    drop(backend);
+    backend = super::hostile_files::backend(settings, directory.path());
+    backend.open(mark.clone()).await.unwrap();
+    assert_eq!(contents(), expected);
+    backend.send(&batch(3603..3604)).await.unwrap();
+    mark = backend.commit().await.unwrap();
+    assert_eq!(contents()[3], lines(3601..3602).into_iter().chain(lines(3603..3604)).collect::<Vec<_>>());
+    drop(backend);
+    // Another length makes other windows, also where they begin alike.
+    let settings = serde_json::json!({"file": "x.ndjson", "rotate": {"everySeconds": 60}});
+    backend = super::hostile_files::backend(settings, directory.path());
+    backend.open(mark).await.unwrap();
+    backend.send(&batch(3604..3605)).await.unwrap();
+    backend.commit().await.unwrap();
+    assert_eq!(contents().len(), 5);
+    assert_eq!(contents()[4], lines(3604..3605));
+}
+
+#[tokio::test]
 async fn absolute_directories_are_for_standalone_runs() {
     let directory = tempfile::Builder::new().prefix("spillway").tempdir().unwrap();
     let path = directory.path().join("elsewhere").to_str().unwrap().to_owned();

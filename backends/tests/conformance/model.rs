@@ -20,11 +20,15 @@ struct Stored {
 
 fn settings(chance: &mut Chance) -> BackendSettings {
     let compression = ["None", "Gzip", "Zstd"][chance.below(3) as usize];
-    let max_bytes = 4096 + chance.below(3) * 30_000;
+    let mut rotate = serde_json::json!({"maxBytes": 4096 + chance.below(3) * 30_000});
+    if chance.below(2) == 0 {
+        // Events come one a second.
+        rotate["everySeconds"] = serde_json::json!(300 + chance.below(2) * 300);
+    }
     BackendSettings::Filesystem(parse(serde_json::json!({
-        "file": "{namespace}/{origin.pod}/{date}.ndjson",
+        "file": "{namespace}/{origin.pod}/x.ndjson",
         "compression": compression,
-        "rotate": {"maxBytes": max_bytes},
+        "rotate": rotate,
     })))
 }
 

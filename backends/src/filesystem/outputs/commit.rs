@@ -72,7 +72,7 @@ impl Outputs {
                 // Half a trailer is taken back like half a batch, before anything else is written.
                 self.undo.push(Undo { number, len: output.len, member: Some(member.copy()) });
                 let written = write_all_at(file, &member.trailer(), output.len);
-                written.map_err(|error| Trouble::new("write", output.place.as_str(), error))?;
+                written.map_err(|error| Trouble::new("write", output.place.path.as_str(), error))?;
                 output.len += TRAILER_BYTES as u64;
                 output.dirty = true;
                 output.member = None;
@@ -94,7 +94,7 @@ impl Outputs {
             {
                 if let Err(error) = rustix::fs::fdatasync(file) {
                     self.sync_failed = true;
-                    return Err(Trouble::new("sync", output.place.as_str(), error));
+                    return Err(Trouble::new("sync", output.place.path.as_str(), error));
                 }
                 output.dirty = false;
             }
@@ -118,12 +118,12 @@ impl Outputs {
             let output = &outputs[&number];
             cost += MarkFile::cost(&output.place, &output.extension);
             if cost > MARK_BYTES_MAX || (position > 0 && output.written.elapsed() >= IDLE_MAX) {
-                current.remove(&output.place);
+                current.remove(&output.place.path);
             }
         }
-        let closed = outputs.extract_if(.., |number, output| current.get(&output.place) != Some(number));
+        let closed = outputs.extract_if(.., |number, output| current.get(&output.place.path) != Some(number));
         self.closing
-            .extend(closed.map(|(number, output)| (number, owner.path(&output.place, number, &output.extension))));
+            .extend(closed.map(|(number, output)| (number, owner.path(&output.place.path, number, &output.extension))));
     }
 
     /// Removes the oldest closed files beyond `keep`. Only those that were closed before the last mark.
@@ -152,7 +152,8 @@ impl Outputs {
     fn mark(&self, directory: Option<&str>, places: &Places) -> Mark {
         let Parts { outputs, .. } = &self.parts;
         let file = |(number, output): (&u64, &Output)| MarkFile {
-            place: output.place.clone(),
+            place: output.place.path.clone(),
+            window: output.place.window,
             extension: output.extension.clone(),
             number: *number,
             bytes: output.len,
