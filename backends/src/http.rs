@@ -12,20 +12,20 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `endpoint` | the client below every backend that speaks HTTP |
-//! | `each` | one request per event |
+//! | `endpoint` | URL and credentials; below every backend that is a preset of this one |
+//! | `each` | one request per event, for presets too |
 //! | `encode` | bodies, and what an answer means (pure) |
 //! | `client` | the backend over these |
 
 #[cfg(feature = "client")]
-mod client;
+pub(crate) mod client;
 #[cfg(feature = "client")]
-mod each;
+pub(crate) mod each;
 #[cfg(feature = "client")]
-mod encode;
+pub(crate) mod encode;
 #[cfg(feature = "client")]
-mod endpoint;
-mod settings;
+pub(crate) mod endpoint;
+pub(crate) mod settings;
 
 pub use settings::{HttpAuth, HttpBearerAuth, HttpFormat, HttpHeader, HttpHeaderAuth, HttpMethod, HttpSettings};
 

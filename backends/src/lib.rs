@@ -34,6 +34,7 @@ pub mod blackhole;
 pub mod filesystem;
 pub mod http;
 pub mod stdout;
+pub mod webhook;
 
 pub use auth::BasicAuth;
 #[cfg(feature = "client")]
@@ -48,6 +49,7 @@ pub use blackhole::BlackholeSettings;
 pub use filesystem::FilesystemSettings;
 pub use http::HttpSettings;
 pub use stdout::StdoutSettings;
+pub use webhook::WebhookSettings;
 
 /// Every type, in the order of the alphabet: `module: Variant(Settings) as "type" in "member", needed or optional`, below
 /// what it is in a few words. LIST 3 and 4 of 4: two lines.
@@ -66,6 +68,8 @@ macro_rules! backend_list {
             http: Http(HttpSettings) as "HTTP" in "http", needed;
             /// the agent's standard output
             stdout: Stdout(StdoutSettings) as "Stdout" in "stdout", optional;
+            /// one request per event in a form of its own, signed
+            webhook: Webhook(WebhookSettings) as "Webhook" in "webhook", needed;
         }
     };
 }

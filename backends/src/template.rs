@@ -215,7 +215,8 @@ impl Piece {
         matches!(self, Self::Literal(_) | Self::Namespace | Self::Pipeline | Self::Route)
     }
 
-    fn parse(name: &str, grammar: &Grammar) -> Result<Self, TemplateError> {
+    /// Parses what stands between braces.
+    pub(crate) fn parse(name: &str, grammar: &Grammar) -> Result<Self, TemplateError> {
         let piece = match name {
             "date" => Some(Self::Date),
             "hour" => Some(Self::Hour),

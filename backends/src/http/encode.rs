@@ -32,7 +32,7 @@ pub(super) fn content_type(format: HttpFormat) -> &'static str {
 }
 
 /// Returns how the body of a request is packed, as its header says.
-pub(super) fn content_encoding(compression: Compression) -> Option<&'static str> {
+pub(crate) fn content_encoding(compression: Compression) -> Option<&'static str> {
     match compression {
         Compression::None => None,
         Compression::Gzip => Some("gzip"),
@@ -97,8 +97,8 @@ pub(crate) fn verdict_of_one(answer: &Answer, keyed: bool, now: UnixNanos) -> Re
     }
 }
 
-/// `HTTP 400: <beginning of the answer>` on one line.
-fn reason(status: u16, text: &[u8]) -> String {
+/// Returns `HTTP 400: <beginning of the answer>` on one line.
+pub(crate) fn reason(status: u16, text: &[u8]) -> String {
     match &*one_line(text) {
         "" => format!("HTTP {status}"),
         line => format!("HTTP {status}: {line}"),

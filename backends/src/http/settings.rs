@@ -151,9 +151,11 @@ impl Settings for HttpSettings {
 
     fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.check_url(&mut problems);
-        self.check_headers(&mut problems);
-        self.check_auth(&mut problems);
+        check_url(&self.url, &mut problems);
+        check_headers(&self.headers, &mut problems);
+        if let Some(auth) = &self.auth {
+            auth.check(&self.headers, &mut problems);
+        }
         if let Some(tls) = &self.tls {
             tls.check(self.url.starts_with("https://"), &mut problems);
         }
@@ -161,16 +163,8 @@ impl Settings for HttpSettings {
     }
 
     fn secrets(&self) -> Vec<&SecretKeyRef> {
-        let auth = self.auth.as_ref();
-        [
-            auth.and_then(|auth| auth.bearer.as_ref()).map(|bearer| &bearer.token_secret_ref),
-            auth.and_then(|auth| auth.basic.as_ref()).map(|basic| &basic.password_secret_ref),
-            auth.and_then(|auth| auth.header.as_ref()).map(|header| &header.value_secret_ref),
-            self.tls.as_ref().map(|tls| &tls.ca_secret_ref),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let ca = self.tls.iter().map(|tls| &tls.ca_secret_ref);
+        self.auth.iter().flat_map(HttpAuth::secrets).chain(ca).collect()
     }
 
     #[cfg(feature = "client")]
@@ -182,71 +176,83 @@ impl Settings for HttpSettings {
     }
 }
 
-impl HttpSettings {
-    fn check_url(&self, problems: &mut Vec<Problem>) {
-        const ALLOWED: &str =
-            "http://host[:port]/path or https://host[:port]/path, without user, password and fragment";
-        let mut wrong = |message: &str| problems.push(Problem::new("url", message, ALLOWED));
-        // The text is not repeated: a query may hold a key.
-        let Some(rest) = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://")) else {
-            return wrong("does not begin with http:// or https://");
-        };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        if self.url.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
-            wrong("holds a space, a backslash or a control character");
-        } else if authority.contains('@') {
-            wrong("holds a user or password: use auth");
-        } else if authority.is_empty() || authority.starts_with(':') {
-            wrong("names no host");
-        } else if self.url.contains('#') {
-            wrong("holds a fragment");
-        }
+impl HttpAuth {
+    /// Returns the secret keys that are asked for.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretKeyRef> {
+        let bearer = self.bearer.as_ref().map(|bearer| &bearer.token_secret_ref);
+        let basic = self.basic.as_ref().map(|basic| &basic.password_secret_ref);
+        let header = self.header.as_ref().map(|header| &header.value_secret_ref);
+        [bearer, basic, header].into_iter().flatten()
     }
 
-    fn check_headers(&self, problems: &mut Vec<Problem>) {
-        let mut seen: Vec<String> = Vec::new();
-        for (index, header) in self.headers.iter().enumerate() {
-            let path = format!("headers[{index}].name");
-            check_header_name(&header.name, &path, problems);
-            let lower = header.name.to_ascii_lowercase();
-            if seen.contains(&lower) {
-                problems.push(Problem::new(path, format!("{:?} is there twice", header.name), "each header once"));
-            }
-            seen.push(lower);
-            if !header.value.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b)) {
-                let path = format!("headers[{index}].value");
-                problems.push(Problem::new(path, "holds a character a header cannot carry", "printable ASCII"));
-            }
-        }
-    }
-
-    fn check_auth(&self, problems: &mut Vec<Problem>) {
-        let Some(auth) = &self.auth else {
-            return;
-        };
-        let ways = [auth.bearer.is_some(), auth.basic.is_some(), auth.header.is_some()];
+    /// Adds what is wrong to `problems`; `headers` are those of the settings.
+    pub(crate) fn check(&self, headers: &[HttpHeader], problems: &mut Vec<Problem>) {
+        let ways = [self.bearer.is_some(), self.basic.is_some(), self.header.is_some()];
         let count = ways.iter().filter(|way| **way).count();
         if count != 1 {
             problems.push(Problem::new("auth", format!("has {count} members"), "exactly one of bearer, basic, header"));
         }
-        if let Some(bearer) = &auth.bearer {
+        if let Some(bearer) = &self.bearer {
             bearer.token_secret_ref.check("auth.bearer.tokenSecretRef", problems);
         }
-        if let Some(basic) = &auth.basic {
+        if let Some(basic) = &self.basic {
             basic.check("auth.basic", problems);
         }
-        if let Some(header) = &auth.header {
+        if let Some(header) = &self.header {
             header.value_secret_ref.check("auth.header.valueSecretRef", problems);
             check_header_name(&header.name, "auth.header.name", problems);
-            if self.headers.iter().any(|other| other.name.eq_ignore_ascii_case(&header.name)) {
-                let message = format!("{:?} is also in headers", header.name);
-                problems.push(Problem::new("auth.header.name", message, "each header once"));
-            }
+            check_not_in(headers, &header.name, "auth.header.name", problems);
         }
     }
 }
 
-fn check_header_name(name: &str, path: &str, problems: &mut Vec<Problem>) {
+/// Adds what is wrong with the URL `url` to `problems`.
+pub(crate) fn check_url(url: &str, problems: &mut Vec<Problem>) {
+    const ALLOWED: &str = "http://host[:port]/path or https://host[:port]/path, without user, password and fragment";
+    let mut wrong = |message: &str| problems.push(Problem::new("url", message, ALLOWED));
+    // The text is not repeated: a query may hold a key.
+    let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
+        return wrong("does not begin with http:// or https://");
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if url.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+        wrong("holds a space, a backslash or a control character");
+    } else if authority.contains('@') {
+        wrong("holds a user or password: use auth");
+    } else if authority.is_empty() || authority.starts_with(':') {
+        wrong("names no host");
+    } else if url.contains('#') {
+        wrong("holds a fragment");
+    }
+}
+
+/// Adds what is wrong with the headers of the settings to `problems`.
+pub(crate) fn check_headers(headers: &[HttpHeader], problems: &mut Vec<Problem>) {
+    let mut seen: Vec<String> = Vec::new();
+    for (index, header) in headers.iter().enumerate() {
+        let path = format!("headers[{index}].name");
+        check_header_name(&header.name, &path, problems);
+        let lower = header.name.to_ascii_lowercase();
+        if seen.contains(&lower) {
+            problems.push(Problem::new(path, format!("{:?} is there twice", header.name), "each header once"));
+        }
+        seen.push(lower);
+        if !header.value.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b)) {
+            let path = format!("headers[{index}].value");
+            problems.push(Problem::new(path, "holds a character a header cannot carry", "printable ASCII"));
+        }
+    }
+}
+
+/// Adds to `problems` that the header `name` at `path` is also among those of the settings.
+pub(crate) fn check_not_in(headers: &[HttpHeader], name: &str, path: &str, problems: &mut Vec<Problem>) {
+    if headers.iter().any(|other| other.name.eq_ignore_ascii_case(name)) {
+        problems.push(Problem::new(path, format!("{name:?} is also in headers"), "each header once"));
+    }
+}
+
+/// Adds to `problems` that `name` cannot be the name of a header of ours.
+pub(crate) fn check_header_name(name: &str, path: &str, problems: &mut Vec<Problem>) {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
         problems.push(Problem::new(path, format!("{name:?} is not the name of a header"), "letters, digits, '-', '_'"));

@@ -53,6 +53,7 @@ pub(crate) async fn all() -> Vec<Destination> {
         "HTTP JSONArray",
         "HTTP JSONObject",
         "Stdout",
+        "Webhook",
     ] {
         all.push(destination(what).await);
     }
@@ -77,6 +78,10 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
             let format = what.strip_prefix("HTTP ").filter(|form| form.starts_with("JSON")).unwrap_or("NDJSON");
             let settings = serde_json::json!({"url": server.url(), "compression": compression, "format": format});
             BackendSettings::Http(parse(settings))
+        }
+        "Webhook" => {
+            let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
+            BackendSettings::Webhook(parse(serde_json::json!({"url": server.url()})))
         }
         _ => {
             pipe = Some(Pipe::default());

@@ -9,6 +9,7 @@
 //! | `hostile_files` | names and places that must not be written |
 //! | `server` | an HTTP server that does as it is told, TLS included |
 //! | `hostile_http` | what servers do wrong |
+//! | `webhook` | what `Webhook` adds to `HTTP` |
 //! | `tls` | whom the HTTP backend trusts |
 
 #![expect(
@@ -25,3 +26,4 @@ mod model;
 mod server;
 mod suite;
 mod tls;
+mod webhook;
