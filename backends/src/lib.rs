@@ -33,6 +33,7 @@ mod tls;
 pub mod blackhole;
 pub mod filesystem;
 pub mod http;
+pub mod managed_api;
 pub mod stdout;
 pub mod webhook;
 
@@ -48,6 +49,7 @@ pub use tls::TlsSettings;
 pub use blackhole::BlackholeSettings;
 pub use filesystem::FilesystemSettings;
 pub use http::HttpSettings;
+pub use managed_api::ManagedApiSettings;
 pub use stdout::StdoutSettings;
 pub use webhook::WebhookSettings;
 
@@ -66,6 +68,8 @@ macro_rules! backend_list {
             filesystem: Filesystem(FilesystemSettings) as "Filesystem" in "filesystem", optional;
             /// requests to an endpoint, a batch or an event each
             http: Http(HttpSettings) as "HTTP" in "http", needed;
+            /// a managed ingest service, told by its URL and a token
+            managed_api: ManagedApi(ManagedApiSettings) as "ManagedAPI" in "managedAPI", needed;
             /// the agent's standard output
             stdout: Stdout(StdoutSettings) as "Stdout" in "stdout", optional;
             /// one request per event in a form of its own, signed

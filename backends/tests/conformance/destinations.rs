@@ -52,6 +52,7 @@ pub(crate) async fn all() -> Vec<Destination> {
         "HTTP zstd",
         "HTTP JSONArray",
         "HTTP JSONObject",
+        "ManagedAPI",
         "Stdout",
         "Webhook",
     ] {
@@ -64,6 +65,7 @@ pub(crate) async fn all() -> Vec<Destination> {
 
 pub(crate) async fn destination(what: &'static str) -> Destination {
     let (mut server, mut pipe) = (None, None);
+    let directory = tempfile::tempdir().unwrap();
     let settings = match what {
         "Blackhole" => BackendSettings::Blackhole(parse(serde_json::json!({}))),
         "Filesystem" => BackendSettings::Filesystem(parse(serde_json::json!({"rotate": {"maxBytes": 4096}}))),
@@ -79,6 +81,15 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
             let settings = serde_json::json!({"url": server.url(), "compression": compression, "format": format});
             BackendSettings::Http(parse(settings))
         }
+        "ManagedAPI" => {
+            let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
+            let secrets = directory.path().join("secrets/api");
+            std::fs::create_dir_all(&secrets).unwrap();
+            std::fs::write(secrets.join("token"), "t").unwrap();
+            let token = serde_json::json!({"name": "api", "key": "token"});
+            let url = format!("http://{}", server.address);
+            BackendSettings::ManagedApi(parse(serde_json::json!({"url": url, "tokenSecretRef": token})))
+        }
         "Webhook" => {
             let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
             BackendSettings::Webhook(parse(serde_json::json!({"url": server.url()})))
@@ -88,7 +99,7 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
             BackendSettings::Stdout(parse(serde_json::json!({})))
         }
     };
-    Destination { what, directory: tempfile::tempdir().unwrap(), settings, server, pipe }
+    Destination { what, directory, settings, server, pipe }
 }
 
 fn compression(what: &str) -> &'static str {

@@ -9,7 +9,7 @@
 //! | `hostile_files` | names and places that must not be written |
 //! | `server` | an HTTP server that does as it is told, TLS included |
 //! | `hostile_http` | what servers do wrong |
-//! | `webhook` | what `Webhook` adds to `HTTP` |
+//! | `managed_api`, `webhook` | what these two add to `HTTP` |
 //! | `tls` | whom the HTTP backend trusts |
 
 #![expect(
@@ -22,6 +22,7 @@ mod batches;
 mod destinations;
 mod hostile_files;
 mod hostile_http;
+mod managed_api;
 mod model;
 mod server;
 mod suite;

@@ -1,0 +1,130 @@
+//! The client of the `ManagedAPI` backend.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Traits};
+use spillway_delivery::settings::Metadata;
+
+use super::answers;
+use super::settings::{BATCH_EVENTS_MAX, ManagedApiSettings};
+use crate::http::encode::{Asked, content_encoding, verdict};
+use crate::http::endpoint::{Endpoint, IDEMPOTENCY_KEY, key_value, packed, parse_url};
+use crate::http::{HttpAuth, HttpBearerAuth};
+use crate::settings::Compression;
+use crate::{BuildContext, BuildError};
+
+/// Most bytes of an answer's body that are read.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Sends batches to a managed service.
+pub struct ManagedApi {
+    endpoint: Endpoint,
+    event_url: Url,
+    batch_url: Url,
+    health_url: Url,
+    headers: HeaderMap,
+    compression: Compression,
+    metadata: Metadata,
+    /// The last attempt failed as a whole: the service is asked how it is before the next.
+    unwell: AtomicBool,
+}
+
+impl fmt::Debug for ManagedApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagedApi").field("host", &self.batch_url.host_str()).finish_non_exhaustive()
+    }
+}
+
+impl ManagedApi {
+    /// Returns the backend; connects at the first batch.
+    pub fn try_new(settings: &ManagedApiSettings, context: &BuildContext) -> Result<Self, BuildError> {
+        let url = |path: &str, name| parse_url(&settings.below(path), name);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(encoding) = content_encoding(settings.compression) {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        let bearer = HttpBearerAuth { token_secret_ref: settings.token_secret_ref.clone() };
+        let auth = HttpAuth { bearer: Some(bearer), ..HttpAuth::default() };
+        let batch_url = url(&settings.batch_path, "batchPath")?;
+        Ok(Self {
+            endpoint: Endpoint::new(&batch_url, Some(auth), settings.tls.as_ref(), ANSWER_BYTES_MAX, context),
+            event_url: url(&settings.event_path, "eventPath")?,
+            batch_url,
+            health_url: url(&settings.health_path, "healthPath")?,
+            headers,
+            compression: settings.compression,
+            metadata: context.metadata,
+            unwell: AtomicBool::new(false),
+        })
+    }
+
+    async fn send_once(&self, batch: &OutBatch) -> Result<Items, Fault> {
+        if self.unwell.load(Ordering::Relaxed) {
+            self.check_health().await?;
+        }
+        let sent = self.send_batch(batch).await;
+        let unwell = |fault: &Fault| !matches!(fault.kind, FaultKind::TooLarge | FaultKind::Throttled);
+        self.unwell.store(sent.as_ref().is_err_and(unwell), Ordering::Relaxed);
+        sent
+    }
+
+    /// Fails while the service says that it is unwell, or says nothing. One that has no such path is not asked further.
+    async fn check_health(&self) -> Result<(), Fault> {
+        let answer = self.endpoint.ask(&Method::GET, &self.health_url, HeaderMap::new(), Bytes::new()).await?;
+        match answer.status {
+            200..=299 | 404 | 405 => Ok(()),
+            status => {
+                let asked = Asked { events: 2, keyed: true };
+                let mut fault = match verdict(&answer, asked, self.endpoint.now()) {
+                    Ok(_) => Fault::new(FaultKind::Broken, ""),
+                    Err(fault) => fault,
+                };
+                if fault.kind == FaultKind::TooLarge {
+                    fault.kind = FaultKind::Broken;
+                }
+                fault.message = format!("the service is unwell: http {status} from its health path").into();
+                Err(fault)
+            }
+        }
+    }
+
+    async fn send_batch(&self, batch: &OutBatch) -> Result<Items, Fault> {
+        let mut body = Vec::new();
+        let url = if batch.len() == 1 {
+            batch.write_ndjson(&mut body, self.metadata);
+            body.pop();
+            &self.event_url
+        } else {
+            batch.write_json_array(&mut body, self.metadata);
+            &self.batch_url
+        };
+        let body = packed(self.compression, body.into()).await?;
+        let mut headers = self.headers.clone();
+        headers.insert(IDEMPOTENCY_KEY, key_value(batch.key())?);
+        let answer = self.endpoint.ask(&Method::POST, url, headers, body).await?;
+        answers::read(&answer, batch.len(), self.endpoint.now())
+    }
+}
+
+impl Backend for ManagedApi {
+    /// # Cancel safety
+    /// The request is abandoned and its connection closed; the service may have taken the batch.
+    fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(self.send_once(batch))
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { keyed: true, batch_events_max: Some(BATCH_EVENTS_MAX), ..Traits::default() }
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.endpoint.close();
+        Box::pin(async {})
+    }
+}
