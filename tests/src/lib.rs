@@ -16,6 +16,7 @@ pub mod http;
 pub mod output;
 pub mod pods;
 pub mod receiver;
+pub mod scripted;
 pub mod servers;
 
 use std::time::Duration;
