@@ -1,5 +1,6 @@
 //! What a backend is given to send.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -73,7 +74,15 @@ impl<'a> OutRun<'a> {
 
     /// Appends the run as NDJSON, as [`OutBatch::write_ndjson`] does.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
-        self.batch.write_chunk(self.chunk, out, (metadata, b'\n'), &mut Vec::with_capacity(512));
+        self.write_ndjson_of(0..self.event_count(), out, metadata);
+    }
+
+    /// Appends the events of the run that have these numbers in it, as [`OutRun::write_ndjson`] does.
+    ///
+    /// # Panics
+    /// When the range is not within the run.
+    pub fn write_ndjson_of(&self, events: Range<usize>, out: &mut Vec<u8>, metadata: Metadata) {
+        self.batch.write_chunk((self.chunk, events), out, (metadata, b'\n'), &mut Vec::with_capacity(512));
     }
 }
 
@@ -165,22 +174,28 @@ impl OutBatch {
         out.reserve(self.ndjson_bytes_max(metadata));
         let mut tail = Vec::with_capacity(512);
         for chunk in &self.chunks {
-            self.write_chunk(chunk, out, (metadata, end), &mut tail);
+            self.write_chunk((chunk, 0..chunk.events.len()), out, (metadata, end), &mut tail);
         }
     }
 
-    /// Appends the events of a chunk, each with `end` behind it.
-    fn write_chunk(&self, chunk: &Chunk, out: &mut Vec<u8>, (metadata, end): (Metadata, u8), tail: &mut Vec<u8>) {
-        let payload = &chunk.payload;
+    /// Appends some events of a chunk, each with `end` behind it.
+    fn write_chunk(
+        &self,
+        (chunk, numbers): (&Chunk, Range<usize>),
+        out: &mut Vec<u8>,
+        (metadata, end): (Metadata, u8),
+        tail: &mut Vec<u8>,
+    ) {
+        let (payload, events) = (&chunk.payload, &chunk.events[numbers]);
         if metadata == Metadata::None {
-            for &(_, start, stop) in &chunk.events {
+            for &(_, start, stop) in events {
                 out.extend_from_slice(&payload[start as usize..stop as usize]);
                 out.push(end);
             }
             return;
         }
         self.write_member_tail(tail, chunk, end);
-        for &(seq, start, end) in &chunk.events {
+        for &(seq, start, end) in events {
             json::begin_extra_member(out, &payload[start as usize..end as usize]);
             out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
             EventId { incarnation: chunk.incarnation, seq }.write(out);
