@@ -34,6 +34,7 @@ pub mod blackhole;
 pub mod filesystem;
 pub mod http;
 pub mod managed_api;
+pub mod s3;
 pub mod stdout;
 pub mod webhook;
 
@@ -50,6 +51,7 @@ pub use blackhole::BlackholeSettings;
 pub use filesystem::FilesystemSettings;
 pub use http::HttpSettings;
 pub use managed_api::ManagedApiSettings;
+pub use s3::S3Settings;
 pub use stdout::StdoutSettings;
 pub use webhook::WebhookSettings;
 
@@ -70,6 +72,8 @@ macro_rules! backend_list {
             http: Http(HttpSettings) as "HTTP" in "http", needed;
             /// a managed ingest service, told by its URL and a token
             managed_api: ManagedApi(ManagedApiSettings) as "ManagedAPI" in "managedAPI", needed;
+            /// NDJSON objects in a bucket
+            s3: S3(S3Settings) as "S3" in "s3", needed;
             /// the agent's standard output
             stdout: Stdout(StdoutSettings) as "Stdout" in "stdout", optional;
             /// one request per event in a form of its own, signed

@@ -11,7 +11,8 @@ use spillway_delivery::backend::Backend;
 use spillway_delivery::settings::Metadata;
 
 use crate::batches::context;
-use crate::server::{Reply, Server};
+use crate::bucket::{Bucket, Stored};
+use crate::server::{Received, Reply, Server};
 
 /// A destination that takes everything, and lets one look at what it took.
 pub(crate) struct Destination {
@@ -19,6 +20,7 @@ pub(crate) struct Destination {
     pub(crate) directory: tempfile::TempDir,
     settings: BackendSettings,
     server: Option<Server>,
+    bucket: Option<Bucket>,
     pipe: Option<Pipe>,
 }
 
@@ -53,6 +55,9 @@ pub(crate) async fn all() -> Vec<Destination> {
         "HTTP JSONArray",
         "HTTP JSONObject",
         "ManagedAPI",
+        "S3 gzip",
+        "S3 plain",
+        "S3 zstd",
         "Stdout",
         "Webhook",
     ] {
@@ -64,7 +69,7 @@ pub(crate) async fn all() -> Vec<Destination> {
 }
 
 pub(crate) async fn destination(what: &'static str) -> Destination {
-    let (mut server, mut pipe) = (None, None);
+    let (mut server, mut bucket, mut pipe) = (None, None, None);
     let directory = tempfile::tempdir().unwrap();
     let settings = match what {
         "Blackhole" => BackendSettings::Blackhole(parse(serde_json::json!({}))),
@@ -94,12 +99,17 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
             let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
             BackendSettings::Webhook(parse(serde_json::json!({"url": server.url()})))
         }
+        "S3 gzip" | "S3 plain" | "S3 zstd" => {
+            let bucket = bucket.insert(Bucket::start().await);
+            let more = serde_json::json!({"compression": compression(what), "key": "{namespace}/{date}/{id}.ndjson"});
+            BackendSettings::S3(parse(bucket_settings(directory.path(), &bucket.server, &more)))
+        }
         _ => {
             pipe = Some(Pipe::default());
             BackendSettings::Stdout(parse(serde_json::json!({})))
         }
     };
-    Destination { what, directory, settings, server, pipe }
+    Destination { what, directory, settings, server, bucket, pipe }
 }
 
 fn compression(what: &str) -> &'static str {
@@ -134,6 +144,9 @@ impl Destination {
                 .flat_map(|request| request.lines())
                 .collect();
         }
+        if let Some(bucket) = &self.bucket {
+            return bucket.objects().iter().flat_map(Stored::lines).collect();
+        }
         if let Some(pipe) = &self.pipe {
             return String::from_utf8(pipe.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect();
         }
@@ -142,9 +155,30 @@ impl Destination {
 
     /// Returns what was sent, byte for byte, attempt for attempt, with its key where there is one.
     pub(crate) fn attempts(&self) -> Vec<(Option<String>, Vec<u8>)> {
+        if let Some(bucket) = &self.bucket {
+            let puts = bucket.server.seen().into_iter().filter(|request| request.line.starts_with("PUT "));
+            let key = |put: &Received| put.header("x-amz-meta-spillway-plan").map(str::to_owned);
+            return puts.map(|put| (key(&put), put.body)).collect();
+        }
         let seen = self.server.iter().flat_map(Server::seen);
         seen.map(|request| (request.header("idempotency-key").map(str::to_owned), request.body)).collect()
     }
+}
+
+/// Returns settings for the bucket on `server`, with keys below `directory`, and `more` of them.
+pub(crate) fn bucket_settings(directory: &Path, server: &Server, more: &serde_json::Value) -> serde_json::Value {
+    std::fs::create_dir_all(directory.join("secrets/s3")).unwrap();
+    std::fs::write(directory.join("secrets/s3/id"), "AK").unwrap();
+    std::fs::write(directory.join("secrets/s3/secret"), "canary-8c1f").unwrap();
+    let mut settings = serde_json::json!({
+        "bucket": "lake", "endpoint": format!("http://{}", server.address), "forcePathStyle": true,
+        "credentials": {
+            "accessKeyIDSecretRef": {"name": "s3", "key": "id"},
+            "secretAccessKeySecretRef": {"name": "s3", "key": "secret"},
+        },
+    });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    settings
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {

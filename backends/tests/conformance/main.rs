@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `batches` | batches, contexts and a seeded source of chance |
+//! | `bucket` | a hand-made S3 |
 //! | `destinations` | one real destination per type of the list, and how to read back what arrived |
 //! | `suite` | the checks that every backend passes |
 //! | `model` | the files against a model: crashes, cancels, torn tails, exactly once |
@@ -10,6 +11,7 @@
 //! | `server` | an HTTP server that does as it is told, TLS included |
 //! | `hostile_http` | what servers do wrong |
 //! | `managed_api`, `webhook` | what these two add to `HTTP` |
+//! | `hostile_s3` | what stores do wrong, and how objects stay single |
 //! | `tls` | whom the HTTP backend trusts |
 
 #![expect(
@@ -19,9 +21,11 @@
 )]
 
 mod batches;
+mod bucket;
 mod destinations;
 mod hostile_files;
 mod hostile_http;
+mod hostile_s3;
 mod managed_api;
 mod model;
 mod server;

@@ -1,4 +1,4 @@
-//! Whom the `HTTP` backend trusts.
+//! Whom the backends that speak HTTP trust.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use spillway_delivery::backend::{FaultKind, Items, Outcome};
 use tokio_rustls::TlsAcceptor;
 
 use crate::batches::{batch, context};
-use crate::destinations::parse;
+use crate::destinations::{bucket_settings, parse};
 use crate::server::{Reply, Server};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
@@ -72,6 +72,36 @@ async fn only_a_certificate_of_the_given_ca_for_this_name_and_time_is_trusted() 
         let fault = sent.unwrap_err();
         assert_eq!(fault.kind, FaultKind::Unreachable, "{what}: {fault}");
         assert!(fault.message.contains("certificate") && !fault.message.contains("hidden"), "{what}: {fault}");
+        assert_eq!(server.seen().len(), 0, "{what}: nothing is sent to a stranger");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_behind_a_certificate_of_a_stranger_gets_nothing() {
+    let (ours, foreign) = (ca(), ca());
+    let directory = tempfile::tempdir().unwrap();
+    trust(directory.path(), &ours);
+    for (what, signer, name, expired) in [
+        ("good", &ours, "127.0.0.1", false),
+        ("foreign", &foreign, "127.0.0.1", false),
+        ("expired", &ours, "127.0.0.1", true),
+        ("another name", &ours, "example.test", false),
+    ] {
+        let server = Server::start_with(Some(acceptor(signer, name, expired)), |_, _| Reply::status(200)).await;
+        let settings = serde_json::json!({
+            "endpoint": format!("https://{}", server.address),
+            "tls": {"caSecretRef": {"name": "ca", "key": "ca.crt"}},
+        });
+        let settings = bucket_settings(directory.path(), &server, &settings);
+        let backend = build(&BackendSettings::S3(parse(settings)), context(directory.path())).unwrap();
+        let sent = backend.send(&batch(0..2)).await;
+        if what == "good" {
+            assert_eq!(sent, Ok(Items::All(Outcome::Delivered)));
+            continue;
+        }
+        let fault = sent.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Unreachable, "{what}: {fault}");
+        assert!(fault.message.contains("certificate"), "{what}: {fault}");
         assert_eq!(server.seen().len(), 0, "{what}: nothing is sent to a stranger");
     }
 }
