@@ -7,7 +7,8 @@
 //! # Guarantees
 //! - Every routed event ends as delivered, duplicate, rejected (in the dead letters), dropped (by reason) or is held.
 //! - A delivery that fails holds a range of sequences, not memory: it lets go of its batch, waits as its circuit breaker
-//!   says (`breaker`), reads it again and sends **one** batch until one succeeds.
+//!   says (`breaker`), reads it again and sends **one** batch until one succeeds; how many may be under way grows from
+//!   there (`pace`), within the settings' bound and its rate limits (`rate`).
 //! - Events that their backend leaves behind while it takes others are sent again alone, after a wait of their own, for ten
 //!   minutes of its being well; then they are dead letters. They hold up nothing but what must keep their order.
 //! - A failing delivery slows nobody: no lock, queue or reader is shared between deliveries. All bytes under way share one
@@ -25,9 +26,12 @@ mod dead_letters;
 mod delivery;
 mod engine;
 mod gone;
+mod pace;
+mod rate;
 mod saving;
 mod settle;
 mod status;
+mod target;
 
 pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings};
 pub use status::DeliveryStatus;

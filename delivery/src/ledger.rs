@@ -173,6 +173,8 @@ pub struct DeliveryReport {
     pub delivered_bytes: u64,
     /// Batches under way.
     pub in_flight: u64,
+    /// How many may be under way now: what the destination bears, within its settings.
+    pub in_flight_limit: u64,
     /// The last fault, in one line.
     pub last_error: Option<String>,
 }

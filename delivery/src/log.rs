@@ -52,7 +52,7 @@ pub use core::{CommitError, Committed, Keep, LogCore, OpenOptions};
 pub use frame::{Frame, Masks, Pending};
 pub use handle::{Census, KeyClaim, Log, LogOptions, LogReader, ReadError, Refused, Reservation};
 pub use inspect::{Inspection, SegmentInspection, inspect};
-pub use journal::{DeliveryKey, Journal, JournalError, Plan, Progress, Removed};
+pub use journal::{DeliveryKey, Journal, JournalError, Left, Plan, Progress, Removed};
 pub use recovery::Recovered;
 pub use state::KeyLookup;
 

@@ -50,7 +50,7 @@ pub struct DeliverySettings {
     pub batch_events_max: usize,
     /// How long a batch may wait to fill up.
     pub batch_wait_max: Duration,
-    /// Most batches under way at once; 1 keeps the order.
+    /// Most batches under way at once, to which the number grows from one; 1 keeps the order.
     pub in_flight_max: usize,
     /// How long one attempt may take.
     pub timeout: Duration,
@@ -62,6 +62,17 @@ pub struct DeliverySettings {
     pub attempts_max: Option<u32>,
     /// When a destination that fails is left alone.
     pub breaker: BreakerSettings,
+    /// How much it is given in a second.
+    pub rate: RateLimitSettings,
+}
+
+/// How much a destination is given in a second; `None` is without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateLimitSettings {
+    /// Payload bytes, repeats counted; at least 1.
+    pub bytes_per_second: Option<u64>,
+    /// Events, repeats counted; at least 1.
+    pub events_per_second: Option<u64>,
 }
 
 /// When a destination that fails is left alone.
@@ -93,6 +104,7 @@ impl Default for DeliverySettings {
             retry_max: Duration::from_secs(60),
             attempts_max: None,
             breaker: BreakerSettings::default(),
+            rate: RateLimitSettings::default(),
         }
     }
 }

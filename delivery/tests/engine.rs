@@ -20,7 +20,8 @@ use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{BreakerState, PipelineReport};
 use spillway_delivery::log::{Journal, Plan, Progress};
 use spillway_delivery::settings::{
-    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
+    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings,
+    RateLimitSettings, RouteSettings,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ use tokio::time::Instant;
 /// What a scripted destination answers to the next attempt; after the last it takes everything.
 #[derive(Debug, Clone)]
 enum Answer {
+    /// Takes what comes, and this long.
+    Slow(Duration),
     Fail(FaultKind),
     Reject(&'static str),
     TakeEveryOther,
@@ -47,6 +50,8 @@ struct Scripted {
     commit_failures: Mutex<u32>,
     committed: AtomicUsize,
     attempts: Mutex<Vec<Instant>>,
+    under_way: AtomicUsize,
+    under_way_max: AtomicUsize,
     changed: Notify,
 }
 
@@ -92,13 +97,29 @@ impl Scripted {
     }
 }
 
+/// Counts an attempt as over, also when it is abandoned.
+struct Over<'a>(&'a AtomicUsize);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Backend for Scripted {
     fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
         Box::pin(async move {
             self.attempts.lock().unwrap().push(Instant::now());
+            let under_way = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+            self.under_way_max.fetch_max(under_way, Ordering::SeqCst);
+            let _over = Over(&self.under_way);
             let answer = self.answers.lock().unwrap().pop_front().or_else(|| self.stuck.lock().unwrap().clone());
             match answer {
                 None => self.take(batch),
+                Some(Answer::Slow(time)) => {
+                    drop(tokio::time::timeout(time, std::future::pending::<()>()).await);
+                    self.take(batch);
+                }
                 Some(Answer::Fail(kind)) => return Err(Fault::new(kind, "as scripted")),
                 Some(Answer::TooLargeAbove(max)) if batch.len() <= max => self.take(batch),
                 Some(Answer::TooLargeAbove(_)) => return Err(Fault::new(FaultKind::TooLarge, "as scripted")),
@@ -709,4 +730,81 @@ async fn an_event_left_behind_for_ten_minutes_is_a_dead_letter_and_holds_up_noth
         assert_balanced(&report(&pipeline).await, 20);
         assert_eq!((taken, dead_letters(dir.path()).len()), (19, 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_under_way_grow_from_one_to_the_bound_and_a_throttled_backend_gets_fewer() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let stuck = Mutex::new(Some(Answer::Slow(Duration::from_secs(1))));
+    let backend = Arc::new(Scripted { stuck, ..Scripted::default() });
+    let mut wide = spec(&backend);
+    wide.settings.in_flight_max = 8;
+    wide.settings.batch_events_max = 10;
+    let pipeline = engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![wide], &|_| None).await.unwrap();
+    let begun = Instant::now();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..1000)).await.unwrap();
+    backend.until(500).await;
+    let attempts = backend.attempts.lock().unwrap()[..2].to_vec();
+    assert!(attempts[1].duration_since(attempts[0]) >= Duration::from_secs(1), "the first one goes alone");
+    assert_eq!(backend.under_way_max.load(Ordering::SeqCst), 8);
+    assert_eq!(report(&pipeline).await.deliveries[0].in_flight_limit, 8);
+    backend.answers.lock().unwrap().push_back(Answer::Fail(FaultKind::Throttled));
+    let lower = loop {
+        match report(&pipeline).await.deliveries[0].in_flight_limit {
+            8 => pipeline.room().await,
+            lower => break lower,
+        }
+    };
+    assert!((4..8).contains(&lower), "{lower}");
+    backend.until(1000).await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_holds_over_time_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted::default());
+    let mut limited = spec(&backend);
+    limited.settings.rate = RateLimitSettings { bytes_per_second: None, events_per_second: Some(100) };
+    limited.settings.batch_events_max = 50;
+    let pipeline = engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![limited], &|_| None).await.unwrap();
+    let begun = Instant::now();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..1000)).await.unwrap();
+    backend.until(1000).await;
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(8) && took < Duration::from_secs(11), "{took:?}");
+    assert!(drain(&engine).await);
+    assert_balanced(&report(&pipeline).await, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_being_left_behind_goes_on_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = Mutex::new(Some(Answer::LeaveBehind("\"n\":7}")));
+    let keyed = Traits { keyed: true, ..Traits::default() };
+    let backend = Arc::new(Scripted { traits: keyed, stuck, ..Scripted::default() });
+    let mut ran = Duration::ZERO;
+    for life in 0..3 {
+        let engine = engine(dir.path());
+        let mut calm = spec(&backend);
+        calm.settings.retry_max = Duration::from_secs(4);
+        let pipeline = engine.add(pipeline_settings(Durability::Disk, 1 << 30), vec![calm], &|_| None).await.unwrap();
+        if life == 0 {
+            Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
+        }
+        let begun = Instant::now();
+        while report(&pipeline).await.deliveries[0].rejected_events == 0 && begun.elapsed() < Duration::from_secs(250) {
+            pipeline.room().await;
+        }
+        ran += begun.elapsed();
+        let report = report(&pipeline).await;
+        assert_balanced(&report, 10);
+        assert_eq!(report.deliveries[0].rejected_events, u64::from(life == 2), "life {life}");
+        // The process is gone: nothing is drained.
+    }
+    assert!(ran >= Duration::from_secs(600) && ran < Duration::from_secs(625), "{ran:?}");
 }

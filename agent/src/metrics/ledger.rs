@@ -222,6 +222,11 @@ fn sending(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Re
         each_delivery(pipelines, |one| count(one.in_flight)),
     )?;
     families.gauge(
+        "delivery_in_flight_limit_batches",
+        "Batches that may be under way now: what the destination bears, within maxInFlight.",
+        each_delivery(pipelines, |one| count(one.in_flight_limit)),
+    )?;
+    families.gauge(
         "delivery_state",
         "1 for the state the delivery is in.",
         each_delivery(pipelines, |one| one.state).map(|(labels, state)| {

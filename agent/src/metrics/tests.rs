@@ -37,6 +37,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         faults: BTreeMap::from([("unreachable".into(), 3)]),
         delivered_bytes: 500,
         in_flight: 2,
+        in_flight_limit: 3,
         last_error: Some("connection refused".into()),
     };
     let pipeline = PipelineReport {
@@ -177,6 +178,7 @@ fn every_figure_of_the_ledger_is_there() {
         ("spillway_delivery_oldest_held_age_seconds", 10.0),
         ("spillway_delivery_faults_total", 3.0),
         ("spillway_delivery_in_flight_batches", 2.0),
+        ("spillway_delivery_in_flight_limit_batches", 3.0),
         ("spillway_ledger_imbalance_events", -1.0),
     ] {
         assert!((value(&samples, name, "pipeline", "jobs") - expected).abs() < f64::EPSILON, "{name}");

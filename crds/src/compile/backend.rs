@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spillway_backends::BackendSettings;
-use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata};
+use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata, RateLimitSettings};
 
 use super::BackendPlan;
 use crate::kinds::backend::{BackendSpec, DeliverySpec, MetadataSpec};
@@ -51,5 +51,9 @@ fn delivery(spec: &DeliverySpec) -> DeliverySettings {
             failure_ratio_percent: spec.circuit_breaker.failure_ratio_percent,
             open: Duration::from_secs(spec.circuit_breaker.open_seconds.into()),
         },
+        rate: spec.rate_limit.as_ref().map_or_else(RateLimitSettings::default, |limit| RateLimitSettings {
+            bytes_per_second: limit.bytes_per_second,
+            events_per_second: limit.events_per_second,
+        }),
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spillway_delivery::settings::{BreakerSettings, Durability};
+use spillway_delivery::settings::{BreakerSettings, Durability, RateLimitSettings};
 
 use super::*;
 
@@ -66,6 +66,7 @@ spec:
     timeoutSeconds: 10
     retry: {initialMilliseconds: 100, maxSeconds: 30, maxAttempts: 7}
     circuitBreaker: {consecutiveFailures: 3, failureRatioPercent: 20, openSeconds: 15}
+    rateLimit: {bytesPerSecond: 52428800, eventsPerSecond: 5000}
 ---
 apiVersion: spillway.dev/v1alpha1
 kind: Backend
@@ -151,6 +152,7 @@ fn every_field_reaches_the_plan() {
                 failure_ratio_percent: 20,
                 open: Duration::from_secs(15),
             },
+            rate: RateLimitSettings { bytes_per_second: Some(52_428_800), events_per_second: Some(5000) },
         }
     );
     assert_eq!(search.settings.secrets()[0].key, "token");
@@ -349,7 +351,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "  delivery: {retry: {initialMilliseconds: 5000, maxSeconds: 2}, maxInflight: 1}\n#",
         &[
             "6:65: Backend default/archive: spec.delivery.maxInflight: unknown field; found \"maxInflight\"; allowed: `batch`, \
-             `circuitBreaker`, `maxInFlight`, `retry`, `timeoutSeconds`; help: did you mean `maxInFlight`?",
+             `circuitBreaker`, `maxInFlight`, `rateLimit`, `retry`, `timeoutSeconds`; help: did you mean `maxInFlight`?",
             "6:22: Backend default/archive: spec.delivery.retry.initialMilliseconds: `initialMilliseconds` must be less than or \
              equal to `maxSeconds` in milliseconds",
             "16:45: MonitoringPipeline default/jobs: spec.routes[0].backendRefs[0].name: the backend is there but has errors; \

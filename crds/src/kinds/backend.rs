@@ -117,7 +117,8 @@ pub struct DeliverySpec {
     #[serde(default)]
     pub batch: BatchSpec,
 
-    /// Most batches under way at once, 1 to 64; 1 keeps the order of events. Default: 4.
+    /// Most batches under way at once, 1 to 64; the number grows to it from 1 as the destination bears it, and 1 keeps the
+    /// order of events. Default: 4.
     #[serde(default = "in_flight")]
     #[schemars(range(min = 1, max = 64))]
     pub max_in_flight: u32,
@@ -134,6 +135,11 @@ pub struct DeliverySpec {
     /// When a destination that fails is left alone for a while.
     #[serde(default)]
     pub circuit_breaker: CircuitBreakerSpec,
+
+    /// How much the destination is given in a second, by each agent and route. Default: absent, without limit.
+    /// Example: `{bytesPerSecond: 52428800}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
 }
 
 impl Default for DeliverySpec {
@@ -144,6 +150,7 @@ impl Default for DeliverySpec {
             timeout_seconds: timeout_seconds(),
             retry: RetrySpec::default(),
             circuit_breaker: CircuitBreakerSpec::default(),
+            rate_limit: None,
         }
     }
 }
@@ -200,6 +207,21 @@ impl Default for RetrySpec {
     fn default() -> Self {
         Self { initial_milliseconds: retry_initial_milliseconds(), max_seconds: retry_seconds(), max_attempts: None }
     }
+}
+
+/// How much a destination is given in a second, repeats counted. A batch may be larger than that; the next one waits.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimitSpec {
+    /// Most bytes of events, 1024 to 1099511627776 (1 TiB). Default: absent, without limit. Example: 52428800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 1_099_511_627_776_u64))]
+    pub bytes_per_second: Option<u64>,
+
+    /// Most events, 1 to 1000000000. Default: absent, without limit. Example: 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub events_per_second: Option<u64>,
 }
 
 /// When a destination that fails is left alone: the breaker opens, nothing is sent for a while, then one batch decides.

@@ -6,12 +6,31 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::backend::{OutBatch, OutBatchBuilder};
 use crate::log::{Frame, Log, LogReader, Progress, ReadError};
 use crate::settings::PipelineSettings;
+
+/// For how long events have been left behind by a backend that was well.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeftFor {
+    pub(super) counted: Duration,
+    /// Up to when it is counted.
+    pub(super) seen: Instant,
+}
+
+impl LeftFor {
+    /// Counts on to now, as far as the backend was well, which it is since `well_since`.
+    pub(super) fn count(&mut self, now: Instant, well_since: Option<Instant>) {
+        if let Some(since) = well_since {
+            self.counted += now.saturating_duration_since(since.max(self.seen));
+        }
+        self.seen = now;
+    }
+}
 
 /// A range of the log to be sent under one key.
 #[derive(Debug, Clone)]
@@ -20,8 +39,8 @@ pub(super) struct Work {
     pub(super) end: u64,
     pub(super) key: Arc<str>,
     pub(super) attempts: u32,
-    /// When siblings of its members were taken and they were not, for the first time.
-    pub(super) left_since: Option<Instant>,
+    /// For how long siblings of its members are taken and they are not.
+    pub(super) left: Option<LeftFor>,
     /// When it may be tried again, apart from what the breaker says.
     pub(super) not_before: Option<Instant>,
     /// The members' sequences, in order; known once it was read.
@@ -31,7 +50,7 @@ pub(super) struct Work {
 impl Work {
     /// Returns a range that was begun before.
     pub(super) fn again(first: u64, end: u64, key: Arc<str>) -> Self {
-        Self { first, end, key, attempts: 0, left_since: None, not_before: None, members: Vec::new() }
+        Self { first, end, key, attempts: 0, left: None, not_before: None, members: Vec::new() }
     }
 }
 
@@ -104,7 +123,7 @@ impl Former {
     }
 
     /// Returns when the batch being formed has waited long enough.
-    pub(super) fn ripe_at(&self, wait_max: std::time::Duration) -> Option<Instant> {
+    pub(super) fn ripe_at(&self, wait_max: Duration) -> Option<Instant> {
         self.forming.as_ref().map(|(_, _, since, _)| *since + wait_max)
     }
 
@@ -126,7 +145,7 @@ impl Former {
     pub(super) async fn form(
         &mut self,
         bounds: Bounds,
-        wait_max: std::time::Duration,
+        wait_max: Duration,
         skip: &Progress,
     ) -> Result<Formed, ReadError> {
         loop {
@@ -187,7 +206,7 @@ impl Former {
         false
     }
 
-    fn ripe(&mut self, bounds: Bounds, wait_max: std::time::Duration) -> Formed {
+    fn ripe(&mut self, bounds: Bounds, wait_max: Duration) -> Formed {
         match &self.forming {
             None if self.at > self.first => {
                 let first = std::mem::replace(&mut self.first, self.at);
@@ -279,7 +298,7 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
         end,
         key: format!("{}{side}", work.key).into(),
         attempts: work.attempts,
-        left_since: work.left_since,
+        left: work.left,
         not_before: work.not_before,
         members: members.to_vec(),
     };

@@ -115,6 +115,11 @@ impl Breaker {
         }
     }
 
+    /// Returns how many attempts are under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// Returns whether an attempt may begin now.
     pub(super) fn permits(&self, now: Instant) -> bool {
         let rested = self.pause_until.is_none_or(|until| until <= now);

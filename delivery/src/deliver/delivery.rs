@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -10,14 +11,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::batches::{Bounds, Formed, Former, Names, Work, rebuild};
-use super::breaker::{Blame, Breaker};
+use super::batches::{Bounds, Formed, Former, LeftFor, Names, Work, rebuild};
+use super::breaker::Blame;
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
+use super::pace::Ticket;
 use super::status::DeliveryStatus;
-use super::{DeliverySpec, PROBE_BYTES, PROCESS_SYNC_PERIOD, RESOLVED_RANGES_MAX, SAVE_PERIOD};
-use crate::backend::{Fault, FaultKind, Items, OutBatch, Traits};
+use super::target::Target;
+use super::{DeliverySpec, PROCESS_SYNC_PERIOD, RESOLVED_RANGES_MAX, SAVE_PERIOD};
+use crate::backend::{Fault, FaultKind, Items, OutBatch};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
 use crate::settings::Durability;
 
@@ -40,6 +42,8 @@ pub(super) struct Landed {
     pub(super) work: Work,
     pub(super) batch: OutBatch,
     pub(super) result: Result<Items, Fault>,
+    pub(super) ticket: Ticket,
+    pub(super) latency: Duration,
     /// Bytes of the budget, given back with it.
     _share: Share,
 }
@@ -52,20 +56,13 @@ pub(super) type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
     reason = "four independent facts; an enum of their sixteen products says less"
 )]
 pub(super) struct Delivery {
-    pub(super) spec: DeliverySpec,
+    pub(super) target: Target,
     pub(super) ground: Ground,
     pub(super) key: DeliveryKey,
-    pub(super) traits: Traits,
     pub(super) progress: Progress,
-    /// Whether and when the backend may be tried.
-    pub(super) breaker: Breaker,
     pub(super) former: Former,
     /// Ranges that were tried, or planned before a restart, by their first sequence.
     pub(super) retry: BTreeMap<u64, Work>,
-    /// Set until something succeeds, and after a failure: one small batch at a time.
-    pub(super) probing: bool,
-    /// Payload bytes a batch may have now; grows from [`PROBE_BYTES`] with each success.
-    pub(super) batch_bytes: usize,
     pub(super) dirty_since: Option<Instant>,
     pub(super) synced_at: Instant,
     /// Progress was saved, and would not survive power loss yet.
@@ -82,32 +79,22 @@ pub(super) struct Delivery {
 }
 
 /// How long a delivery waits for bytes of the budget before it looks again.
-const BUDGET_PERIOD: std::time::Duration = std::time::Duration::from_millis(50);
+const BUDGET_PERIOD: Duration = Duration::from_millis(50);
 
 /// How often a delivery that drains looks whether its time is over.
-pub(super) const DRAIN_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 impl Delivery {
     pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
-        let traits = spec.backend.traits();
-        let plans = progress.plans.iter().map(|plan| (plan.first, Work::again(plan.first, plan.end, plan.key.clone())));
-        let mut retry: BTreeMap<u64, Work> = plans.collect();
-        let from = fill_gaps(&mut retry, progress.cursor, ground.log.incarnation());
+        let (retry, from) = begun(&progress, ground.log.incarnation());
         let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
         Self {
             key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
             former: Former::new(ground.names.clone(), &ground.log, from, end),
-            breaker: Breaker::new(
-                spec.settings.breaker,
-                Backoff::new(spec.settings.retry_initial, spec.settings.retry_max, seed),
-            ),
-            traits,
             synced: progress.clone(),
             save_not_before: None,
             progress,
             retry,
-            probing: true,
-            batch_bytes: PROBE_BYTES.min(spec.settings.batch_bytes_max),
             // The first save makes sure that what the journal showed survives power loss; until then nothing is freed.
             dirty_since: Some(Instant::now()),
             synced_at: Instant::now(),
@@ -115,7 +102,7 @@ impl Delivery {
             ended: false,
             reopen: false,
             budget_short: false,
-            spec,
+            target: Target::new(spec, seed),
             ground,
         }
     }
@@ -154,24 +141,16 @@ impl Delivery {
         if !self.ended && !self.reopen {
             self.save(&mut flights, true).await;
         }
-        self.spec.backend.close().await;
-    }
-
-    fn in_flight_max(&self) -> usize {
-        if self.probing || self.traits.ordered { 1 } else { self.spec.settings.in_flight_max }
+        self.target.spec.backend.close().await;
     }
 
     fn holding_back(&self, flights: &Flights) -> bool {
-        self.drain_is_over()
-            || !self.breaker.permits(Instant::now())
-            || self.budget_short
-            || flights.len() >= self.in_flight_max()
-            || self.commit_waits(flights)
+        self.drain_is_over() || !self.target.permits(Instant::now()) || self.budget_short || self.commit_waits(flights)
     }
 
     /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered.
     fn commit_waits(&self, flights: &Flights) -> bool {
-        self.traits.commits
+        self.target.traits.commits
             && !flights.is_empty()
             && self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD)
     }
@@ -183,28 +162,28 @@ impl Delivery {
     /// Whether ranges may be begun that were never tried: not past what an ordered backend must have first, and not while
     /// the record of what is resolved above the cursor is full.
     fn may_begin(&self) -> bool {
-        (self.retry.is_empty() || !self.traits.ordered) && self.progress.resolved.len() < RESOLVED_RANGES_MAX
+        (self.retry.is_empty() || !self.target.traits.ordered) && self.progress.resolved.len() < RESOLVED_RANGES_MAX
     }
 
     /// Returns the range to try again first: the first of all where order counts, else the first whose wait is over.
     fn due(&self, now: Instant) -> Option<u64> {
         let is_due = |work: &Work| work.not_before.is_none_or(|at| at <= now);
-        let looked_at = if self.traits.ordered { 1 } else { usize::MAX };
+        let looked_at = if self.target.traits.ordered { 1 } else { usize::MAX };
         self.retry.iter().take(looked_at).find(|(_, work)| is_due(work)).map(|(first, _)| *first)
     }
 
     fn wake_at(&self, flights: &Flights) -> Option<Instant> {
-        let may_save = !self.reopen && (!self.traits.commits || flights.is_empty());
+        let may_save = !self.reopen && (!self.target.traits.commits || flights.is_empty());
         let not_before = |at: Instant| self.save_not_before.map_or(at, |earliest| at.max(earliest));
         let save = self.dirty_since.filter(|_| may_save).map(|since| not_before(since + SAVE_PERIOD));
         let sync = (self.unsynced && may_save).then(|| not_before(self.synced_at + PROCESS_SYNC_PERIOD));
         let budget = self.budget_short.then(|| Instant::now() + BUDGET_PERIOD);
         let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
-        let ripe = self.former.ripe_at(self.spec.settings.batch_wait_max);
+        let ripe = self.former.ripe_at(self.target.spec.settings.batch_wait_max);
         let forming = ripe.filter(|_| !self.holding_back(flights));
         let now = Instant::now();
         let due = self.retry.values().filter_map(|work| work.not_before).filter(|at| *at > now).min();
-        [self.breaker.wake_at(now), due, save, sync, budget, forming, drain].into_iter().flatten().min()
+        [self.target.wake_at(now), due, save, sync, budget, forming, drain].into_iter().flatten().min()
     }
 
     /// Sends whatever may be sent now.
@@ -229,10 +208,10 @@ impl Delivery {
                 self.retry.insert(work.first, work);
                 return;
             }
-            self.breaker.begin();
-            self.ground.status.breaker(self.breaker.state());
-            flights.push(self.send(work, batch, share));
-            self.ground.status.attempt(flights.len());
+            let ticket = self.target.begin(Instant::now(), &batch);
+            self.ground.status.breaker(self.target.breaker.state());
+            flights.push(self.send(work, batch, (ticket, share)));
+            self.ground.status.attempt(flights.len(), self.target.pace.in_flight_max());
         }
     }
 
@@ -253,11 +232,11 @@ impl Delivery {
     async fn next_new(&mut self) -> Option<(Work, OutBatch)> {
         loop {
             let bounds = Bounds {
-                bytes: self.batch_bytes,
-                events: self.spec.settings.batch_events_max.min(self.traits.batch_events_max.unwrap_or(usize::MAX)),
+                bytes: self.target.pace.batch_bytes(),
+                events: self.target.batch_events_max(),
                 now: *self.ground.hurry.borrow(),
             };
-            match self.former.form(bounds, self.spec.settings.batch_wait_max, &self.progress).await {
+            match self.former.form(bounds, self.target.spec.settings.batch_wait_max, &self.progress).await {
                 Ok(Formed::Batch(work, batch)) => return Some((work, batch)),
                 Ok(Formed::Nothing(first, end)) => {
                     self.progress.resolve(first, end);
@@ -276,7 +255,7 @@ impl Delivery {
     /// Writes a batch down before its first attempt, where the backend recognises a repeat by its key.
     async fn plan(&mut self, work: &Work) -> bool {
         let known = self.progress.plans.iter().any(|plan| plan.key == work.key);
-        if !self.traits.keyed || known {
+        if !self.target.traits.keyed || known {
             return true;
         }
         self.progress.plans.push(Plan { first: work.first, end: work.end, key: work.key.clone() });
@@ -291,15 +270,42 @@ impl Delivery {
         }
     }
 
-    fn send(&self, work: Work, batch: OutBatch, share: Share) -> BoxFuture<'static, Landed> {
-        let (backend, timeout) = (self.spec.backend.clone(), self.spec.settings.timeout);
+    fn send(&self, work: Work, batch: OutBatch, (ticket, share): (Ticket, Share)) -> BoxFuture<'static, Landed> {
+        let (backend, timeout) = (self.target.spec.backend.clone(), self.target.spec.settings.timeout);
         Box::pin(async move {
+            let begun = Instant::now();
             let result = match tokio::time::timeout(timeout, backend.send(&batch)).await {
                 Ok(result) => result,
                 Err(_) => Err(Fault::new(FaultKind::Timeout, format_args!("no answer within {timeout:?}"))),
             };
-            Landed { work, batch, result, _share: share }
+            Landed { work, batch, result, ticket, latency: begun.elapsed(), _share: share }
         })
+    }
+}
+
+/// Returns what was begun and is not resolved, and where new batches begin: behind everything that was ever begun.
+pub(super) fn begun(progress: &Progress, incarnation: u64) -> (BTreeMap<u64, Work>, u64) {
+    let plans = progress.plans.iter().map(|plan| (plan.first, Work::again(plan.first, plan.end, plan.key.clone())));
+    let mut retry: BTreeMap<u64, Work> = plans.collect();
+    go_on_with_left(&mut retry, progress, incarnation);
+    let from = fill_gaps(&mut retry, progress.cursor, incarnation);
+    (retry, from)
+}
+
+/// What was left behind before goes on being that: under its plan's key where it has one.
+fn go_on_with_left(retry: &mut BTreeMap<u64, Work>, progress: &Progress, incarnation: u64) {
+    for left in &progress.left {
+        let overlaps = retry.range(..left.end).next_back().is_some_and(|(_, work)| work.end > left.first);
+        let planned = retry.get_mut(&left.first).filter(|work| work.end == left.end);
+        let left_for = Some(LeftFor { counted: Duration::from_millis(left.for_ms), seen: Instant::now() });
+        match planned {
+            Some(work) => work.left = left_for,
+            None if overlaps => {}
+            None => {
+                let key = format!("{incarnation:016x}-{:x}-{:x}-left", left.first, left.end).into();
+                retry.insert(left.first, Work { left: left_for, ..Work::again(left.first, left.end, key) });
+            }
+        }
     }
 }
 
@@ -321,5 +327,5 @@ fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, incarnation: u64) -> 
 }
 
 fn far() -> Instant {
-    Instant::now() + std::time::Duration::from_hours(24)
+    Instant::now() + Duration::from_hours(24)
 }

@@ -111,7 +111,6 @@ impl Pace {
     pub(super) fn landed(&mut self, ticket: Ticket, signal: Signal, latency: Duration) {
         let current = ticket.0 == self.epoch;
         match signal {
-            Signal::Nothing => {}
             Signal::Failed => {
                 self.bytes = PROBE_BYTES.min(self.bytes_max);
                 if current {
@@ -119,7 +118,7 @@ impl Pace {
                 }
             }
             Signal::Throttled if current => self.decrease(self.limit / 2.0),
-            Signal::Throttled => {}
+            Signal::Throttled | Signal::Nothing => {}
             Signal::Smooth => {
                 if self.bytes < self.bytes_max {
                     self.bytes = (self.bytes * BYTES_GROWTH).min(self.bytes_max);
@@ -145,7 +144,8 @@ impl Pace {
             self.threshold = self.limit;
             self.set(self.limit * LATENCY_DECREASE);
         } else if round.full {
-            let grown = if self.limit < self.threshold { (self.limit * 2.0).min(self.threshold) } else { self.limit + 1.0 };
+            let grown =
+                if self.limit < self.threshold { (self.limit * 2.0).min(self.threshold) } else { self.limit + 1.0 };
             self.limit = grown.clamp(1.0, self.limit_max);
         }
     }

@@ -81,10 +81,8 @@ mod tests {
     use super::*;
 
     fn rate(bytes_per_second: u64, events_per_second: u64, now: Instant) -> Rate {
-        let settings = RateLimitSettings {
-            bytes_per_second: Some(bytes_per_second),
-            events_per_second: Some(events_per_second),
-        };
+        let settings =
+            RateLimitSettings { bytes_per_second: Some(bytes_per_second), events_per_second: Some(events_per_second) };
         Rate::new(settings, now)
     }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::Blame;
-use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights};
+use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights, begun};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind};
 use crate::settings::Durability;
@@ -20,15 +20,15 @@ impl Delivery {
         let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
         let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
         let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
-        may && (dirty || sync) && !self.reopen && (!self.traits.commits || flights.is_empty())
+        may && (dirty || sync) && !self.reopen && (!self.target.traits.commits || flights.is_empty())
     }
 
     /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
     pub(super) async fn save(&mut self, flights: &mut Flights, last: bool) {
         let disk = self.ground.log.durability() == Durability::Disk;
         let sync = disk || last || *self.ground.hurry.borrow() || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
-        if self.traits.commits {
-            let backend = &self.spec.backend;
+        if self.target.traits.commits {
+            let backend = &self.target.spec.backend;
             let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
             match mark {
                 Ok(mark) => self.progress.mark = mark,
@@ -41,11 +41,11 @@ impl Delivery {
         match self.ground.log.save(&self.key, &self.progress, sync).await {
             Ok(()) => self.saved(sync),
             // The backend must not commit on over a mark that is not stored.
-            Err(error) if self.traits.commits => self.rewind(&Fault::new(FaultKind::Local, error)),
+            Err(error) if self.target.traits.commits => self.rewind(&Fault::new(FaultKind::Local, error)),
             Err(error) => {
                 // One line for the first of a row.
                 if self.save_not_before.is_none() {
-                    tracing::warn!(%error, route = %self.key.route, backend = %self.spec.backend_name, "cursor is not saved");
+                    tracing::warn!(%error, route = %self.key.route, backend = %self.target.spec.backend_name, "cursor is not saved");
                 }
                 self.ground.status.unsaved(&error.to_string());
                 self.save_not_before = Some(Instant::now() + SAVE_AGAIN_PERIOD);
@@ -72,8 +72,9 @@ impl Delivery {
     fn rewind(&mut self, fault: &Fault) {
         self.failed(fault, Blame::Destination);
         self.progress.clone_from(&self.synced);
-        self.retry.clear();
-        self.former.rewind(self.progress.cursor);
+        let (retry, from) = begun(&self.progress, self.ground.log.incarnation());
+        self.retry = retry;
+        self.former.rewind(from);
         self.dirty_since = None;
         self.reopen = true;
     }
@@ -86,7 +87,7 @@ impl Delivery {
         }
         let saved = self.ground.log.save(&self.key, &self.progress, true).await;
         let opened = match saved {
-            Ok(()) => self.spec.backend.open(self.progress.mark.clone()).await,
+            Ok(()) => self.target.spec.backend.open(self.progress.mark.clone()).await,
             Err(error) => Err(Fault::new(FaultKind::Local, error)),
         };
         match opened {
@@ -98,7 +99,7 @@ impl Delivery {
 
     /// Opens the backend at its mark, as often as it takes, or until a removed reference's time is over.
     pub(super) async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
-        while let Err(fault) = self.spec.backend.open(self.progress.mark.clone()).await {
+        while let Err(fault) = self.target.spec.backend.open(self.progress.mark.clone()).await {
             let mut wait = self.failed(&fault, Blame::Destination);
             if self.ground.drain_until_ms.is_some() {
                 wait = wait.min(DRAIN_LOOK_PERIOD);
@@ -136,11 +137,12 @@ impl Delivery {
         if account.held > 0 {
             *self.progress.dropped.entry("drained".into()).or_default() += account.held;
             tracing::warn!(
-                route = %self.key.route, backend = %self.spec.backend_name, events = account.held,
+                route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,
                 "removed reference drained for its time; the rest is dropped"
             );
         }
         self.progress.plans.clear();
+        self.progress.left.clear();
         self.progress.resolve(self.progress.cursor, self.ground.log.visible_end());
         self.ground.status.show(&self.progress);
         self.ended = true;

@@ -4,15 +4,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PROBE_BYTES;
-use super::batches::{Work, halve};
+use super::batches::{LeftFor, Work, halve};
 use super::breaker::Blame;
 use super::delivery::{Delivery, Landed};
+use super::pace::Signal;
+use super::target::signal_of;
 use crate::backend::{Fault, FaultKind, Items, OutBatch, OutEvent, Outcome};
 use crate::ledger::BreakerState;
+use crate::log::Left;
 
-/// How long events may be refused that siblings of theirs were taken without: then they are dead letters.
+/// How long events may be refused that siblings of theirs were taken without, by a backend that is well; counted in running
+/// time, over restarts. Then they are dead letters.
 const LEFT_BEHIND_MAX: Duration = Duration::from_secs(600);
+
+/// Whether some items were not taken now.
+fn leaves_some(items: &Items) -> bool {
+    match items {
+        Items::All(outcome) => *outcome == Outcome::Retry,
+        Items::Each(outcomes) => outcomes.contains(&Outcome::Retry),
+    }
+}
 
 /// What the items of a batch came to.
 #[derive(Default)]
@@ -25,8 +36,15 @@ struct Tally {
 
 impl Delivery {
     pub(super) async fn settle(&mut self, landed: Landed, in_flight: usize) {
-        let Landed { work, batch, result, .. } = landed;
-        self.breaker.landed();
+        let Landed { work, batch, result, ticket, latency, .. } = landed;
+        let signal = match &result {
+            Ok(items) if leaves_some(items) => Signal::Throttled,
+            Ok(_) => Signal::Smooth,
+            Err(fault) => signal_of(fault),
+        };
+        // What a destination leaves behind again and again says nothing of how much it may be given.
+        let signal = if work.left.is_some() && signal == Signal::Throttled { Signal::Nothing } else { signal };
+        self.target.landed(ticket, signal, latency);
         let mut delivered_bytes = 0;
         match result {
             Ok(Items::All(Outcome::Delivered)) => {
@@ -45,8 +63,8 @@ impl Delivery {
             Err(fault) => self.again(work, &batch, &fault).await,
         }
         self.dirty_since.get_or_insert_with(Instant::now);
-        self.ground.status.landed(in_flight, delivered_bytes);
-        if !self.traits.commits {
+        self.ground.status.landed(in_flight, delivered_bytes, self.target.pace.in_flight_max());
+        if !self.target.traits.commits {
             self.ground.status.show(&self.progress);
         }
     }
@@ -55,36 +73,33 @@ impl Delivery {
     pub(super) fn resolved(&mut self, work: &Work) {
         self.progress.resolve(work.first, work.end);
         self.progress.plans.retain(|plan| plan.key != work.key);
+        if !self.progress.left.is_empty() {
+            self.progress.left.retain(|left| left.first < work.first || left.end > work.end);
+        }
         self.dirty_since.get_or_insert_with(Instant::now);
     }
 
     fn succeeded(&mut self) {
-        self.breaker.succeeded(Instant::now());
-        self.ground.status.breaker(self.breaker.state());
-        if self.breaker.state() != BreakerState::Closed {
-            return;
-        }
-        self.probing = false;
-        self.batch_bytes = (self.batch_bytes * 4).min(self.spec.settings.batch_bytes_max);
-        if self.ground.status.succeeded() {
-            tracing::info!(route = %self.key.route, backend = %self.spec.backend_name, "backend takes events again");
+        let flows = self.target.succeeded();
+        self.ground.status.breaker(self.target.breaker.state());
+        if flows && self.ground.status.succeeded() {
+            tracing::info!(route = %self.key.route, backend = %self.target.spec.backend_name, "backend takes events again");
         }
     }
 
     /// Notes a fault of the backend as a whole, or of this machine: one line when that is a change, and a wait.
     pub(super) fn failed(&mut self, fault: &Fault, blame: Blame) -> Duration {
-        let wait = self.breaker.failed(Instant::now(), blame, fault.retry_after);
-        if self.ground.status.breaker(self.breaker.state()) && self.breaker.state() == BreakerState::Open {
+        let wait = self.target.failed(fault, blame);
+        let state = self.target.breaker.state();
+        if self.ground.status.breaker(state) && state == BreakerState::Open {
             tracing::warn!(
-                route = %self.key.route, backend = %self.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
+                route = %self.key.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
                 ?wait, "circuit breaker opened; nothing is tried until then"
             );
         }
-        self.probing = true;
-        self.batch_bytes = PROBE_BYTES.min(self.spec.settings.batch_bytes_max);
         if self.ground.status.failed(fault) {
             tracing::warn!(
-                route = %self.key.route, backend = %self.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
+                route = %self.key.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
                 "backend does not take events; holding them"
             );
         }
@@ -131,14 +146,14 @@ impl Delivery {
 
     /// Some events of a batch were not taken, or all of them: they wait and are sent again alone. The destination is not
     /// blamed for what it leaves behind while it takes the rest.
-    async fn leave(&mut self, work: Work, batch: &OutBatch, left: u64) {
+    async fn leave(&mut self, mut work: Work, batch: &OutBatch, left: u64) {
         let text = format!("{left} of {} events were not taken now", batch.len());
         let fault = Fault::new(FaultKind::Throttled, text);
-        if left as usize == batch.len() && work.left_since.is_none() {
+        if left as usize == batch.len() && work.left.is_none() {
             return self.again(work, batch, &fault).await;
         }
         if left as usize == batch.len() {
-            if self.gave_up(&work, batch, &fault).await {
+            if self.gave_up(&mut work, batch, &fault).await {
                 return;
             }
         } else {
@@ -153,14 +168,15 @@ impl Delivery {
             format!("{}p{left}", work.key).into()
         };
         let now = Instant::now();
-        let not_before = Some(now + self.breaker.pause_after(work.attempts));
-        let left_since = work.left_since.or(Some(now));
-        let rest = Work { key, attempts: work.attempts + 1, left_since, not_before, members: Vec::new(), ..work };
+        let not_before = Some(now + self.target.breaker.pause_after(work.attempts));
+        let left_for = work.left.or(Some(LeftFor { counted: Duration::ZERO, seen: now }));
+        let rest = Work { key, attempts: work.attempts + 1, left: left_for, not_before, members: Vec::new(), ..work };
+        self.note_left(&rest);
         self.retry.insert(rest.first, rest);
     }
 
     async fn reject(&mut self, event: OutEvent<'_>, reason: &str) {
-        let kept = self.ground.dead_letters.keep(event, &self.spec.backend_name, &self.key.route, reason).await;
+        let kept = self.ground.dead_letters.keep(event, &self.target.spec.backend_name, &self.key.route, reason).await;
         if kept {
             self.progress.rejected += 1;
         } else {
@@ -168,7 +184,7 @@ impl Delivery {
         }
         if self.progress.rejected + self.progress.dropped.values().sum::<u64>() == 1 {
             tracing::warn!(
-                route = %self.key.route, backend = %self.spec.backend_name, reason,
+                route = %self.key.route, backend = %self.target.spec.backend_name, reason,
                 "first event refused for good; such events go to the dead letters"
             );
         }
@@ -188,22 +204,38 @@ impl Delivery {
         self.resolved(&work);
     }
 
+    /// Writes down what was left behind, so that its time goes on over a restart.
+    fn note_left(&mut self, work: &Work) {
+        let Some(left_for) = work.left else { return };
+        let (first, end) = (work.first, work.end);
+        let noted = &mut self.progress.left;
+        noted.retain(|left| left.first < first || left.end > end);
+        let at = noted.partition_point(|left| left.first < first);
+        noted.insert(at, Left { first, end, for_ms: left_for.counted.as_millis() as u64 });
+    }
+
     async fn again(&mut self, mut work: Work, batch: &OutBatch, fault: &Fault) {
         self.failed(fault, Blame::Destination);
-        if self.gave_up(&work, batch, fault).await {
+        if self.gave_up(&mut work, batch, fault).await {
             return;
         }
         work.attempts += 1;
         work.members = Vec::new();
+        self.note_left(&work);
         self.retry.insert(work.first, work);
     }
 
     /// Gives a batch up that was tried often enough, or was left behind for too long by a destination that is well.
-    async fn gave_up(&mut self, work: &Work, batch: &OutBatch, fault: &Fault) -> bool {
+    async fn gave_up(&mut self, work: &mut Work, batch: &OutBatch, fault: &Fault) -> bool {
         let attempts = work.attempts + 1;
-        let exhausted = self.spec.settings.attempts_max.is_some_and(|max| attempts >= max);
-        let left_since = work.left_since.zip(self.breaker.closed_since()).map(|(left, well)| left.max(well));
-        if !exhausted && left_since.is_none_or(|since| since.elapsed() < LEFT_BEHIND_MAX) {
+        let exhausted = self.target.spec.settings.attempts_max.is_some_and(|max| attempts >= max);
+        let well_since = self.target.breaker.closed_since();
+        let left_behind = work.left.as_mut().is_some_and(|left| {
+            left.count(Instant::now(), well_since);
+            left.counted >= LEFT_BEHIND_MAX
+        });
+        let give_up = exhausted || (left_behind && well_since.is_some());
+        if !give_up {
             return false;
         }
         for event in batch.events() {

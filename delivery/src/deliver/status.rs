@@ -30,6 +30,7 @@ struct Figures {
     faults: BTreeMap<&'static str, u64>,
     delivered_bytes: u64,
     in_flight: u64,
+    in_flight_limit: u64,
     last_error: Option<String>,
 }
 
@@ -51,6 +52,7 @@ impl DeliveryStatus {
                 faults: BTreeMap::new(),
                 delivered_bytes: 0,
                 in_flight: 0,
+                in_flight_limit: 1,
                 last_error: None,
             }),
         })
@@ -78,15 +80,17 @@ impl DeliveryStatus {
         self.figures().saved_cursor
     }
 
-    pub(super) fn attempt(&self, in_flight: usize) {
+    pub(super) fn attempt(&self, in_flight: usize, in_flight_limit: usize) {
         let mut figures = self.figures();
         figures.attempts += 1;
         figures.in_flight = in_flight as u64;
+        figures.in_flight_limit = in_flight_limit as u64;
     }
 
-    pub(super) fn landed(&self, in_flight: usize, delivered_bytes: usize) {
+    pub(super) fn landed(&self, in_flight: usize, delivered_bytes: usize, in_flight_limit: usize) {
         let mut figures = self.figures();
         figures.in_flight = in_flight as u64;
+        figures.in_flight_limit = in_flight_limit as u64;
         figures.delivered_bytes += delivered_bytes as u64;
     }
 
@@ -191,6 +195,7 @@ impl DeliveryStatus {
             faults: figures.faults.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
             delivered_bytes: figures.delivered_bytes,
             in_flight: figures.in_flight,
+            in_flight_limit: figures.in_flight_limit,
             last_error: figures.last_error.clone(),
         }
     }

@@ -1,7 +1,8 @@
 //! What each delivery has resolved, durable: two slots of fixed size, the one with the newer whole snapshot counts.
 //!
 //! A slot is `cursors.a` or `cursors.b`: records of `u32 length, u32 CRC32C, u64 generation, body`, the first a snapshot
-//! of every delivery, the later ones one delivery each. When a slot is full, or a sync failed, the next snapshot goes
+//! of every delivery, the later ones one delivery each. A delivery's entry is a fixed part and, since version 2, a list of
+//! `u8 tag, u32 length, bytes` behind it: what a version does not know it skips, and entries of version 1 have none. When a slot is full, or a sync failed, the next snapshot goes
 //! to the other one with the next generation. The files keep their size, so saving needs no free space once they are
 //! there, and a torn record ends its slot's reading without harm: what is older is a valid, earlier truth.
 
@@ -20,9 +21,13 @@ const SLOT_BYTES: u64 = 256 << 10;
 const RECORD_HEADER_BYTES: usize = 16;
 /// How often a slot is read that the file system refuses to read.
 const READ_ATTEMPTS: usize = 3;
-const KIND_SNAPSHOT: u8 = 1;
-const KIND_ONE: u8 = 2;
+const KIND_SNAPSHOT_V1: u8 = 1;
+const KIND_ONE_V1: u8 = 2;
 const KIND_REMOVED: u8 = 3;
+const KIND_SNAPSHOT: u8 = 4;
+const KIND_ONE: u8 = 5;
+/// Tags of what stands behind the fixed part of an entry.
+const TAG_LEFT: u8 = 1;
 
 /// Names a delivery within its pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +58,17 @@ pub struct Removed {
     pub end_seq: u64,
 }
 
+/// Events that their backend left behind while it took others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// First sequence.
+    pub first: u64,
+    /// Behind the last sequence.
+    pub end: u64,
+    /// For how long they have been left behind by a backend that was well, in milliseconds.
+    pub for_ms: u64,
+}
+
 /// What a delivery has resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -76,6 +92,8 @@ pub struct Progress {
     pub mark: Option<Bytes>,
     /// When the reference was removed; it drains since.
     pub removed: Option<Removed>,
+    /// What its backend left behind, by first sequence.
+    pub left: Vec<Left>,
 }
 
 /// Why progress was not saved.
@@ -90,7 +108,8 @@ impl Progress {
     /// Returns the first sequence above everything this knows of.
     pub fn seq_min(&self) -> u64 {
         let ranges = self.resolved.iter().map(|(_, end)| *end);
-        ranges.chain(self.plans.iter().map(|plan| plan.end)).fold(self.cursor, u64::max)
+        let plans = self.plans.iter().map(|plan| plan.end);
+        ranges.chain(plans).chain(self.left.iter().map(|left| left.end)).fold(self.cursor, u64::max)
     }
 
     /// Marks `[from, to)` as resolved and moves the cursor over what is now without a gap.
@@ -144,6 +163,31 @@ impl Progress {
         }
         out.push(u8::from(self.mark.is_some()));
         out.put_bytes(self.mark.as_deref().unwrap_or_default());
+    }
+
+    /// Appends what version 1 did not know.
+    fn write_tags(&self, out: &mut Vec<u8>) {
+        if !self.left.is_empty() {
+            out.push(TAG_LEFT);
+            out.put_u32(4 + 24 * self.left.len() as u32);
+            out.put_u32(self.left.len() as u32);
+            for left in &self.left {
+                [left.first, left.end, left.for_ms].into_iter().for_each(|number| out.put_u64(number));
+            }
+        }
+    }
+
+    /// Reads what version 1 did not know; a tag it does not know itself is skipped.
+    fn read_tags(&mut self, mut tags: Get<'_>) -> Option<()> {
+        while !tags.0.is_empty() {
+            let (tag, mut get) = (tags.u8()?, Get(tags.bytes()?));
+            if tag == TAG_LEFT {
+                for _ in 0..get.count(24)? {
+                    self.left.push(Left { first: get.u64()?, end: get.u64()?, for_ms: get.u64()? });
+                }
+            }
+        }
+        Some(())
     }
 
     fn read(get: &mut Get<'_>) -> Option<Self> {
@@ -352,6 +396,18 @@ fn write_entry(out: &mut Vec<u8>, key: &DeliveryKey, progress: &Progress) {
     out.put_bytes(key.route.as_bytes());
     out.put_bytes(key.backend_uid.as_bytes());
     progress.write(out);
+    let mut tags = Vec::new();
+    progress.write_tags(&mut tags);
+    out.put_bytes(&tags);
+}
+
+/// Reads the entry behind a key, of version 2 or 1.
+fn read_entry(get: &mut Get<'_>, version: u8) -> Option<Progress> {
+    let mut progress = Progress::read(get)?;
+    if version > 1 {
+        progress.read_tags(Get(get.bytes()?))?;
+    }
+    Some(progress)
 }
 
 fn read_key(get: &mut Get<'_>) -> Option<DeliveryKey> {
@@ -371,22 +427,30 @@ fn read_slot(bytes: &[u8]) -> Option<(u64, BTreeMap<DeliveryKey, Progress>)> {
     let mut get = Get(bytes);
     let (generation, body) = read_record(&mut get)?;
     let mut entry = Get(body);
-    (entry.u8()? == KIND_SNAPSHOT).then_some(())?;
+    let version = match entry.u8()? {
+        KIND_SNAPSHOT => 2,
+        KIND_SNAPSHOT_V1 => 1,
+        _ => return None,
+    };
     let mut all = BTreeMap::new();
     for _ in 0..entry.count(8)? {
         let key = read_key(&mut entry)?;
-        all.insert(key, Progress::read(&mut entry)?);
+        all.insert(key, read_entry(&mut entry, version)?);
     }
     while let Some((_, body)) = read_record(&mut get).filter(|(of, _)| *of == generation) {
         let mut entry = Get(body);
         let (Some(kind), Some(key)) = (entry.u8(), read_key(&mut entry)) else { break };
-        match kind {
-            KIND_REMOVED => drop(all.remove(&key)),
-            _ => match Progress::read(&mut entry) {
-                Some(progress) => drop(all.insert(key, progress)),
-                None => break,
-            },
-        }
+        let read = match kind {
+            KIND_REMOVED => {
+                all.remove(&key);
+                continue;
+            }
+            KIND_ONE => read_entry(&mut entry, 2),
+            KIND_ONE_V1 => read_entry(&mut entry, 1),
+            _ => None,
+        };
+        let Some(progress) = read else { break };
+        all.insert(key, progress);
     }
     Some((generation, all))
 }
@@ -431,6 +495,46 @@ mod tests {
         }
         journal.forget(&key("r")).unwrap();
         assert!(Journal::open(fs, dir.path()).progress().is_empty());
+    }
+
+    #[test]
+    fn records_of_version_1_are_read_and_unknown_tags_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+        let old = Progress { cursor: 7, delivered: 6, resolved: vec![(9, 11)], ..Progress::default() };
+        let key_bytes = |out: &mut Vec<u8>| {
+            out.put_bytes(b"r");
+            out.put_bytes(b"b");
+        };
+        let mut snapshot = vec![KIND_SNAPSHOT_V1];
+        snapshot.put_u32(1);
+        key_bytes(&mut snapshot);
+        old.write(&mut snapshot);
+        let newer = Progress { cursor: 8, ..old.clone() };
+        let mut one = vec![KIND_ONE_V1];
+        key_bytes(&mut one);
+        newer.write(&mut one);
+        let left = vec![Left { first: 12, end: 14, for_ms: 5 }];
+        let newest = Progress { cursor: 9, resolved: vec![(10, 11)], left, ..newer.clone() };
+        let mut tagged = vec![KIND_ONE];
+        key_bytes(&mut tagged);
+        newest.write(&mut tagged);
+        let mut tags = vec![200];
+        tags.put_bytes(b"of a later version");
+        newest.write_tags(&mut tags);
+        tagged.put_bytes(&tags);
+        for (records, expected) in
+            [(vec![&snapshot], &old), (vec![&snapshot, &one], &newer), (vec![&snapshot, &one, &tagged], &newest)]
+        {
+            let bytes: Vec<u8> = records.iter().flat_map(|body| encode_record(3, body)).collect();
+            std::fs::write(dir.path().join("cursors.a"), bytes).unwrap();
+            let mut journal = Journal::open(fs.clone(), dir.path());
+            assert_eq!(journal.progress().get(&key("r")), Some(expected));
+            // And what is read is written and read again.
+            journal.save(&key("r"), expected, true).unwrap();
+            assert_eq!(Journal::open(fs.clone(), dir.path()).progress().get(&key("r")), Some(expected));
+            std::fs::remove_file(dir.path().join("cursors.b")).unwrap();
+        }
     }
 
     #[test]

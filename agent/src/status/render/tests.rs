@@ -29,6 +29,7 @@ fn delivery(backend: &str, kind: &str) -> DeliveryReport {
         faults: BTreeMap::new(),
         delivered_bytes: 120_000,
         in_flight: 0,
+        in_flight_limit: 1,
         last_error: None,
     }
 }
