@@ -231,12 +231,13 @@ impl Former {
     }
 }
 
-/// Names a batch: the incarnation of its first event, its first sequence, and how many members it has; unique, because a
-/// sequence never comes back, and two batches of a route that begin alike differ in length.
+/// Names a batch: the incarnation of its first event, its first and its last sequence, and how many members it has. Unique:
+/// a sequence never comes back, members are what is not resolved in between, and what is resolved only grows. First and
+/// number alone would not do: what is left of a batch of 1000, filled up by the next process, begins alike and is as long.
 fn key_of(route: &str, incarnation: u64, members: &[u64], generation: u32) -> Arc<str> {
-    let first = members.first().copied().unwrap_or(0);
+    let (first, last) = (members.first().copied().unwrap_or(0), members.last().copied().unwrap_or(0));
     let suffix = if generation == 0 { String::new() } else { format!("-{generation}") };
-    format!("{incarnation:016x}-{first:x}-{:x}-{route}{suffix}", members.len()).into()
+    format!("{incarnation:016x}-{first:x}-{last:x}-{:x}-{route}{suffix}", members.len()).into()
 }
 
 /// Reads a range again and makes its batch: the members are those of the route that are not resolved.
@@ -304,4 +305,17 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
     };
     let (left, right) = work.members.split_at(middle);
     Some((half(work.first, split, left, "l"), half(split, work.end, right, "r")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_batch_and_filled_up_has_another_key() {
+        let whole: Vec<u64> = (1..=10).collect();
+        let left_and_next: Vec<u64> = [1].into_iter().chain(11..=19).collect();
+        assert_eq!(whole.len(), left_and_next.len());
+        assert_ne!(key_of("r", 7, &whole, 0), key_of("r", 7, &left_and_next, 0));
+    }
 }

@@ -64,7 +64,8 @@ fn killed_ten_times(place: &Place, per_round: u64, mut between: impl FnMut(u64))
 struct Service {
     kept: Vec<String>,
     put_off: BTreeSet<String>,
-    answers: BTreeMap<String, (u16, String)>,
+    /// What each key was answered, and for which body.
+    answers: BTreeMap<String, (Vec<u8>, (u16, String))>,
     requests: u64,
     partial: u64,
 }
@@ -82,9 +83,17 @@ impl Service {
             return Some((429, String::new()));
         }
         let key = request.header("idempotency-key").to_owned();
-        let known = self.answers.get(&key).cloned();
-        let answer = known.unwrap_or_else(|| self.take(request));
-        self.answers.insert(key, answer.clone());
+        let answer = match self.answers.get(&key) {
+            Some((body, answer)) => {
+                assert!(*body == request.body, "key {key} came with two bodies");
+                answer.clone()
+            }
+            None => {
+                let answer = self.take(request);
+                self.answers.insert(key, (request.body.clone(), answer.clone()));
+                answer
+            }
+        };
         // Every seventh answer is lost after the service has taken what it took.
         (!self.requests.is_multiple_of(7)).then_some(answer)
     }
