@@ -8,6 +8,9 @@ use crate::clock::Clock;
 use crate::ledger::{BreakerReport, BreakerState, DeliveryReport, DeliveryState};
 use crate::log::{DeliveryKey, Log, Progress, ReadError};
 
+/// How often a report is made anew, at most, until progress and log agree.
+const LOOKS_MAX: usize = 5;
+
 /// What a delivery tells of itself; shared with whoever asks.
 #[derive(Debug)]
 pub struct DeliveryStatus {
@@ -147,30 +150,32 @@ impl DeliveryStatus {
 
     /// Returns the figures. Held events are counted by scanning the log; may block briefly.
     pub(crate) fn report(&self, log: &Log) -> DeliveryReport {
-        let mut report = self.report_once(log);
-        // Segments may be freed between the look at the progress and the look at the log; a second look agrees.
-        for _ in 0..2 {
-            if report.imbalance_events == 0 {
+        let (mut report, mut agrees) = self.report_once(log);
+        // Segments may be freed between the look at the progress and the look at the log: then the log says too little, or
+        // cannot say anything; another look agrees.
+        for _ in 0..LOOKS_MAX {
+            if agrees {
                 break;
             }
-            report = self.report_once(log);
+            (report, agrees) = self.report_once(log);
         }
         report
     }
 
-    fn report_once(&self, log: &Log) -> DeliveryReport {
+    /// Returns the figures, and whether progress and log agree.
+    fn report_once(&self, log: &Log) -> (DeliveryReport, bool) {
         let (progress, mut report) = {
             let figures = self.figures();
             (figures.progress.clone(), self.outline(&figures))
         };
         // A log that cannot be read now says nothing of what it holds.
-        let Ok(account) = account(log, &self.key, &progress) else { return report };
+        let Ok(account) = account(log, &self.key, &progress) else { return (report, false) };
         report.routed_events = account.routed;
         report.held_events = account.held;
         report.held_bytes = account.held_bytes;
         report.oldest_held = (account.held > 0).then(|| log.received_near(progress.cursor)).flatten();
         report.imbalance_events = account.imbalance;
-        report
+        (report, account.imbalance == 0)
     }
 
     fn outline(&self, figures: &Figures) -> DeliveryReport {
