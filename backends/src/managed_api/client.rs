@@ -68,7 +68,9 @@ impl ManagedApi {
         if self.unwell.load(Ordering::Relaxed) {
             self.check_health().await?;
         }
+        let mut attempt = Attempt { unwell: &self.unwell, ended: false };
         let sent = self.send_batch(batch).await;
+        attempt.ended = true;
         let unwell = |fault: &Fault| !matches!(fault.kind, FaultKind::TooLarge | FaultKind::Throttled);
         self.unwell.store(sent.as_ref().is_err_and(unwell), Ordering::Relaxed);
         sent
@@ -109,6 +111,20 @@ impl ManagedApi {
         headers.insert(IDEMPOTENCY_KEY, key_value(batch.key())?);
         let answer = self.endpoint.ask(&Method::POST, url, headers, body).await?;
         answers::read(&answer, batch.len(), self.endpoint.now())
+    }
+}
+
+/// An attempt under way: one that is cut off, as by a timeout, is a failure too.
+struct Attempt<'a> {
+    unwell: &'a AtomicBool,
+    ended: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.unwell.store(true, Ordering::Relaxed);
+        }
     }
 }
 

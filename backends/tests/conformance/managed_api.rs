@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spillway_backends::{BackendSettings, build};
 use spillway_delivery::backend::{Backend, FaultKind, Items, Outcome};
+
+use tokio::time::timeout;
 
 use crate::batches::{batch, context, event};
 use crate::destinations::parse;
@@ -102,6 +105,16 @@ async fn after_a_failure_the_service_is_asked_how_it_is() {
     for fault in faults {
         assert!(!format!("{fault:?} {fault} {backend:?}").contains(CANARY));
     }
+}
+
+#[tokio::test]
+async fn a_service_that_did_not_answer_is_asked_how_it_is() {
+    let server = Server::start(|number, _| if number == 0 { Reply::Silence } else { Reply::status(202) }).await;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = backend(directory.path(), &server);
+    assert!(timeout(Duration::from_millis(300), backend.send(&batch(0..2))).await.is_err());
+    assert_eq!(backend.send(&batch(0..2)).await, Ok(Items::All(Outcome::Delivered)));
+    assert!(server.seen()[1].line.starts_with("GET /eu/health "));
 }
 
 #[tokio::test]
