@@ -12,6 +12,7 @@
 //! # A new server
 //! One file below with a [`Package`], one line in [`PACKAGES`].
 
+pub mod alertmanager;
 pub mod java;
 pub mod process;
 pub mod search;
@@ -29,7 +30,8 @@ use tokio::time::Instant;
 const SKIPPED_VARIABLE: &str = "SPILLWAY_SKIPPED";
 
 /// Every package, in the order they are installed.
-pub const PACKAGES: &[Package] = &[search::PACKAGES[0], search::PACKAGES[1], search::PACKAGES[2], search::PACKAGES[3]];
+pub const PACKAGES: &[Package] =
+    &[search::PACKAGES[0], search::PACKAGES[1], search::PACKAGES[2], search::PACKAGES[3], alertmanager::PACKAGE];
 
 /// What tests need and the machine does not have: installed once.
 #[derive(Debug, Clone, Copy)]
