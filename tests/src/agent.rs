@@ -22,6 +22,7 @@ const LINES_MAX: usize = 65_536;
 pub struct Place {
     dir: tempfile::TempDir,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     data_dir: Option<PathBuf>,
 }
 
@@ -32,7 +33,7 @@ impl Place {
         for name in ["manifests", "pods", "out", "secrets"] {
             fs::create_dir(dir.path().join(name)).expect("a folder");
         }
-        let place = Self { dir, flags: Vec::new(), data_dir: None };
+        let place = Self { dir, flags: Vec::new(), variables: Vec::new(), data_dir: None };
         place.write_manifests(manifests);
         place
     }
@@ -46,6 +47,13 @@ impl Place {
     #[must_use]
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Adds a variable to the environment of every start.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -73,6 +81,7 @@ impl Place {
         command.arg(self.path("manifests")).arg("--data-dir").arg(self.data_dir());
         command.arg("--filesystem-root").arg(self.path("out")).arg("--pod-logs").arg(self.path("pods"));
         command.arg("--secrets-dir").arg(self.path("secrets")).args(["--node-name", "node-1"]);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(&self.flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }

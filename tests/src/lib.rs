@@ -16,6 +16,7 @@ pub mod http;
 pub mod output;
 pub mod pods;
 pub mod receiver;
+pub mod request_proxy;
 pub mod scripted;
 pub mod servers;
 

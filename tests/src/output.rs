@@ -33,15 +33,20 @@ pub fn lines_below(folder: &Path) -> Vec<String> {
         if !file.to_string_lossy().contains(".ndjson") {
             continue;
         }
-        let mut bytes = fs::read(&file).expect("the file is there");
-        if file.extension().is_some_and(|extension| extension == "gz") {
-            let mut plain = Vec::new();
-            flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).expect("whole gzip members");
-            bytes = plain;
-        }
-        all.extend(lines(&bytes));
+        let bytes = fs::read(&file).expect("the file is there");
+        all.extend(lines(&unpacked(&file, bytes)));
     }
     all
+}
+
+/// Returns what a file or object holds whose name says how it is compressed: gzip as text, all else as it is.
+pub fn unpacked(name: &Path, bytes: Vec<u8>) -> Vec<u8> {
+    if name.extension().is_none_or(|extension| extension != "gz") {
+        return bytes;
+    }
+    let mut plain = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).expect("whole gzip members");
+    plain
 }
 
 /// Counts the events by a field of theirs.

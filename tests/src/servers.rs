@@ -16,6 +16,7 @@ pub mod alertmanager;
 pub mod java;
 pub mod process;
 pub mod search;
+pub mod seaweedfs;
 pub mod tools;
 
 use std::fs::{self, File};
@@ -30,8 +31,14 @@ use tokio::time::Instant;
 const SKIPPED_VARIABLE: &str = "SPILLWAY_SKIPPED";
 
 /// Every package, in the order they are installed.
-pub const PACKAGES: &[Package] =
-    &[search::PACKAGES[0], search::PACKAGES[1], search::PACKAGES[2], search::PACKAGES[3], alertmanager::PACKAGE];
+pub const PACKAGES: &[Package] = &[
+    search::PACKAGES[0],
+    search::PACKAGES[1],
+    search::PACKAGES[2],
+    search::PACKAGES[3],
+    alertmanager::PACKAGE,
+    seaweedfs::PACKAGE,
+];
 
 /// What tests need and the machine does not have: installed once.
 #[derive(Debug, Clone, Copy)]

@@ -2,4 +2,7 @@
 //!
 //! Each test starts the servers it needs from the cache (`cargo xtask servers` fills it) and ends them.
 
+#![expect(clippy::unwrap_used, reason = "a scenario that cannot go on says so")]
+
 mod alerts;
+mod s3;
