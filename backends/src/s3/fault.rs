@@ -13,6 +13,7 @@
 
 use std::error::Error;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use spillway_delivery::backend::{Fault, FaultKind};
@@ -54,8 +55,7 @@ where
         SdkError::DispatchFailure(failure) if !failure.is_other() => {
             below.unwrap_or_else(|| Fault::new(FaultKind::Unreachable, format_args!("{what}: no answer")))
         }
-        // Before a request can be signed, its keys must be had; that is the only other thing that fails here.
-        SdkError::DispatchFailure(_) => {
+        SdkError::DispatchFailure(_) if find::<CredentialsError>(error).is_some() => {
             let why = below.map_or_else(|| "none of them gives any".to_owned(), |fault| fault.message.into());
             let text = "no keys: neither web identity, container nor instance";
             Fault::new(FaultKind::Unauthorized, format_args!("{text}; {why}"))
