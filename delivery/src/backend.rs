@@ -27,7 +27,7 @@ use futures_util::future::BoxFuture;
 
 mod out_batch;
 
-pub use out_batch::{OutBatch, OutBatchBuilder, OutEvent, OutRun};
+pub use out_batch::{Form, OutBatch, OutBatchBuilder, OutEvent, OutRun, Pieces};
 
 /// What became of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,7 @@ impl std::error::Error for Fault {}
 pub type Mark = Bytes;
 
 /// What the engine must know of a backend.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts; each backend names those that hold")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traits {
     /// Keeps the order of the log: the engine sends one batch at a time.
@@ -128,6 +129,8 @@ pub struct Traits {
     pub keyed: bool,
     /// Delivery is provisional until [`Backend::commit`] returned a mark.
     pub commits: bool,
+    /// On this machine, so that a small batch costs no more per event: none waits to fill up.
+    pub local: bool,
     /// Most events of one batch, whatever the settings say; `None` leaves it to them.
     pub batch_events_max: Option<usize>,
 }

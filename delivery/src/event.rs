@@ -42,19 +42,34 @@ impl EventId {
 
     /// Appends the id's text to `out`.
     pub fn write(self, out: &mut Vec<u8>) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0u8; Self::TEXT_BYTES_MAX];
+        let mut text = [0u8; 17];
         for (index, digit) in text[..16].iter_mut().enumerate() {
             *digit = DIGITS[(self.incarnation >> (60 - 4 * index)) as usize & 15];
         }
         text[16] = b'-';
-        let digits = (67 - (self.seq | 1).leading_zeros() as usize) / 4;
-        for index in 0..digits {
-            text[17 + index] = DIGITS[(self.seq >> (4 * (digits - 1 - index))) as usize & 15];
+        out.extend_from_slice(&text);
+        Self::write_seq(self.seq, out);
+    }
+
+    /// Appends what of an id's text stands behind the dash.
+    #[inline]
+    pub(crate) fn write_seq(seq: u64, out: &mut Vec<u8>) {
+        let mut text = [0u8; 16];
+        let digits = Self::seq_digits(seq);
+        for (index, digit) in text[..digits].iter_mut().enumerate() {
+            *digit = DIGITS[(seq >> (4 * (digits - 1 - index))) as usize & 15];
         }
-        out.extend_from_slice(&text[..17 + digits]);
+        out.extend_from_slice(&text[..digits]);
+    }
+
+    /// Returns how many bytes [`EventId::write_seq`] appends.
+    #[inline]
+    pub(crate) fn seq_digits(seq: u64) -> usize {
+        (67 - (seq | 1).leading_zeros() as usize) / 4
     }
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 impl std::fmt::Display for EventId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

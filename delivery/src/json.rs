@@ -33,7 +33,7 @@ pub use split::{Element, Elements, split_values};
 pub use text::Text;
 pub use validate::{ObjectInfo, validate_object};
 pub use value::{Number, Value};
-pub use write::{begin_extra_member, normalize_into, write_escaped, write_string};
+pub use write::{begin_extra_member, extra_member_bytes, normalize_into, write_escaped, write_string};
 
 /// Most brackets open at once; the object itself is the first.
 pub const DEPTH_MAX: u32 = u128::BITS;

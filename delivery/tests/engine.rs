@@ -808,3 +808,17 @@ async fn the_time_of_being_left_behind_goes_on_over_restarts() {
     }
     assert!(ran >= Duration::from_secs(600) && ran < Duration::from_secs(625), "{ran:?}");
 }
+
+#[tokio::test]
+async fn a_destination_on_this_machine_gets_an_event_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted { traits: Traits { local: true, ..Traits::default() }, ..Scripted::default() });
+    let mut spec = spec(&backend);
+    spec.settings.batch_wait_max = Duration::from_hours(1);
+    let settings = pipeline_settings(Durability::Process, 1 << 30);
+    let pipeline = engine.add(settings, vec![spec], &|_| None).await.unwrap();
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..1)).await.unwrap();
+    assert_eq!(backend.until(1).await, lines(0..1));
+    assert!(drain(&engine).await);
+}

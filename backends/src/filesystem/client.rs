@@ -79,7 +79,7 @@ impl Backend for Files {
     }
 
     fn traits(&self) -> Traits {
-        Traits { ordered: true, commits: true, ..Traits::default() }
+        Traits { ordered: true, commits: true, local: true, ..Traits::default() }
     }
 
     fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {

@@ -13,7 +13,7 @@
 //! [`OPEN_FILES_MAX`] descriptors: the least recently used is synced before it is let go, and opened again when needed.
 //! Files that may still grow fill at most 60 KiB of a mark; beyond it the least recently used are closed for
 //! good at a commit, as is every older file that was not written for [`IDLE_MAX`]. Buffers: one piece of
-//! [`PIECE_BYTES`] plus the largest run of a batch, shrunk at each commit.
+//! [`PIECE_BYTES`] plus the largest event, shrunk at each commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -256,14 +256,17 @@ impl Outputs {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let mut result = Ok(());
-        for run in runs {
-            run.write_ndjson(&mut buffer, metadata);
-            if buffer.len() >= PIECE_BYTES {
-                result = self.append(place, &buffer);
-                buffer.clear();
-            }
-            if result.is_err() {
-                break;
+        'runs: for run in runs {
+            let mut next = 0;
+            while next < run.event_count() {
+                next = run.write_ndjson(next..run.event_count(), PIECE_BYTES, &mut buffer, metadata);
+                if buffer.len() >= PIECE_BYTES {
+                    result = self.append(place, &buffer);
+                    buffer.clear();
+                }
+                if result.is_err() {
+                    break 'runs;
+                }
             }
         }
         if result.is_ok() && !buffer.is_empty() {

@@ -1,11 +1,13 @@
 //! The client of the `HTTP` backend.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use futures_util::stream;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Body, Method, Url};
 use spillway_delivery::backend::{Backend, Fault, Items, OutBatch, Outcome, Traits};
 use spillway_delivery::event::EventId;
 use spillway_delivery::settings::Metadata;
@@ -19,6 +21,9 @@ use crate::{BuildContext, BuildError};
 
 /// Most bytes of an answer's body that are read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a body that are made at a time.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Sends batches to one endpoint.
 pub struct Http {
@@ -65,10 +70,24 @@ impl Http {
     }
 
     async fn send_whole(&self, batch: &OutBatch) -> Result<Items, Fault> {
-        let body = encode::body(batch, self.format, self.metadata);
-        let body = packed(self.compression, body.into()).await?;
-        let answer = self.endpoint.ask(&self.method, &self.url, self.headers(batch.key())?, body).await?;
+        let mut headers = self.headers(batch.key())?;
+        let body = match self.compression {
+            Compression::None => self.in_pieces(batch, &mut headers),
+            Compression::Gzip | Compression::Zstd => {
+                packed(self.compression, encode::body(batch, self.format, self.metadata).into()).await?.into()
+            }
+        };
+        let answer = self.endpoint.ask(&self.method, &self.url, headers, body).await?;
         encode::verdict(&answer, Asked { events: batch.len(), keyed: self.keyed }, self.endpoint.now())
+    }
+
+    /// Returns a body that is made while it is sent, so that no batch is in memory twice. Its length is known all the same:
+    /// not every server takes a body without.
+    fn in_pieces(&self, batch: &OutBatch, headers: &mut HeaderMap) -> Body {
+        let form = encode::form(self.format);
+        headers.insert(CONTENT_LENGTH, batch.encoded_bytes(form, self.metadata).into());
+        let pieces = batch.pieces(form, PIECE_BYTES, self.metadata);
+        Body::wrap_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
     }
 
     async fn send_each(&self, batch: &OutBatch) -> Result<Items, Fault> {

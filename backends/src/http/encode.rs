@@ -14,7 +14,7 @@
 //! | anything else, 3xx included | `Broken` | the endpoint as a whole is wrong or unwell: retried, never dropped |
 
 use reqwest::header::RETRY_AFTER;
-use spillway_delivery::backend::{Fault, FaultKind, Items, OutBatch, Outcome};
+use spillway_delivery::backend::{Fault, FaultKind, Form, Items, OutBatch, Outcome};
 use spillway_delivery::clock::UnixNanos;
 use spillway_delivery::settings::Metadata;
 
@@ -40,12 +40,20 @@ pub(crate) fn content_encoding(compression: Compression) -> Option<&'static str>
     }
 }
 
-/// Returns the body before compression, the same bytes for every attempt; of one event per request all of them as NDJSON.
+/// Returns how a batch is written, the same for every attempt; of one event per request all of them are lines.
+pub(super) fn form(format: HttpFormat) -> Form {
+    match format {
+        HttpFormat::JsonArray => Form::Array,
+        HttpFormat::Ndjson | HttpFormat::JsonObject => Form::Lines,
+    }
+}
+
+/// Returns the body before compression.
 pub(super) fn body(batch: &OutBatch, format: HttpFormat, metadata: Metadata) -> Vec<u8> {
     let mut out = Vec::new();
-    match format {
-        HttpFormat::JsonArray => batch.write_json_array(&mut out, metadata),
-        HttpFormat::Ndjson | HttpFormat::JsonObject => batch.write_ndjson(&mut out, metadata),
+    match form(format) {
+        Form::Lines => batch.write_ndjson(&mut out, metadata),
+        Form::Array => batch.write_json_array(&mut out, metadata),
     }
     out
 }

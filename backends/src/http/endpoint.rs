@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Request, Url};
+use reqwest::{Body, Method, Request, Url};
 use spillway_delivery::backend::{Fault, FaultKind};
 use spillway_delivery::clock::{Clock, UnixNanos};
 use spillway_delivery::secret::Secret;
@@ -77,7 +77,7 @@ impl Endpoint {
         method: &Method,
         url: &Url,
         mut headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Body>,
     ) -> Result<Answer, Fault> {
         if let Some((name, value)) = self.auth_header()? {
             headers.insert(name, value);

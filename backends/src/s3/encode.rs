@@ -224,7 +224,7 @@ fn write_events(batch: &OutBatch, object: &Object, metadata: Metadata, out: &mut
             let until = range.end.min(run_end);
             while range.start < until {
                 let end = until.min(range.start + at_once);
-                run.write_ndjson_of(range.start - run_start..end - run_start, &mut scratch, metadata);
+                run.write_ndjson(range.start - run_start..end - run_start, usize::MAX, &mut scratch, metadata);
                 range.start = end;
                 if scratch.len() >= SCRATCH_BYTES {
                     out.write_all(&scratch)?;

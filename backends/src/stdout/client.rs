@@ -60,6 +60,6 @@ impl Backend for Stdout {
     }
 
     fn traits(&self) -> Traits {
-        Traits { ordered: true, ..Traits::default() }
+        Traits { ordered: true, local: true, ..Traits::default() }
     }
 }

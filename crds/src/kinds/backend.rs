@@ -170,7 +170,7 @@ pub struct BatchSpec {
     #[schemars(range(min = 1, max = 100_000))]
     pub max_events: u32,
 
-    /// How long a batch waits to fill up, in milliseconds, 0 to 60000. Default: 200.
+    /// How long a batch waits to fill up, in milliseconds, 0 to 60000. `Filesystem` and `Stdout` never wait. Default: 200.
     #[serde(default = "batch_wait_milliseconds")]
     #[schemars(range(min = 0, max = 60_000))]
     pub max_wait_milliseconds: u32,

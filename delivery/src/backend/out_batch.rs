@@ -10,9 +10,6 @@ use crate::event::{EventId, Origin};
 use crate::json;
 use crate::settings::Metadata;
 
-/// What a `_spillway` member holds besides origin and pipeline: names, an id of at most 33 bytes, a time of 30, the comma.
-const TAIL_FIXED_BYTES_MAX: usize = 160;
-
 /// Events that were appended together: they share origin, incarnation and time of receipt.
 #[derive(Debug, Clone)]
 struct Chunk {
@@ -24,14 +21,14 @@ struct Chunk {
     events: Vec<(u64, u32, u32)>,
 }
 
-/// A batch on its way out. The events' bytes are shared with the log.
+/// A batch on its way out. The events' bytes are shared with the log; a clone shares everything.
 #[derive(Debug, Clone)]
 pub struct OutBatch {
     namespace: Arc<str>,
     pipeline: Arc<str>,
     route: Arc<str>,
     key: Arc<str>,
-    chunks: Vec<Chunk>,
+    chunks: Arc<[Chunk]>,
     len: usize,
     payload_bytes: usize,
 }
@@ -72,17 +69,16 @@ impl<'a> OutRun<'a> {
         self.chunk.events.len()
     }
 
-    /// Appends the run as NDJSON, as [`OutBatch::write_ndjson`] does.
-    pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
-        self.write_ndjson_of(0..self.event_count(), out, metadata);
-    }
-
-    /// Appends the events of the run that have these numbers in it, as [`OutRun::write_ndjson`] does.
-    ///
-    /// # Panics
-    /// When the range is not within the run.
-    pub fn write_ndjson_of(&self, events: Range<usize>, out: &mut Vec<u8>, metadata: Metadata) {
-        self.batch.write_chunk((self.chunk, events), out, (metadata, b'\n'), &mut Vec::with_capacity(512));
+    /// Appends the events that have these numbers in the run as NDJSON, until `out` holds `bytes_max` or more, and returns
+    /// which one comes next: a buffer that is emptied between the calls stays in the processor's cache.
+    pub fn write_ndjson(
+        &self,
+        numbers: Range<usize>,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+        metadata: Metadata,
+    ) -> usize {
+        self.batch.lines(self.chunk, metadata, b'\n').write(numbers, bytes_max, out)
     }
 }
 
@@ -144,135 +140,225 @@ impl OutBatch {
         self.chunks.iter().map(|chunk| OutRun { batch: self, chunk })
     }
 
-    /// Returns the most bytes [`OutBatch::write_ndjson`] can append, to make room for once.
-    pub fn ndjson_bytes_max(&self, metadata: Metadata) -> usize {
-        if metadata == Metadata::None {
-            return self.payload_bytes + self.len;
-        }
-        let tail = |chunk: &Chunk| chunk.origin.json().len() + 6 * self.pipeline.len() + TAIL_FIXED_BYTES_MAX;
-        let members: usize = self.chunks.iter().map(|chunk| chunk.events.len() * tail(chunk)).sum();
-        self.payload_bytes + members
+    /// Returns the bytes of the batch in a form.
+    pub fn encoded_bytes(&self, form: Form, metadata: Metadata) -> usize {
+        let lines: usize = self.chunks.iter().map(|chunk| self.lines(chunk, metadata, b'\n').bytes()).sum();
+        lines + usize::from(form == Form::Array)
     }
 
     /// Appends the batch as NDJSON: each event, with the member `_spillway` added as `metadata` says, and a line break.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
-        self.write_ending(out, metadata, b'\n');
+        out.reserve(self.encoded_bytes(Form::Lines, metadata));
+        self.pieces(Form::Lines, usize::MAX, metadata).write(out);
     }
 
     /// Appends the batch as one JSON array of the events, with the member `_spillway` added as `metadata` says.
     pub fn write_json_array(&self, out: &mut Vec<u8>, metadata: Metadata) {
-        out.reserve(self.ndjson_bytes_max(metadata) + 2);
-        out.push(b'[');
-        self.write_ending(out, metadata, b',');
-        match out.last_mut() {
-            Some(last) if *last == b',' => *last = b']',
-            _ => out.push(b']'),
-        }
+        out.reserve(self.encoded_bytes(Form::Array, metadata));
+        self.pieces(Form::Array, usize::MAX, metadata).write(out);
     }
 
-    fn write_ending(&self, out: &mut Vec<u8>, metadata: Metadata, end: u8) {
-        out.reserve(self.ndjson_bytes_max(metadata));
-        let mut tail = Vec::with_capacity(512);
-        for chunk in &self.chunks {
-            self.write_chunk((chunk, 0..chunk.events.len()), out, (metadata, end), &mut tail);
-        }
+    /// Returns the bytes of the batch in a form, in pieces of about `piece_bytes`, each made when it is asked for: what is
+    /// written then is still in the processor's cache when it is sent.
+    pub fn pieces(&self, form: Form, piece_bytes: usize, metadata: Metadata) -> Pieces {
+        Pieces { batch: self.clone(), form, metadata, piece_bytes, chunk: 0, event: 0 }
     }
 
-    /// Appends some events of a chunk, each with `end` behind it.
-    fn write_chunk(
-        &self,
-        (chunk, numbers): (&Chunk, Range<usize>),
-        out: &mut Vec<u8>,
-        (metadata, end): (Metadata, u8),
-        tail: &mut Vec<u8>,
-    ) {
-        let (payload, events) = (&chunk.payload, &chunk.events[numbers]);
-        if metadata == Metadata::None {
-            for &(_, start, stop) in events {
-                out.extend_from_slice(&payload[start as usize..stop as usize]);
-                out.push(end);
+    fn lines<'a>(&self, chunk: &'a Chunk, metadata: Metadata, end: u8) -> Lines<'a> {
+        Lines { chunk, member: (metadata == Metadata::Full).then(|| Member::new(chunk, &self.pipeline)), end }
+    }
+}
+
+/// How a batch is written whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Each event on its line.
+    Lines,
+    /// One JSON array of the events.
+    Array,
+}
+
+/// The iterator of [`OutBatch::pieces`].
+#[derive(Debug, Clone)]
+pub struct Pieces {
+    batch: OutBatch,
+    form: Form,
+    metadata: Metadata,
+    piece_bytes: usize,
+    chunk: usize,
+    event: usize,
+}
+
+impl Pieces {
+    /// Appends the next piece to `out`, which is empty but for the first.
+    fn write(&mut self, out: &mut Vec<u8>) {
+        let end = match self.form {
+            Form::Lines => b'\n',
+            Form::Array => b',',
+        };
+        let mut bytes_max = self.piece_bytes.max(1);
+        if self.form == Form::Array && (self.chunk, self.event) == (0, 0) {
+            out.push(b'[');
+            // A piece has an event, however small it shall be.
+            bytes_max = bytes_max.max(2);
+        }
+        while let Some(chunk) = self.batch.chunks.get(self.chunk).filter(|_| out.len() < bytes_max) {
+            self.event =
+                self.batch.lines(chunk, self.metadata, end).write(self.event..chunk.events.len(), bytes_max, out);
+            if self.event == chunk.events.len() {
+                (self.chunk, self.event) = (self.chunk + 1, 0);
             }
-            return;
-        }
-        self.write_member_tail(tail, chunk, end);
-        for &(seq, start, end) in events {
-            json::begin_extra_member(out, &payload[start as usize..end as usize]);
-            out.extend_from_slice(b"\"_spillway\":{\"id\":\"");
-            EventId { incarnation: chunk.incarnation, seq }.write(out);
-            out.extend_from_slice(tail);
+            if self.form == Form::Array && self.chunk == self.batch.chunks.len() {
+                // The comma behind the last one.
+                out.pop();
+                out.push(b']');
+            }
         }
     }
+}
 
-    /// What follows the id in every event of a chunk: rendered once.
-    fn write_member_tail(&self, tail: &mut Vec<u8>, chunk: &Chunk, end: u8) {
-        tail.clear();
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.chunk == self.batch.chunks.len() {
+            return None;
+        }
+        // One event may follow where the piece is nearly full; most fit into an eighth more.
+        let mut out = Vec::with_capacity(self.piece_bytes + self.piece_bytes / 8);
+        self.write(&mut out);
+        Some(out.into())
+    }
+}
+
+/// The member `_spillway` of a chunk's events, around the sequence: rendered once.
+struct Member {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Member {
+    fn new(chunk: &Chunk, pipeline: &str) -> Self {
+        let mut head = b"\"_spillway\":{\"id\":\"".to_vec();
+        EventId { incarnation: chunk.incarnation, seq: 0 }.write(&mut head);
+        head.pop();
+        let mut tail = Vec::with_capacity(chunk.origin.json().len() + 128);
         tail.extend_from_slice(b"\",\"origin\":");
         tail.extend_from_slice(chunk.origin.json());
         tail.extend_from_slice(b",\"pipeline\":");
-        json::write_string(tail, &self.pipeline);
+        json::write_string(&mut tail, pipeline);
         tail.extend_from_slice(b",\"received\":\"");
-        write_rfc3339(tail, chunk.received);
+        write_rfc3339(&mut tail, chunk.received);
         tail.extend_from_slice(b"\"}}");
-        tail.push(end);
+        Self { head, tail }
+    }
+}
+
+/// The events of a chunk as they are written.
+struct Lines<'a> {
+    chunk: &'a Chunk,
+    member: Option<Member>,
+    /// What stands behind each.
+    end: u8,
+}
+
+impl Lines<'_> {
+    /// Appends events until `out` holds `bytes_max` or more; returns which one comes next.
+    fn write(&self, numbers: Range<usize>, bytes_max: usize, out: &mut Vec<u8>) -> usize {
+        let Self { chunk, member, end: behind } = self;
+        let mut next = numbers.start;
+        for &(seq, start, end) in chunk.events.get(numbers).unwrap_or_default() {
+            if out.len() >= bytes_max {
+                break;
+            }
+            next += 1;
+            let event = &chunk.payload[start as usize..end as usize];
+            match member {
+                None => out.extend_from_slice(event),
+                Some(member) => {
+                    json::begin_extra_member(out, event);
+                    out.extend_from_slice(&member.head);
+                    EventId::write_seq(seq, out);
+                    out.extend_from_slice(&member.tail);
+                }
+            }
+            out.push(*behind);
+        }
+        next
+    }
+
+    /// Returns the bytes of all of them.
+    fn bytes(&self) -> usize {
+        let Self { chunk, member, .. } = self;
+        let of_event = |&(seq, start, end): &(u64, u32, u32)| match member {
+            None => (end - start) as usize,
+            Some(member) => {
+                let event = &chunk.payload[start as usize..end as usize];
+                json::extra_member_bytes(event) + member.head.len() + EventId::seq_digits(seq) + member.tail.len()
+            }
+        };
+        chunk.events.len() + chunk.events.iter().map(of_event).sum::<usize>()
     }
 }
 
 /// Builds an [`OutBatch`]: the engine from the log, tests from anything.
 #[derive(Debug)]
 pub struct OutBatchBuilder {
-    batch: OutBatch,
+    namespace: Arc<str>,
+    pipeline: Arc<str>,
+    route: Arc<str>,
+    chunks: Vec<Chunk>,
+    len: usize,
+    payload_bytes: usize,
 }
 
 impl OutBatchBuilder {
     /// Returns a builder for a batch of this route.
     pub fn new(namespace: &Arc<str>, pipeline: &Arc<str>, route: &Arc<str>) -> Self {
         Self {
-            batch: OutBatch {
-                namespace: namespace.clone(),
-                pipeline: pipeline.clone(),
-                route: route.clone(),
-                key: "".into(),
-                chunks: Vec::new(),
-                len: 0,
-                payload_bytes: 0,
-            },
+            namespace: namespace.clone(),
+            pipeline: pipeline.clone(),
+            route: route.clone(),
+            chunks: Vec::new(),
+            len: 0,
+            payload_bytes: 0,
         }
     }
 
     /// Begins events that share what they share.
     pub fn begin_chunk(&mut self, payload: Bytes, origin: Arc<Origin>, incarnation: u64, received: UnixNanos) {
-        self.batch.chunks.push(Chunk { payload, origin, incarnation, received, events: Vec::new() });
+        self.chunks.push(Chunk { payload, origin, incarnation, received, events: Vec::new() });
     }
 
     /// Appends an event of the chunk begun last: its sequence and where its bytes are, the line break left out.
     pub fn push(&mut self, seq: u64, start: u32, end: u32) {
-        if let Some(chunk) = self.batch.chunks.last_mut() {
+        if let Some(chunk) = self.chunks.last_mut() {
             chunk.events.push((seq, start, end));
-            self.batch.len += 1;
-            self.batch.payload_bytes += (end - start) as usize;
+            self.len += 1;
+            self.payload_bytes += (end - start) as usize;
         }
     }
 
     /// Returns how many events there are so far.
     pub fn len(&self) -> usize {
-        self.batch.len
+        self.len
     }
 
     /// Returns whether there are none so far.
     pub fn is_empty(&self) -> bool {
-        self.batch.len == 0
+        self.len == 0
     }
 
     /// Returns the payload bytes so far.
     pub fn payload_bytes(&self) -> usize {
-        self.batch.payload_bytes
+        self.payload_bytes
     }
 
     /// Returns the batch under `key`.
-    pub fn build(mut self, key: impl Into<Arc<str>>) -> OutBatch {
-        self.batch.chunks.retain(|chunk| !chunk.events.is_empty());
-        self.batch.key = key.into();
-        self.batch
+    pub fn build(self, key: impl Into<Arc<str>>) -> OutBatch {
+        let Self { namespace, pipeline, route, mut chunks, len, payload_bytes } = self;
+        chunks.retain(|chunk| !chunk.events.is_empty());
+        OutBatch { namespace, pipeline, route, key: key.into(), chunks: chunks.into(), len, payload_bytes }
     }
 }
 
@@ -299,7 +385,6 @@ mod tests {
         assert_eq!(lines[1]["a"], 1);
         assert_eq!(lines[1]["_spillway"]["received"], "1970-01-01T00:00:00.000000000Z");
         assert_eq!(lines[1]["_spillway"]["pipeline"], "p");
-        assert!(out.len() <= batch().ndjson_bytes_max(Metadata::Full));
     }
 
     #[test]
@@ -318,6 +403,46 @@ mod tests {
         let mut out = Vec::new();
         batch().write_ndjson(&mut out, Metadata::None);
         assert_eq!(out, b"{}\n{\"a\":1 }\n");
-        assert_eq!(out.len(), batch().ndjson_bytes_max(Metadata::None));
+    }
+
+    #[test]
+    fn pieces_and_their_announced_length_are_the_whole() {
+        let mut builder = OutBatchBuilder::new(&"ns".into(), &"p\"q".into(), &"r".into());
+        let mut seq = 0x0f00;
+        for (incarnation, events) in [(1, 1), (2, 400), (3, 0), (u64::MAX, 37)] {
+            let lines = (0..events).map(|n| if n % 7 == 0 { "{ }".to_owned() } else { format!("{{\"n\":{n} }}  ") });
+            let lines: Vec<String> = lines.collect();
+            builder.begin_chunk(lines.concat().into(), Arc::default(), incarnation, 1_700_000_000_000_000_001);
+            let mut start = 0;
+            for line in &lines {
+                builder.push(seq, start, start + line.len() as u32);
+                start += line.len() as u32;
+                seq += 1;
+            }
+        }
+        let batch = builder.build("k");
+        for metadata in [Metadata::Full, Metadata::None] {
+            let (mut whole, mut array) = (Vec::new(), Vec::new());
+            batch.write_ndjson(&mut whole, metadata);
+            batch.write_json_array(&mut array, metadata);
+            for (form, whole) in [(Form::Lines, &whole), (Form::Array, &array)] {
+                assert_eq!(batch.encoded_bytes(form, metadata), whole.len());
+                for piece_bytes in [1, 100, 1000, 1 << 20] {
+                    let pieces: Vec<Bytes> = batch.pieces(form, piece_bytes, metadata).collect();
+                    assert!(pieces.concat() == **whole);
+                    assert!(pieces.iter().rev().skip(1).all(|piece| piece.len() >= piece_bytes));
+                }
+            }
+            let mut by_runs = Vec::new();
+            for run in batch.runs() {
+                let mut next = 0;
+                while next < run.event_count() {
+                    let mut piece = Vec::new();
+                    next = run.write_ndjson(next..run.event_count(), 300, &mut piece, metadata);
+                    by_runs.extend(piece);
+                }
+            }
+            assert!(by_runs == whole);
+        }
     }
 }

@@ -24,9 +24,12 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(spec: DeliverySpec, seed: u64) -> Self {
-        let settings = &spec.settings;
+    pub(super) fn new(mut spec: DeliverySpec, seed: u64) -> Self {
         let traits = spec.backend.traits();
+        if traits.local {
+            spec.settings.batch_wait_max = std::time::Duration::ZERO;
+        }
+        let settings = &spec.settings;
         let backoff = Backoff::new(settings.retry_initial, settings.retry_max, seed);
         let in_flight_max = if traits.ordered { 1 } else { settings.in_flight_max };
         Self {

@@ -44,15 +44,31 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
 
 /// Appends a valid `object` without its closing brace, and the comma where it has members, so that one more member can
 /// follow.
+#[inline]
 pub fn begin_extra_member(out: &mut Vec<u8>, object: &[u8]) {
-    let members = trim_end(object);
-    let members = trim_end(members.strip_suffix(b"}").unwrap_or(members));
+    let (members, comma) = open_object(object);
     out.extend_from_slice(members);
-    if !members.ends_with(b"{") {
+    if comma {
         out.push(b',');
     }
 }
 
+/// Returns how many bytes [`begin_extra_member`] appends.
+#[inline]
+pub fn extra_member_bytes(object: &[u8]) -> usize {
+    let (members, comma) = open_object(object);
+    members.len() + usize::from(comma)
+}
+
+/// Returns an object without its closing brace, and whether it has members.
+#[inline]
+fn open_object(object: &[u8]) -> (&[u8], bool) {
+    let members = trim_end(object);
+    let members = trim_end(members.strip_suffix(b"}").unwrap_or(members));
+    (members, !members.ends_with(b"{"))
+}
+
+#[inline]
 fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t' | b'\n' | b'\r'] = bytes {
         bytes = rest;
