@@ -3,7 +3,7 @@
 //! # Expected flow
 //! [`Backend::open`] once with the mark of the last commit, then [`Backend::send`] for batch after batch, up to
 //! `in_flight_max` at a time ([`Traits::ordered`]: one at a time), [`Backend::commit`] whenever the cursor shall be made
-//! durable, [`Backend::close`] at the end.
+//! durable, [`Backend::close`] at the end. A backend that was closed may be opened again.
 //!
 //! # The engine guarantees
 //! - A batch is never empty; its events are in the order of the log; a retry of a planned batch has the same members, the

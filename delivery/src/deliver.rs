@@ -15,6 +15,8 @@
 //!   budget ([`BUDGET_BYTES`]); a batch of up to [`PROBE_BYTES`] never waits for it, and that is what a delivery sends that
 //!   has not succeeded yet.
 //!
+//! What runs is edited in place: see `edit`.
+//!
 //! # Limits
 //! The constants below.
 
@@ -23,9 +25,12 @@ mod batches;
 mod breaker;
 mod budget;
 mod dead_letters;
+mod deliveries;
 mod delivery;
+mod edit;
 mod engine;
 mod gone;
+mod life;
 mod pace;
 mod rate;
 mod saving;
@@ -33,7 +38,8 @@ mod settle;
 mod status;
 mod target;
 
-pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings};
+pub(crate) use deliveries::Deliveries;
+pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings, Rebind};
 pub use status::DeliveryStatus;
 
 use std::time::Duration;

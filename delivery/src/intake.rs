@@ -28,8 +28,10 @@ mod pipeline;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod version;
 
 pub use pipeline::Pipeline;
+pub(crate) use version::Version;
 
 /// How long a key is remembered, in running time.
 pub const KEY_LIFE: Duration = Duration::from_secs(600);
@@ -60,11 +62,14 @@ pub enum RefusalReason {
     Suspended,
     /// The process is going down.
     Stopping,
+    /// Its manifest is gone.
+    Removed,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 5] = [Self::Full, Self::NoSpace, Self::Faulted, Self::Suspended, Self::Stopping];
+    pub const ALL: [Self; 6] =
+        [Self::Full, Self::NoSpace, Self::Faulted, Self::Suspended, Self::Stopping, Self::Removed];
 
     /// Returns the reason as metric label.
     pub fn as_str(self) -> &'static str {
@@ -74,6 +79,7 @@ impl RefusalReason {
             Self::Faulted => "faulted",
             Self::Suspended => "suspended",
             Self::Stopping => "stopping",
+            Self::Removed => "removed",
         }
     }
 }
@@ -109,6 +115,7 @@ impl fmt::Display for SubmitError {
                     RefusalReason::Faulted => "its log cannot be written",
                     RefusalReason::Suspended => "it is suspended",
                     RefusalReason::Stopping => "the agent is stopping",
+                    RefusalReason::Removed => "it was removed",
                 };
                 write!(f, "pipeline {pipeline} takes nothing now: {why}; nothing was kept")
             }

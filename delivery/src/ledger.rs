@@ -24,6 +24,9 @@ pub struct PipelineReport {
     pub uid: Arc<str>,
     /// Whether it is told to rest.
     pub suspended: bool,
+    /// Whether its manifest is gone: nothing is taken, what is held drains.
+    #[serde(default)]
+    pub removed: bool,
     /// Events that were accepted.
     pub accepted_events: u64,
     /// Accepted events that no route wanted; dropped, counted.

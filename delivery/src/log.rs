@@ -48,8 +48,9 @@ mod recovery;
 mod segment;
 mod state;
 
-pub use core::{CommitError, Committed, Keep, LogCore, OpenOptions};
+pub use core::{CommitError, Committed, CoreEdit, Keep, LogCore, OpenOptions};
 pub use frame::{Frame, Masks, Pending};
+pub(crate) use handle::Receipt;
 pub use handle::{Census, KeyClaim, Log, LogOptions, LogReader, ReadError, Refused, Reservation};
 pub use inspect::{Inspection, SegmentInspection, inspect};
 pub use journal::{DeliveryKey, Journal, JournalError, Left, Plan, Progress, Removed};

@@ -123,7 +123,7 @@ pub enum Metadata {
 pub type PipelineUid = std::sync::Arc<str>;
 
 /// One pipeline, compiled.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineSettings {
     /// Key of the log's directory: `[a-z0-9.-]`, 1 to 253 bytes.
     pub uid: PipelineUid,
@@ -143,7 +143,7 @@ pub struct PipelineSettings {
 }
 
 /// One route of a pipeline.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSettings {
     /// Unique within the pipeline.
     pub name: std::sync::Arc<str>,

@@ -58,6 +58,13 @@ impl DeadLetters {
         }
     }
 
+    /// Ends the log, where one was opened.
+    pub(super) async fn end(&self) {
+        if let Some(log) = self.log.get() {
+            log.end().await;
+        }
+    }
+
     async fn open(&self) -> Option<&Log> {
         let opened = self.log.get_or_try_init(|| async {
             let options = LogOptions {

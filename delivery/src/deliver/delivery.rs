@@ -15,6 +15,8 @@ use super::batches::{Bounds, Formed, Former, LeftFor, Names, Work, rebuild};
 use super::breaker::Blame;
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
+use super::deliveries::{Deliveries, Order};
+use super::life::{Parted, reordered};
 use super::pace::Ticket;
 use super::status::DeliveryStatus;
 use super::target::Target;
@@ -33,6 +35,9 @@ pub(super) struct Ground {
     pub(super) status: Arc<DeliveryStatus>,
     /// Turns true when what is held shall go out without waiting to fill up.
     pub(super) hurry: watch::Receiver<bool>,
+    /// What it is told to do; a change ends this run of it.
+    pub(super) orders: watch::Receiver<Order>,
+    pub(super) deliveries: Arc<Deliveries>,
     /// Running time of the log at which a removed reference gives up what it still holds.
     pub(super) drain_until_ms: Option<u64>,
 }
@@ -107,10 +112,10 @@ impl Delivery {
         }
     }
 
-    /// Delivers until told to stop; then lets what is under way land, commits and saves.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Delivers until told to stop, or otherwise; then lets what is under way land, commits and saves.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Parted {
         if !self.open_backend(&stop).await {
-            return;
+            return self.part().await;
         }
         self.reconcile_totals();
         let mut flights = Flights::new();
@@ -128,6 +133,7 @@ impl Delivery {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = reordered(&mut self.ground.orders) => break,
                 Some(landed) = flights.next(), if !flights.is_empty() => self.settle(landed, flights.len()).await,
                 () = self.former.wait(), if may_read => {}
                 changed = self.ground.hurry.changed() => if changed.is_err() { break },
@@ -141,7 +147,7 @@ impl Delivery {
         if !self.ended && !self.reopen {
             self.save(&mut flights, true).await;
         }
-        self.target.spec.backend.close().await;
+        self.part().await
     }
 
     fn holding_back(&self, flights: &Flights) -> bool {

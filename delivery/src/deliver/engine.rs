@@ -12,14 +12,15 @@ use tokio::time::Instant;
 use super::batches::Names;
 use super::budget::Budget;
 use super::dead_letters::DeadLetters;
-use super::delivery::{Delivery, Ground};
+use super::deliveries::{Deliveries, Order, Orders, Task};
+use super::delivery::Ground;
 use super::status::DeliveryStatus;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
 use crate::intake::Pipeline;
 use crate::ledger::{DeliveryState, PipelineReport};
-use crate::log::{DeliveryKey, Log, LogOptions, Progress, Removed};
+use crate::log::{DeliveryKey, JournalError, Log, LogOptions, Progress, Removed};
 use crate::settings::{DeliverySettings, PipelineSettings};
 use crate::supervisor::Supervisor;
 
@@ -66,6 +67,30 @@ pub enum EngineError {
         /// Why.
         source: io::Error,
     },
+    /// A reference came without the backend it names.
+    #[error("route {route} of pipeline {pipeline} refers to backend {backend}, which is not bound")]
+    Unbound {
+        /// The pipeline.
+        pipeline: Arc<str>,
+        /// The route.
+        route: Arc<str>,
+        /// The backend as the route names it.
+        backend: Arc<str>,
+    },
+    /// That a removed reference is back could not be stored.
+    #[error("cursors of pipeline {pipeline} cannot be changed")]
+    Unsaved {
+        /// The pipeline.
+        pipeline: Arc<str>,
+        /// Why.
+        source: JournalError,
+    },
+    /// The engine is going down.
+    #[error("log of pipeline {pipeline} is closed")]
+    Closed {
+        /// The pipeline.
+        pipeline: Arc<str>,
+    },
 }
 
 /// One delivery to run: a route and one of its backends, bound.
@@ -86,7 +111,7 @@ pub struct DeliverySpec {
 }
 
 impl DeliverySpec {
-    fn key(&self) -> DeliveryKey {
+    pub(super) fn key(&self) -> DeliveryKey {
         DeliveryKey { route: self.route.clone(), backend_uid: self.backend_uid.clone() }
     }
 }
@@ -94,13 +119,13 @@ impl DeliverySpec {
 /// Owns every pipeline of the process. One per data directory.
 #[derive(Debug)]
 pub struct Engine {
-    settings: EngineSettings,
+    pub(super) settings: EngineSettings,
     agent_id: Arc<str>,
-    deliveries: Supervisor,
+    pub(super) deliveries: Supervisor,
     logs: Supervisor,
     budget: Budget,
     hurry: watch::Sender<bool>,
-    pipelines: Mutex<Vec<Arc<Pipeline>>>,
+    pub(super) running: Arc<RunningPipelines>,
     /// Held for the life of the engine: the lock on the data directory.
     _lock: fs::File,
 }
@@ -112,6 +137,7 @@ impl Engine {
         let unusable = |source| EngineError::DataDir { path: dir.clone(), source };
         settings.filesystem.create_dir_all(&dir).map_err(unusable)?;
         let lock = lock(&dir)?;
+        super::edit::sweep(&dir);
         let agent_id = agent_id(&dir).map_err(unusable)?;
         Ok(Self {
             settings,
@@ -120,7 +146,7 @@ impl Engine {
             logs: Supervisor::new("logs"),
             budget: Budget::new(),
             hurry: watch::channel(false).0,
-            pipelines: Mutex::default(),
+            running: Arc::default(),
             _lock: lock,
         })
     }
@@ -139,7 +165,17 @@ impl Engine {
         &self,
         settings: PipelineSettings,
         deliveries: Vec<DeliverySpec>,
-        removed: &(dyn Fn(&DeliveryKey) -> Option<DeliverySpec> + Sync),
+        removed: &Rebind<'_>,
+    ) -> Result<Arc<Pipeline>, EngineError> {
+        let _edits = self.running.edits.lock().await;
+        self.open_pipeline(settings, deliveries, removed).await
+    }
+
+    pub(super) async fn open_pipeline(
+        &self,
+        settings: PipelineSettings,
+        specs: Vec<DeliverySpec>,
+        removed: &Rebind<'_>,
     ) -> Result<Arc<Pipeline>, EngineError> {
         let incarnation = random();
         let log = self.open_log(&settings, incarnation).await?;
@@ -152,26 +188,31 @@ impl Engine {
             log: OnceCell::new(),
         });
         let saved = log.saved_deliveries();
-        let bed = Bed { settings: &settings, log: &log, dead_letters: &dead_letters };
-        let mut statuses = Vec::new();
+        let deliveries = Arc::<Deliveries>::default();
+        let names = Names::new(&settings, &"".into());
+        let bed = Bed { names, log: log.clone(), dead_letters, deliveries: deliveries.clone() };
+        let mut orders = deliveries.orders.lock().await;
         // Nothing may be freed before every delivery has spoken.
-        deliveries.iter().for_each(|spec| log.set_floor(&spec.key(), 0));
-        for spec in deliveries {
+        specs.iter().for_each(|spec| log.set_floor(&spec.key(), 0));
+        for spec in specs {
             let progress = match saved.iter().find(|(key, _)| *key == spec.key()) {
-                Some((_, progress)) => Progress { removed: None, ..progress.clone() },
+                Some((key, progress)) => taken_back(&log, key, progress).await,
                 None => begin(&log, &spec, saved.is_empty()).await,
             };
-            let state = if settings.suspend { DeliveryState::Suspended } else { DeliveryState::Healthy };
-            let start = Start { progress, state, drain_until_ms: None, incarnation };
-            statuses.push(self.start(&bed, spec, start));
+            let task = if settings.suspend { Task::Rest } else { Task::Deliver };
+            self.start(&bed, &mut orders, Order { spec, task }, progress);
         }
-        let wanted: Vec<DeliveryKey> = statuses.iter().map(|status| status.key().clone()).collect();
-        for (key, progress) in saved.into_iter().filter(|(key, _)| !wanted.contains(key)) {
-            let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, settings.log.drain));
-            statuses.push(self.drain_removed(&bed, spec, progress).await);
+        let missing: Vec<_> = saved.into_iter().filter(|(key, _)| !orders.contains_key(key)).collect();
+        for (key, progress) in missing {
+            let within = settings.log.drain;
+            let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, within));
+            let now = Removed { since_ms: log.running_ms(), end_seq: log.visible_end() };
+            let removed = progress.removed.unwrap_or(now);
+            self.start(&bed, &mut orders, Order { spec, task: Task::Drain { removed, within } }, progress);
         }
-        let pipeline = Arc::new(Pipeline::new(settings, log, statuses));
-        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).push(pipeline.clone());
+        drop(orders);
+        let pipeline = Arc::new(Pipeline::new(settings, log, deliveries));
+        self.running.push(Running { pipeline: pipeline.clone(), bed });
         Ok(pipeline)
     }
 
@@ -198,54 +239,38 @@ impl Engine {
         Ok(log)
     }
 
-    fn start(&self, bed: &Bed<'_>, spec: DeliverySpec, start: Start) -> Arc<DeliveryStatus> {
-        let Bed { settings, log, dead_letters } = *bed;
-        let status = DeliveryStatus::new(&spec, start.progress.clone(), start.state, self.settings.clock.clone());
-        if start.state != DeliveryState::Healthy {
-            // A drain of the process does not wait for what rests, or for a backend that may be gone.
+    /// Starts a delivery from `progress` on.
+    pub(super) fn start(&self, bed: &Bed, orders: &mut Orders, order: Order, progress: Progress) {
+        let key = order.spec.key();
+        let state = match order.task {
+            Task::Deliver => DeliveryState::Healthy,
+            Task::Rest => DeliveryState::Suspended,
+            Task::Drain { .. } => DeliveryState::Draining,
+        };
+        let status = DeliveryStatus::new(&order.spec, progress.clone(), state, self.settings.clock.clone());
+        if state != DeliveryState::Healthy {
             status.saved(u64::MAX);
         }
-        if start.state == DeliveryState::Suspended {
-            return status;
-        }
+        bed.deliveries.begin(status.clone());
+        let (sender, receiver) = watch::channel(order);
+        orders.insert(key.clone(), sender);
         let ground = Ground {
-            log: log.clone(),
-            names: Names::new(settings, &spec.route),
+            log: bed.log.clone(),
+            names: Names { route: key.route.clone(), ..bed.names.clone() },
             budget: self.budget.clone(),
-            dead_letters: dead_letters.clone(),
-            status: status.clone(),
+            dead_letters: bed.dead_letters.clone(),
+            status,
             hurry: self.hurry.subscribe(),
-            drain_until_ms: start.drain_until_ms,
+            orders: receiver,
+            deliveries: bed.deliveries.clone(),
+            drain_until_ms: None,
         };
-        let seed = start.incarnation ^ xxhash_rust::xxh3::xxh3_64(spec.route.as_bytes());
-        let delivery = Delivery::new(spec, ground, start.progress, seed);
-        self.deliveries.spawn("delivery", delivery.run(self.deliveries.stopping()));
-        status
-    }
-
-    /// A delivery whose reference is gone goes on for a while, or at least keeps what it holds.
-    async fn drain_removed(&self, bed: &Bed<'_>, spec: DeliverySpec, mut progress: Progress) -> Arc<DeliveryStatus> {
-        let now = Removed { since_ms: bed.log.running_ms(), end_seq: bed.log.visible_end() };
-        let removed = *progress.removed.get_or_insert(now);
-        if let Err(error) = bed.log.save(&spec.key(), &progress, true).await {
-            tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
-        }
-        tracing::info!(
-            pipeline = %bed.settings.name, route = %spec.route, backend = %spec.backend_uid,
-            "reference removed; delivering what is left"
-        );
-        let start = Start {
-            progress,
-            state: DeliveryState::Draining,
-            drain_until_ms: Some(removed.since_ms + bed.settings.log.drain.as_millis() as u64),
-            incarnation: bed.log.incarnation(),
-        };
-        self.start(bed, spec, start)
+        self.deliveries.spawn("delivery", super::life::run(ground, key, progress, self.deliveries.stopping()));
     }
 
     /// Returns the pipelines in the order they were added.
     pub fn pipelines(&self) -> Vec<Arc<Pipeline>> {
-        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.running.list().iter().map(|running| running.pipeline.clone()).collect()
     }
 
     /// Returns the figures of every pipeline. Reads logs, so it may block briefly.
@@ -281,24 +306,69 @@ impl Engine {
     }
 }
 
+/// Asked for a delivery that the settings do not name any more.
+pub type Rebind<'a> = dyn Fn(&DeliveryKey) -> Option<DeliverySpec> + Sync + 'a;
+
 /// What the deliveries of one pipeline share.
-struct Bed<'a> {
-    settings: &'a PipelineSettings,
-    log: &'a Log,
-    dead_letters: &'a Arc<DeadLetters>,
+#[derive(Debug, Clone)]
+pub(super) struct Bed {
+    names: Names,
+    pub(super) log: Log,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) deliveries: Arc<Deliveries>,
 }
 
-/// How a delivery starts.
-struct Start {
-    progress: Progress,
-    state: DeliveryState,
-    drain_until_ms: Option<u64>,
-    incarnation: u64,
+/// A pipeline that runs, or drains.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) bed: Bed,
+}
+
+/// Every pipeline that runs, or drains.
+#[derive(Debug, Default)]
+pub(super) struct RunningPipelines {
+    list: Mutex<Vec<Arc<Running>>>,
+    /// Held over each change of the list or of a pipeline in it: one at a time.
+    pub(super) edits: tokio::sync::Mutex<()>,
+}
+
+impl RunningPipelines {
+    pub(super) fn list(&self) -> Vec<Arc<Running>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn push(&self, running: Running) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(running));
+    }
+
+    /// Returns the pipeline with this key.
+    pub(super) fn find(&self, uid: &str) -> Option<Arc<Running>> {
+        self.list().into_iter().find(|running| **running.pipeline.uid() == *uid)
+    }
+
+    /// Takes a pipeline out; returns whether it was there.
+    pub(super) fn take(&self, gone: &Arc<Running>) -> bool {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = list.len();
+        list.retain(|running| !Arc::ptr_eq(running, gone));
+        list.len() < before
+    }
+}
+
+/// Returns the progress of a delivery that goes on; that it was removed once is taken back before anything is accepted.
+async fn taken_back(log: &Log, key: &DeliveryKey, progress: &Progress) -> Progress {
+    if progress.removed.is_some()
+        && let Err(error) = log.set_removed(key, None).await
+    {
+        tracing::warn!(%error, route = %key.route, "could not note that a reference is back");
+    }
+    Progress { removed: None, ..progress.clone() }
 }
 
 /// Decides where a new delivery begins and writes that down before anything is taken in: a process that dies early must
 /// not make it begin behind what was accepted for it.
-async fn begin(log: &Log, spec: &DeliverySpec, first_ever: bool) -> Progress {
+pub(super) async fn begin(log: &Log, spec: &DeliverySpec, first_ever: bool) -> Progress {
     let progress = first_progress(log, &spec.route, first_ever);
     if let Err(error) = log.save(&spec.key(), &progress, true).await {
         tracing::warn!(%error, route = %spec.route, backend = %spec.backend_name, "could not note where a delivery begins");
@@ -313,7 +383,13 @@ fn first_progress(log: &Log, route: &str, first_ever: bool) -> Progress {
     if !first_ever {
         return Progress { cursor: log.visible_end(), routed_before: routed, ..Progress::default() };
     }
-    let cursor = log.first_seq();
+    progress_from(log, route, log.first_seq())
+}
+
+/// Returns the progress of a delivery that begins at `cursor`.
+pub(super) fn progress_from(log: &Log, route: &str, cursor: u64) -> Progress {
+    let census = log.census();
+    let routed = census.routed_events(route) as i64;
     let there = log.count_events(&census, route, cursor, u64::MAX).map_or(0, |(events, _)| events as i64);
     Progress { cursor, routed_before: routed - there, ..Progress::default() }
 }

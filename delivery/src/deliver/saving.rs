@@ -1,12 +1,15 @@
 //! Progress made durable, and the end of a removed reference.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::Blame;
+use super::deliveries::Task;
 use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights, begun};
+use super::life::{Parted, reordered};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind};
 use crate::settings::Durability;
@@ -99,6 +102,7 @@ impl Delivery {
 
     /// Opens the backend at its mark, as often as it takes, or until a removed reference's time is over.
     pub(super) async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
+        self.reopen = true;
         while let Err(fault) = self.target.spec.backend.open(self.progress.mark.clone()).await {
             let mut wait = self.failed(&fault, Blame::Destination);
             if self.ground.drain_until_ms.is_some() {
@@ -106,11 +110,17 @@ impl Delivery {
             }
             tokio::select! {
                 () = stop.cancelled() => return false,
+                () = reordered(&mut self.ground.orders) => return false,
                 () = tokio::time::sleep(wait) => {}
             }
             if self.drained(true).await {
                 return false;
             }
+        }
+        self.reopen = false;
+        if self.target.traits.commits && self.progress.mark.is_none() {
+            // Where it begins is committed before anything is sent: what comes behind it is known to be uncommitted.
+            self.save(&mut Flights::new(), true).await;
         }
         true
     }
@@ -127,7 +137,13 @@ impl Delivery {
         }
         // A log that cannot be read now says nothing of what it holds.
         let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return false };
-        if account.held > 0 && !self.drain_is_over() {
+        if (account.held > 0 && !self.drain_is_over()) || !self.settled().await {
+            return false;
+        }
+        // Whoever gives orders holds this lock: either the order was here before, or it finds nobody.
+        let deliveries = self.ground.deliveries.clone();
+        let mut orders = deliveries.orders.lock().await;
+        if self.ground.orders.has_changed().unwrap_or(false) {
             return false;
         }
         if let Err(error) = self.ground.log.forget(&self.key).await {
@@ -146,7 +162,38 @@ impl Delivery {
         self.progress.resolve(self.progress.cursor, self.ground.log.visible_end());
         self.ground.status.show(&self.progress);
         self.ended = true;
+        // Before anybody else may begin in its place.
+        self.target.spec.backend.close().await;
+        orders.remove(&self.key);
+        deliveries.end(&self.key);
         true
+    }
+
+    /// Commits what was delivered before the mark is forgotten, and once more: only the second proves to the backend that
+    /// the first was stored.
+    async fn settled(&mut self) -> bool {
+        if !self.target.traits.commits || self.reopen {
+            return true;
+        }
+        self.save(&mut Flights::new(), true).await;
+        !self.reopen && self.dirty_since.is_none() && self.target.spec.backend.commit().await.is_ok()
+    }
+
+    /// Leaves the backend, unless the next order goes on with it.
+    pub(super) async fn part(self) -> Parted {
+        let stays = {
+            let next = self.ground.orders.borrow();
+            let sends = !matches!(next.task, Task::Rest);
+            next.has_changed() && sends && Arc::ptr_eq(&next.spec.backend, &self.target.spec.backend)
+        };
+        if !stays && !self.ended {
+            if !self.reopen && self.target.traits.commits {
+                // Proves that the last mark was stored, for a backend that may be opened without it.
+                drop(self.target.spec.backend.commit().await);
+            }
+            self.target.spec.backend.close().await;
+        }
+        Parted { ground: self.ground, progress: self.progress, ended: self.ended }
     }
 
     /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.

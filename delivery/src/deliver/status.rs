@@ -1,6 +1,7 @@
 //! What a delivery tells of itself.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::Fault;
@@ -16,13 +17,17 @@ const LOOKS_MAX: usize = 5;
 pub struct DeliveryStatus {
     key: DeliveryKey,
     backend: Arc<str>,
-    backend_type: Arc<str>,
     clock: Clock,
     figures: Mutex<Figures>,
+    /// Its reference is gone and everything is resolved; shown for what it dropped.
+    ended: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Figures {
+    /// What the state is when nothing is wrong.
+    faultless: DeliveryState,
+    backend_type: Arc<str>,
     state: DeliveryState,
     since: i64,
     breaker: BreakerReport,
@@ -43,9 +48,11 @@ impl DeliveryStatus {
         Arc::new(Self {
             key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
             backend: spec.backend_name.clone(),
-            backend_type: spec.backend_type.clone(),
             clock,
+            ended: AtomicBool::new(false),
             figures: Mutex::new(Figures {
+                faultless: state,
+                backend_type: spec.backend_type.clone(),
                 state,
                 since,
                 breaker: BreakerReport { since, ..BreakerReport::default() },
@@ -68,6 +75,34 @@ impl DeliveryStatus {
     /// Returns which delivery this is.
     pub(super) fn key(&self) -> &DeliveryKey {
         &self.key
+    }
+
+    /// Takes note of what kind of backend it has now.
+    pub(super) fn bind(&self, spec: &super::DeliverySpec) {
+        self.figures().backend_type.clone_from(&spec.backend_type);
+    }
+
+    /// Goes over to another task, whose state without a fault is `state`; its breaker begins closed.
+    pub(super) fn enter(&self, state: DeliveryState) {
+        self.breaker(BreakerState::Closed);
+        let mut figures = self.figures();
+        figures.faultless = state;
+        self.change(&mut figures, state);
+    }
+
+    /// Returns whether events were given up.
+    pub(super) fn has_dropped(&self) -> bool {
+        !self.figures().progress.dropped.is_empty()
+    }
+
+    /// Notes that nothing will come any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether nothing will come any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Shows progress that may be told.
@@ -134,7 +169,8 @@ impl DeliveryStatus {
         let mut figures = self.figures();
         let change = figures.state == DeliveryState::Retrying;
         if change {
-            self.change(&mut figures, DeliveryState::Healthy);
+            let faultless = figures.faultless;
+            self.change(&mut figures, faultless);
         }
         change
     }
@@ -183,7 +219,7 @@ impl DeliveryStatus {
         DeliveryReport {
             route: self.key.route.clone(),
             backend: self.backend.clone(),
-            backend_type: self.backend_type.clone(),
+            backend_type: figures.backend_type.clone(),
             state: figures.state,
             since: figures.since,
             breaker: figures.breaker.clone(),

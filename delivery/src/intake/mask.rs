@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Pipeline;
+use super::Version;
 use crate::condition::EvalFailure;
 use crate::event::{Batch, BatchBuilder, Origin};
 use crate::log::{Masks, Pending};
@@ -30,14 +30,14 @@ impl RouteCounters {
 }
 
 /// Fills the origin of a batch and decides its masks; events that no route wants are taken out and counted.
-pub(super) fn route(pipeline: &Pipeline, batch: &Batch) -> Pending {
+pub(super) fn route(pipeline: &Version, batch: &Batch) -> Pending {
     let origin = pipeline.origins.merged(&batch.origin);
     let mut pending = masked(pipeline, batch, &origin);
     pending.batch.origin = origin;
     pending
 }
 
-fn masked(pipeline: &Pipeline, batch: &Batch, origin: &Arc<Origin>) -> Pending {
+fn masked(pipeline: &Version, batch: &Batch, origin: &Arc<Origin>) -> Pending {
     let routes = &pipeline.settings().routes;
     if routes.iter().any(|route| route.condition.is_none()) && routes.iter().all(|route| route.condition.is_none()) {
         return Pending { batch: batch.clone(), masks: Masks::Uniform(all_routes(routes.len())), unrouted: 0 };
@@ -68,7 +68,7 @@ fn all_routes(count: usize) -> u64 {
     u64::MAX >> (64 - count.clamp(1, 64))
 }
 
-fn mask_of(pipeline: &Pipeline, event: &[u8], origin: &Origin) -> u64 {
+fn mask_of(pipeline: &Version, event: &[u8], origin: &Origin) -> u64 {
     let mut mask = 0;
     for (index, (route, counters)) in pipeline.settings().routes.iter().zip(&pipeline.routes).enumerate() {
         let wanted = match &route.condition {

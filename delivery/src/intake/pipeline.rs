@@ -1,42 +1,76 @@
 //! One pipeline at run time: its settings, its log, its deliveries.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
-use super::RefusalReason;
-use super::mask::RouteCounters;
-use super::origins::Origins;
-use crate::deliver::DeliveryStatus;
+use super::{RefusalReason, Version};
+use crate::deliver::Deliveries;
 use crate::ledger::{PipelineReport, RouteReport};
 use crate::log::Log;
-use crate::settings::PipelineSettings;
+use crate::settings::{PipelineSettings, PipelineUid};
 
-/// One pipeline at run time. Made by [`crate::deliver::Engine::add`].
+/// One pipeline at run time. Made by [`crate::deliver::Engine::add`]; an edit leaves it the same object.
 #[derive(Debug)]
 pub struct Pipeline {
-    settings: PipelineSettings,
+    uid: PipelineUid,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    /// Read from the masks of a batch to its place in the queue, so that an edit comes before or behind the whole batch.
+    version: RwLock<Arc<Version>>,
     log: Log,
-    deliveries: Vec<Arc<DeliveryStatus>>,
-    pub(super) routes: Vec<RouteCounters>,
-    pub(super) origins: Origins,
+    deliveries: Arc<Deliveries>,
     refused: [AtomicU64; RefusalReason::ALL.len()],
     stopping: AtomicBool,
 }
 
 impl Pipeline {
-    pub(crate) fn new(settings: PipelineSettings, log: Log, deliveries: Vec<Arc<DeliveryStatus>>) -> Self {
-        let routes = settings.routes.iter().map(|_| RouteCounters::default()).collect();
-        let origins = Origins::new(&settings.origin);
+    pub(crate) fn new(settings: PipelineSettings, log: Log, deliveries: Arc<Deliveries>) -> Self {
+        let (uid, namespace, name) = (settings.uid.clone(), settings.namespace.clone(), settings.name.clone());
+        let version = RwLock::new(Arc::new(Version::first(settings)));
         let (refused, stopping) = (Default::default(), AtomicBool::new(false));
-        Self { settings, log, deliveries, routes, origins, refused, stopping }
+        Self { uid, namespace, name, version, log, deliveries, refused, stopping }
     }
 
-    /// Returns what it was told.
-    pub fn settings(&self) -> &PipelineSettings {
-        &self.settings
+    /// Returns what it is told now.
+    pub fn settings(&self) -> Arc<PipelineSettings> {
+        self.version().settings().clone()
+    }
+
+    /// Returns the key of its log's directory.
+    pub fn uid(&self) -> &PipelineUid {
+        &self.uid
+    }
+
+    /// Returns the namespace of its manifest.
+    pub fn namespace(&self) -> &Arc<str> {
+        &self.namespace
+    }
+
+    /// Returns the name of its manifest.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Returns whether its manifest is gone: nothing is taken, what is held drains.
+    pub fn is_removed(&self) -> bool {
+        self.version().removed
+    }
+
+    /// Returns what it is told, which stays so until the guard is dropped.
+    pub(crate) fn version(&self) -> RwLockReadGuard<'_, Arc<Version>> {
+        self.version.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes over to other settings. `at` runs while no batch is between its masks and the queue.
+    pub(crate) fn edit<T>(&self, settings: PipelineSettings, removed: bool, at: impl FnOnce(&Log) -> T) -> T {
+        let mut version = self.version.write().unwrap_or_else(PoisonError::into_inner);
+        let next = Arc::new(version.next(settings, removed));
+        let done = at(&self.log);
+        *version = next;
+        done
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -65,10 +99,18 @@ impl Pipeline {
 
     /// Returns why it takes nothing, whatever its log says.
     pub(super) fn closed(&self) -> Option<RefusalReason> {
+        self.closed_by(&self.version())
+    }
+
+    /// Returns why it takes nothing under `version`.
+    pub(super) fn closed_by(&self, version: &Version) -> Option<RefusalReason> {
         if self.stopping.load(Ordering::Acquire) {
             return Some(RefusalReason::Stopping);
         }
-        self.settings.suspend.then_some(RefusalReason::Suspended)
+        if version.removed {
+            return Some(RefusalReason::Removed);
+        }
+        version.settings().suspend.then_some(RefusalReason::Suspended)
     }
 
     pub(super) fn count_refusal(&self, reason: RefusalReason) {
@@ -83,29 +125,32 @@ impl Pipeline {
             .map(|reason| (reason.as_str().to_owned(), self.refused[*reason as usize].load(Ordering::Relaxed)))
             .filter(|(_, count)| *count > 0)
             .collect::<BTreeMap<_, _>>();
-        let routes = self.settings.routes.iter().zip(&self.routes).map(|(route, counters)| RouteReport {
+        let version = self.version().clone();
+        let settings = version.settings();
+        let routes = settings.routes.iter().zip(&version.routes).map(|(route, counters)| RouteReport {
             name: route.name.clone(),
             routed_events: self.log.routed_events(&route.name),
             condition_errors: counters.errors(),
         });
         PipelineReport {
-            namespace: self.settings.namespace.clone(),
-            name: self.settings.name.clone(),
-            uid: self.settings.uid.clone(),
-            suspended: self.settings.suspend,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            suspended: settings.suspend,
+            removed: version.removed,
             accepted_events: unrouted + routed,
             unrouted_events: unrouted,
             routed_events: routed,
             refused_requests: refused,
             log: self.log.report(),
             routes: routes.collect(),
-            deliveries: self.deliveries.iter().map(|delivery| delivery.report(&self.log)).collect(),
+            deliveries: self.deliveries.statuses().iter().map(|delivery| delivery.report(&self.log)).collect(),
         }
     }
 
     /// Returns whether every delivery has resolved everything, durably.
     pub(crate) fn is_drained(&self) -> bool {
         let end = self.log.visible_end();
-        self.deliveries.iter().all(|delivery| delivery.saved_cursor() >= end)
+        self.deliveries.statuses().iter().all(|delivery| delivery.saved_cursor() >= end)
     }
 }

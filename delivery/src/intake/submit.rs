@@ -7,15 +7,15 @@ use futures_util::future::join_all;
 
 use super::{Accepted, Pipeline, RefusalReason, SubmitError, mask};
 use crate::event::Batch;
-use crate::log::{KeyLookup, Pending, Refused, Reservation};
+use crate::log::{KeyLookup, Receipt, Refused};
 
 /// What a refused client is told to wait: long enough for a delivery to free a segment, short enough to stay live.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A batch in the queue of one log.
 struct Part {
     pipeline: Arc<Pipeline>,
-    pending: Pending,
-    reservation: Reservation,
+    receipt: Receipt,
 }
 
 pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<Accepted, SubmitError> {
@@ -41,9 +41,9 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     if wanting.is_empty() {
         return Ok(Accepted { events, repeated: true });
     }
-    let parts = reserve_all(&wanting, &batch)?;
+    let parts = enqueue_all(&wanting, &batch)?;
     drop(batch);
-    let results = join_all(parts.into_iter().map(append)).await;
+    let results = join_all(parts.into_iter().map(kept)).await;
     drop(claims);
     let failed: Vec<&(Arc<Pipeline>, Result<(), Refused>)> =
         results.iter().filter(|(_, result)| result.is_err()).collect();
@@ -54,34 +54,41 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
         {
             Err(refuse(pipeline, refused.reason))
         }
-        Some((pipeline, _)) => Err(SubmitError::Unknown { pipeline: pipeline.settings().name.clone() }),
+        Some((pipeline, _)) => Err(SubmitError::Unknown { pipeline: pipeline.name().clone() }),
     }
 }
 
-/// Reserves in every log before anything is appended to any.
-fn reserve_all(pipelines: &[&Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>, SubmitError> {
-    let mut parts = Vec::with_capacity(pipelines.len());
-    for pipeline in pipelines {
-        let pending = mask::route(pipeline, batch);
+/// Reserves in every log before anything is appended to any. No edit of a pipeline comes between its masks and the queue.
+fn enqueue_all(pipelines: &[&Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>, SubmitError> {
+    let versions: Vec<_> = pipelines.iter().map(|pipeline| (*pipeline, pipeline.version())).collect();
+    let mut reserved = Vec::with_capacity(pipelines.len());
+    for (pipeline, version) in &versions {
+        if let Some(reason) = pipeline.closed_by(version) {
+            return Err(refuse(pipeline, reason));
+        }
+        let pending = mask::route(version, batch);
         match pipeline.log().reserve(pending.disk_bytes()) {
-            Ok(reservation) => parts.push(Part { pipeline: (*pipeline).clone(), pending, reservation }),
+            Ok(reservation) => reserved.push((*pipeline, reservation, pending)),
             Err(refused) => return Err(refuse(pipeline, refused.reason)),
         }
     }
-    Ok(parts)
+    let enqueue = |(pipeline, reservation, pending): (&Arc<Pipeline>, _, _)| Part {
+        pipeline: pipeline.clone(),
+        receipt: pipeline.log().enqueue(reservation, pending),
+    };
+    Ok(reserved.into_iter().map(enqueue).collect())
 }
 
 fn never_kept(result: Result<(), Refused>) -> bool {
     matches!(result, Err(Refused { maybe_kept: false, .. }))
 }
 
-async fn append(part: Part) -> (Arc<Pipeline>, Result<(), Refused>) {
-    let log = part.pipeline.log().clone();
-    let result = log.append(part.reservation, part.pending).await;
+async fn kept(part: Part) -> (Arc<Pipeline>, Result<(), Refused>) {
+    let result = part.receipt.wait().await;
     (part.pipeline, result)
 }
 
 fn refuse(pipeline: &Pipeline, reason: RefusalReason) -> SubmitError {
     pipeline.count_refusal(reason);
-    SubmitError::Refused { pipeline: pipeline.settings().name.clone(), reason, retry_after: RETRY_AFTER }
+    SubmitError::Refused { pipeline: pipeline.name().clone(), reason, retry_after: RETRY_AFTER }
 }

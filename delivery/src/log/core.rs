@@ -24,9 +24,11 @@ use crate::filesystem::Filesystem;
 use crate::settings::Durability;
 
 mod active;
+mod table;
 
 use active::Active;
 pub(super) use active::DRAFT_EXTENSION;
+pub use table::CoreEdit;
 
 /// What a log is opened with.
 #[derive(Debug, Clone)]
@@ -309,6 +311,7 @@ impl LogCore {
         done: &mut Vec<Arc<Frame>>,
     ) -> io::Result<()> {
         let segment_bytes = self.segment_bytes();
+        self.settle_table(running_ms)?;
         let full = self.active_info().is_none_or(|info| info.data_end >= segment_bytes);
         if full {
             self.seal(Duration::from_millis(running_ms - self.running_base_ms))?;

@@ -12,25 +12,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::core::{Keep, LogCore, OpenOptions, SegmentInfo};
 use super::frame::{Frame, Pending};
 use super::journal::{DeliveryKey, Journal, JournalError, Progress};
 use super::recovery::Recovered;
 use super::segment::SegmentFile;
-use super::state::{KeyLookup, State};
+use super::state::State;
 use super::{GROUP_BYTES_MAX, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX};
 use crate::clock::Clock;
-use crate::event::{IdempotencyKey, Origin};
+use crate::event::Origin;
 use crate::filesystem::Filesystem;
 use crate::intake::RefusalReason;
 use crate::ledger::LogReport;
 use crate::settings::{Durability, LogSettings};
 use crate::supervisor::Supervisor;
 
+mod claim;
 mod commit;
+mod edit;
 mod reader;
 
+pub use claim::KeyClaim;
+pub(crate) use edit::Receipt;
 pub use reader::{Census, LogReader, ReadError};
 
 /// How long written data may stay unsynced at level `Process`.
@@ -90,6 +95,9 @@ struct Inner {
     room: Notify,
     /// Rung when a key is no longer on its way.
     claims: Notify,
+    /// Told to the committer; and told by it when it has come to its end.
+    stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// The segment being written: its ordinal, its file, its origins so far.
@@ -105,7 +113,13 @@ struct Waiting {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "orders to the committer and states, each for itself")]
 struct Shared {
+    /// What the pipeline says now.
+    settings: LogSettings,
     queue: VecDeque<Waiting>,
+    /// Batches queued, and taken by the committer, since the open: where in the queue an edit stands.
+    queued: u64,
+    taken: u64,
+    edits: VecDeque<edit::Order>,
     reserved: u64,
     disk_bytes: u64,
     free_bytes: u64,
@@ -151,20 +165,6 @@ impl Drop for Reservation {
     }
 }
 
-/// A key whose batch is on its way into a log.
-#[derive(Debug)]
-pub struct KeyClaim {
-    log: Log,
-    name: (Bytes, Bytes),
-}
-
-impl Drop for KeyClaim {
-    fn drop(&mut self) {
-        self.log.shared().claimed.remove(&self.name);
-        self.log.inner.claims.notify_waiters();
-    }
-}
-
 impl Log {
     /// Opens a log: recovery, a new incarnation, and its committer task under `owner`. Blocks.
     pub fn open(options: LogOptions, owner: &Supervisor, incarnation: u64) -> io::Result<Self> {
@@ -183,7 +183,11 @@ impl Log {
         let (core, recovered) = LogCore::open(fs.clone(), open)?;
         let next_seq = core.next_seq();
         let shared = Shared {
+            settings: options.settings.clone(),
             queue: VecDeque::new(),
+            queued: 0,
+            taken: 0,
+            edits: VecDeque::new(),
             reserved: 0,
             disk_bytes: core.bytes(),
             free_bytes: fs.free_bytes(&options.dir).unwrap_or(u64::MAX),
@@ -225,9 +229,11 @@ impl Log {
                 visible: watch::channel(next_seq).0,
                 room: Notify::new(),
                 claims: Notify::new(),
+                stop: owner.stopping().child_token(),
+                ended: CancellationToken::new(),
             }),
         };
-        owner.spawn("log committer", commit::run(log.clone(), owner.stopping()));
+        owner.spawn("log committer", commit::run(log.clone(), log.inner.stop.clone()));
         Ok(log)
     }
 
@@ -247,7 +253,7 @@ impl Log {
 
     /// Returns the level of its acknowledgements.
     pub fn durability(&self) -> Durability {
-        self.inner.options.settings.durability
+        self.shared().settings.durability
     }
 
     /// Returns the running time of the log, which goes on where the last process left it.
@@ -257,17 +263,16 @@ impl Log {
 
     /// Sets bytes aside for one batch, or says why not; nothing is kept then.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, Refused> {
-        let options = &self.inner.options;
         let mut shared = self.shared();
         let wanted = shared.reserved + bytes;
         let refusal = if shared.closed {
             Some(RefusalReason::Stopping)
         } else if shared.trouble.is_some() {
             shared.trouble
-        } else if shared.free_bytes.saturating_sub(wanted) < options.free_bytes_min {
+        } else if shared.free_bytes.saturating_sub(wanted) < self.inner.options.free_bytes_min {
             Some(RefusalReason::NoSpace)
         } else {
-            (shared.disk_bytes + wanted > options.settings.bytes_max).then_some(RefusalReason::Full)
+            (shared.disk_bytes + wanted > shared.settings.bytes_max).then_some(RefusalReason::Full)
         };
         self.note_refusal(&mut shared, refusal);
         if let Some(reason) = refusal {
@@ -302,12 +307,7 @@ impl Log {
     /// # Cancel safety
     /// The batch may be kept although the caller went away.
     pub async fn append(&self, reservation: Reservation, pending: Pending) -> Result<(), Refused> {
-        let (reply, receipt) = oneshot::channel();
-        self.shared().queue.push_back(Waiting { pending, bytes: reservation.bytes, reply });
-        self.inner.work.notify_one();
-        let result = receipt.await;
-        drop(reservation);
-        result.unwrap_or(Err(Refused { reason: RefusalReason::Stopping, maybe_kept: true }))
+        self.enqueue(reservation, pending).wait().await
     }
 
     /// Returns where `source` stood in the last batch that was kept.
@@ -318,30 +318,6 @@ impl Log {
     /// Returns every live position.
     pub fn positions(&self) -> Vec<(Bytes, Bytes)> {
         self.shared().state.positions()
-    }
-
-    /// Returns whether a key came before. When a batch with the same key is on its way, waits for what becomes of it; when
-    /// the key is new, it is on its way from now on, until the claim is dropped.
-    ///
-    /// # Cancel safety
-    /// May be cancelled at any time.
-    pub async fn claim_key(&self, key: &IdempotencyKey) -> (KeyLookup, Option<KeyClaim>) {
-        let name = (key.sender.clone(), key.key.clone());
-        loop {
-            let changed = self.inner.claims.notified();
-            let now_ms = self.running_ms();
-            {
-                let mut shared = self.shared();
-                match shared.state.lookup(key, now_ms) {
-                    KeyLookup::New => {}
-                    known => return (known, None),
-                }
-                if shared.claimed.insert(name.clone()) {
-                    return (KeyLookup::New, Some(KeyClaim { log: self.clone(), name }));
-                }
-            }
-            changed.await;
-        }
     }
 
     /// Resolves when bytes were freed or a trouble is over, or after a second.
@@ -463,11 +439,11 @@ impl Log {
     pub fn report(&self) -> LogReport {
         let syncs = self.inner.core.lock().unwrap_or_else(PoisonError::into_inner).syncs();
         let shared = self.shared();
-        let full = shared.disk_bytes + shared.reserved >= self.inner.options.settings.bytes_max / 100 * 99;
+        let full = shared.disk_bytes + shared.reserved >= shared.settings.bytes_max / 100 * 99;
         LogReport {
             state: shared.trouble.map_or(if full { "full" } else { "ok" }, RefusalReason::as_str).to_owned(),
             bytes: shared.disk_bytes,
-            bytes_max: self.inner.options.settings.bytes_max,
+            bytes_max: shared.settings.bytes_max,
             segments: shared.segments.len() as u64,
             first_seq: shared.segments.values().next().map_or(0, |info| info.base_seq),
             next_seq: *self.inner.visible.borrow(),

@@ -16,6 +16,8 @@ use bytes::Bytes;
 use super::codec::{Get, Put};
 use crate::filesystem::{File, Filesystem};
 
+mod removals;
+
 /// Bytes of a slot at first; it grows to four snapshots where that is more.
 const SLOT_BYTES: u64 = 256 << 10;
 const RECORD_HEADER_BYTES: usize = 16;
@@ -237,6 +239,8 @@ pub struct Journal {
     /// Set when the current slot cannot be trusted: the next save begins with a snapshot in the other.
     distrusted: bool,
     progress: BTreeMap<DeliveryKey, Progress>,
+    /// What edits say of references, whatever is saved of their progress later.
+    removals: removals::Removals,
 }
 
 impl Journal {
@@ -259,7 +263,17 @@ impl Journal {
             }
         }
         let (generation, current, progress) = best.unwrap_or((0, 1, BTreeMap::new()));
-        Self { fs, dir: dir.to_owned(), slots, current, generation, end: 0, distrusted: true, progress }
+        Self {
+            fs,
+            dir: dir.to_owned(),
+            slots,
+            current,
+            generation,
+            end: 0,
+            distrusted: true,
+            progress,
+            removals: removals::Removals::default(),
+        }
     }
 
     /// Returns what every delivery has saved.
@@ -274,9 +288,10 @@ impl Journal {
 
     /// Saves what one delivery has resolved; with `sync` it survives power loss when this returns.
     pub fn save(&mut self, key: &DeliveryKey, progress: &Progress, sync: bool) -> Result<(), JournalError> {
+        let progress = self.removals.applied(key, progress);
         let mut body = vec![KIND_ONE];
-        write_entry(&mut body, key, progress);
-        let before = self.progress.insert(key.clone(), progress.clone());
+        write_entry(&mut body, key, &progress);
+        let before = self.progress.insert(key.clone(), progress.into_owned());
         let saved = self.append(&body, sync);
         if saved.is_err() {
             // Another delivery's snapshot must not make durable what its own delivery was told is not.
@@ -294,6 +309,7 @@ impl Journal {
         body.put_bytes(key.route.as_bytes());
         body.put_bytes(key.backend_uid.as_bytes());
         self.progress.remove(key);
+        self.removals.forget(key);
         self.append(&body, true)
     }
 

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::filesystem::FaultyFs;
-use spillway_delivery::log::{DeliveryKey, Frame, Log, LogOptions, Pending, Progress, ReadError, Refused};
+use spillway_delivery::log::{DeliveryKey, Frame, Log, LogOptions, Masks, Pending, Progress, ReadError, Refused};
 use spillway_delivery::settings::{Durability, LogSettings};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
@@ -26,6 +26,8 @@ const FOREVER: Duration = Duration::from_hours(1);
 pub(crate) struct Subject {
     pub(crate) log: Log,
     owner: Supervisor,
+    /// Which route each bit of a mask stands for now.
+    table: Mutex<[usize; 3]>,
 }
 
 impl Subject {
@@ -43,7 +45,7 @@ impl Subject {
         let log = Log::open(options, &owner, incarnation)?;
         // Nothing may be freed before every delivery has saved anew: a cursor that came back may be in the page cache alone.
         (0..ROUTES.len()).for_each(|route| log.set_floor(&delivery(route), 0));
-        Ok(Self { log, owner })
+        Ok(Self { log, owner, table: Mutex::new([0, 1, 2]) })
     }
 
     /// Ends as a process does that was told to.
@@ -52,9 +54,31 @@ impl Subject {
         Invariant::AlwaysAnswers.check(ended, || "the committer does not stop".into())
     }
 
+    /// Gives the routes other places in the masks, as an edit of a manifest does.
+    pub(crate) async fn edit(&self, permutation: u64, level: Durability) -> Checked {
+        const TABLES: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let table = TABLES[permutation as usize];
+        let begun = self.log.edit(table.map(|route| Arc::from(ROUTES[route])).into(), &settings(level));
+        let begun = answered(begun, "edit").await?;
+        Invariant::AlwaysAnswers.check(begun.is_ok(), || "an edit has no answer".into())?;
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = table;
+        Ok(())
+    }
+
+    /// Returns a batch with its masks as they are to be now.
+    fn masked(&self, pending: Pending) -> Pending {
+        let table = *self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = |mask: &u64| table.iter().enumerate().map(|(bit, route)| (mask >> route & 1) << bit).sum();
+        let masks = match &pending.masks {
+            Masks::Uniform(mask) => Masks::Uniform(now(mask)),
+            Masks::Each(masks) => Masks::Each(masks.iter().map(now).collect()),
+        };
+        Pending { masks, ..pending }
+    }
+
     /// Sends a group at once, as that many clients would.
     pub(crate) async fn append(&self, group: Vec<Pending>) -> Checked<Vec<Result<(), Refused>>> {
-        let answers = group.into_iter().map(|pending| async {
+        let answers = group.into_iter().map(|pending| self.masked(pending)).map(|pending| async {
             let reservation = self.log.reserve(pending.disk_bytes())?;
             self.log.append(reservation, pending).await
         });

@@ -8,7 +8,7 @@ use spillway_delivery::log::{Frame, Progress, Refused};
 use spillway_delivery::settings::Durability;
 
 use crate::invariant::{Checked, Invariant};
-use crate::model::{End, Fate, Model, ROUTES};
+use crate::model::{End, Fate, Model, ROUTES, wanted_by};
 use crate::subject::{self, DIR, Subject};
 
 /// What a run may meet.
@@ -36,6 +36,8 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 pub(crate) struct World {
     rng: SplitMix64,
+    /// When the log is edited; apart, so that a seed means what it meant.
+    edits: SplitMix64,
     pub(crate) fs: FaultyFs,
     pub(crate) subject: Option<Subject>,
     pub(crate) model: Model,
@@ -59,6 +61,7 @@ impl World {
         };
         let mut world = Self {
             rng: SplitMix64::new(seed),
+            edits: SplitMix64::new(!seed),
             fs: subject::disk(seed),
             subject: None,
             model: Model::new(level),
@@ -74,6 +77,11 @@ impl World {
     /// Runs `steps` steps.
     pub(crate) async fn run(&mut self, steps: u64, weather: Weather) -> Checked {
         for _ in 0..steps {
+            if self.edits.chance(1, 8) {
+                let turn = self.edits.below(6);
+                self.subject()?.edit(turn, self.model.level).await?;
+                self.note("the routes change their places");
+            }
             self.step(weather).await?;
             self.compare().await?;
         }
@@ -524,7 +532,7 @@ pub(crate) fn is_segment(path: &Path) -> bool {
 fn count(frames: &[Arc<Frame>], route: usize, open: impl Fn(u64) -> bool) -> u64 {
     let events = frames.iter().flat_map(|frame| (0..frame.len()).map(move |index| (frame, index)));
     let wanted = |(frame, index): &(&Arc<Frame>, usize)| {
-        frame.masks.get(*index) >> route & 1 == 1 && open(frame.first_seq + *index as u64)
+        wanted_by(frame, *index) >> route & 1 == 1 && open(frame.first_seq + *index as u64)
     };
     events.filter(wanted).count() as u64
 }

@@ -32,7 +32,7 @@ impl LogCore {
     /// hides what stands in an older file before the same stands here.
     pub(super) fn begin_segment(&mut self, running_ms: u64) -> io::Result<()> {
         self.seal_recovered()?;
-        let ordinal = self.next_ordinal;
+        let (ordinal, routes) = (self.next_ordinal, self.table());
         self.next_ordinal += 1;
         let header = SegmentHeader {
             incarnation: self.options.incarnation,
@@ -40,7 +40,7 @@ impl LogCore {
             base_seq: self.base_seq,
             running_ms: running_ms.max(self.running_base_ms),
             created: self.options.now,
-            routes: self.routes.clone(),
+            routes: routes.clone(),
             state: self.base.clone(),
         };
         let path = path_of(&self.options.dir, ordinal);
@@ -52,8 +52,8 @@ impl LogCore {
             ordinal,
             path,
             base_seq: self.base_seq,
-            routes: self.routes.clone(),
-            summary: Summary::new(self.base_seq, self.routes.len()),
+            summary: Summary::new(self.base_seq, routes.len()),
+            routes,
             data_start,
             data_end: data_start,
             bytes: data_start,

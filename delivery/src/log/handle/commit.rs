@@ -16,6 +16,8 @@ use crate::settings::Durability;
 
 /// What one turn of the committer shall do.
 struct Turn {
+    /// Comes before everything else.
+    edit: Option<super::edit::Order>,
     group: Vec<Pending>,
     replies: Vec<oneshot::Sender<Result<(), Refused>>>,
     sync: bool,
@@ -47,7 +49,7 @@ pub(super) async fn run(log: Log, stop: CancellationToken) {
         loop {
             let timed_out = due.is_some_and(|due| due <= Instant::now());
             let turn = next_turn(&log, timed_out);
-            let idle = turn.group.is_empty() && !turn.sync && !turn.seal && turn.free.is_none();
+            let idle = turn.edit.is_none() && turn.group.is_empty() && !turn.sync && !turn.seal && turn.free.is_none();
             if !idle {
                 let unsynced = take_turn(&log, turn).await;
                 let period = if log.shared().trouble.is_some() {
@@ -69,7 +71,10 @@ pub(super) async fn run(log: Log, stop: CancellationToken) {
 
 fn has_orders(log: &Log) -> bool {
     let shared = log.shared();
-    shared.free_wanted || shared.seal_wanted || (shared.sync_wanted > shared.synced_seq && shared.trouble.is_none())
+    !shared.edits.is_empty()
+        || shared.free_wanted
+        || shared.seal_wanted
+        || (shared.sync_wanted > shared.synced_seq && shared.trouble.is_none())
 }
 
 /// Writes what is queued, syncs, and says goodbye.
@@ -80,7 +85,7 @@ async fn finish(log: &Log) {
         turn.sync = true;
         let empty = turn.group.is_empty();
         take_turn(log, turn).await;
-        if empty {
+        if empty && log.shared().edits.is_empty() {
             break;
         }
     }
@@ -93,14 +98,17 @@ async fn finish(log: &Log) {
     if let Ok(Err(error)) = sealed.await {
         tracing::warn!(%error, dir = %log.inner.options.dir.display(), "log could not be sealed at the end");
     }
+    log.inner.ended.cancel();
 }
 
 fn next_turn(log: &Log, timed_out: bool) -> Turn {
     let mut shared = log.shared();
-    let mut turn = Turn { group: Vec::new(), replies: Vec::new(), sync: false, seal: false, free: None };
+    let edit = shared.take_edit();
+    let mut turn = Turn { edit, group: Vec::new(), replies: Vec::new(), sync: false, seal: false, free: None };
     let mut bytes = 0;
-    while bytes < GROUP_BYTES_MAX as u64 {
+    while bytes < GROUP_BYTES_MAX as u64 && shared.until_edit() > 0 {
         let Some(Waiting { pending, bytes: size, reply }) = shared.queue.pop_front() else { break };
+        shared.taken += 1;
         bytes += size;
         turn.group.push(pending);
         turn.replies.push(reply);
@@ -109,7 +117,7 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
     shared.sync_wanted = 0;
     turn.seal = std::mem::take(&mut shared.seal_wanted) && seal_frees(&shared);
     if std::mem::take(&mut shared.free_wanted) || turn.seal {
-        let settings = &log.inner.options.settings;
+        let settings = &shared.settings;
         let low = shared.floors.values().copied().min().unwrap_or(0);
         let over = (shared.disk_bytes + shared.reserved + bytes).saturating_sub(settings.bytes_max / 10 * 9);
         turn.free = Some((low, Keep { retain: settings.retain, bytes_over: over }));
@@ -129,10 +137,14 @@ fn seal_frees(shared: &super::Shared) -> bool {
 
 /// Does one turn off the runtime's threads and tells everybody. Returns whether something stays unsynced.
 async fn take_turn(log: &Log, turn: Turn) -> bool {
-    let Turn { group, replies, sync, seal, free } = turn;
+    let Turn { edit, group, replies, sync, seal, free } = turn;
     let worker = log.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut core = worker.inner.core.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(order) = edit {
+            // Who asked may have gone away; the edit stands.
+            order.reply.send(core.edit(order.edit)).ok();
+        }
         let done = work(&mut core, &worker, (group, sync, seal, free));
         publish(&worker, &core, done, replies)
     });

@@ -1,0 +1,233 @@
+//! Edits of what runs: pipelines brought to other settings, taken back, and removed.
+//!
+//! # Guarantees
+//! - An edit has one place in the pipeline's log. Events before it were masked by the old routes, events behind it by the new
+//!   ones; a new reference begins there, a removed one ends there. Masks are never evaluated again.
+//! - What an edit does not name is not touched: not its backend, not its cursor, not what is under way.
+//! - Where a new reference begins is durable before the first event is masked for it.
+//! - A removed reference drains for the time that its pipeline said before the edit, with the backend it had; one that comes
+//!   back before its end goes on where it stood. A removed pipeline takes nothing, and its log goes when its last
+//!   delivery has ended.
+//!
+//! # Limits
+//! One edit at a time over all pipelines; each waits for the log's queue and one save of the journal, not for backends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::DeliverySpec;
+use super::deliveries::{Order, Orders, Task};
+use super::engine::{Engine, EngineError, Rebind, Running, RunningPipelines, begin, progress_from};
+use crate::intake::Pipeline;
+use crate::log::{DeliveryKey, JournalError, Removed};
+use crate::settings::PipelineSettings;
+
+/// What a log's directory is called from the moment it is given up; no key of a pipeline begins so.
+const REMOVED_PREFIX: &str = ".removed-";
+
+impl Engine {
+    /// Brings a pipeline to `settings`: opens it where it is not there, as [`Engine::add`] does; edits it where it runs;
+    /// takes it back where it drains. `specs` binds the references that are new or whose backend changed; others go on
+    /// untouched with what they have.
+    pub async fn apply(
+        &self,
+        settings: PipelineSettings,
+        specs: Vec<DeliverySpec>,
+        removed: &Rebind<'_>,
+    ) -> Result<Arc<Pipeline>, EngineError> {
+        let _edits = self.running.edits.lock().await;
+        match self.running.find(&settings.uid) {
+            None => self.open_pipeline(settings, specs, removed).await,
+            Some(running) => {
+                self.edit(&running, settings, specs).await?;
+                Ok(running.pipeline.clone())
+            }
+        }
+    }
+
+    /// Removes a pipeline: it takes nothing from now on, drains, and then its log goes. Returns whether it was there.
+    pub async fn remove(&self, uid: &str) -> bool {
+        let _edits = self.running.edits.lock().await;
+        let Some(running) = self.running.find(uid).filter(|running| !running.pipeline.is_removed()) else {
+            return false;
+        };
+        let orders = running.bed.deliveries.orders.lock().await;
+        let settings = running.pipeline.settings();
+        let table = table_of(&settings);
+        let begun = running.pipeline.edit((*settings).clone(), true, |log| log.edit(table, &settings.log));
+        let end_seq = begun.await.unwrap_or_else(|_| running.bed.log.visible_end());
+        drain(&running, &orders, &settings, (end_seq, |_| true)).await;
+        drop(orders);
+        let stop = self.deliveries.stopping();
+        self.deliveries.spawn("pipeline removal", finish(self.running.clone(), running, self.spool_dir(), stop));
+        true
+    }
+
+    /// Returns which references of `settings` must be bound: those that do not run, or that drain with what they had.
+    pub async fn unbound(&self, settings: &PipelineSettings) -> Vec<DeliveryKey> {
+        let keys = keys_of(settings);
+        match self.running.find(&settings.uid) {
+            None => keys,
+            Some(running) => {
+                let orders = running.bed.deliveries.orders.lock().await;
+                keys.into_iter().filter(|key| !orders.contains_key(key) || is_draining(&orders, key)).collect()
+            }
+        }
+    }
+
+    async fn edit(
+        &self,
+        running: &Arc<Running>,
+        settings: PipelineSettings,
+        specs: Vec<DeliverySpec>,
+    ) -> Result<(), EngineError> {
+        let log = &running.bed.log;
+        let mut orders = running.bed.deliveries.orders.lock().await;
+        check_bound(&settings, &specs, &orders)?;
+        let wanted = keys_of(&settings);
+        for spec in specs.iter().filter(|spec| !orders.contains_key(&spec.key())) {
+            log.set_floor(&spec.key(), 0);
+            begin(log, spec, false).await;
+        }
+        // A process that dies must not find a reference removed for which events were accepted since.
+        for key in wanted.iter().filter(|key| is_draining(&orders, key)) {
+            log.set_removed(key, None).await.map_err(|source| unsaved(running, source))?;
+        }
+        let before = running.pipeline.settings();
+        let (table, task) = (table_of(&settings), if settings.suspend { Task::Rest } else { Task::Deliver });
+        let log_settings = settings.log.clone();
+        let begun = running.pipeline.edit(settings, false, |log| log.edit(table, &log_settings));
+        let closed = |_| EngineError::Closed { pipeline: running.pipeline.name().clone() };
+        let at = begun.await.map_err(closed)?;
+        let mut specs: Vec<Option<DeliverySpec>> = specs.into_iter().map(Some).collect();
+        for key in &wanted {
+            let bound = specs.iter_mut().find(|spec| spec.as_ref().is_some_and(|spec| spec.key() == *key));
+            let spec = bound.and_then(Option::take);
+            if let Some(sender) = orders.get(key) {
+                order(sender, spec, &task);
+            } else if let Some(spec) = spec {
+                let progress = progress_from(log, &key.route, at);
+                self.start(&running.bed, &mut orders, Order { spec, task: task.clone() }, progress);
+            }
+        }
+        drain(running, &orders, &before, (at, |key: &DeliveryKey| !wanted.contains(key))).await;
+        Ok(())
+    }
+
+    fn spool_dir(&self) -> PathBuf {
+        self.settings.data_dir.join("spool")
+    }
+}
+
+/// Tells a delivery what to do, where that is something else.
+fn order(sender: &tokio::sync::watch::Sender<Order>, spec: Option<DeliverySpec>, task: &Task) {
+    sender.send_if_modified(|order| {
+        let same = matches!((&order.task, task), (Task::Deliver, Task::Deliver) | (Task::Rest, Task::Rest));
+        if same && spec.is_none() {
+            return false;
+        }
+        order.task = task.clone();
+        if let Some(spec) = spec {
+            order.spec = spec;
+        }
+        true
+    });
+}
+
+/// Lets the deliveries that `gone` names drain up to a sequence, under the settings their pipeline had.
+async fn drain(
+    running: &Running,
+    orders: &Orders,
+    before: &PipelineSettings,
+    (end_seq, gone): (u64, impl Fn(&DeliveryKey) -> bool),
+) {
+    let removed = Removed { since_ms: running.bed.log.running_ms(), end_seq };
+    for (key, sender) in orders.iter().filter(|(key, _)| gone(key) && !is_draining(orders, key)) {
+        if let Err(error) = running.bed.log.set_removed(key, Some(removed)).await {
+            tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
+        }
+        sender.send_modify(|order| order.task = Task::Drain { removed, within: before.log.drain });
+    }
+}
+
+fn is_draining(orders: &Orders, key: &DeliveryKey) -> bool {
+    orders.get(key).is_some_and(|sender| matches!(sender.borrow().task, Task::Drain { .. }))
+}
+
+fn unsaved(running: &Running, source: JournalError) -> EngineError {
+    EngineError::Unsaved { pipeline: running.pipeline.name().clone(), source }
+}
+
+fn keys_of(settings: &PipelineSettings) -> Vec<DeliveryKey> {
+    let references =
+        settings.routes.iter().flat_map(|route| route.backends.iter().map(move |backend| (route, backend)));
+    references
+        .map(|(route, backend)| DeliveryKey { route: route.name.clone(), backend_uid: backend.uid.clone() })
+        .collect()
+}
+
+fn table_of(settings: &PipelineSettings) -> Arc<[Arc<str>]> {
+    settings.routes.iter().map(|route| route.name.clone()).collect()
+}
+
+/// Nothing is changed by an edit that names a backend nobody bound.
+fn check_bound(settings: &PipelineSettings, specs: &[DeliverySpec], orders: &Orders) -> Result<(), EngineError> {
+    for key in keys_of(settings) {
+        if !orders.contains_key(&key) && !specs.iter().any(|spec| spec.key() == key) {
+            let (route, backend) = (key.route, key.backend_uid);
+            return Err(EngineError::Unbound { pipeline: settings.name.clone(), route, backend });
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the last delivery of a removed pipeline has ended, then lets its log go.
+async fn finish(all: Arc<RunningPipelines>, running: Arc<Running>, spool: PathBuf, stop: CancellationToken) {
+    loop {
+        let ended = running.bed.deliveries.ended.notified();
+        {
+            let _edits = all.edits.lock().await;
+            if !running.pipeline.is_removed() {
+                return;
+            }
+            if running.bed.deliveries.orders.lock().await.is_empty() {
+                if all.take(&running) {
+                    running.bed.dead_letters.end().await;
+                    running.bed.log.end().await;
+                    give_up(&spool, running.pipeline.uid()).await;
+                    tracing::info!(
+                        pipeline = %running.pipeline.name(), namespace = %running.pipeline.namespace(),
+                        "removed pipeline has drained; its log is gone"
+                    );
+                }
+                return;
+            }
+        }
+        tokio::select! {
+            () = ended => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Removes a log's directory: renamed first, so that no half of it is ever opened again.
+async fn give_up(spool: &Path, uid: &str) {
+    let (from, to) = (spool.join(uid), spool.join(format!("{REMOVED_PREFIX}{uid}")));
+    let work = move || std::fs::rename(&from, &to).and_then(|()| std::fs::remove_dir_all(&to));
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+        tracing::warn!(%error, pipeline = uid, "log of a removed pipeline could not be removed; the next start tries again");
+    }
+}
+
+/// Removes what a process left that ended while it removed a log.
+pub(super) fn sweep(data_dir: &Path) {
+    for entry in std::fs::read_dir(data_dir.join("spool")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(REMOVED_PREFIX)
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "log of a removed pipeline cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The life of a delivery over the orders it gets: it delivers, rests, drains, and goes over to another backend.
+//!
+//! # Guarantees
+//! - Between two orders nothing is under way: what was sent has landed or timed out, progress is saved, and only then the
+//!   next backend is opened at the same mark. Cursor, plans and figures go over.
+//! - A backend that two orders share is neither closed nor made anew, so that its connections stay.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::deliveries::{Order, Task};
+use super::delivery::{Delivery, Ground};
+use crate::ledger::DeliveryState;
+use crate::log::{DeliveryKey, Progress};
+
+/// What is left when a delivery does not go on as it was.
+pub(super) struct Parted {
+    /// What it stands on.
+    pub(super) ground: Ground,
+    /// What it has resolved.
+    pub(super) progress: Progress,
+    /// Whether it has come to its end and is forgotten.
+    pub(super) ended: bool,
+}
+
+/// Obeys the orders of `ground` until the process stops, or the delivery has come to its end.
+pub(super) async fn run(mut ground: Ground, key: DeliveryKey, mut progress: Progress, stop: CancellationToken) {
+    let seed = ground.log.incarnation() ^ xxhash_rust::xxh3::xxh3_64(key.route.as_bytes());
+    let mut backend_type = None;
+    loop {
+        let order = ground.orders.borrow_and_update().clone();
+        if backend_type.replace(order.spec.backend_type.clone()).is_some_and(|before| before != order.spec.backend_type)
+        {
+            // Where another kind of backend stood means nothing to this one.
+            progress.mark = None;
+        }
+        prepare(&mut ground, &key, &mut progress, &order).await;
+        let parted = match order.task {
+            Task::Rest => rest(ground, progress, &stop).await,
+            Task::Deliver | Task::Drain { .. } => {
+                Delivery::new(order.spec, ground, progress, seed).run(stop.clone()).await
+            }
+        };
+        // Orders end with the engine.
+        let goes_on = parted.ground.orders.has_changed().unwrap_or(false);
+        if parted.ended || stop.is_cancelled() || !goes_on {
+            return;
+        }
+        (ground, progress) = (parted.ground, parted.progress);
+    }
+}
+
+async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
+    ground.drain_until_ms = None;
+    ground.status.bind(&order.spec);
+    match &order.task {
+        Task::Deliver => {
+            progress.removed = None;
+            ground.status.saved(progress.cursor);
+            ground.status.enter(DeliveryState::Healthy);
+        }
+        Task::Rest => {
+            progress.removed = None;
+            // A drain of the process does not wait for what rests, or for a backend that may be gone.
+            ground.status.saved(u64::MAX);
+            ground.status.enter(DeliveryState::Suspended);
+        }
+        Task::Drain { removed, within } => {
+            // Orders between this and the last may have been passed over: the latest says all.
+            progress.removed = Some(*removed);
+            ground.drain_until_ms = Some(removed.since_ms + within.as_millis() as u64);
+            ground.status.saved(u64::MAX);
+            ground.status.enter(DeliveryState::Draining);
+            if let Err(error) = ground.log.save(key, progress, true).await {
+                tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
+            }
+            tracing::info!(
+                pipeline = %ground.names.pipeline, route = %key.route, backend = %order.spec.backend_uid,
+                "reference removed; delivering what is left"
+            );
+        }
+    }
+    ground.status.show(progress);
+}
+
+/// Resolves when there is another order.
+///
+/// # Cancel safety
+/// May be cancelled at any time; the order stays.
+pub(super) async fn reordered(orders: &mut watch::Receiver<Order>) {
+    match orders.changed().await {
+        Ok(()) => orders.mark_changed(),
+        // The engine is gone; its stop is what counts.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn rest(mut ground: Ground, progress: Progress, stop: &CancellationToken) -> Parted {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = reordered(&mut ground.orders) => {}
+    }
+    Parted { ground, progress, ended: false }
+}
