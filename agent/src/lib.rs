@@ -11,6 +11,7 @@
 //! | [`settings`] | the one way from what was written to what is used |
 //! | [`run`] | the life of the process: open, announce, run, drain in the order of the flow |
 //! | [`manifests`] | manifests from files, compiled |
+//! | [`config`] | manifests of a running agent: read again, held against what runs |
 //! | [`sources`] | where data comes from |
 //! | [`overview`] | what the process is and does now |
 //! | [`admin`], [`metrics`] | the endpoint that tells it |
@@ -23,6 +24,7 @@
 pub mod admin;
 pub mod check;
 pub mod cli;
+pub mod config;
 pub mod exit;
 pub mod inspect;
 pub mod logging;

@@ -25,13 +25,13 @@ pub fn excluded(errors: &[ManifestError]) -> Vec<Excluded> {
         let object = if error.object.is_empty() { error.file.to_string() } else { error.object.clone() };
         match excluded.iter_mut().find(|known| known.object == object) {
             Some(known) => known.errors.push(error.to_string()),
-            None => excluded.push(Excluded { object, errors: vec![error.to_string()] }),
+            None => excluded.push(Excluded { object, errors: vec![error.to_string()], kept: false }),
         }
     }
     excluded
 }
 
-fn unread(error: &LoadError) -> ManifestError {
+pub(crate) fn unread(error: &LoadError) -> ManifestError {
     let (path, line, column) = match error {
         LoadError::NotText { path, line, column } => (path, *line, *column),
         LoadError::Read { path, .. }
@@ -48,13 +48,18 @@ fn unread(error: &LoadError) -> ManifestError {
         write!(message, ": {cause}").unwrap_or_default();
         source = cause.source();
     }
+    ManifestError { line, column, ..of_file(&path.to_string_lossy(), &message) }
+}
+
+/// Returns an error about a file as a whole.
+pub(crate) fn of_file(file: &str, message: &str) -> ManifestError {
     ManifestError {
-        file: path.to_string_lossy().into(),
-        line,
-        column,
+        file: file.into(),
+        line: 1,
+        column: 1,
         object: String::new(),
         field: String::new(),
-        message,
+        message: message.to_owned(),
         found: None,
         allowed: None,
         suggestion: None,

@@ -61,7 +61,33 @@ fn process(families: &mut Families<'_>, report: &StatusReport) -> fmt::Result {
         one(f64::from(report.not_ready.is_empty())),
     )?;
     let excluded = count(report.excluded.len() as u64);
-    families.one_gauge("manifests_excluded", "Manifests that are not run.", excluded)
+    families.one_gauge("manifests_excluded", "Manifests that are not run as they are.", excluded)?;
+    configuration(families, report)
+}
+
+fn configuration(families: &mut Families<'_>, report: &StatusReport) -> fmt::Result {
+    let config = &report.config;
+    families
+        .encoder
+        .encode_descriptor("config", "The configuration that runs.", None, MetricType::Info)?
+        .encode_info(&[("hash", config.hash.clone())])?;
+    families.one_gauge("config_generation", "Changes of what runs since the start.", count(config.generation))?;
+    families.counter(
+        "config_reload",
+        "Readings of the manifests since the start, by result.",
+        config.reloads.iter().map(|(result, times)| ([("result", result.clone())], *times)),
+    )?;
+    families.one_gauge(
+        "config_last_success_timestamp_seconds",
+        "When everything that the manifests say ran for the last time, Unix time; 0 when it never did.",
+        config.last_success.map_or(0.0, seconds),
+    )?;
+    let kept = report.excluded.iter().filter(|one| one.kept).count();
+    families.one_gauge(
+        "config_kept_objects",
+        "Manifests with errors whose last good version runs on.",
+        count(kept as u64),
+    )
 }
 
 /// Returns Unix nanoseconds as seconds.

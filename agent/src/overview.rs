@@ -12,6 +12,7 @@ use spillway_delivery::deliver::Engine;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
+use crate::config::state::ConfigReport;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
@@ -38,6 +39,7 @@ struct State {
     phase: Phase,
     listeners: Vec<Listener>,
     excluded: Vec<Excluded>,
+    config: ConfigReport,
     sources: SourceStats,
 }
 
@@ -57,6 +59,7 @@ impl Overview {
             phase: Phase::Starting,
             listeners: Vec::new(),
             excluded: Vec::new(),
+            config: ConfigReport::default(),
             sources: SourceStats::default(),
         };
         let started = clock.now();
@@ -105,9 +108,19 @@ impl Overview {
         self.state().excluded.len()
     }
 
-    /// Notes manifests that are not run.
-    pub fn add_excluded(&self, excluded: impl IntoIterator<Item = Excluded>) {
-        self.state().excluded.extend(excluded);
+    /// Returns the manifests that are not run as they are.
+    pub fn excluded(&self) -> Vec<Excluded> {
+        self.state().excluded.clone()
+    }
+
+    /// Notes which manifests are not run as they are.
+    pub fn set_excluded(&self, excluded: Vec<Excluded>) {
+        self.state().excluded = excluded;
+    }
+
+    /// Changes what became of the configuration.
+    pub fn with_config<T>(&self, change: impl FnOnce(&mut ConfigReport) -> T) -> T {
+        change(&mut self.state().config)
     }
 
     /// Changes which sources run.
@@ -133,6 +146,7 @@ impl Overview {
             not_ready: not_ready(state.phase),
             listeners: state.listeners.clone(),
             pipelines,
+            config: state.config.clone(),
             excluded: state.excluded.clone(),
             sources: state.sources.report(),
         }

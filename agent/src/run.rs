@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use spillway_crds::Compiled;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::filesystem::RealFs;
@@ -20,17 +19,20 @@ use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
 use crate::cli::{FromEnvironment, RunFlags};
+use crate::config::manifests::{Manifests, Read};
 use crate::exit::{self, Failure};
 use crate::overview::Overview;
 use crate::settings::{ConfigFile, Machine, Settings};
 use crate::sources::http::ListenerSecurity;
 use crate::status::{Listener, Phase};
-use crate::{admin, logging, manifests};
+use crate::{admin, logging};
 
 mod intake;
+mod live;
 mod pipelines;
 mod signals;
 
+use live::Live;
 use signals::{Signals, Stop};
 
 /// How long sources may answer what is under way once told to stop; part of the drain.
@@ -46,14 +48,15 @@ const RUNTIME_STOP: Duration = Duration::from_secs(2);
 pub fn run(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<ExitCode, Failure> {
     let settings = settle(flags, from_environment)?;
     logging::start(&settings.logging);
-    let compiled = compile(&settings)?;
+    let mut manifests = Manifests::new(settings.manifests.clone());
+    let read = compile(&settings, &mut manifests)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .thread_name("spillway")
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("runtime", anyhow::Error::new(error).context("threads cannot be started")))?;
-    let end = runtime.block_on(live(&settings, compiled));
+    let end = runtime.block_on(live(&settings, (manifests, read)));
     runtime.shutdown_timeout(RUNTIME_STOP);
     end
 }
@@ -66,8 +69,9 @@ fn settle(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<Settin
 }
 
 /// Compiles the manifests. Bad ones are told and left out; without a good pipeline there is nothing to run.
-fn compile(settings: &Settings) -> Result<Compiled, Failure> {
-    let compiled = manifests::read(&settings.manifests);
+fn compile(settings: &Settings, manifests: &mut Manifests) -> Result<Read, Failure> {
+    let read = manifests.first();
+    let compiled = &read.compiled;
     if compiled.pipelines.is_empty() {
         for error in &compiled.errors {
             exit::to_stderr(&format!("error[manifest]: {error}\n"));
@@ -76,31 +80,28 @@ fn compile(settings: &Settings) -> Result<Compiled, Failure> {
         let error = anyhow!("found no valid MonitoringPipeline in {}, allowed: at least one", paths.join(", "));
         return Err(Failure::failed("no-pipeline", error).next("correct what `spillway-agent check -f PATH` tells"));
     }
-    for error in &compiled.errors {
-        tracing::error!(%error, "manifest is left out");
-    }
     for warning in &compiled.warnings {
         tracing::warn!(%warning, "manifest");
     }
-    Ok(compiled)
+    Ok(read)
 }
 
 /// The parts of the process, in the order they are stopped.
 struct Parts {
+    configuration: Supervisor,
     sources: Supervisor,
     engine: Arc<Engine>,
     admin: Supervisor,
     overview: Arc<Overview>,
 }
 
-async fn live(settings: &Settings, compiled: Compiled) -> Result<ExitCode, Failure> {
+async fn live(settings: &Settings, manifests: (Manifests, Read)) -> Result<ExitCode, Failure> {
     let signals = Signals::take().context("signals cannot be taken").map_err(|error| Failure::failed("signals", error));
     let mut signals = signals?;
     let clock = Clock::system();
     let parts = open(settings, &clock)?;
-    parts.overview.add_excluded(manifests::excluded(&compiled.errors));
     let started = tokio::select! {
-        started = start(&parts, settings, &clock, compiled) => started.map(|()| None),
+        started = start(&parts, settings, &clock, manifests) => started.map(|()| None),
         stop = signals.next() => Ok(Some(stop)),
         () = parts.panicked() => Ok(None),
     };
@@ -151,18 +152,31 @@ fn open(settings: &Settings, clock: &Clock) -> Result<Parts, Failure> {
     let engine = Engine::open(engine).map_err(|error| Failure::failed("data-dir", error).next(next))?;
     let engine = Arc::new(engine);
     let overview = Arc::new(Overview::new(engine.clone(), clock.clone()));
-    Ok(Parts { sources: Supervisor::new("sources"), engine, admin: Supervisor::new("admin"), overview })
+    Ok(Parts {
+        configuration: Supervisor::new("configuration"),
+        sources: Supervisor::new("sources"),
+        engine,
+        admin: Supervisor::new("admin"),
+        overview,
+    })
 }
 
-async fn start(parts: &Parts, settings: &Settings, clock: &Clock, compiled: Compiled) -> Result<(), Failure> {
+async fn start(
+    parts: &Parts,
+    settings: &Settings,
+    clock: &Clock,
+    (manifests, read): (Manifests, Read),
+) -> Result<(), Failure> {
+    // From here on it is a call to read the manifests again; before, it would end the process.
+    let hangup =
+        signals::hangup().context("signals cannot be taken").map_err(|error| Failure::failed("signals", error))?;
     start_admin(parts, settings).await?;
-    let backends = compiled.backends.len();
-    let outcome = pipelines::open(&parts.engine, settings, clock, compiled).await?;
-    parts.overview.add_excluded(outcome.excluded);
-    let pipelines = outcome.opened.len();
-    intake::start(parts, settings, clock, outcome.opened).await?;
+    let mut live = Live::new(parts, settings, clock, manifests);
+    live.start(read).await?;
+    live.sources().listen(parts, settings, clock).await?;
     parts.overview.enter(Phase::Running);
-    announce(parts, settings, pipelines, backends);
+    announce(parts, settings, live.pipelines(), live.backends());
+    parts.configuration.spawn("configuration", live.follow(hangup, parts.configuration.stopping()));
     Ok(())
 }
 
@@ -209,7 +223,9 @@ impl Parts {
     async fn panicked(&self) {
         let [logs, deliveries] = self.engine.failed();
         let (sources, admin) = (self.sources.failed(), self.admin.failed());
+        let configuration = self.configuration.failed();
         tokio::select! {
+            () = configuration.cancelled() => {}
             () = sources.cancelled() => {}
             () = logs.cancelled() => {}
             () = deliveries.cancelled() => {}
@@ -221,6 +237,9 @@ impl Parts {
     async fn drain(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         self.overview.enter(Phase::Draining);
+        if !self.configuration.stop(deadline.min(Instant::now() + SOURCES_STOP)).await {
+            tracing::warn!("a change of the configuration was cut off");
+        }
         if !self.sources.stop(deadline.min(Instant::now() + SOURCES_STOP)).await {
             tracing::warn!("sources did not stop in time and were cut off");
         }

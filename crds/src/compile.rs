@@ -35,10 +35,12 @@ pub struct Compiled {
     pub errors: Vec<ManifestError>,
     /// What is worth knowing and stops nothing, by file and line.
     pub warnings: Vec<ManifestError>,
+    /// Every object of ours that has a name, good or not, as errors name it, and the file it is in.
+    pub objects: BTreeMap<String, Arc<str>>,
 }
 
 /// One pipeline, ready to run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelinePlan {
     /// What the engine is told.
     pub settings: PipelineSettings,
@@ -72,7 +74,7 @@ pub struct ContainerLogsInput {
 }
 
 /// One backend, ready to be built.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendPlan {
     /// Names the backend for good: `<namespace>.<name>`.
     pub uid: Arc<str>,
@@ -93,6 +95,7 @@ pub fn compile(documents: &[Document]) -> Compiled {
     let mut told = Told::default();
     let objects: Vec<Object> = documents.iter().flat_map(|document| read(document, &mut told)).collect();
     let objects = unique(objects, &mut told);
+    let named = objects.iter().map(|object| (object.label(), Arc::clone(&object.file))).collect();
     let of_kind = |kind: &'static str| objects.iter().filter(move |object| object.kind == kind);
 
     let mut backends = BTreeMap::new();
@@ -117,6 +120,7 @@ pub fn compile(documents: &[Document]) -> Compiled {
         backends: backends.into_values().collect(),
         errors,
         warnings,
+        objects: named,
     }
 }
 

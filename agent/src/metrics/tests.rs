@@ -6,6 +6,7 @@ use spillway_delivery::ledger::{
 };
 
 use super::*;
+use crate::config::state::ConfigReport;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::status::Phase;
@@ -45,6 +46,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         name: name.into(),
         uid: "x".into(),
         suspended: false,
+        removed: false,
         accepted_events: 12,
         unrouted_events: 2,
         routed_events: 10,
@@ -66,6 +68,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         not_ready: Vec::new(),
         listeners: Vec::new(),
         pipelines: vec![pipeline],
+        config: ConfigReport::default(),
         excluded: Vec::new(),
         sources: Vec::new(),
     }

@@ -1,87 +1,151 @@
-//! Starts the sources over the pipelines that take from them.
+//! The sources over the pipelines that take from them, as these come, go and change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use spillway_crds::Input;
 use spillway_crds::kinds::monitoring_pipeline as manifest;
 use spillway_delivery::clock::Clock;
-use spillway_delivery::intake::Intake;
+use spillway_delivery::intake::{Intake, Pipeline};
+use spillway_delivery::settings::PipelineUid;
+use spillway_delivery::supervisor::Supervisor;
 
 use super::Parts;
-use super::pipelines::Opened;
 use crate::exit::Failure;
+use crate::overview::Overview;
 use crate::settings::Settings;
-use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, LogInput, StartAt};
-use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats};
+use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
+use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets};
 use crate::status::Listener;
 
-/// Starts every source that is on.
-pub(super) async fn start(
-    parts: &Parts,
-    settings: &Settings,
-    clock: &Clock,
-    opened: Vec<Opened>,
-) -> Result<(), Failure> {
-    start_container_logs(parts, settings, clock, &opened);
-    start_http(parts, settings, clock, &opened).await
+/// One pipeline that runs, with what its sources need to know.
+#[derive(Debug, Clone)]
+pub(super) struct Opened {
+    /// The pipeline.
+    pub(super) pipeline: Arc<Pipeline>,
+    /// Where its data comes from.
+    pub(super) inputs: Vec<Input>,
 }
 
-fn start_container_logs(parts: &Parts, settings: &Settings, clock: &Clock, opened: &[Opened]) {
-    let inputs: Vec<LogInput> = opened.iter().flat_map(log_inputs).collect();
-    if inputs.is_empty() {
-        return;
+/// The sources that run.
+#[derive(Debug)]
+pub(super) struct Sources {
+    http: HttpTargets,
+    logs: ContainerLogs,
+}
+
+impl Sources {
+    /// Returns sources that take nothing yet.
+    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock) -> Self {
+        let machine = settings.pod_logs.clone().map(|root| ContainerLogsSettings {
+            root,
+            node: settings.node_name.clone(),
+            clock: clock.clone(),
+            ..ContainerLogsSettings::default()
+        });
+        let logs = ContainerLogs {
+            machine,
+            owner: parts.sources.clone(),
+            overview: parts.overview.clone(),
+            stats: Arc::default(),
+            following: BTreeMap::new(),
+        };
+        Self { http: HttpTargets::default(), logs }
     }
-    let Some(root) = settings.pod_logs.clone() else {
-        tracing::warn!(inputs = inputs.len(), "container logs are off, no folder of them is there: see --pod-logs");
-        return;
-    };
-    let settings = ContainerLogsSettings {
-        root,
-        node: settings.node_name.clone(),
-        clock: clock.clone(),
-        ..ContainerLogsSettings::default()
-    };
-    let stats = Arc::new(ContainerLogStats::default());
-    container_logs::start(settings, inputs, &parts.sources, stats.clone());
-    parts.overview.with_sources(|sources| sources.container_logs = Some(stats));
+
+    /// Listens for events, if the machine's settings say so.
+    pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        let Some(address) = settings.http else {
+            return Ok(());
+        };
+        let stats = Arc::new(HttpStats::default());
+        let context = HttpContext {
+            intake: Intake,
+            clock: clock.clone(),
+            supervisor: parts.sources.clone(),
+            stats: stats.clone(),
+        };
+        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
+        let secured = tls.certificate.is_some();
+        let source = HttpSource::bind(HttpSettings { address, tls, token_file }, self.http.clone(), context).await;
+        let source = source.map_err(|error| match error {
+            BindError::Security(_) => Failure::failed("insecure-listener", error),
+            BindError::Listen { .. } => {
+                Failure::failed("http-listen", error).next("name another address with --http, or `off` to do without")
+            }
+        })?;
+        let address = source.local_address().to_string();
+        parts.overview.add_listener(Listener { name: "http".into(), address, secured });
+        parts.overview.with_sources(|sources| sources.http = Some(stats));
+        Ok(())
+    }
+
+    /// Takes from now on for `opened` and for no other. Sources of pipelines whose inputs did not change are not touched.
+    pub(super) async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
+        let takes_events = |one: &&Opened| one.inputs.iter().any(|input| matches!(input, Input::Events { .. }));
+        self.http.set(opened.values().filter(takes_events).map(|one| one.pipeline.clone()).collect());
+        self.logs.follow(opened).await;
+    }
 }
 
-fn log_inputs(opened: &Opened) -> impl Iterator<Item = LogInput> {
-    let wanted = opened.inputs.iter().filter_map(|input| match input {
-        Input::ContainerLogs(wanted) => Some(wanted),
-        Input::Events { .. } => None,
-    });
-    wanted.map(|wanted| LogInput {
-        pipeline: opened.pipeline.clone(),
-        namespace: Some(opened.pipeline.settings().namespace.clone()),
+/// The container logs that are followed: one source per pipeline, so that one comes and goes without the others.
+#[derive(Debug)]
+struct ContainerLogs {
+    machine: Option<ContainerLogsSettings>,
+    owner: Supervisor,
+    overview: Arc<Overview>,
+    stats: Arc<ContainerLogStats>,
+    following: BTreeMap<PipelineUid, (Arc<Pipeline>, Vec<Input>, Following)>,
+}
+
+impl ContainerLogs {
+    async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
+        let wanted: BTreeMap<&PipelineUid, (&Opened, Vec<Input>)> = opened
+            .iter()
+            .map(|(uid, one)| (uid, (one, log_inputs(&one.inputs))))
+            .filter(|(_, (_, inputs))| !inputs.is_empty())
+            .collect();
+        let is_same = |uid: &PipelineUid, pipeline: &Arc<Pipeline>, inputs: &[Input]| {
+            wanted.get(uid).is_some_and(|(one, now)| Arc::ptr_eq(&one.pipeline, pipeline) && now == inputs)
+        };
+        let changed = self.following.iter().filter(|(uid, (pipeline, inputs, _))| !is_same(uid, pipeline, inputs));
+        for uid in changed.map(|(uid, _)| uid.clone()).collect::<Vec<_>>() {
+            if let Some((_, _, following)) = self.following.remove(&uid) {
+                following.stop().await;
+            }
+        }
+        let Some(machine) = &self.machine else {
+            if !wanted.is_empty() {
+                let pipelines = wanted.len();
+                tracing::warn!(pipelines, "container logs are off, no folder of them is there: see --pod-logs");
+            }
+            return;
+        };
+        for (uid, (one, inputs)) in wanted {
+            if self.following.contains_key(uid) {
+                continue;
+            }
+            let log_inputs = inputs.iter().filter_map(|input| log_input(&one.pipeline, input)).collect();
+            let following = container_logs::start(machine.clone(), log_inputs, &self.owner, self.stats.clone());
+            self.following.insert(uid.clone(), (one.pipeline.clone(), inputs, following));
+            self.overview.with_sources(|sources| sources.container_logs = Some(self.stats.clone()));
+        }
+    }
+}
+
+fn log_inputs(inputs: &[Input]) -> Vec<Input> {
+    inputs.iter().filter(|input| matches!(input, Input::ContainerLogs(_))).cloned().collect()
+}
+
+fn log_input(pipeline: &Arc<Pipeline>, input: &Input) -> Option<LogInput> {
+    let Input::ContainerLogs(wanted) = input else { return None };
+    Some(LogInput {
+        pipeline: pipeline.clone(),
+        namespace: Some(pipeline.namespace().clone()),
         containers: wanted.containers.clone(),
         start_at: match wanted.start_at {
             manifest::StartAt::Beginning => StartAt::Beginning,
             manifest::StartAt::End => StartAt::End,
         },
     })
-}
-
-async fn start_http(parts: &Parts, settings: &Settings, clock: &Clock, opened: &[Opened]) -> Result<(), Failure> {
-    let Some(address) = settings.http else {
-        return Ok(());
-    };
-    let takes_events = |one: &&Opened| one.inputs.iter().any(|input| matches!(input, Input::Events { .. }));
-    let pipelines = opened.iter().filter(takes_events).map(|one| one.pipeline.clone()).collect();
-    let stats = Arc::new(HttpStats::default());
-    let context =
-        HttpContext { intake: Intake, clock: clock.clone(), supervisor: parts.sources.clone(), stats: stats.clone() };
-    let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
-    let secured = tls.certificate.is_some();
-    let source = HttpSource::bind(HttpSettings { address, tls, token_file }, pipelines, context).await;
-    let source = source.map_err(|error| match error {
-        BindError::Security(_) => Failure::failed("insecure-listener", error),
-        BindError::Listen { .. } => {
-            Failure::failed("http-listen", error).next("name another address with --http, or `off` to do without")
-        }
-    })?;
-    let address = source.local_address().to_string();
-    parts.overview.add_listener(Listener { name: "http".into(), address, secured });
-    parts.overview.with_sources(|sources| sources.http = Some(stats));
-    Ok(())
 }

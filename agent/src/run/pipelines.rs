@@ -1,4 +1,4 @@
-//! From plans to running pipelines: backends built, logs opened, deliveries started.
+//! From plans to what the engine runs: backends built, references bound.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,80 +6,15 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use spillway_backends::{BuildContext, BuildError, SecretDir, SecretSource};
 use spillway_crds::kinds::selector::PodSelector;
-use spillway_crds::{BackendPlan, Compiled, Input, PipelinePlan};
+use spillway_crds::{BackendPlan, Input, PipelinePlan};
 use spillway_delivery::backend::DeliveryName;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::log::DeliveryKey;
 
-use crate::exit::Failure;
+use crate::config::diff::{Change, Unit};
 use crate::settings::Settings;
-use crate::status::Excluded;
-
-/// One pipeline that runs, with what its sources need to know.
-#[derive(Debug)]
-pub(super) struct Opened {
-    /// The pipeline.
-    pub(super) pipeline: Arc<Pipeline>,
-    /// Where its data comes from.
-    pub(super) inputs: Vec<Input>,
-}
-
-/// What came of the plans.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// The pipelines that run.
-    pub(super) opened: Vec<Opened>,
-    /// Those that cannot, and why.
-    pub(super) excluded: Vec<Excluded>,
-}
-
-/// Opens every pipeline. One that cannot be opened is left out and the others run; without any there is nothing to do.
-pub(super) async fn open(
-    engine: &Engine,
-    settings: &Settings,
-    clock: &Clock,
-    compiled: Compiled,
-) -> Result<Outcome, Failure> {
-    let builder = Builder {
-        backends: compiled.backends.iter().map(|backend| (backend.uid.clone(), backend)).collect(),
-        secrets: Arc::new(SecretDir::new(settings.secrets.dir.clone(), settings.secrets.variables.clone())),
-        settings,
-        clock,
-        agent: engine.agent_id(),
-    };
-    let mut outcome = Outcome::default();
-    for plan in compiled.pipelines {
-        let label = format!("MonitoringPipeline {}/{}", plan.settings.namespace, plan.settings.name);
-        match open_one(engine, &builder, plan).await {
-            Ok(opened) => outcome.opened.push(opened),
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(object = %label, %error, "pipeline is left out");
-                outcome.excluded.push(Excluded { object: label, errors: vec![error] });
-            }
-        }
-    }
-    if let (true, Some(first)) = (outcome.opened.is_empty(), outcome.excluded.first()) {
-        let error = anyhow!("no pipeline can be opened; {}: {}", first.object, first.errors.join("; "));
-        return Err(Failure::failed("no-pipeline", error));
-    }
-    Ok(outcome)
-}
-
-async fn open_one(engine: &Engine, builder: &Builder<'_>, plan: PipelinePlan) -> anyhow::Result<Opened> {
-    check_inputs(&plan)?;
-    let deliveries = builder.deliveries(&plan)?;
-    // What a removed reference still holds goes to the backend as it is now, where its manifest is still there.
-    let names = (plan.settings.namespace.clone(), plan.settings.name.clone());
-    let removed = |key: &DeliveryKey| {
-        let backend = builder.backends.get(&key.backend_uid)?;
-        builder.delivery(&names, &key.route, backend).ok()
-    };
-    let pipeline = engine.add(plan.settings, deliveries, &removed).await?;
-    Ok(Opened { pipeline, inputs: plan.inputs })
-}
 
 /// Refuses what an agent without an operator cannot know. Reading every pod instead would deliver what nobody asked for.
 fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
@@ -101,23 +36,57 @@ fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
 /// Namespace and name of a pipeline.
 type Names = (Arc<str>, Arc<str>);
 
-/// Builds the deliveries of pipelines.
-struct Builder<'a> {
-    backends: BTreeMap<Arc<str>, &'a BackendPlan>,
+/// Binds the references of pipelines to backends of this machine.
+#[derive(Debug)]
+pub(super) struct Binder {
     secrets: Arc<dyn SecretSource>,
-    settings: &'a Settings,
-    clock: &'a Clock,
+    filesystem_root: std::path::PathBuf,
+    clock: Clock,
     agent: Arc<str>,
 }
 
-impl Builder<'_> {
-    fn deliveries(&self, plan: &PipelinePlan) -> anyhow::Result<Vec<DeliverySpec>> {
-        let names = (plan.settings.namespace.clone(), plan.settings.name.clone());
+impl Binder {
+    /// Returns the binder of an agent.
+    pub(super) fn new(settings: &Settings, clock: &Clock, agent: Arc<str>) -> Self {
+        Self {
+            secrets: Arc::new(SecretDir::new(settings.secrets.dir.clone(), settings.secrets.variables.clone())),
+            filesystem_root: settings.filesystem_root.clone(),
+            clock: clock.clone(),
+            agent,
+        }
+    }
+
+    /// Brings a pipeline of the engine to what `unit` says; an edit makes anew what `change` names, and what is new. What a
+    /// removed reference of an earlier process still holds goes to its backend as `all` has it now.
+    pub(super) async fn apply(
+        &self,
+        engine: &Engine,
+        unit: &Unit,
+        change: Option<&Change>,
+        all: &BTreeMap<Arc<str>, BackendPlan>,
+    ) -> anyhow::Result<Arc<Pipeline>> {
+        check_inputs(&unit.plan)?;
+        let unbound = engine.unbound(&unit.plan.settings).await;
+        let wanted = |key: &DeliveryKey| {
+            unbound.contains(key) || change.is_some_and(|change| change.backends.contains(&key.backend_uid))
+        };
+        let specs = self.deliveries(unit, wanted)?;
+        let names = names_of(&unit.plan);
+        let removed = |key: &DeliveryKey| self.delivery(&names, &key.route, all.get(&key.backend_uid)?).ok();
+        Ok(engine.apply(unit.plan.settings.clone(), specs, &removed).await?)
+    }
+
+    fn deliveries(&self, unit: &Unit, wanted: impl Fn(&DeliveryKey) -> bool) -> anyhow::Result<Vec<DeliverySpec>> {
+        let names = names_of(&unit.plan);
         let mut deliveries = Vec::new();
-        for route in &plan.settings.routes {
+        for route in &unit.plan.settings.routes {
             for reference in &route.backends {
+                let key = DeliveryKey { route: route.name.clone(), backend_uid: reference.uid.clone() };
+                if !wanted(&key) {
+                    continue;
+                }
                 let missing = || anyhow!("backend {} of route {} is not there", reference.name, route.name);
-                let backend = self.backends.get(&reference.uid).ok_or_else(missing)?;
+                let backend = unit.backends.get(&reference.uid).ok_or_else(missing)?;
                 let unusable = || format!("backend {} of route {}", reference.name, route.name);
                 deliveries.push(self.delivery(&names, &route.name, backend).with_context(unusable)?);
             }
@@ -149,12 +118,16 @@ impl Builder<'_> {
             name,
             metadata: backend.metadata,
             secrets: self.secrets.clone(),
-            filesystem_root: self.settings.filesystem_root.clone(),
+            filesystem_root: self.filesystem_root.clone(),
             // Manifests from files are the machine's own: this is the standalone run.
             allow_absolute: true,
             clock: self.clock.clone(),
         }
     }
+}
+
+fn names_of(plan: &PipelinePlan) -> Names {
+    (plan.settings.namespace.clone(), plan.settings.name.clone())
 }
 
 #[cfg(test)]

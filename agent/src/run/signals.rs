@@ -22,6 +22,11 @@ pub(super) enum Stop {
     Interrupt,
 }
 
+/// Takes over the signal that asks for the manifests to be read again.
+pub(super) fn hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 impl Signals {
     /// Takes the two signals over from the system's default.
     pub(super) fn take() -> io::Result<Self> {

@@ -55,6 +55,7 @@ use std::time::Duration;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::supervisor::Supervisor;
+use tokio_util::sync::CancellationToken;
 
 pub use self::file::Links;
 pub use self::layout::PodFacts;
@@ -120,14 +121,29 @@ pub struct LogInput {
     pub start_at: StartAt,
 }
 
-/// Starts to follow the logs that `inputs` want. Ends when `supervisor` stops: batches under way are waited for, and what
-/// was not kept is read again at the next start.
+/// A source that follows logs. Dropping it ends nothing.
+#[derive(Debug)]
+pub struct Following {
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Following {
+    /// Ends it and waits until nothing of it is under way.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.ended.cancelled().await;
+    }
+}
+
+/// Starts to follow the logs that `inputs` want. Ends when `supervisor` stops or when it is told: batches under way are
+/// waited for, and what was not kept is read again at the next start.
 pub fn start(
     settings: ContainerLogsSettings,
     inputs: Vec<LogInput>,
     supervisor: &Supervisor,
     stats: Arc<ContainerLogStats>,
-) {
+) -> Following {
     let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();
     let mut wants = Vec::new();
     for input in inputs {
@@ -142,8 +158,14 @@ pub fn start(
     let positions = pipelines.iter().map(|pipeline| pipeline.positions()).collect();
     let rescan = settings.rescan;
     let tailer = tailer::Tailer::new(settings, wants, positions, stats.clone());
-    let runner = run::Runner { tailer, pipelines, rescan, stats, stop: supervisor.stopping() };
-    supervisor.spawn("container-logs", runner.run());
+    let (stop, ended) = (supervisor.stopping().child_token(), CancellationToken::new());
+    let runner = run::Runner { tailer, pipelines, rescan, stats, stop: stop.clone() };
+    let end = ended.clone();
+    supervisor.spawn("container-logs", async move {
+        runner.run().await;
+        end.cancel();
+    });
+    Following { stop, ended }
 }
 
 /// Half of what the process may open, at most 4,096.

@@ -42,12 +42,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use spillway_delivery::clock::Clock;
-use spillway_delivery::intake::{Intake, Pipeline};
+use spillway_delivery::intake::Intake;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::net::TcpListener;
 
 pub use security::{ListenerSecurity, SecurityError, TlsFiles};
 pub use stats::HttpStats;
+pub use targets::HttpTargets;
 pub use token::TokenError;
 
 use handler::Shared;
@@ -101,13 +102,9 @@ pub struct HttpSource {
 }
 
 impl HttpSource {
-    /// Checks the protection, listens, and takes events for `pipelines` until the supervisor stops.
-    pub async fn bind(
-        settings: HttpSettings,
-        pipelines: Vec<Arc<Pipeline>>,
-        context: HttpContext,
-    ) -> Result<Self, BindError> {
-        let door = Pipelines::new(context.intake, pipelines);
+    /// Checks the protection, listens, and takes events for `targets` until the supervisor stops.
+    pub async fn bind(settings: HttpSettings, targets: HttpTargets, context: HttpContext) -> Result<Self, BindError> {
+        let door = Pipelines::new(context.intake, targets);
         Self::start(settings, Box::new(door), context).await
     }
 

@@ -14,7 +14,8 @@ pub fn problems(report: &StatusReport) -> Vec<String> {
     }
     for excluded in &report.excluded {
         let errors = counted(excluded.errors.len() as u64, "error");
-        found.push(format!("{} is not run: {errors}", plain(&excluded.object)));
+        let what = if excluded.kept { "runs in its last good version" } else { "is not run" };
+        found.push(format!("{} {what}: {errors}", plain(&excluded.object)));
     }
     for pipeline in &report.pipelines {
         log_problems(pipeline, &mut found);

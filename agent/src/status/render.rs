@@ -53,7 +53,8 @@ pub fn render(report: &StatusReport, paint: Paint) -> String {
         pipeline_block(pipeline, report.now, paint, &mut out);
     }
     for excluded in &report.excluded {
-        line(&mut out, &format!("\nnot run: {}", plain(&excluded.object)));
+        let what = if excluded.kept { "refused, the last good version runs" } else { "not run" };
+        line(&mut out, &format!("\n{what}: {}", plain(&excluded.object)));
         for error in &excluded.errors {
             line(&mut out, &format!("  {}", error.lines().map(plain).collect::<Vec<_>>().join("\n    ")));
         }
@@ -85,6 +86,11 @@ fn head(report: &StatusReport, out: &mut String) {
     let up = age(report.started, report.now);
     let (version, id) = (plain(&report.version), plain(&report.agent_id));
     line(out, &format!("spillway-agent {version}, agent {id}: {phase}, up {up}"));
+    let config = &report.config;
+    if config.generation > 0 {
+        let since = config.last_change.map_or("-".into(), time);
+        line(out, &format!("configuration: generation {}, {} since {since}", config.generation, plain(&config.hash)));
+    }
     for listener in &report.listeners {
         let secured = if listener.secured { "TLS and token" } else { "plain" };
         line(out, &format!("listening: {} on {} ({secured})", plain(&listener.name), plain(&listener.address)));
@@ -99,7 +105,11 @@ fn head(report: &StatusReport, out: &mut String) {
 
 fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut String) {
     let log = &pipeline.log;
-    let suspended = if pipeline.suspended { ", suspended" } else { "" };
+    let suspended = match (pipeline.removed, pipeline.suspended) {
+        (true, _) => ", removed, draining",
+        (false, true) => ", suspended",
+        (false, false) => "",
+    };
     line(out, &format!("pipeline {}{suspended}", name(pipeline)));
     line(
         out,

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use spillway_delivery::clock::UnixNanos;
 use spillway_delivery::ledger::PipelineReport;
 
+use crate::config::state::ConfigReport;
+
 /// The agent at one moment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,6 +29,9 @@ pub struct StatusReport {
     pub listeners: Vec<Listener>,
     /// The ledger.
     pub pipelines: Vec<PipelineReport>,
+    /// What became of the configuration.
+    #[serde(default)]
+    pub config: ConfigReport,
     /// Manifests that are not run, and why.
     pub excluded: Vec<Excluded>,
     /// Where data comes from.
@@ -65,6 +70,9 @@ pub struct Excluded {
     pub object: String,
     /// Why, each with its place.
     pub errors: Vec<String>,
+    /// Whether the last good version runs on.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// One source with what it counted since the start.

@@ -1,5 +1,6 @@
 //! What the source has done, for the metrics.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Figures of the container log source, summed over every pipeline (a file that two pipelines read counts twice).
@@ -48,10 +49,6 @@ impl ContainerLogStats {
         }
     }
 
-    pub(super) fn set(gauge: &AtomicU64, value: usize) {
-        gauge.store(value as u64, Ordering::Relaxed);
-    }
-
     /// Adds what one turn counted.
     pub(super) fn add_turn(&self, counts: &Counts) {
         Self::add(&self.lines, counts.lines);
@@ -66,6 +63,40 @@ impl ContainerLogStats {
         Self::add(&self.missed_files, counts.missed_files);
         Self::add(&self.read_errors, counts.read_errors);
     }
+}
+
+/// What one tailer adds to the gauges that all share; taken back when it goes.
+#[derive(Debug)]
+pub(super) struct Shares {
+    stats: Arc<ContainerLogStats>,
+    containers: u64,
+    refused_entries: u64,
+}
+
+impl Shares {
+    pub(super) fn new(stats: Arc<ContainerLogStats>) -> Self {
+        Self { stats, containers: 0, refused_entries: 0 }
+    }
+
+    pub(super) fn set_containers(&mut self, count: usize) {
+        replace(&self.stats.containers, &mut self.containers, count as u64);
+    }
+
+    pub(super) fn set_refused_entries(&mut self, count: usize) {
+        replace(&self.stats.refused_entries, &mut self.refused_entries, count as u64);
+    }
+}
+
+impl Drop for Shares {
+    fn drop(&mut self) {
+        self.set_containers(0);
+        self.set_refused_entries(0);
+    }
+}
+
+fn replace(gauge: &AtomicU64, told: &mut u64, now: u64) {
+    gauge.fetch_add(now, Ordering::Relaxed);
+    gauge.fetch_sub(std::mem::replace(told, now), Ordering::Relaxed);
 }
 
 /// The counts of one turn of one reader, each the field of [`ContainerLogStats`] of that name: plain numbers, so that a

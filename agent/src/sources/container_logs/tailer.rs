@@ -26,7 +26,7 @@ use super::file::{CHUNK_BYTES, Opener};
 use super::layout::PodFacts;
 use super::position::MARKER;
 use super::reader::{After, Turn};
-use super::stats::{ContainerLogStats, Counts};
+use super::stats::{ContainerLogStats, Counts, Shares};
 use super::watch::{Hints, Place, Watch, Writes};
 use super::{ContainerLogsSettings, StartAt};
 
@@ -59,6 +59,7 @@ pub(super) struct Tailer {
     settings: ContainerLogsSettings,
     opener: Opener,
     stats: Arc<ContainerLogStats>,
+    shares: Shares,
     wants: Vec<Want>,
     lanes: Vec<Lane>,
     lane_next: usize,
@@ -84,6 +85,7 @@ impl Tailer {
         Self {
             opener: Opener { links: settings.links, held_max, stats: stats.clone() },
             settings,
+            shares: Shares::new(stats.clone()),
             stats,
             wants,
             lanes: positions.into_iter().map(Lane::new).collect(),

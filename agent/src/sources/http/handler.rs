@@ -189,7 +189,7 @@ fn key(headers: &HeaderMap) -> Result<Option<Bytes>, Refused> {
 
 fn selection(shared: &Shared, headers: &HeaderMap) -> Result<Selection, Refused> {
     let wanted = headers.get(PIPELINE_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    select(shared.door.names(), wanted.as_deref())
+    select(&shared.door.names(), wanted.as_deref())
 }
 
 /// Names who keys belong to: whoever shows the token, or whoever reaches a loopback address.

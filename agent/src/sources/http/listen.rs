@@ -269,7 +269,7 @@ impl Drop for Watched {
 #[cfg(test)]
 mod tests {
     use super::super::stats::HttpStats;
-    use super::super::targets::Pipelines;
+    use super::super::targets::{HttpTargets, Pipelines};
     use super::super::{ListenerSecurity, TlsFiles};
     use super::*;
     use spillway_delivery::clock::Clock;
@@ -281,7 +281,7 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), socket.accept());
         let security = ListenerSecurity::check(address, &TlsFiles::default(), None).unwrap();
-        let door = Box::new(Pipelines::new(Intake, Vec::new()));
+        let door = Box::new(Pipelines::new(Intake, HttpTargets::default()));
         let shared = Shared::new(door, Clock::system(), Arc::<HttpStats>::default(), security);
         let router = router(shared.clone());
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();

@@ -28,7 +28,7 @@ const RECEIVED: i64 = 1_700_000_000_000_000_000;
 /// Keeps what it is given and answers as it is told; without orders it accepts.
 #[derive(Clone)]
 struct Recorder {
-    names: Arc<Vec<TargetName>>,
+    names: Arc<[TargetName]>,
     kept: Arc<Mutex<Vec<(Selection, Submission)>>>,
     answers: Arc<Mutex<VecDeque<SubmitError>>>,
     /// A submission takes one permit; closed doors have none.
@@ -40,7 +40,7 @@ impl Recorder {
         let names =
             names.iter().map(|(namespace, name)| TargetName { namespace: (*namespace).into(), name: (*name).into() });
         Self {
-            names: Arc::new(names.collect()),
+            names: names.collect(),
             kept: Arc::default(),
             answers: Arc::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
@@ -62,8 +62,8 @@ impl Recorder {
 }
 
 impl Door for Recorder {
-    fn names(&self) -> &[TargetName] {
-        &self.names
+    fn names(&self) -> Arc<[TargetName]> {
+        self.names.clone()
     }
 
     fn submit(&self, selection: Selection, submission: Submission) -> Submitted<'_> {

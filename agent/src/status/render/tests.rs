@@ -4,6 +4,7 @@ use spillway_delivery::ledger::{BreakerReport, LogReport, RouteReport};
 
 use super::super::report::{Excluded, Listener, Source};
 use super::*;
+use crate::config::state::ConfigReport;
 
 const SECOND: i64 = 1_000_000_000;
 const NOW: i64 = 1_763_892_252 * SECOND;
@@ -40,6 +41,7 @@ fn report() -> StatusReport {
         name: "jobs".into(),
         uid: "default.jobs".into(),
         suspended: false,
+        removed: false,
         accepted_events: 1203,
         unrouted_events: 3,
         routed_events: 1200,
@@ -69,6 +71,7 @@ fn report() -> StatusReport {
         not_ready: Vec::new(),
         listeners: vec![Listener { name: "http".into(), address: "127.0.0.1:8411".into(), secured: false }],
         pipelines: vec![pipeline],
+        config: ConfigReport::default(),
         excluded: Vec::new(),
         sources: vec![Source {
             name: "http".into(),
@@ -114,8 +117,11 @@ fn what_is_wrong_is_said_in_words() {
     api.delivered_events = 0;
     api.imbalance_events = -10;
     api.last_error = Some("connection refused".into());
-    report.excluded =
-        vec![Excluded { object: "MonitoringPipeline default/x".into(), errors: vec!["a.yaml:1:1: no".into()] }];
+    report.excluded = vec![Excluded {
+        object: "MonitoringPipeline default/x".into(),
+        errors: vec!["a.yaml:1:1: no".into()],
+        kept: false,
+    }];
     report.not_ready = vec!["draining".into()];
     let text = render(&report, Paint::plain());
     for part in [

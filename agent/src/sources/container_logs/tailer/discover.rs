@@ -26,8 +26,8 @@ impl Tailer {
             self.scan_pod(&name, now);
         }
         let refused = self.pods.keys().into_iter().map(|key| self.list_container(key, now)).sum();
-        ContainerLogStats::set(&self.stats.refused_entries, refused);
-        ContainerLogStats::set(&self.stats.containers, self.pods.len());
+        self.shares.set_refused_entries(refused);
+        self.shares.set_containers(self.pods.len());
         if !self.is_started {
             self.is_started = true;
             for lane in &mut self.lanes {
@@ -42,7 +42,7 @@ impl Tailer {
             for name in self.list_root(now).unwrap_or_default() {
                 self.scan_pod(&name, now);
             }
-            ContainerLogStats::set(&self.stats.containers, self.pods.len());
+            self.shares.set_containers(self.pods.len());
         } else {
             self.scan(now);
         }
@@ -224,7 +224,7 @@ impl Tailer {
         if container.is_gone && container.seats.iter().all(|seat| seat.state == SeatState::Left) {
             self.pods.remove(key);
             self.timed.remove(&key);
-            ContainerLogStats::set(&self.stats.containers, self.pods.len());
+            self.shares.set_containers(self.pods.len());
         }
     }
 

@@ -102,11 +102,12 @@ async fn a_key_travels_with_sender_and_hash_of_the_decoded_body() {
 #[tokio::test]
 async fn a_request_may_name_its_pipeline() {
     let recorder = Recorder::new(&[("default", "jobs"), ("fab", "jobs"), ("fab", "alarms")]);
+    let names = recorder.names.clone();
     let server = Server::with(recorder).await;
     for (name, expected) in [
         ("", Selection::All),
-        ("x-spillway-pipeline: alarms\r\n", Selection::One(2)),
-        ("X-Spillway-Pipeline: fab/jobs\r\n", Selection::One(1)),
+        ("x-spillway-pipeline: alarms\r\n", Selection::One(names[2].clone())),
+        ("X-Spillway-Pipeline: fab/jobs\r\n", Selection::One(names[1].clone())),
     ] {
         assert_eq!(server.post(name, b"{}").await.status, 202);
         assert_eq!(server.recorder.take()[0].0, expected, "{name}");

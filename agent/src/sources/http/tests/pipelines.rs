@@ -9,7 +9,7 @@ use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::{Pipeline, RefusalReason};
 use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings};
 
-use super::super::targets::Pipelines;
+use super::super::targets::{HttpTargets, Pipelines};
 use super::*;
 
 fn engine(dir: &Path) -> Engine {
@@ -39,12 +39,32 @@ async fn pipelines_that_add_different_things_take_it_all_or_none() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let pipelines = vec![add(&engine, "a", 1 << 20).await, add(&engine, "b", 1).await];
-    let door = Pipelines::new(Intake, pipelines.clone());
+    let targets = HttpTargets::default();
+    targets.set(pipelines.clone());
+    let door = Pipelines::new(Intake, targets.clone());
     let refused = door.submit(Selection::All, submission()).await.unwrap_err();
     let SubmitError::Refused { pipeline, reason, .. } = refused else { panic!("{refused:?}") };
     assert_eq!((&*pipeline, reason), ("b", RefusalReason::Full));
     assert_eq!(pipelines[0].report().accepted_events, 0);
-    let accepted = door.submit(Selection::One(0), submission()).await.unwrap();
+    let accepted = door.submit(Selection::One(door.names()[0].clone()), submission()).await.unwrap();
     assert_eq!(accepted, Accepted { events: 1, repeated: false });
     assert_eq!(pipelines[0].report().accepted_events, 1);
+}
+
+#[tokio::test]
+async fn what_is_sent_to_pipelines_that_went_meanwhile_is_kept_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (targets, one) = (HttpTargets::default(), add(&engine, "a", 1 << 20).await);
+    targets.set(vec![one.clone()]);
+    let door = Pipelines::new(Intake, targets.clone());
+    let name = door.names()[0].clone();
+    targets.set(Vec::new());
+    for selection in [Selection::All, Selection::One(name)] {
+        let refused = door.submit(selection, submission()).await.unwrap_err();
+        assert!(matches!(refused, SubmitError::Refused { reason: RefusalReason::Removed, .. }), "{refused:?}");
+    }
+    targets.set(vec![one.clone()]);
+    door.submit(Selection::All, submission()).await.unwrap();
+    assert_eq!(one.report().accepted_events, 1);
 }

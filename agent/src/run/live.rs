@@ -1,0 +1,239 @@
+//! The configuration carried out: what the manifests say becomes what runs, at the start and at each change.
+//!
+//! # Guarantees
+//! - Per pipeline all or nothing: what cannot be applied is refused with its reason, and its last good version runs on.
+//! - A pipeline that goes is taken from its sources first; one that comes is given to them last.
+//! - One log line per reading that changed or refused something.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use spillway_crds::{BackendPlan, ManifestError};
+use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::Engine;
+use spillway_delivery::settings::PipelineUid;
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use super::intake::{Opened, Sources};
+use super::pipelines::Binder;
+use crate::config::diff::{Action, Unit, Units, diff};
+use crate::config::manifests::{Manifests, Read, Reading};
+use crate::config::state::ReloadResult;
+use crate::config::watch::Watch;
+use crate::exit::Failure;
+use crate::manifests::excluded;
+use crate::overview::Overview;
+use crate::settings::Settings;
+use crate::status::Excluded;
+
+/// What runs, and what it came from.
+#[derive(Debug)]
+pub(super) struct Live {
+    manifests: Manifests,
+    binder: Binder,
+    engine: Arc<Engine>,
+    overview: Arc<Overview>,
+    clock: Clock,
+    sources: Sources,
+    running: Units,
+    opened: BTreeMap<PipelineUid, Opened>,
+    /// Something good could not be applied: it is tried again at the next look.
+    again: bool,
+}
+
+/// What one reading did, in words.
+#[derive(Debug, Default)]
+struct Done {
+    added: Vec<String>,
+    changed: Vec<String>,
+    removed: Vec<String>,
+    refused: Vec<Excluded>,
+}
+
+impl Live {
+    /// Returns the configuration of a process in which nothing runs yet.
+    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock, manifests: Manifests) -> Self {
+        Self {
+            manifests,
+            binder: Binder::new(settings, clock, parts.engine.agent_id()),
+            engine: parts.engine.clone(),
+            overview: parts.overview.clone(),
+            clock: clock.clone(),
+            sources: Sources::new(parts, settings, clock),
+            running: Units::new(),
+            opened: BTreeMap::new(),
+            again: false,
+        }
+    }
+
+    /// Starts what `read` says. One pipeline that cannot be opened is left out and the others run; without any there is
+    /// nothing to do.
+    pub(super) async fn start(&mut self, read: Read) -> Result<(), Failure> {
+        self.carry_out(&read).await;
+        let refused = self.overview.excluded();
+        if let (true, Some(first)) = (self.running.is_empty(), refused.last()) {
+            let error = anyhow!("no pipeline can be opened; {}: {}", first.object, first.errors.join("; "));
+            return Err(Failure::failed("no-pipeline", error));
+        }
+        Ok(())
+    }
+
+    /// Returns the sources.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Returns how many pipelines run.
+    pub(super) fn pipelines(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Returns how many backends they refer to.
+    pub(super) fn backends(&self) -> usize {
+        self.backend_plans().len()
+    }
+
+    /// Reads the manifests again whenever they may have changed, until told to stop.
+    pub(super) async fn follow(mut self, mut hangup: Signal, stop: CancellationToken) {
+        let watch = Watch::new(self.manifests.paths().to_vec());
+        // What changed between the first reading and the watch.
+        let mut force = false;
+        loop {
+            self.reload(force).await;
+            watch.refresh();
+            force = tokio::select! {
+                () = stop.cancelled() => return,
+                () = watch.changed() => false,
+                signal = hangup.recv() => signal.is_some(),
+            };
+        }
+    }
+
+    async fn reload(&mut self, force: bool) {
+        let (mut manifests, again) = (std::mem::replace(&mut self.manifests, Manifests::new(Vec::new())), self.again);
+        let work = tokio::task::spawn_blocking(move || {
+            let reading = manifests.again(force || again);
+            (manifests, reading)
+        });
+        // Reading fails with the runtime only.
+        let Ok((manifests, reading)) = work.await else { return };
+        self.manifests = manifests;
+        match reading {
+            Reading::Same => {}
+            Reading::Unbelievable(errors) => self.disbelieve(&errors),
+            Reading::Read(read) => self.carry_out(&read).await,
+        }
+    }
+
+    /// Keeps everything as it is.
+    fn disbelieve(&mut self, errors: &[ManifestError]) {
+        for error in errors {
+            tracing::error!(%error, "manifests are not there; everything runs on as it was");
+        }
+        let mut refused = excluded(errors);
+        refused.iter_mut().for_each(|one| one.kept = true);
+        self.overview.set_excluded(refused);
+        self.note(ReloadResult::Refused, 0);
+    }
+
+    async fn carry_out(&mut self, read: &Read) {
+        let diff = diff(&self.running, read);
+        let mut done = Done { refused: diff.refused, ..Done::default() };
+        self.again = false;
+        let backends: BTreeMap<Arc<str>, BackendPlan> =
+            read.compiled.backends.iter().map(|backend| (backend.uid.clone(), backend.clone())).collect();
+        let removed = diff.actions.iter().filter_map(|action| match action {
+            Action::Remove(uid) => Some(uid.clone()),
+            _ => None,
+        });
+        self.remove(removed.collect(), &mut done).await;
+        for action in diff.actions {
+            let (unit, change) = match action {
+                Action::Add(unit) => (unit, None),
+                Action::Edit(unit, change) => (unit, Some(change)),
+                Action::Remove(_) => continue,
+            };
+            match self.binder.apply(&self.engine, &unit, change.as_ref(), &backends).await {
+                Ok(pipeline) => {
+                    match change {
+                        Some(change) => done.changed.push(format!("{} ({})", name(&unit), change.what.join(", "))),
+                        None => done.added.push(name(&unit)),
+                    }
+                    let uid = unit.plan.settings.uid.clone();
+                    self.opened.insert(uid.clone(), Opened { pipeline, inputs: unit.plan.inputs.clone() });
+                    self.running.insert(uid, *unit);
+                }
+                Err(error) => self.refuse(&unit, &error, &mut done),
+            }
+        }
+        self.sources.follow(&self.opened).await;
+        self.tell(done, read);
+    }
+
+    async fn remove(&mut self, uids: Vec<PipelineUid>, done: &mut Done) {
+        if uids.is_empty() {
+            return;
+        }
+        for uid in &uids {
+            self.opened.remove(uid);
+            done.removed.extend(self.running.remove(uid).map(|unit| name(&unit)));
+        }
+        self.sources.follow(&self.opened).await;
+        for uid in &uids {
+            self.engine.remove(uid).await;
+        }
+    }
+
+    fn refuse(&mut self, unit: &Unit, error: &anyhow::Error, done: &mut Done) {
+        self.again = true;
+        let (object, error) = (unit.label(), format!("{error:#}"));
+        let kept = self.running.contains_key(&unit.plan.settings.uid);
+        tracing::error!(%object, %error, kept, "pipeline cannot be applied");
+        done.refused.push(Excluded { object, errors: vec![error], kept });
+    }
+
+    /// One line for what was done, and the rest for whoever asks.
+    fn tell(&mut self, done: Done, read: &Read) {
+        let changes = done.added.len() + done.changed.len() + done.removed.len();
+        let before = self.overview.excluded();
+        let is_news = done.refused != before;
+        let result = match (done.refused.is_empty(), changes) {
+            (false, _) => ReloadResult::Refused,
+            (true, 0) => ReloadResult::Unchanged,
+            (true, _) => ReloadResult::Applied,
+        };
+        let config = self.note(result, changes);
+        let refused: Vec<&str> = done.refused.iter().map(|one| one.object.as_str()).collect();
+        if changes > 0 || is_news {
+            tracing::info!(
+                generation = config.0, hash = %config.1, added = done.added.join("; "), changed = done.changed.join("; "),
+                removed = done.removed.join("; "), refused = refused.join("; "), "configuration read"
+            );
+        }
+        if is_news {
+            for error in &read.compiled.errors {
+                tracing::error!(%error, "manifest is not applied");
+            }
+        }
+        self.overview.set_excluded(done.refused);
+    }
+
+    fn note(&self, result: ReloadResult, changes: usize) -> (u64, String) {
+        let now = self.clock.now();
+        self.overview.with_config(|config| {
+            config.note(result, changes, &self.running, now);
+            (config.generation, config.hash.clone())
+        })
+    }
+
+    fn backend_plans(&self) -> BTreeMap<Arc<str>, &BackendPlan> {
+        self.running.values().flat_map(|unit| &unit.backends).map(|(uid, plan)| (uid.clone(), plan)).collect()
+    }
+}
+
+fn name(unit: &Unit) -> String {
+    format!("{}/{}", unit.plan.settings.namespace, unit.plan.settings.name)
+}
