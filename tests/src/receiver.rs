@@ -31,6 +31,7 @@ struct State {
     mode: Option<Mode>,
     lines: Vec<String>,
     keys: HashMap<String, Vec<u8>>,
+    connections: u64,
     requests: u64,
     repeats: u64,
     held_streams: Vec<TcpStream>,
@@ -53,6 +54,7 @@ impl Receiver {
         let server = receiver.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                server.state.0.lock().expect("no panic under the lock").connections += 1;
                 let server = server.clone();
                 std::thread::spawn(move || server.serve(stream));
             }
@@ -71,6 +73,11 @@ impl Receiver {
     /// Returns the lines it kept, in the order they came.
     pub fn lines(&self) -> Vec<String> {
         self.state.0.lock().expect("no panic under the lock").lines.clone()
+    }
+
+    /// Returns how many connections it took.
+    pub fn connections(&self) -> u64 {
+        self.state.0.lock().expect("no panic under the lock").connections
     }
 
     /// Returns how many requests came with a key that came before.

@@ -10,6 +10,7 @@ mod disk;
 mod fixtures;
 mod input;
 mod kills;
+mod live;
 mod over_http;
 mod pod_logs;
 mod process;
