@@ -556,14 +556,14 @@ impl Story {
         self.sent = range.end;
         let targets = [pipeline.clone()];
         let during = random.below(2) == 0;
-        let before = if !during {
-            send(pipeline, range.clone()).await;
-            self.open(engine, &next).await;
-            self.routes.clone()
-        } else {
+        let before = if during {
             let (kept, _) = tokio::join!(Intake.submit(&targets, batch(range.clone())), self.open(engine, &next));
             kept.unwrap();
             self.routes.iter().copied().filter(|name| next.contains(name)).collect()
+        } else {
+            send(pipeline, range.clone()).await;
+            self.open(engine, &next).await;
+            self.routes.clone()
         };
         for name in NAMES {
             let might = self.routes.contains(&name) || next.contains(&name);

@@ -88,13 +88,8 @@ impl Watch {
         let Ok(mut ready) = fd.readable().await else { return std::future::pending().await };
         let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
         let mut reader = Reader::new(fd, &mut buffer);
-        loop {
-            match reader.next() {
-                Ok(_) | Err(Errno::INTR) => {}
-                // Everything is taken; another failure is found by the rescan.
-                Err(_) => break,
-            }
-        }
+        // Until everything is taken; another failure is found by the rescan.
+        while matches!(reader.next(), Ok(_) | Err(Errno::INTR)) {}
         ready.clear_ready();
     }
 }
