@@ -33,6 +33,12 @@ pub(crate) fn basic_value(username: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{username}:{password}").as_bytes()))
 }
 
+/// Returns the value of `Authorization` for an API key: as the server encodes it, or `<id>:<key>`.
+#[cfg(feature = "client")]
+pub(crate) fn api_key_value(key: &str) -> String {
+    if key.contains(':') { format!("ApiKey {}", base64(key.as_bytes())) } else { format!("ApiKey {key}") }
+}
+
 /// Standard alphabet with padding (RFC 4648, section 4).
 #[cfg(feature = "client")]
 fn base64(bytes: &[u8]) -> String {
@@ -60,6 +66,8 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
         assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
+        assert_eq!(api_key_value("Aladdin:open sesame"), "ApiKey QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(api_key_value("QWxh"), "ApiKey QWxh");
         assert_eq!(basic_value("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     /// The beginning of the body.
     pub(crate) body: Vec<u8>,
+    /// Whether that is all of it.
+    pub(crate) whole: bool,
 }
 
 impl Answer {
@@ -87,10 +89,11 @@ impl HttpClient {
         let response = client.execute(request).await.map_err(|error| fault(error, "no answer"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
-        if let Ok(read) = timeout(limits.body_timeout, read(response, limits.body_bytes_max, &mut body)).await {
-            read?;
-        }
-        Ok(Answer { status, headers, body })
+        let whole = match timeout(limits.body_timeout, read(response, limits.body_bytes_max, &mut body)).await {
+            Ok(read) => read?,
+            Err(_) => false,
+        };
+        Ok(Answer { status, headers, body, whole })
     }
 
     /// Returns a secret as it is now.
@@ -156,18 +159,18 @@ impl HttpClient {
     }
 }
 
-/// Reads the beginning of the body.
-async fn read(mut response: Response, bytes_max: usize, body: &mut Vec<u8>) -> Result<(), Fault> {
+/// Reads the beginning of the body; returns whether that is all.
+async fn read(mut response: Response, bytes_max: usize, body: &mut Vec<u8>) -> Result<bool, Fault> {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) => {
                 let room = bytes_max - body.len();
                 body.extend_from_slice(&chunk[..chunk.len().min(room)]);
                 if chunk.len() > room {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(true),
             Err(error) => return Err(fault(error, "answer broke off")),
         }
     }

@@ -31,6 +31,7 @@ mod tls;
 
 // LIST 1 of 4: the folder.
 pub mod blackhole;
+pub mod elasticsearch;
 pub mod filesystem;
 pub mod http;
 pub mod managed_api;
@@ -48,6 +49,7 @@ pub use tls::TlsSettings;
 
 // LIST 2 of 4: the settings' type.
 pub use blackhole::BlackholeSettings;
+pub use elasticsearch::ElasticsearchSettings;
 pub use filesystem::FilesystemSettings;
 pub use http::HttpSettings;
 pub use managed_api::ManagedApiSettings;
@@ -66,6 +68,8 @@ macro_rules! backend_list {
         $then! {
             /// takes everything, keeps nothing
             blackhole: Blackhole(BlackholeSettings) as "Blackhole" in "blackhole", optional;
+            /// documents in Elasticsearch or `OpenSearch`
+            elasticsearch: Elasticsearch(ElasticsearchSettings) as "Elasticsearch" in "elasticsearch", needed;
             /// NDJSON files below a directory
             filesystem: Filesystem(FilesystemSettings) as "Filesystem" in "filesystem", optional;
             /// requests to an endpoint, a batch or an event each

@@ -27,7 +27,7 @@ use futures_util::future::BoxFuture;
 
 mod out_batch;
 
-pub use out_batch::{Form, OutBatch, OutBatchBuilder, OutEvent, OutRun, Pieces};
+pub use out_batch::{EventTail, Form, OutBatch, OutBatchBuilder, OutEvent, OutRun, Pieces};
 
 /// What became of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]

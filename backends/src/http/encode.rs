@@ -124,7 +124,7 @@ mod tests {
 
     fn answer(status: u16) -> Answer {
         let headers = [(RETRY_AFTER, HeaderValue::from_static("7"))].into_iter().collect();
-        Answer { status, headers, body: b"bad\r\n\x1b[31mline".to_vec() }
+        Answer { status, headers, body: b"bad\r\n\x1b[31mline".to_vec(), whole: true }
     }
 
     #[test]

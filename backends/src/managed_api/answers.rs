@@ -110,7 +110,7 @@ mod tests {
 
     fn ask(status: u16, body: &str, events: usize) -> Result<Items, Fault> {
         let headers = [(RETRY_AFTER, HeaderValue::from_static("7"))].into_iter().collect();
-        read(&Answer { status, headers, body: body.into() }, events, 0)
+        read(&Answer { status, headers, body: body.into(), whole: true }, events, 0)
     }
 
     fn rejected(reason: &str) -> Outcome {

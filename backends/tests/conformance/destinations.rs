@@ -12,6 +12,7 @@ use spillway_delivery::settings::Metadata;
 
 use crate::batches::context;
 use crate::bucket::{Bucket, Stored};
+use crate::bulk;
 use crate::server::{Received, Reply, Server};
 
 /// A destination that takes everything, and lets one look at what it took.
@@ -46,6 +47,8 @@ pub(crate) async fn all() -> Vec<Destination> {
     let mut all = Vec::new();
     for what in [
         "Blackhole",
+        "Elasticsearch",
+        "Elasticsearch gzip",
         "Filesystem",
         "Filesystem gzip",
         "Filesystem zstd",
@@ -78,6 +81,13 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
             let compression = compression(what);
             let settings = serde_json::json!({"rotate": {"maxBytes": 4096}, "compression": compression});
             BackendSettings::Filesystem(parse(settings))
+        }
+        "Elasticsearch" | "Elasticsearch gzip" => {
+            let server = server.insert(bulk::start(|_| 201).await);
+            let compression = if what == "Elasticsearch" { "None" } else { "Gzip" };
+            let url = format!("http://{}", server.address);
+            let settings = serde_json::json!({"urls": [url], "index": "jobs-{date}", "compression": compression});
+            BackendSettings::Elasticsearch(parse(settings))
         }
         "HTTP" | "HTTP gzip" | "HTTP zstd" | "HTTP JSONArray" | "HTTP JSONObject" => {
             let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
@@ -136,6 +146,9 @@ impl Destination {
 
     /// Returns the lines as they are there, in order; repeats that the destination can recognise are left out.
     pub(crate) fn lines(&self) -> Vec<String> {
+        if let Some(server) = self.server.as_ref().filter(|_| self.settings.type_name() == "Elasticsearch") {
+            return bulk::documents(server).into_iter().map(|(_, _, document)| document).collect();
+        }
         if let Some(server) = &self.server {
             let mut keys = BTreeSet::new();
             // A question after the server's health is no delivery.
@@ -162,6 +175,7 @@ impl Destination {
             return puts.map(|put| (key(&put), put.body)).collect();
         }
         let seen = self.server.iter().flat_map(Server::seen);
+        let seen = seen.filter(|request| request.header("idempotency-key").is_some());
         seen.map(|request| (request.header("idempotency-key").map(str::to_owned), request.body)).collect()
     }
 }

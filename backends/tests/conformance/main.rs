@@ -13,6 +13,8 @@
 //! | `managed_api`, `webhook` | what these two add to `HTTP` |
 //! | `hostile_s3` | what stores do wrong, and how objects stay single |
 //! | `tls` | whom the HTTP backend trusts |
+//! | `bulk` | a server made by hand that takes bulk requests |
+//! | `hostile_elasticsearch` | what such servers do wrong |
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +24,9 @@
 
 mod batches;
 mod bucket;
+mod bulk;
 mod destinations;
+mod hostile_elasticsearch;
 mod hostile_files;
 mod hostile_http;
 mod hostile_s3;

@@ -53,6 +53,44 @@ pub struct OutRun<'a> {
     chunk: &'a Chunk,
 }
 
+/// What an event of a run carries besides itself: rendered once for the run.
+#[derive(Debug)]
+pub struct EventTail(Option<Member>);
+
+impl OutEvent<'_> {
+    /// Appends the event as one line of NDJSON, with the members `extra` (as in an object, none when empty) and those of
+    /// its run's `tail`.
+    pub fn write_line(&self, out: &mut Vec<u8>, tail: &EventTail, extra: &[u8]) {
+        if tail.0.is_none() && extra.is_empty() {
+            out.extend_from_slice(self.bytes);
+            return out.push(b'\n');
+        }
+        json::begin_extra_member(out, self.bytes);
+        out.extend_from_slice(extra);
+        let Some(member) = &tail.0 else {
+            return out.extend_from_slice(b"}\n");
+        };
+        if !extra.is_empty() {
+            out.push(b',');
+        }
+        out.extend_from_slice(&member.head);
+        EventId::write_seq(self.id.seq, out);
+        out.extend_from_slice(&member.tail);
+        out.push(b'\n');
+    }
+}
+
+impl Chunk {
+    fn out_events(&self) -> impl Iterator<Item = OutEvent<'_>> {
+        self.events.iter().map(|&(seq, start, end)| OutEvent {
+            id: EventId { incarnation: self.incarnation, seq },
+            bytes: &self.payload[start as usize..end as usize],
+            origin: &self.origin,
+            received: self.received,
+        })
+    }
+}
+
 impl<'a> OutRun<'a> {
     /// Returns who made the events.
     pub fn origin(&self) -> &'a Arc<Origin> {
@@ -67,6 +105,16 @@ impl<'a> OutRun<'a> {
     /// Returns how many events there are; never 0.
     pub fn event_count(&self) -> usize {
         self.chunk.events.len()
+    }
+
+    /// Returns the events, in the order of the log.
+    pub fn events(&self) -> impl Iterator<Item = OutEvent<'a>> + use<'a> {
+        self.chunk.out_events()
+    }
+
+    /// Returns what each event carries when it is written with `metadata`.
+    pub fn tail(&self, metadata: Metadata) -> EventTail {
+        EventTail((metadata == Metadata::Full).then(|| Member::new(self.chunk, &self.batch.pipeline)))
     }
 
     /// Appends the events that have these numbers in the run as NDJSON, until `out` holds `bytes_max` or more, and returns
@@ -125,14 +173,7 @@ impl OutBatch {
 
     /// Returns the events in the order of the log.
     pub fn events(&self) -> impl Iterator<Item = OutEvent<'_>> {
-        self.chunks.iter().flat_map(|chunk| {
-            chunk.events.iter().map(|&(seq, start, end)| OutEvent {
-                id: EventId { incarnation: chunk.incarnation, seq },
-                bytes: &chunk.payload[start as usize..end as usize],
-                origin: &chunk.origin,
-                received: chunk.received,
-            })
-        })
+        self.chunks.iter().flat_map(Chunk::out_events)
     }
 
     /// Returns the runs of events that share origin and time of receipt, in the order of the log; none is empty.
@@ -232,6 +273,7 @@ impl Iterator for Pieces {
 }
 
 /// The member `_spillway` of a chunk's events, around the sequence: rendered once.
+#[derive(Debug)]
 struct Member {
     head: Vec<u8>,
     tail: Vec<u8>,
@@ -373,6 +415,27 @@ mod tests {
         builder.push(7, 0, 2);
         builder.push(9, 3, 11);
         builder.build("k")
+    }
+
+    #[test]
+    fn events_written_one_by_one_are_what_the_batch_writes() {
+        for metadata in [Metadata::Full, Metadata::None] {
+            let (mut whole, mut single) = (Vec::new(), Vec::new());
+            let batch = batch();
+            batch.write_ndjson(&mut whole, metadata);
+            for run in batch.runs() {
+                let tail = run.tail(metadata);
+                run.events().for_each(|event| event.write_line(&mut single, &tail, b""));
+            }
+            assert_eq!(whole, single);
+            let run = batch.runs().next().unwrap();
+            for event in run.events() {
+                let mut line = Vec::new();
+                event.write_line(&mut line, &run.tail(metadata), b"\"x\":1");
+                let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+                assert_eq!((&line["x"], line.get("_spillway").is_some()), (&1.into(), metadata == Metadata::Full));
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,249 @@
+//! Events to the lines of a bulk request. No I/O, and no tree of values: bytes are copied and spliced.
+//!
+//! Two lines per event: `{"create":{"_index":"…","_id":"…"}}`, and the event with `@timestamp`, where it has none, and
+//! `_spillway`, as the metadata says. The name of an index holds only characters that need no escape.
+
+use spillway_delivery::backend::{Form, OutBatch, OutEvent, OutRun};
+use spillway_delivery::clock::{UnixNanos, write_rfc3339};
+use spillway_delivery::json::{Found, Paths, Value};
+use spillway_delivery::settings::Metadata;
+
+use crate::template::{Renderer, Values};
+
+/// Most bytes of the name of an index (the servers' own bound).
+const INDEX_BYTES_MAX: usize = 255;
+
+/// Bytes of an action besides the name of the index, and of `@timestamp`.
+const ACTION_BYTES_MAX: usize = 160;
+
+/// Nanoseconds of an hour: what `{date}` and `{hour}` are made of changes with it.
+const HOUR_NANOS: i64 = 3_600_000_000_000;
+
+/// A bulk request, and which events of the batch are in it.
+#[derive(Debug, Default)]
+pub(super) struct Bulk {
+    /// The body.
+    pub(super) body: Vec<u8>,
+    /// One id per document, in order.
+    pub(super) ids: Vec<Box<str>>,
+    /// Per event of the batch: `None` when it is in the body, else why it cannot be.
+    pub(super) refused: Vec<Option<Box<str>>>,
+}
+
+/// Turns batches into requests.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    index: Renderer,
+    metadata: Metadata,
+    times: Paths,
+    timestamp_slot: Option<usize>,
+    time_slot: Option<usize>,
+}
+
+impl Encoder {
+    pub(super) fn new(index: Renderer, metadata: Metadata) -> Self {
+        let times = Paths::new([["@timestamp"], ["time"]]);
+        let (timestamp_slot, time_slot) = (times.slot(&["@timestamp"]), times.slot(&["time"]));
+        Self { index, metadata, times, timestamp_slot, time_slot }
+    }
+
+    /// Returns the request for a batch: the same bytes for the same batch.
+    pub(super) fn bulk(&self, batch: &OutBatch) -> Bulk {
+        let room = batch.encoded_bytes(Form::Lines, self.metadata) + batch.len() * (ACTION_BYTES_MAX + 32);
+        let mut bulk = Bulk {
+            body: Vec::with_capacity(room),
+            ids: Vec::with_capacity(batch.len()),
+            refused: Vec::with_capacity(batch.len()),
+        };
+        let mut index = Index::default();
+        for run in batch.runs() {
+            let tail = run.tail(self.metadata);
+            let mut received = Vec::with_capacity(32);
+            write_rfc3339(&mut received, run.received());
+            for event in run.events() {
+                if let Err(reason) = self.place(batch, &run, &event, &mut index) {
+                    bulk.refused.push(Some(reason.into()));
+                    continue;
+                }
+                bulk.refused.push(None);
+                let id = event.id.to_string();
+                let body = &mut bulk.body;
+                body.extend_from_slice(b"{\"create\":{\"_index\":\"");
+                body.extend_from_slice(index.name.as_bytes());
+                body.extend_from_slice(b"\",\"_id\":\"");
+                body.extend_from_slice(id.as_bytes());
+                body.extend_from_slice(b"\"}}\n");
+                let extra = self.timestamp(event.bytes, &received);
+                event.write_line(body, &tail, &extra);
+                bulk.ids.push(id.into());
+            }
+        }
+        bulk
+    }
+
+    /// Renders the name of the event's index, unless it is that of the event before.
+    fn place(&self, batch: &OutBatch, run: &OutRun<'_>, event: &OutEvent<'_>, index: &mut Index) -> Result<(), String> {
+        let of = (std::sync::Arc::as_ptr(run.origin()) as usize, run.received().div_euclid(HOUR_NANOS));
+        let of = if self.index.depends_on_origin() { of } else { (0, of.1) };
+        if !self.index.depends_on_event() && index.of == Some(of) {
+            return Ok(());
+        }
+        index.of = None;
+        index.name.clear();
+        let values = Values {
+            namespace: batch.namespace(),
+            pipeline: batch.pipeline(),
+            route: batch.route(),
+            id: "",
+            origin: run.origin(),
+            received: run.received(),
+            event: event.bytes,
+        };
+        self.index.render(&values, &mut index.name)?;
+        if index.name.len() > INDEX_BYTES_MAX {
+            return Err(format!("the name of the index is longer than {INDEX_BYTES_MAX} bytes"));
+        }
+        index.of = Some(of);
+        Ok(())
+    }
+
+    /// Returns the member `@timestamp` for an event that has none, else nothing.
+    fn timestamp(&self, event: &[u8], received: &[u8]) -> Vec<u8> {
+        let mut found = [Found::default(); 4];
+        self.times.find(event, &mut found);
+        let at = |slot: Option<usize>| slot.and_then(|slot| found.get(slot)).copied().unwrap_or_default();
+        if at(self.timestamp_slot) != Found::Absent {
+            return Vec::new();
+        }
+        let time = at(self.time_slot).of(event).filter(|time| is_timestamp(time));
+        let mut member = Vec::with_capacity(64);
+        member.extend_from_slice(b"\"@timestamp\":");
+        match time {
+            Some(time) => member.extend_from_slice(time),
+            None => {
+                member.push(b'"');
+                member.extend_from_slice(received);
+                member.push(b'"');
+            }
+        }
+        member
+    }
+}
+
+/// The name of the index of the event before, and of which origin and hour it is.
+#[derive(Debug, Default)]
+struct Index {
+    name: String,
+    of: Option<(usize, UnixNanos)>,
+}
+
+/// Returns whether a JSON value is a time that every version of the servers takes: RFC 3339 with at most nine digits of a
+/// second, from 1970 to 2261 (what fits nanoseconds in 64 bits).
+fn is_timestamp(value: &[u8]) -> bool {
+    let Value::String(text) = Value::read(value) else {
+        return false;
+    };
+    let text = text.unescape();
+    let shaped = text.len() <= 35
+        && text.len() >= 20
+        && (b"1970"..=b"2261").contains(&&[text[0], text[1], text[2], text[3]])
+        && text[10] == b'T'
+        && (text.ends_with(b"Z") || matches!(text[text.len() - 6], b'+' | b'-'))
+        && text.iter().all(|b| b.is_ascii_digit() || b"-:.TZ+".contains(b));
+    shaped && std::str::from_utf8(&text).is_ok_and(|text| text.parse::<jiff::Timestamp>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use spillway_delivery::backend::OutBatchBuilder;
+    use spillway_delivery::event::OriginBuilder;
+
+    use crate::elasticsearch::settings::GRAMMAR;
+    use crate::template::Template;
+
+    fn batch(events: &[&str]) -> OutBatch {
+        let mut builder = OutBatchBuilder::new(&"fab12".into(), &"jobs".into(), &"all".into());
+        for (seq, event) in events.iter().enumerate() {
+            let origin = OriginBuilder { app: Some("Web".into()), ..OriginBuilder::default() }.build();
+            builder.begin_chunk(Bytes::from((*event).to_owned()), origin, 1, 1_700_000_000_000_000_000);
+            builder.push(seq as u64, 0, event.len() as u32);
+        }
+        builder.build("k")
+    }
+
+    fn encoder(index: &str, metadata: Metadata) -> Encoder {
+        Encoder::new(Renderer::new(&Template::parse(index, &GRAMMAR).unwrap(), &GRAMMAR), metadata)
+    }
+
+    fn lines(bulk: &Bulk) -> Vec<serde_json::Value> {
+        assert!(bulk.body.ends_with(b"\n"));
+        let text = std::str::from_utf8(&bulk.body).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_event_is_an_action_and_a_document() {
+        let bulk = encoder("{pipeline}-{origin.app}-{date}", Metadata::Full).bulk(&batch(&[r#"{"a":1}"#, "{ }"]));
+        let lines = lines(&bulk);
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0]["create"]["_index"], "jobs-web-2023-11-14");
+        assert_eq!(lines[0]["create"]["_id"], "0000000000000001-0");
+        assert_eq!((&lines[1]["a"], &lines[1]["_spillway"]["pipeline"]), (&1.into(), &"jobs".into()));
+        assert_eq!(lines[3]["@timestamp"], "2023-11-14T22:13:20.000000000Z");
+        assert_eq!(&*bulk.ids[1], "0000000000000001-1");
+    }
+
+    #[test]
+    fn the_timestamp_is_its_own_or_its_time_or_that_of_receipt() {
+        let received = "2023-11-14T22:13:20.000000000Z";
+        for (event, timestamp) in [
+            (r#"{"@timestamp":"yesterday"}"#, "yesterday"),
+            (r#"{"time":"2026-11-24T01:02:03.123456789Z"}"#, "2026-11-24T01:02:03.123456789Z"),
+            (r#"{"time":"2026-11-24T01:02:03+02:00","x":{"@timestamp":1}}"#, "2026-11-24T01:02:03+02:00"),
+            (r#"{"time":"2026-02-31T01:02:03Z"}"#, received),
+            (r#"{"time":"2026-11-24 01:02:03Z"}"#, received),
+            (r#"{"time":"1969-12-31T23:59:59Z"}"#, received),
+            (r#"{"time":"9999-12-31T23:59:59Z"}"#, received),
+            (r#"{"time":"2026-11-24T01:02:03.1234567890Z"}"#, received),
+            (r#"{"time":1700000000}"#, received),
+            (r#"{"time":null}"#, received),
+            (r#"{"time":""}"#, received),
+            ("{}", received),
+        ] {
+            for metadata in [Metadata::Full, Metadata::None] {
+                let lines = lines(&encoder("x", metadata).bulk(&batch(&[event])));
+                assert_eq!(lines[1]["@timestamp"], timestamp, "{event}");
+                assert_eq!(lines[1].get("_spillway").is_some(), metadata == Metadata::Full);
+            }
+        }
+    }
+
+    #[test]
+    fn events_that_have_no_index_are_refused_alone() {
+        let events = [r#"{"kind":"a"}"#, r#"{"kind":"../x"}"#, "{}", r#"{"kind":"B","time":1}"#, r#"{"kind":"a,b"}"#];
+        let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&events));
+        let lines = lines(&bulk);
+        let names: Vec<_> = lines.iter().step_by(2).map(|line| line["create"]["_index"].as_str().unwrap()).collect();
+        assert_eq!(names, ["jobs-a", "jobs-b"]);
+        let refused: Vec<bool> = bulk.refused.iter().map(Option::is_some).collect();
+        assert_eq!(refused, [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn an_event_cannot_write_lines_of_its_own() {
+        // What the log holds is one line; an index from a field holds no quote and no break.
+        let event = r#"{"kind":"a\"}}\n{\"delete\":{\"_index\":\"x\"}}"}"#;
+        let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&[event]));
+        assert!(bulk.body.is_empty() && bulk.refused[0].is_some());
+    }
+
+    #[test]
+    fn the_room_made_is_enough() {
+        let event = r#"{"kind":"a"}"#;
+        let batch = batch(&[event; 50]);
+        let bulk = encoder(&"x".repeat(32), Metadata::Full).bulk(&batch);
+        assert!(bulk.body.len() <= batch.encoded_bytes(Form::Lines, Metadata::Full) + 50 * (ACTION_BYTES_MAX + 32));
+    }
+}
