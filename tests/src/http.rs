@@ -1,7 +1,7 @@
 //! A blocking HTTP/1.1 client over one kept connection; small, so that a test sees what is on the wire.
 
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
+use std::fmt::{self, Write as _};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use anyhow::{Context, bail};
@@ -31,10 +31,15 @@ impl Answer {
     }
 }
 
+/// What a client can speak over: a socket, or TLS over one.
+pub trait Stream: Read + Write + fmt::Debug + Send {}
+
+impl<S: Read + Write + fmt::Debug + Send> Stream for S {}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Stream>>,
     host: String,
 }
 
@@ -45,7 +50,12 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), host: address.to_owned() })
+        Ok(Self::over(stream, address))
+    }
+
+    /// Speaks over a stream that is connected already.
+    pub fn over(stream: impl Stream + 'static, host: &str) -> Self {
+        Self { stream: BufReader::new(Box::new(stream)), host: host.to_owned() }
     }
 
     /// Sends a request and reads its answer.

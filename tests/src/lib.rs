@@ -15,6 +15,7 @@ pub mod agent;
 pub mod http;
 pub mod output;
 pub mod pods;
+pub mod proxy;
 pub mod receiver;
 pub mod request_proxy;
 pub mod scripted;

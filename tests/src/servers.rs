@@ -17,6 +17,7 @@ pub mod java;
 pub mod process;
 pub mod search;
 pub mod seaweedfs;
+pub mod tls;
 pub mod tools;
 
 use std::fs::{self, File};

@@ -1,14 +1,52 @@
 //! Elasticsearch and OpenSearch, in the versions that the Java of this machine can run.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use super::process::{Process, free_port, moment};
+use super::tls::Authority;
 use super::{Package, java, tools};
+use crate::http::{Answer, Client};
 
 /// The oldest Java that the older versions take.
 const JAVA_OLD: u32 = 17;
 
 /// The oldest Java that the newer versions take.
 const JAVA_NEW: u32 = 21;
+
+/// How long a server may take to be ready: 10 to 30 s alone, more beside other tests.
+const START_PATIENCE: Duration = Duration::from_secs(180);
+
+/// The user that servers run as when the tests run as root, which they refuse.
+const NOBODY: u32 = 65_534;
+
+/// Settings that make a server small and quick to start.
+const JVM_OPTIONS: &str = "-Xms384m\n-Xmx384m\n-XX:-UseG1GC\n-XX:+UseSerialGC\n-XX:TieredStopAtLevel=1\n";
+
+/// One server at a time: each takes some 650 MB.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Who may do what at a secured server.
+pub const USERS: [(&str, &str, &str); 2] = [("root", "secret-of-root", "admin"), ("sink", "secret-of-sink", "writer")];
+
+/// `Authorization` of the first of them.
+const BASIC_OF_FIRST: &str = "Basic cm9vdDpzZWNyZXQtb2Ytcm9vdA==";
+
+/// What those roles may do; `writer` has what the documentation says the agent needs.
+const ROLES: &str = "
+admin: {cluster: [all], indices: [{names: ['*'], privileges: [all]}]}
+writer: {cluster: [manage_index_templates], indices: [{names: ['jobs-*'], privileges: [create_doc, auto_configure]}]}
+";
 
 /// The servers, unpacked as they come.
 pub const PACKAGES: [Package; 4] = [
@@ -50,6 +88,203 @@ pub const PACKAGES: [Package; 4] = [
     },
 ];
 
+/// A started server. Dropped, its processes are killed.
+#[derive(Debug)]
+pub struct SearchServer {
+    package: Package,
+    home: PathBuf,
+    dir: tempfile::TempDir,
+    port: u16,
+    security: Option<Security>,
+    process: Option<Process>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// TLS with a CA of its own, and users.
+#[derive(Debug)]
+struct Security {
+    ca_pem: String,
+    config: Arc<rustls::ClientConfig>,
+}
+
+impl SearchServer {
+    /// Starts a server, once no other is running; with TLS and [`USERS`] when `secured`, which only Elasticsearch takes.
+    pub fn start(package: Package, secured: bool) -> anyhow::Result<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let installed = package.installed().context("not installed: run `cargo xtask servers`")?;
+        let dir = tempfile::tempdir()?;
+        // What the server's user may read: the cache may lie in a home that is closed to it.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let home = dir.path().join("home");
+        let unpacked = installed.join(format!("{}-{}", package.name, package.key));
+        tools::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&unpacked).arg(&home))?;
+        tools::run(Command::new("cp").arg("-r").arg(home.join("config")).arg(dir.path().join("conf")))?;
+        let port = free_port();
+        let mut server = Self { package, home, dir, port, security: None, process: None, _turn: turn };
+        server.configure(secured)?;
+        server.start_process()?;
+        Ok(server)
+    }
+
+    /// Returns name and version.
+    pub fn version(&self) -> String {
+        format!("{} {}", self.package.name, self.package.key)
+    }
+
+    /// Returns where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns its URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.security.is_some() { "https" } else { "http" }, self.address())
+    }
+
+    /// Returns the CA of a secured server.
+    pub fn ca_pem(&self) -> &str {
+        self.security.as_ref().map_or("", |security| &security.ca_pem)
+    }
+
+    /// Ends it with SIGKILL, with everything it has started.
+    pub fn kill(&mut self) {
+        self.process = None;
+        let deadline = Instant::now() + crate::PATIENCE;
+        while TcpStream::connect(self.address()).is_ok() {
+            assert!(Instant::now() < deadline, "the server still listens");
+            moment(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts it again, with the data and the address it had.
+    pub fn start_process(&mut self) -> anyhow::Result<()> {
+        let name = self.package.name;
+        let java = java::find(java_of(&self.package));
+        let mut command = self.command(&format!("bin/{name}"), &java.context("no Java")?);
+        command.current_dir(&self.home);
+        let mut process = Process::start(command, &self.dir.path().join("log"))?;
+        process.wait_until(START_PATIENCE, || {
+            self.ask("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s", "")
+                .is_ok_and(|answer| answer.status == 200 && answer.json()["timed_out"] == false)
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Asks the server as its first user.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
+        let stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(crate::PATIENCE))?;
+        let mut headers = vec![("Content-Type", "application/json")];
+        let Some(security) = &self.security else {
+            return Client::over(stream, &self.address()).send(method, path, &headers, body.as_bytes());
+        };
+        headers.push(("Authorization", BASIC_OF_FIRST));
+        let connection = rustls::ClientConnection::new(security.config.clone(), "127.0.0.1".try_into()?)?;
+        let stream = rustls::StreamOwned::new(connection, stream);
+        Client::over(stream, &self.address()).send(method, path, &headers, body.as_bytes())
+    }
+
+    /// Asks the server and wants a 2xx.
+    pub fn must(&self, method: &str, path: &str, body: &str) -> serde_json::Value {
+        let answer = self.ask(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error:#}"));
+        let text = String::from_utf8_lossy(&answer.body);
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {text}", answer.status);
+        answer.json()
+    }
+
+    /// Returns every document below `indices` as (index, id, document), refreshed first.
+    pub fn documents(&self, indices: &str) -> Vec<(String, String, serde_json::Value)> {
+        self.must("POST", &format!("/{indices}/_refresh"), "");
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let body = format!(r#"{{"size":5000,"sort":[{{"_spillway.id":"asc"}}]{after}}}"#);
+            let found = self.must("POST", &format!("/{indices}/_search"), &body);
+            let hits = found["hits"]["hits"].as_array().cloned().unwrap_or_default();
+            let Some(last) = hits.last() else { return all };
+            after = format!(r#","search_after":{}"#, last["sort"]);
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            all.extend(hits.iter().map(|hit| (text(&hit["_index"]), text(&hit["_id"]), hit["_source"].clone())));
+        }
+    }
+
+    fn command(&self, program: &str, java: &Path) -> Command {
+        let prefix = if self.package.name == "elasticsearch" { "ES" } else { "OPENSEARCH" };
+        let mut command = Command::new(self.home.join(program));
+        command.env(format!("{prefix}_JAVA_HOME"), java).env("HOME", self.dir.path());
+        let conf = if prefix == "ES" { "ES_PATH_CONF" } else { "OPENSEARCH_PATH_CONF" };
+        command.env(conf, self.dir.path().join("conf")).env(format!("{prefix}_TMPDIR"), self.dir.path().join("tmp"));
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    fn configure(&mut self, secured: bool) -> anyhow::Result<()> {
+        let at = |name: &str| self.dir.path().join(name).display().to_string();
+        for name in ["data", "logs", "tmp"] {
+            fs::create_dir(at(name))?;
+        }
+        let mut settings = format!(
+            "discovery.type: single-node\nnetwork.host: 127.0.0.1\nhttp.port: {}\ntransport.port: {}\npath.data: {}\n\
+             path.logs: {}\ncluster.routing.allocation.disk.threshold_enabled: false\n",
+            self.port,
+            free_port(),
+            at("data"),
+            at("logs")
+        );
+        match (self.package.name, self.package.key.starts_with('3')) {
+            ("elasticsearch", _) => writeln!(settings, "xpack.security.enabled: {secured}")?,
+            (_, true) => settings.push_str("aux.transport.types: []\n"),
+            _ => {}
+        }
+        if secured {
+            let ca = Authority::new()?;
+            let (certificate, key) = ca.certificate()?;
+            fs::write(at("conf/cert.pem"), certificate)?;
+            fs::write(at("conf/key.pem"), key)?;
+            fs::write(at("conf/roles.yml"), ROLES)?;
+            settings.push_str(
+                "xpack.security.autoconfiguration.enabled: false\nxpack.security.transport.ssl.enabled: false\n\
+                 xpack.security.http.ssl: {enabled: true, key: key.pem, certificate: cert.pem}\n",
+            );
+            self.security = Some(Security { config: ca.client_config()?, ca_pem: ca.pem() });
+        }
+        fs::write(self.dir.path().join(format!("conf/{}.yml", self.package.name)), settings)?;
+        fs::write(self.dir.path().join("conf/jvm.options.d/heap.options"), JVM_OPTIONS)?;
+        if rustix::process::geteuid().is_root() {
+            let owner = format!("{NOBODY}:{NOBODY}");
+            let parts = ["conf", "data", "home", "logs", "tmp"].map(|name| self.dir.path().join(name));
+            tools::run(Command::new("chown").arg("-R").arg(owner).args(parts))?;
+        }
+        if secured {
+            for (name, password, _) in USERS {
+                self.set_password(name, password)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a user of a secured server a password; the server sees it within seconds.
+    pub fn set_password(&self, user: &str, password: &str) -> anyhow::Result<()> {
+        let (_, _, role) = USERS.iter().find(|(name, _, _)| *name == user).context("no such user")?;
+        let java = java::find(java_of(&self.package)).context("no Java")?;
+        let known = fs::read_to_string(self.dir.path().join("conf/users")).unwrap_or_default();
+        let mut command = self.command("bin/elasticsearch-users", &java);
+        if known.lines().any(|line| line.starts_with(&format!("{user}:"))) {
+            tools::run(command.args(["passwd", user, "-p", password]))
+        } else {
+            tools::run(command.args(["useradd", user, "-p", password, "-r", role]))
+        }
+    }
+}
+
+/// Returns the versions that run on this machine, each product's newest last.
+pub fn runnable() -> Vec<Package> {
+    PACKAGES.into_iter().filter(|package| (package.hindrance)().is_none()).collect()
+}
+
 fn no_hindrance() -> Option<String> {
     None
 }
@@ -61,4 +296,9 @@ fn no_new_java() -> Option<String> {
 fn unpack(artifact: &str, java: u32, folder: &Path) -> anyhow::Result<()> {
     java::ensure(java)?;
     tools::maven_zip(artifact, folder)
+}
+
+/// Returns the oldest Java that a version takes.
+fn java_of(package: &Package) -> u32 {
+    if matches!(package.key, "8.19.9" | "2.19.4") { JAVA_OLD } else { JAVA_NEW }
 }

@@ -6,3 +6,4 @@
 
 mod alerts;
 mod s3;
+mod search;
