@@ -1,4 +1,5 @@
-//! The admin endpoint: is it alive, is it ready, what are its figures. Read-only, no payload data in any answer.
+//! The admin endpoint: is it alive, is it ready, what are its figures. No payload data in any answer but those of
+//! `/v1/dead-letters`.
 //!
 //! | path | answer |
 //! | --- | --- |
@@ -6,6 +7,8 @@
 //! | `/readyz` | 200 when pipelines are open and listeners bound; 503 with the reasons before, and during the drain |
 //! | `/metrics` | the figures, as `OpenMetrics` |
 //! | `/v1/status` | the ledger and what is wrong, for `spillway-agent status` |
+//! | `/v1/replay`, `/v1/jobs/cancel` | begins a replay, ends a job, for `spillway-agent replay` and `jobs` |
+//! | `/v1/dead-letters/…` | what backends refused for good, for `spillway-agent dead-letters` |
 //!
 //! On loopback it is plain; beyond, it speaks TLS and wants the bearer token on every path.
 
@@ -22,19 +25,22 @@ use serde_json::json;
 use crate::metrics;
 use crate::overview::Overview;
 
+mod dead_letters;
+mod jobs;
 mod serve;
 
 pub use serve::{AdminError, serve};
 
 /// Returns the endpoint over `overview`.
-fn router(overview: Arc<Overview>) -> Router {
+fn router(overview: Arc<Overview>, secured: bool) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/v1/status", get(status))
+        .merge(dead_letters::router(secured, jobs::router()))
         .fallback(nothing_here)
-        .method_not_allowed_fallback(read_only)
+        .method_not_allowed_fallback(other_method)
         .with_state(overview)
 }
 
@@ -79,16 +85,14 @@ fn unreadable() -> Response {
 }
 
 async fn nothing_here() -> Response {
-    let paths = ["/livez", "/readyz", "/metrics", "/v1/status"];
+    let paths =
+        ["/livez", "/readyz", "/metrics", "/v1/status", "/v1/dead-letters/list", "/v1/replay", "/v1/jobs/cancel"];
     answer(StatusCode::NOT_FOUND, &json!({ "code": "not-found", "message": "nothing is here", "allowed": paths }))
 }
 
-async fn read_only() -> Response {
-    let message = "this endpoint changes nothing";
-    answer(
-        StatusCode::METHOD_NOT_ALLOWED,
-        &json!({ "code": "read-only", "message": message, "allowed": ["GET", "HEAD"] }),
-    )
+async fn other_method() -> Response {
+    let message = "this path is not asked so: figures by GET, everything else by POST";
+    answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "code": "method", "message": message }))
 }
 
 fn answer(code: StatusCode, body: &impl Serialize) -> Response {

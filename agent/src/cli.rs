@@ -9,6 +9,15 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+mod dead_letters;
+mod jobs;
+
+pub use dead_letters::{
+    AskedFlags, DeadLettersCommand, ExportFlags, LetterFlags, ListFlags, PurgeFlags, RedriveFlags, SelectionFlags,
+    ShowFlags,
+};
+pub use jobs::{CancelFlags, JobsCommand, JobsFlags, ReplayFlags};
+
 /// Takes monitoring data in, keeps it in a durable log, delivers it to every backend that wants it.
 #[derive(Debug, Parser)]
 #[command(
@@ -44,6 +53,14 @@ pub enum Command {
     /// Look at the durable log.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Look at the events that backends refused for good.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// Send a range of a pipeline's log again, also to another backend, while the agent runs.
+    Replay(ReplayFlags),
+    /// Look at redrives and replays, and end them.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  spillway-agent completions bash > /etc/bash_completion.d/spillway-agent")]
     Completions {
@@ -177,13 +194,9 @@ pub struct CheckFlags {
     pub output: Output,
 }
 
-/// What `status` can be told.
-#[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 everything flows, 1 the agent answers and something is wrong (said in words), \
-    2 the agent cannot be asked.\n\nExamples:\n  \
-    spillway-agent status\n  \
-    spillway-agent status --admin 127.0.0.1:9412 -o json")]
-pub struct StatusFlags {
+/// Which running agent is asked.
+#[derive(Debug, Clone, Args)]
+pub struct AgentFlags {
     /// Where the agent's admin endpoint is: a URL, or an address and port.
     #[arg(long, value_name = "URL", env = "SPILLWAY_ADMIN", default_value = "http://127.0.0.1:8412")]
     pub admin: String,
@@ -195,6 +208,18 @@ pub struct StatusFlags {
     /// Certificate authority (PEM) that signed the endpoint's certificate.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca_cert: Option<PathBuf>,
+}
+
+/// What `status` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 everything flows, 1 the agent answers and something is wrong (said in words), \
+    2 the agent cannot be asked.\n\nExamples:\n  \
+    spillway-agent status\n  \
+    spillway-agent status --admin 127.0.0.1:9412 -o json")]
+pub struct StatusFlags {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentFlags,
 
     /// How to print.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "human")]

@@ -15,18 +15,22 @@
 //! | [`sources`] | where data comes from |
 //! | [`overview`] | what the process is and does now |
 //! | [`admin`], [`metrics`] | the endpoint that tells it |
-//! | [`check`], [`status`], [`inspect`] | the other subcommands |
+//! | [`check`], [`status`], [`inspect`], [`dead_letters`], [`jobs`] | the other subcommands |
+//! | [`ask`] | how they ask a running agent |
 //! | [`exit`], [`logging`], [`table`] | exit codes and failures, log lines, text in columns |
 //!
 //! Invariants: all state is passed along, there are no globals; every task has an owner that awaits it; nothing on
 //! stdout but what a command was asked for.
 
 pub mod admin;
+pub mod ask;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod dead_letters;
 pub mod exit;
 pub mod inspect;
+pub mod jobs;
 pub mod logging;
 pub mod manifests;
 pub mod metrics;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spillway_delivery::clock::{Clock, UnixNanos};
-use spillway_delivery::deliver::Engine;
+use spillway_delivery::deliver::{Desk, Engine};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
@@ -131,6 +131,11 @@ impl Overview {
     /// Returns the counters of the sources.
     pub fn sources(&self) -> SourceStats {
         self.state().sources.clone()
+    }
+
+    /// Returns what may be asked of each pipeline besides its figures.
+    pub fn desks(&self) -> Vec<Arc<Desk>> {
+        self.engine.desks()
     }
 
     /// Returns everything at this moment.

@@ -31,6 +31,7 @@ mod intake;
 mod live;
 mod pipelines;
 mod signals;
+mod workshop;
 
 use live::Live;
 use signals::{Signals, Stop};

@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use crate::ask::Asker;
 use crate::cli::{Output, StatusFlags};
 use crate::exit::{self, Failure};
 
-mod ask;
 mod problems;
 mod render;
 mod report;
@@ -19,7 +19,7 @@ pub use units::{age, bytes, counted, plain, time};
 
 /// Asks, prints, and returns 0 when everything flows, 1 when something is wrong; a failure to ask is 2.
 pub fn run(flags: &StatusFlags) -> Result<ExitCode, Failure> {
-    let json = ask::ask(flags)?;
+    let json = Asker::new(&flags.agent)?.get("/v1/status")?;
     let report: StatusReport = serde_json::from_slice(&json).map_err(|error| {
         let error =
             anyhow::Error::new(error).context("the answer is not the status of a spillway-agent of this version");

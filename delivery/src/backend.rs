@@ -99,13 +99,18 @@ pub struct Fault {
 impl Fault {
     /// Returns a fault; `message` is cut to one line of 256 bytes.
     pub fn new(kind: FaultKind, message: impl fmt::Display) -> Self {
-        let mut message: String = message.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if message.len() > 256 {
-            let end = (0..=256).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
-            message.truncate(end);
-        }
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: one_line(&message.to_string()).into(), retry_after: None }
     }
+}
+
+/// Returns `text` without control characters, cut to 256 bytes.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.len() > 256 {
+        let end = (0..=256).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
+        line.truncate(end);
+    }
+    line
 }
 
 impl fmt::Display for Fault {

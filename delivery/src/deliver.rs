@@ -24,12 +24,14 @@ mod backoff;
 mod batches;
 mod breaker;
 mod budget;
-mod dead_letters;
+pub mod dead_letters;
 mod deliveries;
 mod delivery;
+mod desk;
 mod edit;
 mod engine;
 mod gone;
+pub mod jobs;
 mod life;
 mod pace;
 mod rate;
@@ -39,6 +41,7 @@ mod status;
 mod target;
 
 pub(crate) use deliveries::Deliveries;
+pub use desk::Desk;
 pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings, Rebind};
 pub use status::DeliveryStatus;
 
@@ -59,6 +62,3 @@ pub const SAVE_PERIOD: Duration = Duration::from_millis(500);
 
 /// How often progress is made safe from power loss where the pipeline's level is `Process`.
 pub const PROCESS_SYNC_PERIOD: Duration = Duration::from_secs(5);
-
-/// Most bytes of a pipeline's dead letters; what comes then is dropped, counted `dead_letters_full`.
-pub const DEAD_LETTERS_BYTES_MAX: u64 = 64 << 20;

@@ -28,7 +28,8 @@ pub const RESERVED_MEMBER: &str = "_spillway";
 ///
 /// Written as 16 hexadecimal digits, `-`, and the sequence in hexadecimal without leading zeros. An incarnation is drawn
 /// anew each time a log is opened, so an id never names two events, even after a crash that lost an unsynced tail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct EventId {
     /// Random, drawn when the log was opened.
     pub incarnation: u64,
@@ -77,9 +78,57 @@ impl std::fmt::Display for EventId {
     }
 }
 
+/// What is not the name of an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no event id: 16 hexadecimal digits, `-`, and a hexadecimal number")]
+pub struct NoEventId(String);
+
+impl std::str::FromStr for EventId {
+    type Err = NoEventId;
+
+    fn from_str(text: &str) -> Result<Self, NoEventId> {
+        let hexadecimal = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            digits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+        };
+        let read = || {
+            let (incarnation, seq) = text.split_once('-').filter(|(incarnation, _)| incarnation.len() == 16)?;
+            Some(Self { incarnation: hexadecimal(incarnation)?, seq: hexadecimal(seq)? })
+        };
+        read().ok_or_else(|| NoEventId(crate::backend::one_line(text)))
+    }
+}
+
+impl TryFrom<String> for EventId {
+    type Error = NoEventId;
+
+    fn try_from(text: String) -> Result<Self, NoEventId> {
+        text.parse()
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> Self {
+        id.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written_and_nothing_else_is_one() {
+        for seq in [0, 9, u64::MAX] {
+            let id = EventId { incarnation: 0xab, seq };
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        for text in
+            ["", "-", "00000000000000ab", "ab-1", "00000000000000ab-", "+0000000000000ab-1", "00000000000000ab-x"]
+        {
+            assert!(text.parse::<EventId>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn an_id_is_written_as_it_is_displayed() {

@@ -41,6 +41,95 @@ pub struct PipelineReport {
     pub routes: Vec<RouteReport>,
     /// Its deliveries, those that drain included.
     pub deliveries: Vec<DeliveryReport>,
+    /// Its dead letters.
+    pub dead_letters: DeadLettersReport,
+    /// Its redrives and replays, those that are over included.
+    pub jobs: Vec<JobReport>,
+}
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum JobState {
+    /// Not begun yet in this process.
+    #[default]
+    Waiting,
+    /// Sending.
+    Running,
+    /// The last attempt failed; trying again.
+    Retrying,
+    /// Over: everything that was selected is resolved.
+    Done,
+    /// Over: it was told to end.
+    Cancelled,
+}
+
+/// One redrive or replay at one moment: `selected = delivered + duplicates + rejected + dropped + held`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobReport {
+    /// Its id.
+    pub id: String,
+    /// `redrive` or `replay`.
+    pub kind: String,
+    /// What it is doing.
+    pub state: JobState,
+    /// The route whose events it sends.
+    pub route: String,
+    /// The backend it sends to.
+    pub backend: String,
+    /// What kind of backend; empty when it does not run.
+    pub backend_type: String,
+    /// When it was asked for, wall time.
+    pub created: UnixNanos,
+    /// When it was over, wall time.
+    pub ended: Option<UnixNanos>,
+    /// First sequence of its range.
+    pub from_seq: u64,
+    /// Behind the last one.
+    pub end_seq: u64,
+    /// Events that were there when it began.
+    pub selected_events: u64,
+    /// Events the backend has.
+    pub delivered_events: u64,
+    /// Events it had already.
+    pub duplicate_events: u64,
+    /// Events it refused for good: dead letters.
+    pub rejected_events: u64,
+    /// Events given up.
+    pub dropped_events: u64,
+    /// Events still to be sent; of a job that was cancelled, those that were not.
+    pub held_events: u64,
+    /// `selected - delivered - duplicates - rejected - dropped - held`: 0.
+    pub imbalance_events: i64,
+    /// Attempts since the start.
+    pub attempts: u64,
+    /// The last fault, in one line, while it tries again.
+    pub last_error: Option<String>,
+}
+
+/// The dead letters of one pipeline at one moment: `kept = redriven + rejected again + dropped + held`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLettersReport {
+    /// Letters ever kept.
+    pub kept_events: u64,
+    /// Letters that are there, counted by scanning.
+    pub held_events: u64,
+    /// When the oldest of them was rejected, about.
+    pub oldest_held: Option<UnixNanos>,
+    /// Letters whose event a backend has now.
+    pub redriven_events: u64,
+    /// Letters that were redriven and refused again: a new letter took their place.
+    pub rejected_again_events: u64,
+    /// Letters given up, by reason (`purged`, `damaged`).
+    pub dropped_events: BTreeMap<String, u64>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Most bytes on disk.
+    pub bytes_max: u64,
+    /// `kept - redriven - rejected again - dropped - held`: 0.
+    pub imbalance_events: i64,
 }
 
 /// One log at one moment.

@@ -45,6 +45,7 @@ mod handle;
 mod inspect;
 mod journal;
 mod recovery;
+mod scan;
 mod segment;
 mod state;
 
@@ -55,6 +56,7 @@ pub use handle::{Census, KeyClaim, Log, LogOptions, LogReader, ReadError, Refuse
 pub use inspect::{Inspection, SegmentInspection, inspect};
 pub use journal::{DeliveryKey, Journal, JournalError, Left, Plan, Progress, Removed};
 pub use recovery::Recovered;
+pub use scan::{progress_in, scan};
 pub use state::KeyLookup;
 
 /// Most bytes of a segment before it is sealed: 16 MiB, less for logs with a small quota (an eighth of it).

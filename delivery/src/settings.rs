@@ -28,6 +28,8 @@ pub struct LogSettings {
     pub retain: Duration,
     /// How long a removed route or reference may still deliver, in running time.
     pub drain: Duration,
+    /// Most bytes of the pipeline's dead letters on disk; what comes then is dropped, counted.
+    pub dead_letters_bytes_max: u64,
 }
 
 impl Default for LogSettings {
@@ -37,8 +39,19 @@ impl Default for LogSettings {
             bytes_max: 1 << 30,
             retain: Duration::ZERO,
             drain: Duration::from_secs(300),
+            dead_letters_bytes_max: 64 << 20,
         }
     }
+}
+
+/// What becomes of an event that its backend refuses for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUndeliverable {
+    /// It is kept in the dead letters, with the reason.
+    #[default]
+    DeadLetter,
+    /// It is dropped, counted `undeliverable`.
+    Drop,
 }
 
 /// How batches are formed and sent. Every field is within the bounds `crds` documents.
@@ -60,6 +73,8 @@ pub struct DeliverySettings {
     pub retry_max: Duration,
     /// Attempts before the batch is given up; `None` is without limit.
     pub attempts_max: Option<u32>,
+    /// What becomes of what is refused for good.
+    pub on_undeliverable: OnUndeliverable,
     /// When a destination that fails is left alone.
     pub breaker: BreakerSettings,
     /// How much it is given in a second.
@@ -105,6 +120,7 @@ impl Default for DeliverySettings {
             attempts_max: None,
             breaker: BreakerSettings::default(),
             rate: RateLimitSettings::default(),
+            on_undeliverable: OnUndeliverable::DeadLetter,
         }
     }
 }
@@ -154,10 +170,12 @@ pub struct RouteSettings {
 }
 
 /// One reference from a route to a backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BackendRefSettings {
     /// Names the backend for good.
     pub uid: std::sync::Arc<str>,
     /// The name the manifest uses.
     pub name: std::sync::Arc<str>,
+    /// What becomes of what the backend refuses for good.
+    pub on_undeliverable: OnUndeliverable,
 }

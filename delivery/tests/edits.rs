@@ -120,7 +120,11 @@ fn settings(routes: &[&str]) -> PipelineSettings {
     let route = |name: &&str| RouteSettings {
         name: (*name).into(),
         condition: None,
-        backends: vec![BackendRefSettings { uid: (*name).into(), name: (*name).into() }],
+        backends: vec![BackendRefSettings {
+            uid: (*name).into(),
+            name: (*name).into(),
+            ..BackendRefSettings::default()
+        }],
     };
     PipelineSettings {
         uid: "default.jobs".into(),

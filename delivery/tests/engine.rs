@@ -185,7 +185,7 @@ fn engine(dir: &Path) -> Engine {
 }
 
 fn pipeline_settings(durability: Durability, bytes_max: u64) -> PipelineSettings {
-    let backends = vec![BackendRefSettings { uid: "b".into(), name: "b".into() }];
+    let backends = vec![BackendRefSettings { uid: "b".into(), name: "b".into(), ..BackendRefSettings::default() }];
     PipelineSettings {
         uid: "default.jobs".into(),
         namespace: "default".into(),
@@ -534,7 +534,11 @@ async fn a_delivery_that_saved_nothing_begins_at_its_first_event_all_the_same() 
     let dir = tempfile::tempdir().unwrap();
     let two = || {
         let mut settings = pipeline_settings(Durability::Disk, 1 << 30);
-        settings.routes[0].backends.push(BackendRefSettings { uid: "c".into(), name: "c".into() });
+        settings.routes[0].backends.push(BackendRefSettings {
+            uid: "c".into(),
+            name: "c".into(),
+            ..BackendRefSettings::default()
+        });
         settings
     };
     let other =

@@ -24,6 +24,9 @@ pub enum Mode {
     Reset,
     /// 413 for more bytes than this.
     TooLargeAbove(usize),
+    /// 400 for a batch with an event whose number (`"id":"e<number>"`) this divides, saying which, and what came as
+    /// `Authorization`.
+    RejectEvery(u64),
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +114,15 @@ impl Receiver {
                 self.state.1.notify_all();
                 state.mode.clone().unwrap_or(Mode::Take)
             };
+            let mut told = String::new();
             let status = match mode {
+                Mode::RejectEvery(every) => match rejected(&request, every) {
+                    None => self.keep(&request),
+                    Some(id) => {
+                        told = format!("cannot take {id}\r\nauthorization was {}", request.authorization);
+                        400
+                    }
+                },
                 Mode::Refuse(status) => status,
                 Mode::TooLargeAbove(bytes) if request.body.len() > bytes && !self.knows(&request) => 413,
                 Mode::Take | Mode::TooLargeAbove(_) => self.keep(&request),
@@ -126,7 +137,7 @@ impl Receiver {
                     return;
                 }
             };
-            let text = format!("HTTP/1.1 {status} As told\r\nContent-Length: 0\r\n\r\n");
+            let text = format!("HTTP/1.1 {status} As told\r\nContent-Length: {}\r\n\r\n{told}", told.len());
             if answers.write_all(text.as_bytes()).is_err() {
                 return;
             }
@@ -156,7 +167,18 @@ impl Receiver {
     }
 }
 
+/// Returns the first event of a batch whose number `every` divides.
+fn rejected(request: &Request, every: u64) -> Option<String> {
+    let number = |line: &str| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        event["id"].as_str()?.strip_prefix('e')?.parse::<u64>().ok()
+    };
+    let numbers = output::lines(&request.body).into_iter().filter_map(|line| number(&line));
+    numbers.filter(|number| number % every == 0).map(|number| format!("e{number}")).next()
+}
+
 struct Request {
+    authorization: String,
     key: Option<String>,
     body: Vec<u8>,
 }
@@ -171,5 +193,6 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Request> {
         flate2::read::MultiGzDecoder::new(body.as_slice()).read_to_end(&mut plain)?;
         body = plain;
     }
-    Ok(Request { key: header("idempotency-key"), body })
+    let authorization = header("authorization").unwrap_or_default();
+    Ok(Request { authorization, key: header("idempotency-key"), body })
 }

@@ -1,7 +1,7 @@
 //! Takes connections and answers one request on each.
 //!
 //! Limits: [`CONNECTIONS_MAX`] at once (more wait in the system's queue), one request per connection,
-//! [`CONNECTION_LIFE_MAX`] from the first byte to the last, [`HEADER_BYTES_MAX`] of request. Bodies are not read.
+//! [`CONNECTION_LIFE_MAX`] from the first byte to the last, [`HEADER_BYTES_MAX`] of request, and small bodies where one is read.
 //! So a slow or idle client costs little and for a short time, and nobody can keep the others out.
 
 use std::net::SocketAddr;
@@ -52,11 +52,12 @@ pub async fn serve(
     let socket = TcpListener::bind(address).await.map_err(failed)?;
     let local = socket.local_addr().map_err(failed)?;
     let security = Arc::new(security);
+    let secured = security.tls().is_some();
     let guard = {
         let security = security.clone();
         middleware::from_fn(move |request: Request, next: Next| authorized(security.clone(), request, next))
     };
-    let router = super::router(overview).layer(guard);
+    let router = super::router(overview, secured).layer(guard);
     owner.spawn("admin listener", accept(socket, router, security, owner.clone()));
     Ok(local)
 }

@@ -108,6 +108,33 @@ async fn a_token_is_wanted_on_every_path_where_there_is_one() {
 }
 
 #[tokio::test]
+async fn payload_data_is_for_programs_of_this_machine_that_ask_in_json() {
+    let endpoint = Endpoint::start(None).await;
+    let ask = async |path: &str, host: &str, media_type: &str, body: &str| {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n{media_type}\r\n");
+        endpoint.ask(&(head + body)).await
+    };
+    let json = "content-type: application/json\r\n";
+    for path in ["/v1/dead-letters/list", "/v1/dead-letters/redrive", "/v1/replay", "/v1/jobs/cancel"] {
+        for host in ["evil.example.test:8412", "x"] {
+            assert!(ask(path, host, json, "{}").await.starts_with("HTTP/1.1 403 "), "{path} {host}");
+        }
+        for media_type in ["", "content-type: text/plain\r\n"] {
+            assert!(ask(path, "127.0.0.1:8412", media_type, "{}").await.starts_with("HTTP/1.1 415 "), "{path}");
+        }
+        let answer = ask(path, "localhost:8412", json, "{\"nonsense\": 1}").await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not-understood"), "{answer}");
+    }
+    let listed = ask("/v1/dead-letters/list", "127.0.0.1:8412", json, "{}").await;
+    assert!(listed.starts_with("HTTP/1.1 200 ") && body(&listed) == "[]\n", "{listed}");
+    let unknown = ask("/v1/dead-letters/list", "[::1]:8412", json, "{\"pipeline\": \"a/b\"}").await;
+    assert!(unknown.starts_with("HTTP/1.1 404 ") && unknown.contains("no pipeline a/b runs here"), "{unknown}");
+    let nobody = ask("/v1/jobs/cancel", "127.0.0.1:8412", json, "{\"id\": \"3f21a9c0\"}").await;
+    assert!(nobody.starts_with("HTTP/1.1 404 "), "{nobody}");
+}
+
+#[tokio::test]
 async fn the_endpoint_ends_with_its_owner() {
     let endpoint = Endpoint::start(None).await;
     assert!(endpoint.owner.stop(Instant::now() + Duration::from_secs(5)).await);

@@ -8,6 +8,9 @@ use spillway_delivery::ledger::{BreakerState, DeliveryReport, DeliveryState, Log
 use super::{Families, count, seconds};
 use crate::status::StatusReport;
 
+mod jobs;
+mod letters;
+
 /// Name, help, and where the value is.
 type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
@@ -22,7 +25,9 @@ pub(super) fn write(families: &mut Families<'_>, report: &StatusReport) -> fmt::
     resolved(families, pipelines)?;
     held(families, pipelines, report.now)?;
     sending(families, pipelines)?;
-    breakers(families, pipelines)
+    breakers(families, pipelines)?;
+    letters::write(families, pipelines)?;
+    jobs::write(families, pipelines)
 }
 
 fn of_pipeline(pipeline: &PipelineReport) -> Labels<'_> {

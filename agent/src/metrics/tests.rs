@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use spillway_delivery::ledger::{
-    BreakerReport, BreakerState, DeliveryReport, DeliveryState, LogReport, PipelineReport, RouteReport,
+    BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, JobReport, LogReport,
+    PipelineReport, RouteReport,
 };
 
 use super::*;
@@ -58,6 +59,13 @@ fn report(namespace: &str, name: &str) -> StatusReport {
             condition_errors: BTreeMap::from([("absent".into(), 6)]),
         }],
         deliveries: vec![delivery],
+        dead_letters: DeadLettersReport {
+            kept_events: 9,
+            held_events: 3,
+            dropped_events: BTreeMap::from([("purged".into(), 2)]),
+            ..DeadLettersReport::default()
+        },
+        jobs: vec![JobReport { id: "a1".into(), kind: "replay".into(), held_events: 5, ..JobReport::default() }],
     };
     StatusReport {
         version: "0.1.0".into(),
@@ -183,6 +191,10 @@ fn every_figure_of_the_ledger_is_there() {
         ("spillway_delivery_in_flight_batches", 2.0),
         ("spillway_delivery_in_flight_limit_batches", 3.0),
         ("spillway_ledger_imbalance_events", -1.0),
+        ("spillway_dead_letters_kept_events_total", 9.0),
+        ("spillway_dead_letters_held_events", 3.0),
+        ("spillway_job_held_events", 5.0),
+        ("spillway_dead_letters_dropped_events_total", 2.0),
     ] {
         assert!((value(&samples, name, "pipeline", "jobs") - expected).abs() < f64::EPSILON, "{name}");
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use super::intake::{Opened, Sources};
 use super::pipelines::Binder;
+use super::workshop::Workshop;
 use crate::config::diff::{Action, Unit, Units, diff};
 use crate::config::manifests::{Manifests, Read, Reading};
 use crate::config::state::ReloadResult;
@@ -34,6 +35,7 @@ use crate::status::Excluded;
 pub(super) struct Live {
     manifests: Manifests,
     binder: Binder,
+    workshop: Arc<Workshop>,
     engine: Arc<Engine>,
     overview: Arc<Overview>,
     clock: Clock,
@@ -56,9 +58,11 @@ struct Done {
 impl Live {
     /// Returns the configuration of a process in which nothing runs yet.
     pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock, manifests: Manifests) -> Self {
+        let binder = Binder::new(settings, clock, parts.engine.agent_id());
         Self {
             manifests,
-            binder: Binder::new(settings, clock, parts.engine.agent_id()),
+            workshop: Arc::new(Workshop::new(binder.clone())),
+            binder,
             engine: parts.engine.clone(),
             overview: parts.overview.clone(),
             clock: clock.clone(),
@@ -72,6 +76,8 @@ impl Live {
     /// Starts what `read` says. One pipeline that cannot be opened is left out and the others run; without any there is
     /// nothing to do.
     pub(super) async fn start(&mut self, read: Read) -> Result<(), Failure> {
+        let workshop = self.workshop.clone();
+        self.engine.serve_jobs(Arc::new(move |target| workshop.make(target))).await;
         self.carry_out(&read).await;
         let refused = self.overview.excluded();
         if let (true, Some(first)) = (self.running.is_empty(), refused.last()) {
@@ -143,6 +149,7 @@ impl Live {
         let diff = diff(&self.running, read);
         let mut done = Done { refused: diff.refused, ..Done::default() };
         self.again = false;
+        self.workshop.set_backends(&read.compiled.backends);
         let backends: BTreeMap<Arc<str>, BackendPlan> =
             read.compiled.backends.iter().map(|backend| (backend.uid.clone(), backend.clone())).collect();
         let removed = diff.actions.iter().filter_map(|action| match action {

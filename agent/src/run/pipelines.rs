@@ -37,7 +37,7 @@ fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
 type Names = (Arc<str>, Arc<str>);
 
 /// Binds the references of pipelines to backends of this machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Binder {
     secrets: Arc<dyn SecretSource>,
     filesystem_root: std::path::PathBuf,
@@ -72,7 +72,10 @@ impl Binder {
         };
         let specs = self.deliveries(unit, wanted)?;
         let names = names_of(&unit.plan);
-        let removed = |key: &DeliveryKey| self.delivery(&names, &key.route, all.get(&key.backend_uid)?).ok();
+        let removed = |key: &DeliveryKey| {
+            let backend = all.get(&key.backend_uid)?;
+            self.delivery(&names, &key.route, backend, backend.name.clone()).ok()
+        };
         Ok(engine.apply(unit.plan.settings.clone(), specs, &removed).await?)
     }
 
@@ -88,19 +91,29 @@ impl Binder {
                 let missing = || anyhow!("backend {} of route {} is not there", reference.name, route.name);
                 let backend = unit.backends.get(&reference.uid).ok_or_else(missing)?;
                 let unusable = || format!("backend {} of route {}", reference.name, route.name);
-                deliveries.push(self.delivery(&names, &route.name, backend).with_context(unusable)?);
+                let made = self.delivery(&names, &route.name, backend, backend.name.clone());
+                let mut delivery = made.with_context(unusable)?;
+                delivery.settings.on_undeliverable = reference.on_undeliverable;
+                deliveries.push(delivery);
             }
         }
         Ok(deliveries)
     }
 
-    /// Builds the delivery of a pipeline (namespace and name) from `route` to `backend`.
-    fn delivery(&self, names: &Names, route: &Arc<str>, backend: &BackendPlan) -> Result<DeliverySpec, BuildError> {
+    /// Builds the delivery of a pipeline (namespace and name) from `route` to `backend`, which calls itself `known_as` where
+    /// it names files and keys.
+    pub(super) fn delivery(
+        &self,
+        names: &Names,
+        route: &Arc<str>,
+        backend: &BackendPlan,
+        known_as: Arc<str>,
+    ) -> Result<DeliverySpec, BuildError> {
         let name = DeliveryName {
             namespace: names.0.clone(),
             pipeline: names.1.clone(),
             route: route.clone(),
-            backend: backend.name.clone(),
+            backend: known_as,
             agent: self.agent.clone(),
         };
         Ok(DeliverySpec {

@@ -22,6 +22,7 @@ pub fn problems(report: &StatusReport) -> Vec<String> {
         for delivery in &pipeline.deliveries {
             delivery_problems(pipeline, delivery, report.now, &mut found);
         }
+        letter_problems(pipeline, &mut found);
         let accounted = pipeline.unrouted_events.saturating_add(pipeline.routed_events);
         if pipeline.accepted_events != accounted {
             let name = name(pipeline);
@@ -57,6 +58,24 @@ fn log_problems(pipeline: &PipelineReport, found: &mut Vec<String>) {
     if log.damaged > 0 {
         found
             .push(format!("{name}: {} of its log, set aside; see `log inspect`", counted(log.damaged, "damaged part")));
+    }
+}
+
+fn letter_problems(pipeline: &PipelineReport, found: &mut Vec<String>) {
+    let (name, letters) = (name(pipeline), &pipeline.dead_letters);
+    if letters.held_events > 0 && letters.bytes >= letters.bytes_max / 100 * 98 {
+        found.push(format!(
+            "{name}: its dead letters are full ({} of {}), what is refused for good from now on is dropped; see \
+             `dead-letters list`",
+            bytes(letters.bytes),
+            bytes(letters.bytes_max)
+        ));
+    }
+    if letters.imbalance_events != 0 {
+        found.push(format!(
+            "{name}: the ledger of its dead letters does not balance, by {}; report this as a bug",
+            counted(letters.imbalance_events.unsigned_abs(), "event")
+        ));
     }
 }
 

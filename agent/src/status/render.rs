@@ -9,6 +9,8 @@ use super::report::{Phase, StatusReport};
 use super::units::{age, bytes, counted, plain, time};
 use crate::table::{self, Cell, Column, Lean, Mood};
 
+mod letters;
+
 /// Longest last error in the table; the whole one is among the problems.
 const ERROR_CHARS_MAX: usize = 48;
 
@@ -143,6 +145,8 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
     for text in table::lines(&COLUMNS, &rows, paint) {
         line(out, &text);
     }
+    letters::lines(&pipeline.dead_letters, now).iter().for_each(|text| line(out, text));
+    letters::jobs(&pipeline.jobs).iter().for_each(|text| line(out, text));
     line(out, &balance(pipeline, paint));
 }
 
@@ -209,7 +213,10 @@ fn cut(text: &str) -> String {
 }
 
 fn balance(pipeline: &PipelineReport, paint: Paint) -> String {
-    let imbalance: u64 = pipeline.deliveries.iter().map(|delivery| delivery.imbalance_events.unsigned_abs()).sum();
+    let deliveries = pipeline.deliveries.iter().map(|delivery| delivery.imbalance_events.unsigned_abs());
+    let jobs = pipeline.jobs.iter().map(|job| job.imbalance_events.unsigned_abs());
+    let letters = pipeline.dead_letters.imbalance_events.unsigned_abs();
+    let imbalance = deliveries.chain(jobs).sum::<u64>() + letters;
     let accepted = pipeline.unrouted_events.saturating_add(pipeline.routed_events).abs_diff(pipeline.accepted_events);
     match imbalance + accepted {
         0 => format!("  {}", paint.good("ledger balanced")),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spillway_backends::BackendSettings;
-use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata, RateLimitSettings};
+use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata, OnUndeliverable, RateLimitSettings};
 
 use super::BackendPlan;
 use crate::kinds::backend::{BackendSpec, DeliverySpec, MetadataSpec};
@@ -55,5 +55,7 @@ fn delivery(spec: &DeliverySpec) -> DeliverySettings {
             bytes_per_second: limit.bytes_per_second,
             events_per_second: limit.events_per_second,
         }),
+        // A matter of the route.
+        on_undeliverable: OnUndeliverable::default(),
     }
 }

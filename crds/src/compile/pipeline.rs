@@ -6,11 +6,14 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use spillway_delivery::condition::Condition;
 use spillway_delivery::event::OriginBuilder;
-use spillway_delivery::settings::{BackendRefSettings, Durability, LogSettings, PipelineSettings, RouteSettings};
+use spillway_delivery::settings::{
+    BackendRefSettings, Durability, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings,
+};
 
 use super::{Backends, ContainerLogsInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
-    BackendRefSpec, DurabilitySpec, InputSpec, InputType, MonitoringPipelineSpec, OriginSpec, RouteSpec,
+    BackendRefSpec, DurabilitySpec, InputSpec, InputType, MonitoringPipelineSpec, OnUndeliverableSpec, OriginSpec,
+    RouteSpec,
 };
 use crate::manifest::error::{Problem, listed, quoted};
 use crate::manifest::nearest::nearest;
@@ -79,7 +82,9 @@ fn references(
     let mut references = Vec::with_capacity(route.backend_refs.len());
     for (position, reference) in route.backend_refs.iter().enumerate() {
         match resolve(object, reference, backends) {
-            Ok(resolved) => references.push(resolved),
+            Ok(resolved) => {
+                references.push(BackendRefSettings { on_undeliverable: on_undeliverable(route), ..resolved });
+            }
             Err(mut problem) => {
                 problem.field = format!("spec.routes[{index}].backendRefs[{position}].name");
                 problem.position = object.root.at(&problem.field);
@@ -98,7 +103,8 @@ fn resolve(
 ) -> Result<BackendRefSettings, Problem> {
     let key = (object.namespace.clone(), reference.name.clone());
     if let Some(plan) = backends.good.get(&key) {
-        return Ok(BackendRefSettings { uid: Arc::clone(&plan.uid), name: Arc::clone(&plan.name) });
+        let (uid, name) = (Arc::clone(&plan.uid), Arc::clone(&plan.name));
+        return Ok(BackendRefSettings { uid, name, ..BackendRefSettings::default() });
     }
     let problem = |message: &str| Problem::new(object.root.position, "", message).found(quoted(&reference.name));
     if backends.excluded.contains(&key) {
@@ -120,6 +126,13 @@ fn resolve(
     Err(problem)
 }
 
+fn on_undeliverable(route: &RouteSpec) -> OnUndeliverable {
+    match route.on_undeliverable {
+        OnUndeliverableSpec::DeadLetter => OnUndeliverable::DeadLetter,
+        OnUndeliverableSpec::Drop => OnUndeliverable::Drop,
+    }
+}
+
 fn log(spec: &MonitoringPipelineSpec) -> LogSettings {
     LogSettings {
         durability: match spec.durability {
@@ -129,6 +142,7 @@ fn log(spec: &MonitoringPipelineSpec) -> LogSettings {
         bytes_max: spec.buffer.max_bytes,
         retain: Duration::from_secs(spec.buffer.retain_seconds),
         drain: Duration::from_secs(spec.drain_seconds),
+        dead_letters_bytes_max: spec.dead_letters.max_bytes,
     }
 }
 

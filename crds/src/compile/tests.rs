@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spillway_delivery::settings::{BreakerSettings, Durability, RateLimitSettings};
+use spillway_delivery::settings::{BreakerSettings, Durability, OnUndeliverable, RateLimitSettings};
 
 use super::*;
 
@@ -41,6 +41,7 @@ spec:
   - {name: job-events, type: Events, events: {}}
   durability: Process
   buffer: {maxBytes: 536870912, retainSeconds: 86400}
+  deadLetters: {maxBytes: 8388608}
   drainSeconds: 60
   routes:
   - name: errors
@@ -48,6 +49,7 @@ spec:
     strategy: All
     backendRefs:
     - {kind: Backend, name: search, whenBehind: Block}
+    onUndeliverable: Drop
   - {name: all, backendRefs: [{name: search}, {name: files}]}
 ---
 apiVersion: spillway.dev/v1alpha1
@@ -116,6 +118,9 @@ fn every_field_reaches_the_plan() {
     let log = &pipeline.settings.log;
     assert_eq!((log.durability, log.bytes_max), (Durability::Process, 512 << 20));
     assert_eq!((log.retain, log.drain), (Duration::from_hours(24), Duration::from_mins(1)));
+    assert_eq!(log.dead_letters_bytes_max, 8 << 20);
+    let of_route = |route: usize| pipeline.settings.routes[route].backends[0].on_undeliverable;
+    assert_eq!((of_route(0), of_route(1)), (OnUndeliverable::Drop, OnUndeliverable::DeadLetter));
     assert_eq!(pipeline.settings.origin.site_id.as_deref(), Some("fab12"));
     assert_eq!(pipeline.settings.origin.instance_id.as_deref(), Some("etch-07"));
     assert_eq!(pipeline.settings.origin.app.as_deref(), Some("etcher"));
@@ -153,6 +158,7 @@ fn every_field_reaches_the_plan() {
                 open: Duration::from_secs(15),
             },
             rate: RateLimitSettings { bytes_per_second: Some(52_428_800), events_per_second: Some(5000) },
+            on_undeliverable: OnUndeliverable::DeadLetter,
         }
     );
     assert_eq!(search.settings.secrets()[0].key, "token");
@@ -262,7 +268,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "metadata: {name: jobs}\nspec:",
         "metadata: {name: jobs}\nspecs:",
         &[
-            "8:1: MonitoringPipeline default/jobs: spec: missing field; allowed: an object with `buffer`, `drainSeconds`, \
+            "8:1: MonitoringPipeline default/jobs: spec: missing field; allowed: an object with `buffer`, `deadLetters`, `drainSeconds`, \
              `durability`, `inputs`, `origin`, `routes`, `suspend`",
             "11:1: MonitoringPipeline default/jobs: specs: unknown field; found \"specs\"; allowed: `apiVersion`, `kind`, \
              `metadata`, `spec`, `status`; help: did you mean `spec`?",

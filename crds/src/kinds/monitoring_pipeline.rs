@@ -54,6 +54,10 @@ pub struct MonitoringPipelineSpec {
     #[serde(default)]
     pub buffer: BufferSpec,
 
+    /// How much the pipeline's dead letters may hold: events that a backend refused for good.
+    #[serde(default)]
+    pub dead_letters: DeadLettersSpec,
+
     /// How long a removed route or backend reference may still deliver what it holds, in seconds of running time; what
     /// is left then is reported as dropped. Default: 300.
     #[serde(default = "drain_seconds")]
@@ -198,6 +202,27 @@ fn buffer_bytes() -> u64 {
     1 << 30
 }
 
+/// How much a pipeline's dead letters may hold.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeadLettersSpec {
+    /// Most bytes the dead letters may take on disk, 4 MiB to 1 TiB; what is refused for good beyond that is dropped,
+    /// counted. Default: 67108864 (64 MiB).
+    #[serde(default = "dead_letters_bytes")]
+    #[schemars(range(min = 4_194_304, max = 1_099_511_627_776_u64))]
+    pub max_bytes: u64,
+}
+
+impl Default for DeadLettersSpec {
+    fn default() -> Self {
+        Self { max_bytes: dead_letters_bytes() }
+    }
+}
+
+fn dead_letters_bytes() -> u64 {
+    64 << 20
+}
+
 /// One route: which events, and to which backends.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -220,6 +245,21 @@ pub struct RouteSpec {
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
     pub backend_refs: Vec<BackendRefSpec>,
+
+    /// What becomes of an event that a backend of this route refuses for good: `DeadLetter` (it is kept with the reason,
+    /// to be looked at and sent again) or `Drop` (it is dropped, counted). Default: `DeadLetter`.
+    #[serde(default)]
+    pub on_undeliverable: OnUndeliverableSpec,
+}
+
+/// What becomes of an event that its backend refuses for good.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUndeliverableSpec {
+    /// It is kept with the reason.
+    #[default]
+    DeadLetter,
+    /// It is dropped, counted.
+    Drop,
 }
 
 /// How the backends of a route share the work.

@@ -14,6 +14,11 @@ use crate::backend::{OutBatch, OutBatchBuilder};
 use crate::log::{Frame, Log, LogReader, Progress, ReadError};
 use crate::settings::PipelineSettings;
 
+use super::dead_letters::Selection;
+use super::jobs::{Job, JobKind};
+
+mod letters;
+
 /// For how long events have been left behind by a backend that was well.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeftFor {
@@ -63,17 +68,32 @@ pub(super) struct Bounds {
     pub(super) now: bool,
 }
 
-/// Who the batches are of.
+/// Who the batches are of, and which events of the log they are made of.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     pub(super) namespace: Arc<str>,
     pub(super) pipeline: Arc<str>,
     pub(super) route: Arc<str>,
+    /// The letters meant, where the log is one of dead letters; else the events of the route.
+    pub(super) letters: Option<Arc<Selection>>,
+    /// Ends every key: what tells the batches of a job from those of deliveries.
+    pub(super) tag: Arc<str>,
 }
 
 impl Names {
     pub(super) fn new(settings: &PipelineSettings, route: &Arc<str>) -> Self {
-        Self { namespace: settings.namespace.clone(), pipeline: settings.name.clone(), route: route.clone() }
+        Self {
+            namespace: settings.namespace.clone(),
+            pipeline: settings.name.clone(),
+            route: route.clone(),
+            letters: None,
+            tag: "".into(),
+        }
+    }
+
+    pub(super) fn of_job(settings: &PipelineSettings, job: &Job) -> Self {
+        let letters = (job.kind == JobKind::Redrive).then(|| Arc::new(job.selection.clone()));
+        Self { letters, tag: format!("-job-{}", job.id).into(), ..Self::new(settings, &job.route) }
     }
 
     fn builder(&self) -> OutBatchBuilder {
@@ -173,6 +193,9 @@ impl Former {
 
     /// Adds a frame's members; returns whether the batch is full.
     fn take_from(&mut self, frame: &Arc<Frame>, bounds: Bounds, skip: &Progress) -> bool {
+        if let Some(selection) = self.names.letters.clone() {
+            return self.take_letters(&selection, frame, bounds, skip);
+        }
         let bit = frame.bit(&self.names.route);
         if bit == 0 {
             return false;
@@ -223,7 +246,7 @@ impl Former {
         match self.forming.take() {
             None => Formed::Nothing(first, self.at),
             Some((builder, members, _, incarnation)) => {
-                let key = key_of(&self.names.route, incarnation, &members, 0);
+                let key = key_of(&self.names, incarnation, &members);
                 let work = Work { members, ..Work::again(first, self.at, key.clone()) };
                 Formed::Batch(work, builder.build(key))
             }
@@ -234,10 +257,14 @@ impl Former {
 /// Names a batch: the incarnation of its first event, its first and its last sequence, and how many members it has. Unique:
 /// a sequence never comes back, members are what is not resolved in between, and what is resolved only grows. First and
 /// number alone would not do: what is left of a batch of 1000, filled up by the next process, begins alike and is as long.
-fn key_of(route: &str, incarnation: u64, members: &[u64], generation: u32) -> Arc<str> {
+fn key_of(names: &Names, incarnation: u64, members: &[u64]) -> Arc<str> {
     let (first, last) = (members.first().copied().unwrap_or(0), members.last().copied().unwrap_or(0));
-    let suffix = if generation == 0 { String::new() } else { format!("-{generation}") };
-    format!("{incarnation:016x}-{first:x}-{last:x}-{:x}-{route}{suffix}", members.len()).into()
+    format!("{incarnation:016x}-{first:x}-{last:x}-{:x}-{}{}", members.len(), names.route, names.tag).into()
+}
+
+/// Names a range that was begun before, and whose name is not known.
+pub(super) fn key_again(names: &Names, incarnation: u64, (first, end): (u64, u64), what: &str) -> Arc<str> {
+    format!("{incarnation:016x}-{first:x}-{end:x}-{what}-{}{}", names.route, names.tag).into()
 }
 
 /// Reads a range again and makes its batch: the members are those of the route that are not resolved.
@@ -256,7 +283,13 @@ pub(super) async fn rebuild(
             break;
         }
         for frame in frames.iter().filter(|frame| frame.first_seq < work.end) {
-            add_members(frame, (work.first, work.end), &names.route, progress, &mut builder, &mut members);
+            let range = (work.first, work.end);
+            match &names.letters {
+                None => add_members(frame, range, &names.route, progress, &mut builder, &mut members),
+                Some(selection) => {
+                    letters::add_letters(frame, range, (selection, progress), (&mut builder, &mut members));
+                }
+            }
         }
     }
     work.members = members;
@@ -316,6 +349,14 @@ mod tests {
         let whole: Vec<u64> = (1..=10).collect();
         let left_and_next: Vec<u64> = [1].into_iter().chain(11..=19).collect();
         assert_eq!(whole.len(), left_and_next.len());
-        assert_ne!(key_of("r", 7, &whole, 0), key_of("r", 7, &left_and_next, 0));
+        let names = |tag: &str| Names {
+            namespace: "ns".into(),
+            pipeline: "p".into(),
+            route: "r".into(),
+            letters: None,
+            tag: tag.into(),
+        };
+        assert_ne!(key_of(&names(""), 7, &whole), key_of(&names(""), 7, &left_and_next));
+        assert_ne!(key_of(&names(""), 7, &whole), key_of(&names("-job-1"), 7, &whole));
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::batches::{Bounds, Formed, Former, LeftFor, Names, Work, rebuild};
+use super::batches::{Bounds, Formed, Former, LeftFor, Names, Work, key_again, rebuild};
 use super::breaker::Blame;
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
@@ -40,6 +40,17 @@ pub(super) struct Ground {
     pub(super) deliveries: Arc<Deliveries>,
     /// Running time of the log at which a removed reference gives up what it still holds.
     pub(super) drain_until_ms: Option<u64>,
+    /// Set where the delivery is a job: it ends where its range ends.
+    pub(super) job: Option<JobGround>,
+}
+
+/// What a job has that a delivery of the configuration has not.
+#[derive(Debug)]
+pub(super) struct JobGround {
+    /// Names its cursor.
+    pub(super) key: DeliveryKey,
+    /// Whether it reads dead letters.
+    pub(super) letters: bool,
 }
 
 /// One attempt that came to its end.
@@ -91,10 +102,11 @@ pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 impl Delivery {
     pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
-        let (retry, from) = begun(&progress, ground.log.incarnation());
+        let (retry, from) = begun(&progress, &ground);
+        let of_spec = || DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() };
         let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
         Self {
-            key: DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() },
+            key: ground.job.as_ref().map_or_else(of_spec, |job| job.key.clone()),
             former: Former::new(ground.names.clone(), &ground.log, from, end),
             synced: progress.clone(),
             save_not_before: None,
@@ -168,7 +180,14 @@ impl Delivery {
     /// Whether ranges may be begun that were never tried: not past what an ordered backend must have first, and not while
     /// the record of what is resolved above the cursor is full.
     fn may_begin(&self) -> bool {
-        (self.retry.is_empty() || !self.target.traits.ordered) && self.progress.resolved.len() < RESOLVED_RANGES_MAX
+        // Letters that other redrives resolved lie between those of this one.
+        let full = self.progress.resolved.len() >= RESOLVED_RANGES_MAX && !self.redrives();
+        (self.retry.is_empty() || !self.target.traits.ordered) && !full
+    }
+
+    /// Whether what it delivers are dead letters.
+    pub(super) fn redrives(&self) -> bool {
+        self.ground.job.as_ref().is_some_and(|job| job.letters)
     }
 
     /// Returns the range to try again first: the first of all where order counts, else the first whose wait is over.
@@ -290,16 +309,16 @@ impl Delivery {
 }
 
 /// Returns what was begun and is not resolved, and where new batches begin: behind everything that was ever begun.
-pub(super) fn begun(progress: &Progress, incarnation: u64) -> (BTreeMap<u64, Work>, u64) {
+pub(super) fn begun(progress: &Progress, ground: &Ground) -> (BTreeMap<u64, Work>, u64) {
     let plans = progress.plans.iter().map(|plan| (plan.first, Work::again(plan.first, plan.end, plan.key.clone())));
     let mut retry: BTreeMap<u64, Work> = plans.collect();
-    go_on_with_left(&mut retry, progress, incarnation);
-    let from = fill_gaps(&mut retry, progress.cursor, incarnation);
+    go_on_with_left(&mut retry, progress, ground);
+    let from = fill_gaps(&mut retry, progress.cursor, ground);
     (retry, from)
 }
 
 /// What was left behind before goes on being that: under its plan's key where it has one.
-fn go_on_with_left(retry: &mut BTreeMap<u64, Work>, progress: &Progress, incarnation: u64) {
+fn go_on_with_left(retry: &mut BTreeMap<u64, Work>, progress: &Progress, ground: &Ground) {
     for left in &progress.left {
         let overlaps = retry.range(..left.end).next_back().is_some_and(|(_, work)| work.end > left.first);
         let planned = retry.get_mut(&left.first).filter(|work| work.end == left.end);
@@ -308,7 +327,7 @@ fn go_on_with_left(retry: &mut BTreeMap<u64, Work>, progress: &Progress, incarna
             Some(work) => work.left = left_for,
             None if overlaps => {}
             None => {
-                let key = format!("{incarnation:016x}-{:x}-{:x}-left", left.first, left.end).into();
+                let key = key_again(&ground.names, ground.log.incarnation(), (left.first, left.end), "left");
                 retry.insert(left.first, Work { left: left_for, ..Work::again(left.first, left.end, key) });
             }
         }
@@ -317,7 +336,7 @@ fn go_on_with_left(retry: &mut BTreeMap<u64, Work>, progress: &Progress, incarna
 
 /// What lies between two plans was begun and never planned again (halves, leftovers), or the process died before: it is
 /// sent as ranges of their own. Returns where new batches begin: behind everything that was ever begun.
-fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, incarnation: u64) -> u64 {
+fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, ground: &Ground) -> u64 {
     let mut at = cursor;
     let mut gaps = Vec::new();
     for work in retry.values() {
@@ -327,7 +346,8 @@ fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, incarnation: u64) -> 
         at = at.max(work.end);
     }
     for (first, end) in gaps {
-        retry.insert(first, Work::again(first, end, format!("{incarnation:016x}-{first:x}-{end:x}-gap").into()));
+        let key = key_again(&ground.names, ground.log.incarnation(), (first, end), "gap");
+        retry.insert(first, Work::again(first, end, key));
     }
     at
 }

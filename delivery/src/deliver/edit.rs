@@ -194,6 +194,7 @@ async fn finish(all: Arc<RunningPipelines>, running: Arc<Running>, spool: PathBu
             }
             if running.bed.deliveries.orders.lock().await.is_empty() {
                 if all.take(&running) {
+                    running.desk.close().await;
                     running.bed.dead_letters.end().await;
                     running.bed.log.end().await;
                     give_up(&spool, running.pipeline.uid()).await;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
@@ -14,12 +14,14 @@ use super::budget::Budget;
 use super::dead_letters::DeadLetters;
 use super::deliveries::{Deliveries, Order, Orders, Task};
 use super::delivery::Ground;
+use super::desk::Desk;
+use super::jobs::{Hand, Workshop, is_job};
 use super::status::DeliveryStatus;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
 use crate::intake::Pipeline;
-use crate::ledger::{DeliveryState, PipelineReport};
+use crate::ledger::DeliveryState;
 use crate::log::{DeliveryKey, JournalError, Log, LogOptions, Progress, Removed};
 use crate::settings::{DeliverySettings, PipelineSettings};
 use crate::supervisor::Supervisor;
@@ -117,7 +119,6 @@ impl DeliverySpec {
 }
 
 /// Owns every pipeline of the process. One per data directory.
-#[derive(Debug)]
 pub struct Engine {
     pub(super) settings: EngineSettings,
     agent_id: Arc<str>,
@@ -126,8 +127,18 @@ pub struct Engine {
     budget: Budget,
     hurry: watch::Sender<bool>,
     pub(super) running: Arc<RunningPipelines>,
+    pub(super) workshop: Arc<OnceLock<Arc<Workshop>>>,
     /// Held for the life of the engine: the lock on the data directory.
     _lock: fs::File,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("settings", &self.settings)
+            .field("agent_id", &self.agent_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Engine {
@@ -147,6 +158,7 @@ impl Engine {
             budget: Budget::new(),
             hurry: watch::channel(false).0,
             running: Arc::default(),
+            workshop: Arc::default(),
             _lock: lock,
         })
     }
@@ -185,7 +197,8 @@ impl Engine {
             clock: self.settings.clock.clone(),
             owner: self.logs.clone(),
             incarnation: random(),
-            log: OnceCell::new(),
+            bytes_max: settings.log.dead_letters_bytes_max,
+            shelf: OnceCell::new(),
         });
         let saved = log.saved_deliveries();
         let deliveries = Arc::<Deliveries>::default();
@@ -202,7 +215,7 @@ impl Engine {
             let task = if settings.suspend { Task::Rest } else { Task::Deliver };
             self.start(&bed, &mut orders, Order { spec, task }, progress);
         }
-        let missing: Vec<_> = saved.into_iter().filter(|(key, _)| !orders.contains_key(key)).collect();
+        let missing: Vec<_> = saved.into_iter().filter(|(key, _)| !orders.contains_key(key) && !is_job(key)).collect();
         for (key, progress) in missing {
             let within = settings.log.drain;
             let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, within));
@@ -212,7 +225,8 @@ impl Engine {
         }
         drop(orders);
         let pipeline = Arc::new(Pipeline::new(settings, log, deliveries));
-        self.running.push(Running { pipeline: pipeline.clone(), bed });
+        let desk = Desk::open(&pipeline, bed.dead_letters.clone(), self.hand()).await;
+        self.running.push(Running { pipeline: pipeline.clone(), bed, desk });
         Ok(pipeline)
     }
 
@@ -264,18 +278,27 @@ impl Engine {
             orders: receiver,
             deliveries: bed.deliveries.clone(),
             drain_until_ms: None,
+            job: None,
         };
         self.deliveries.spawn("delivery", super::life::run(ground, key, progress, self.deliveries.stopping()));
+    }
+
+    /// Returns what jobs share with the deliveries.
+    fn hand(&self) -> Hand {
+        Hand {
+            deliveries: self.deliveries.clone(),
+            budget: self.budget.clone(),
+            hurry: self.hurry.clone(),
+            clock: self.settings.clock.clone(),
+            filesystem: self.settings.filesystem.clone(),
+            data_dir: self.settings.data_dir.clone(),
+            workshop: self.workshop.clone(),
+        }
     }
 
     /// Returns the pipelines in the order they were added.
     pub fn pipelines(&self) -> Vec<Arc<Pipeline>> {
         self.running.list().iter().map(|running| running.pipeline.clone()).collect()
-    }
-
-    /// Returns the figures of every pipeline. Reads logs, so it may block briefly.
-    pub fn reports(&self) -> Vec<PipelineReport> {
-        self.pipelines().iter().map(|pipeline| pipeline.report()).collect()
     }
 
     /// Returns the tokens that are cancelled when a task of the engine has panicked.
@@ -323,6 +346,7 @@ pub(super) struct Bed {
 pub(super) struct Running {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) bed: Bed,
+    pub(super) desk: Arc<Desk>,
 }
 
 /// Every pipeline that runs, or drains.
@@ -377,7 +401,7 @@ pub(super) async fn begin(log: &Log, spec: &DeliverySpec, first_ever: bool) -> P
 }
 
 /// A new reference starts at the edit; where no cursor was ever saved, or all were lost, at the first event there is.
-fn first_progress(log: &Log, route: &str, first_ever: bool) -> Progress {
+pub(super) fn first_progress(log: &Log, route: &str, first_ever: bool) -> Progress {
     let census = log.census();
     let routed = census.routed_events(route) as i64;
     if !first_ever {
@@ -429,7 +453,7 @@ fn agent_id(dir: &Path) -> io::Result<Arc<str>> {
 }
 
 /// A random number from the system.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     let mut bytes = [0u8; 8];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     if filled != Ok(bytes.len()) {

@@ -75,7 +75,7 @@ impl Delivery {
     fn rewind(&mut self, fault: &Fault) {
         self.failed(fault, Blame::Destination);
         self.progress.clone_from(&self.synced);
-        let (retry, from) = begun(&self.progress, self.ground.log.incarnation());
+        let (retry, from) = begun(&self.progress, &self.ground);
         self.retry = retry;
         self.former.rewind(from);
         self.dirty_since = None;
@@ -132,6 +132,9 @@ impl Delivery {
 
     /// Whether a removed reference has come to its end: nothing held, or its time over; what it holds then is dropped.
     pub(super) async fn drained(&mut self, idle: bool) -> bool {
+        if self.ground.job.is_some() {
+            return idle && self.job_is_over().await;
+        }
         if self.ground.drain_until_ms.is_none() || !idle {
             return false;
         }
@@ -196,10 +199,26 @@ impl Delivery {
         Parted { ground: self.ground, progress: self.progress, ended: self.ended }
     }
 
+    /// Whether a job has resolved all of its range, and that is saved for good.
+    async fn job_is_over(&mut self) -> bool {
+        let end = self.progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
+        let later = self.save_not_before.is_some_and(|earliest| earliest > Instant::now());
+        if self.progress.cursor < end || self.reopen || later {
+            return false;
+        }
+        self.save(&mut Flights::new(), true).await;
+        let saved = self.dirty_since.is_none() && !self.unsynced && !self.reopen;
+        self.ended = saved && self.settled().await;
+        if self.ended {
+            self.target.spec.backend.close().await;
+        }
+        self.ended
+    }
+
     /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
     fn reconcile_damage(&mut self) {
         let log = &self.ground.log;
-        if log.damaged() == 0 {
+        if log.damaged() == 0 || self.ground.job.is_some() {
             return;
         }
         let Ok(account) = status::account(log, &self.key, &self.progress) else { return };
@@ -212,6 +231,9 @@ impl Delivery {
     /// At the start only: a log that lost its own totals (power loss at level `Process`, a quarantined segment) must not
     /// make more delivered than was routed.
     pub(super) fn reconcile_totals(&mut self) {
+        if self.ground.job.is_some() {
+            return;
+        }
         let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return };
         if account.imbalance < 0 {
             tracing::warn!(route = %self.key.route, events = -account.imbalance, "log lost count of events it had passed on");

@@ -6,12 +6,14 @@ use tokio::time::Instant;
 
 use super::batches::{LeftFor, Work, halve};
 use super::breaker::Blame;
+use super::dead_letters::Refused;
 use super::delivery::{Delivery, Landed};
 use super::pace::Signal;
 use super::target::signal_of;
-use crate::backend::{Fault, FaultKind, Items, OutBatch, OutEvent, Outcome};
+use crate::backend::{Fault, FaultKind, Items, OutBatch, Outcome};
 use crate::ledger::BreakerState;
 use crate::log::Left;
+use crate::settings::OnUndeliverable;
 
 /// How long events may be refused that siblings of theirs were taken without, by a backend that is well; counted in running
 /// time, over restarts. Then they are dead letters.
@@ -83,7 +85,7 @@ impl Delivery {
         let flows = self.target.succeeded();
         self.ground.status.breaker(self.target.breaker.state());
         if flows && self.ground.status.succeeded() {
-            tracing::info!(route = %self.key.route, backend = %self.target.spec.backend_name, "backend takes events again");
+            tracing::info!(route = %self.target.spec.route, backend = %self.target.spec.backend_name, "backend takes events again");
         }
     }
 
@@ -93,13 +95,13 @@ impl Delivery {
         let state = self.target.breaker.state();
         if self.ground.status.breaker(state) && state == BreakerState::Open {
             tracing::warn!(
-                route = %self.key.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
+                route = %self.target.spec.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
                 ?wait, "circuit breaker opened; nothing is tried until then"
             );
         }
         if self.ground.status.failed(fault) {
             tracing::warn!(
-                route = %self.key.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
+                route = %self.target.spec.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
                 "backend does not take events; holding them"
             );
         }
@@ -117,7 +119,8 @@ impl Delivery {
             }
         };
         let mut tally = Tally::default();
-        for (event, outcome) in batch.events().zip(outcomes) {
+        let mut refused = Vec::new();
+        for ((event, outcome), seq) in batch.events().zip(&outcomes).zip(&work.members) {
             match outcome {
                 Outcome::Delivered => {
                     tally.delivered += 1;
@@ -128,10 +131,14 @@ impl Delivery {
                     tally.retry += 1;
                     continue;
                 }
-                Outcome::Rejected(reason) => self.reject(event, &reason).await,
+                Outcome::Rejected(reason) => {
+                    refused.push(Refused { seq: *seq, event, reason });
+                    continue;
+                }
             }
-            self.progress.resolve(event.id.seq, event.id.seq + 1);
+            self.progress.resolve(*seq, *seq + 1);
         }
+        tally.retry += self.reject(&refused).await;
         self.progress.delivered += tally.delivered;
         self.progress.duplicates += tally.duplicates;
         match tally.retry {
@@ -175,19 +182,42 @@ impl Delivery {
         self.retry.insert(rest.first, rest);
     }
 
-    async fn reject(&mut self, event: OutEvent<'_>, reason: &str) {
-        let kept = self.ground.dead_letters.keep(event, &self.target.spec.backend_name, &self.key.route, reason).await;
-        if kept {
-            self.progress.rejected += 1;
-        } else {
-            *self.progress.dropped.entry("dead_letters_full".into()).or_default() += 1;
+    /// Gives events up for good: they are dead letters, or dropped. Returns how many must be sent again: of a redrive, those
+    /// for whose new letter there is no room.
+    async fn reject(&mut self, refused: &[Refused<'_>]) -> u64 {
+        let Some(one) = refused.first() else { return 0 };
+        let spec = &self.target.spec;
+        let (route, backend, again) = (spec.route.clone(), spec.backend_name.clone(), self.redrives());
+        if self.progress.rejected + self.progress.dropped.values().sum::<u64>() == 0 {
+            let reason = one.reason;
+            tracing::warn!(%route, %backend, reason, "first event refused for good; such events go to the dead letters");
         }
-        if self.progress.rejected + self.progress.dropped.values().sum::<u64>() == 1 {
-            tracing::warn!(
-                route = %self.key.route, backend = %self.target.spec.backend_name, reason,
-                "first event refused for good; such events go to the dead letters"
-            );
+        let (kept, otherwise) = match spec.settings.on_undeliverable {
+            OnUndeliverable::Drop => (0, "undeliverable"),
+            OnUndeliverable::DeadLetter => {
+                (self.ground.dead_letters.keep(refused, (&route, &backend), again).await, "dead_letters_full")
+            }
+        };
+        self.progress.rejected += kept as u64;
+        let rest = if again { refused.len() - kept } else { 0 };
+        if kept < refused.len() && !again {
+            *self.progress.dropped.entry(otherwise.into()).or_default() += (refused.len() - kept) as u64;
         }
+        for one in &refused[..refused.len() - rest] {
+            self.progress.resolve(one.seq, one.seq + 1);
+        }
+        rest as u64
+    }
+
+    /// Gives a whole batch up; returns whether that is the end of it.
+    async fn reject_all(&mut self, work: &Work, batch: &OutBatch, reason: &str) -> bool {
+        let refused = |(event, seq): (_, &u64)| Refused { seq: *seq, event, reason };
+        let refused: Vec<_> = batch.events().zip(&work.members).map(refused).collect();
+        let ended = self.reject(&refused).await == 0;
+        if ended {
+            self.resolved(work);
+        }
+        ended
     }
 
     /// The batch is too large for the backend: two halves, or an event that never fits.
@@ -198,10 +228,11 @@ impl Delivery {
             self.retry.insert(right.first, right);
             return;
         }
-        for event in batch.events() {
-            self.reject(event, fault.message.as_ref()).await;
+        if !self.reject_all(&work, batch, &fault.message).await {
+            let full = Fault::new(FaultKind::Local, "a dead letter is refused again, and there is no room for it");
+            self.failed(&full, Blame::Local);
+            self.retry.insert(work.first, Work { members: Vec::new(), ..work });
         }
-        self.resolved(&work);
     }
 
     /// Writes down what was left behind, so that its time goes on over a restart.
@@ -238,10 +269,6 @@ impl Delivery {
         if !give_up {
             return false;
         }
-        for event in batch.events() {
-            self.reject(event, &format!("given up after {attempts} attempts: {fault}")).await;
-        }
-        self.resolved(work);
-        true
+        self.reject_all(work, batch, &format!("given up after {attempts} attempts: {fault}")).await
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{RefusalReason, Version};
 use crate::deliver::Deliveries;
-use crate::ledger::{PipelineReport, RouteReport};
+use crate::ledger::{DeadLettersReport, PipelineReport, RouteReport};
 use crate::log::Log;
 use crate::settings::{PipelineSettings, PipelineUid};
 
@@ -145,6 +145,8 @@ impl Pipeline {
             log: self.log.report(),
             routes: routes.collect(),
             deliveries: self.deliveries.statuses().iter().map(|delivery| delivery.report(&self.log)).collect(),
+            dead_letters: DeadLettersReport::default(),
+            jobs: Vec::new(),
         }
     }
 

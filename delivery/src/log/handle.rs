@@ -32,6 +32,7 @@ use crate::supervisor::Supervisor;
 mod claim;
 mod commit;
 mod edit;
+mod ranges;
 mod reader;
 
 pub use claim::KeyClaim;

@@ -190,7 +190,7 @@ fn unreadable(file: String, bytes: u64) -> SegmentInspection {
 
 /// Opens everything for reading alone.
 #[derive(Debug)]
-struct ReadOnly(std::sync::Arc<dyn Filesystem>);
+pub(super) struct ReadOnly(pub(super) std::sync::Arc<dyn Filesystem>);
 
 impl Filesystem for ReadOnly {
     fn create(&self, _: &Path) -> io::Result<std::sync::Arc<dyn crate::filesystem::File>> {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use spillway_delivery::ledger::{BreakerReport, LogReport, RouteReport};
+use spillway_delivery::ledger::{BreakerReport, DeadLettersReport, LogReport, RouteReport};
 
 use super::super::report::{Excluded, Listener, Source};
 use super::*;
@@ -61,6 +61,8 @@ fn report() -> StatusReport {
             condition_errors: BTreeMap::from([("absent".into(), 4)]),
         }],
         deliveries: vec![delivery("archive", "Filesystem"), delivery("api", "HTTP")],
+        dead_letters: DeadLettersReport::default(),
+        jobs: Vec::new(),
     };
     StatusReport {
         version: "0.1.0".into(),
