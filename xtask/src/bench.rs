@@ -12,6 +12,8 @@
 //! Bounds: every wait ends after [`process::WAIT_MAX`]; at most some 4 GB of scratch files below the build folder, removed
 //! at the end.
 
+mod bulk;
+mod fanout;
 mod floor;
 mod http;
 mod intake;
@@ -69,6 +71,8 @@ enum Case {
     Disk,
     Memory,
     Held,
+    Bulk,
+    Dead,
 }
 
 /// How much is done.
@@ -138,6 +142,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     if wanted(Case::Held) {
         rows.extend(memory::run_held(&bench)?);
+    }
+    if wanted(Case::Bulk) {
+        rows.extend(fanout::run_bulk(&bench)?);
+    }
+    if wanted(Case::Dead) {
+        rows.extend(fanout::run_dead(&bench)?);
     }
     let table = Table { machine, rows, quick: arguments.quick }.markdown();
     println!("\n{table}");

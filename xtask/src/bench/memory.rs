@@ -110,7 +110,7 @@ pub(super) fn run_held(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Returns what `work` returns, and the most anonymous memory that was seen meanwhile, in MB.
-fn peak_during<T>(agent: &Agent, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)> {
+pub(super) fn peak_during<T>(agent: &Agent, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)> {
     let (pid, ended) = (agent.pid(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let sampler = scope.spawn(|| {

@@ -154,6 +154,10 @@ How to read it:
   earlier, when the event is in its log. The floor at `Disk` calls fdatasync before each answer. CPU is shown beside it
   because time also depends on what else the machine does.
 - **Memory** is `RssAnon`, sampled every 50 ms: what the process itself holds, without mapped files.
+- **One field to two bulk receivers**: bodies of 1,000 events of 400 bytes over HTTP, a route whose `match` looks at one
+  field, two `Elasticsearch` backends; the receivers are hand-made, remember every id, and the run fails when an event is
+  missing or came twice. CPU is the agent's alone.
+- **Three backends beside a dead one**: HTTP receivers; the time ends when each of the three has every event.
 - **Start with 1 GB held** is from the start of the process to the line that says it is ready.
 ";
 
