@@ -30,6 +30,7 @@ mod delivery;
 mod desk;
 mod edit;
 mod engine;
+mod give_up;
 mod gone;
 pub mod jobs;
 mod life;

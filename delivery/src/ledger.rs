@@ -171,10 +171,11 @@ pub struct RouteReport {
 }
 
 /// What a delivery is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DeliveryState {
     /// Nothing is wrong: sending, or nothing to send.
+    #[default]
     Healthy,
     /// The last attempt failed; trying again.
     Retrying,
@@ -224,7 +225,7 @@ pub struct BreakerReport {
 }
 
 /// One delivery at one moment.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryReport {
     /// The route it reads.
@@ -249,6 +250,10 @@ pub struct DeliveryReport {
     pub rejected_events: u64,
     /// Events given up, by reason.
     pub dropped_events: BTreeMap<String, u64>,
+    /// Their payload bytes, by reason; 0 where damage took them.
+    pub dropped_bytes: BTreeMap<String, u64>,
+    /// Events counted as dropped for which the backend's answer came later, since the start: it has them all the same.
+    pub late_events: u64,
     /// Events still to be delivered, counted by scanning.
     pub held_events: u64,
     /// Their payload bytes.

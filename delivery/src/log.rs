@@ -53,6 +53,7 @@ pub use core::{CommitError, Committed, CoreEdit, Keep, LogCore, OpenOptions};
 pub use frame::{Frame, Masks, Pending};
 pub(crate) use handle::Receipt;
 pub use handle::{Census, KeyClaim, Log, LogOptions, LogReader, ReadError, Refused, Reservation};
+pub(crate) use handle::{ROOM_ASK_PERIOD, ROOM_WAIT_MAX};
 pub use inspect::{Inspection, SegmentInspection, inspect};
 pub use journal::{DeliveryKey, Journal, JournalError, Left, Plan, Progress, Removed};
 pub use recovery::Recovered;

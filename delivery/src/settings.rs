@@ -169,6 +169,16 @@ pub struct RouteSettings {
     pub backends: Vec<BackendRefSettings>,
 }
 
+/// What happens when a reader of a log is so far behind that the log is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenBehind {
+    /// Intake stops until it has caught up: nothing is lost.
+    #[default]
+    Block,
+    /// It gives up its own oldest events, counted; intake goes on.
+    DropOldest,
+}
+
 /// One reference from a route to a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BackendRefSettings {
@@ -178,4 +188,6 @@ pub struct BackendRefSettings {
     pub name: std::sync::Arc<str>,
     /// What becomes of what the backend refuses for good.
     pub on_undeliverable: OnUndeliverable,
+    /// What happens when it is so far behind that the log is full.
+    pub when_behind: WhenBehind,
 }

@@ -21,7 +21,7 @@ use spillway_delivery::ledger::{BreakerState, PipelineReport};
 use spillway_delivery::log::{Journal, Plan, Progress};
 use spillway_delivery::settings::{
     BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings,
-    RateLimitSettings, RouteSettings,
+    RateLimitSettings, RouteSettings, WhenBehind,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -211,6 +211,7 @@ fn spec(backend: &Arc<Scripted>) -> DeliverySpec {
             breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
             ..DeliverySettings::default()
         },
+        when_behind: WhenBehind::Block,
     }
 }
 

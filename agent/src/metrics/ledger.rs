@@ -165,6 +165,16 @@ fn resolved(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::R
         "delivery_dropped_events",
         "Events given up, by reason.",
         each_delivery_by(pipelines, "reason", |one| &one.dropped_events),
+    )?;
+    families.counter(
+        "delivery_dropped_bytes",
+        "Payload bytes of events given up, by reason; 0 where damage took them.",
+        each_delivery_by(pipelines, "reason", |one| &one.dropped_bytes),
+    )?;
+    families.counter(
+        "delivery_late_events",
+        "Events counted as dropped that the backend took while that was decided, since the start.",
+        each_delivery(pipelines, |one| one.late_events),
     )
 }
 

@@ -30,7 +30,9 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         delivered_events: 4,
         duplicate_events: 1,
         rejected_events: 1,
-        dropped_events: BTreeMap::from([("expired".into(), 1)]),
+        dropped_events: BTreeMap::from([("quota".into(), 1)]),
+        dropped_bytes: BTreeMap::from([("quota".into(), 77)]),
+        late_events: 3,
         held_events: 4,
         held_bytes: 400,
         oldest_held: Some(90 * SECOND),
@@ -41,6 +43,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         in_flight: 2,
         in_flight_limit: 3,
         last_error: Some("connection refused".into()),
+        ..DeliveryReport::default()
     };
     let pipeline = PipelineReport {
         namespace: namespace.into(),
@@ -185,6 +188,8 @@ fn every_figure_of_the_ledger_is_there() {
         ("spillway_route_condition_errors_total", 6.0),
         ("spillway_delivery_delivered_events_total", 4.0),
         ("spillway_delivery_dropped_events_total", 1.0),
+        ("spillway_delivery_dropped_bytes_total", 77.0),
+        ("spillway_delivery_late_events_total", 3.0),
         ("spillway_delivery_held_events", 4.0),
         ("spillway_delivery_oldest_held_age_seconds", 10.0),
         ("spillway_delivery_faults_total", 3.0),

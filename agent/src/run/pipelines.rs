@@ -12,6 +12,7 @@ use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::log::DeliveryKey;
+use spillway_delivery::settings::WhenBehind;
 
 use crate::config::diff::{Change, Unit};
 use crate::settings::Settings;
@@ -94,6 +95,7 @@ impl Binder {
                 let made = self.delivery(&names, &route.name, backend, backend.name.clone());
                 let mut delivery = made.with_context(unusable)?;
                 delivery.settings.on_undeliverable = reference.on_undeliverable;
+                delivery.when_behind = reference.when_behind;
                 deliveries.push(delivery);
             }
         }
@@ -123,6 +125,7 @@ impl Binder {
             backend_type: backend.settings.type_name().into(),
             backend: spillway_backends::build(&backend.settings, self.context(name, backend))?,
             settings: backend.delivery.clone(),
+            when_behind: WhenBehind::Block,
         })
     }
 

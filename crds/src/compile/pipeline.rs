@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 use spillway_delivery::condition::Condition;
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::settings::{
-    BackendRefSettings, Durability, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings,
+    BackendRefSettings, Durability, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, WhenBehind,
 };
 
 use super::{Backends, ContainerLogsInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
     BackendRefSpec, DurabilitySpec, InputSpec, InputType, MonitoringPipelineSpec, OnUndeliverableSpec, OriginSpec,
-    RouteSpec,
+    RouteSpec, WhenBehind as WhenBehindSpec,
 };
 use crate::manifest::error::{Problem, listed, quoted};
 use crate::manifest::nearest::nearest;
@@ -103,8 +103,12 @@ fn resolve(
 ) -> Result<BackendRefSettings, Problem> {
     let key = (object.namespace.clone(), reference.name.clone());
     if let Some(plan) = backends.good.get(&key) {
+        let when_behind = match reference.when_behind {
+            WhenBehindSpec::Block => WhenBehind::Block,
+            WhenBehindSpec::DropOldest => WhenBehind::DropOldest,
+        };
         let (uid, name) = (Arc::clone(&plan.uid), Arc::clone(&plan.name));
-        return Ok(BackendRefSettings { uid, name, ..BackendRefSettings::default() });
+        return Ok(BackendRefSettings { uid, name, when_behind, ..BackendRefSettings::default() });
     }
     let problem = |message: &str| Problem::new(object.root.position, "", message).found(quoted(&reference.name));
     if backends.excluded.contains(&key) {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spillway_delivery::settings::{BreakerSettings, Durability, OnUndeliverable, RateLimitSettings};
+use spillway_delivery::settings::{BreakerSettings, Durability, OnUndeliverable, RateLimitSettings, WhenBehind};
 
 use super::*;
 
@@ -50,7 +50,7 @@ spec:
     backendRefs:
     - {kind: Backend, name: search, whenBehind: Block}
     onUndeliverable: Drop
-  - {name: all, backendRefs: [{name: search}, {name: files}]}
+  - {name: all, backendRefs: [{name: search, whenBehind: DropOldest}, {name: files}]}
 ---
 apiVersion: spillway.dev/v1alpha1
 kind: Backend
@@ -137,6 +137,9 @@ fn every_field_reaches_the_plan() {
         pipeline.settings.routes[1].backends.iter().map(|b| &*b.uid).collect::<Vec<_>>(),
         ["fab12.search", "fab12.files"]
     );
+    let behind =
+        |route: usize| pipeline.settings.routes[route].backends.iter().map(|b| b.when_behind).collect::<Vec<_>>();
+    assert_eq!((behind(0), behind(1)), (vec![WhenBehind::Block], vec![WhenBehind::DropOldest, WhenBehind::Block]));
 
     let [files, search] = &compiled.backends[..] else { panic!("{:?}", compiled.backends) };
     assert_eq!((files.settings.type_name(), search.settings.type_name()), ("Filesystem", "HTTP"));

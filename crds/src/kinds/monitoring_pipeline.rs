@@ -282,8 +282,9 @@ pub struct BackendRefSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
     pub name: String,
 
-    /// What happens when this backend is so far behind that the log is full: `Block` (intake stops until it has caught
-    /// up; nothing is lost). Default: `Block`.
+    /// What happens when this backend is so far behind that the log is full, or its volume: `Block` (intake stops until
+    /// it has caught up; nothing is lost) or `DropOldest` (this reference gives up its own oldest events, counted, and
+    /// intake goes on). Default: `Block`.
     #[serde(default)]
     pub when_behind: WhenBehind,
 }
@@ -302,4 +303,6 @@ pub enum WhenBehind {
     /// Intake stops until it has caught up.
     #[default]
     Block,
+    /// This reference gives up its own oldest events, counted; intake goes on.
+    DropOldest,
 }

@@ -155,7 +155,12 @@ impl Former {
         self.reader.seek(self.first);
     }
 
-    /// Goes back to `seq`.
+    /// Returns where the range being formed begins: what lies before it was begun.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Begins anew at `seq`.
     pub(super) fn rewind(&mut self, seq: u64) {
         self.first = seq;
         self.restart();

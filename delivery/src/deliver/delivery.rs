@@ -16,6 +16,7 @@ use super::breaker::Blame;
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
 use super::deliveries::{Deliveries, Order};
+use super::give_up::{GivenUp, asked};
 use super::life::{Parted, reordered};
 use super::pace::Ticket;
 use super::status::DeliveryStatus;
@@ -91,6 +92,11 @@ pub(super) struct Delivery {
     pub(super) synced: Progress,
     /// After a save that failed: when to try again.
     pub(super) save_not_before: Option<Instant>,
+    /// Changes when the log is full and wants what is resolved saved now.
+    pub(super) asks: watch::Receiver<u64>,
+    /// The log waits for the next save.
+    pub(super) pressed: bool,
+    pub(super) given_up: GivenUp,
     budget_short: bool,
 }
 
@@ -103,10 +109,16 @@ pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
 impl Delivery {
     pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
         let (retry, from) = begun(&progress, &ground);
-        let of_spec = || DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() };
         let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
+        let of_spec = || DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() };
+        let key = ground.job.as_ref().map_or_else(of_spec, |job| job.key.clone());
+        ground.log.reached(&key, progress.cursor);
+        ground.log.set_when_behind(&key, spec.when_behind);
         Self {
-            key: ground.job.as_ref().map_or_else(of_spec, |job| job.key.clone()),
+            asks: ground.log.asks(),
+            pressed: false,
+            given_up: GivenUp::default(),
+            key,
             former: Former::new(ground.names.clone(), &ground.log, from, end),
             synced: progress.clone(),
             save_not_before: None,
@@ -146,6 +158,7 @@ impl Delivery {
                 biased;
                 () = stop.cancelled() => break,
                 () = reordered(&mut self.ground.orders) => break,
+                () = asked(&mut self.asks) => self.make_room(Some(&mut flights)).await,
                 Some(landed) = flights.next(), if !flights.is_empty() => self.settle(landed, flights.len()).await,
                 () = self.former.wait(), if may_read => {}
                 changed = self.ground.hurry.changed() => if changed.is_err() { break },
@@ -170,7 +183,7 @@ impl Delivery {
     fn commit_waits(&self, flights: &Flights) -> bool {
         self.target.traits.commits
             && !flights.is_empty()
-            && self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD)
+            && (self.pressed || self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD))
     }
 
     fn woken(&mut self) {

@@ -23,7 +23,7 @@ use crate::filesystem::Filesystem;
 use crate::intake::Pipeline;
 use crate::ledger::DeliveryState;
 use crate::log::{DeliveryKey, JournalError, Log, LogOptions, Progress, Removed};
-use crate::settings::{DeliverySettings, PipelineSettings};
+use crate::settings::{DeliverySettings, PipelineSettings, WhenBehind};
 use crate::supervisor::Supervisor;
 
 /// What the end of a drain keeps for landing what is under way, commits and syncs.
@@ -110,6 +110,8 @@ pub struct DeliverySpec {
     pub backend: Arc<dyn Backend>,
     /// How to batch and send.
     pub settings: DeliverySettings,
+    /// What happens when it is so far behind that the log is full.
+    pub when_behind: WhenBehind,
 }
 
 impl DeliverySpec {
@@ -206,7 +208,10 @@ impl Engine {
         let bed = Bed { names, log: log.clone(), dead_letters, deliveries: deliveries.clone() };
         let mut orders = deliveries.orders.lock().await;
         // Nothing may be freed before every delivery has spoken.
-        specs.iter().for_each(|spec| log.set_floor(&spec.key(), 0));
+        for spec in &specs {
+            log.set_floor(&spec.key(), 0);
+            log.set_when_behind(&spec.key(), spec.when_behind);
+        }
         for spec in specs {
             let progress = match saved.iter().find(|(key, _)| *key == spec.key()) {
                 Some((key, progress)) => taken_back(&log, key, progress).await,

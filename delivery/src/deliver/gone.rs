@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::DeliverySpec;
 use crate::backend::{Backend, Fault, FaultKind, Items, OutBatch};
 use crate::log::DeliveryKey;
-use crate::settings::DeliverySettings;
+use crate::settings::{DeliverySettings, WhenBehind};
 
 #[derive(Debug)]
 struct Gone;
@@ -32,5 +32,6 @@ pub(super) fn spec(key: &DeliveryKey, drain: Duration) -> DeliverySpec {
             retry_max: drain,
             ..DeliverySettings::default()
         },
+        when_behind: WhenBehind::Block,
     }
 }

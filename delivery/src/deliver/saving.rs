@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::Blame;
 use super::deliveries::Task;
 use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights, begun};
+use super::give_up::asked;
 use super::life::{Parted, reordered};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind};
@@ -20,6 +21,7 @@ const SAVE_AGAIN_PERIOD: Duration = Duration::from_secs(1);
 impl Delivery {
     pub(super) fn save_due(&self, flights: &Flights) -> bool {
         let hurry = *self.ground.hurry.borrow();
+        let hurry = hurry || self.pressed;
         let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
         let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
         let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
@@ -29,7 +31,8 @@ impl Delivery {
     /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
     pub(super) async fn save(&mut self, flights: &mut Flights, last: bool) {
         let disk = self.ground.log.durability() == Durability::Disk;
-        let sync = disk || last || *self.ground.hurry.borrow() || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
+        let hurry = last || self.pressed || *self.ground.hurry.borrow();
+        let sync = disk || hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
         if self.target.traits.commits {
             let backend = &self.target.spec.backend;
             let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
@@ -41,6 +44,12 @@ impl Delivery {
         if flights.is_empty() {
             self.reconcile_damage();
         }
+        self.store(sync).await;
+    }
+
+    /// Saves the cursor as it is.
+    pub(super) async fn store(&mut self, sync: bool) {
+        self.pressed = false;
         match self.ground.log.save(&self.key, &self.progress, sync).await {
             Ok(()) => self.saved(sync),
             // The backend must not commit on over a mark that is not stored.
@@ -65,6 +74,7 @@ impl Delivery {
             self.synced.clone_from(&self.progress);
         }
         self.ground.status.show(&self.progress);
+        self.ground.log.reached(&self.key, self.progress.cursor);
         if self.ground.drain_until_ms.is_none() {
             self.ground.status.saved(self.progress.cursor);
         }
@@ -72,12 +82,13 @@ impl Delivery {
 
     /// After a failed commit nothing is known of what was delivered since the last one that was synced: it is sent again,
     /// from there.
-    fn rewind(&mut self, fault: &Fault) {
+    pub(super) fn rewind(&mut self, fault: &Fault) {
         self.failed(fault, Blame::Destination);
         self.progress.clone_from(&self.synced);
         let (retry, from) = begun(&self.progress, &self.ground);
         self.retry = retry;
         self.former.rewind(from);
+        self.ground.log.reached(&self.key, self.progress.cursor);
         self.dirty_since = None;
         self.reopen = true;
     }
@@ -90,7 +101,7 @@ impl Delivery {
         }
         let saved = self.ground.log.save(&self.key, &self.progress, true).await;
         let opened = match saved {
-            Ok(()) => self.target.spec.backend.open(self.progress.mark.clone()).await,
+            Ok(()) => self.open_once().await,
             Err(error) => Err(Fault::new(FaultKind::Local, error)),
         };
         match opened {
@@ -100,18 +111,34 @@ impl Delivery {
         !self.reopen
     }
 
+    /// Opens the backend at its mark, and does meanwhile what the log asks: one that hangs must not hold a full log.
+    async fn open_once(&mut self) -> Result<(), Fault> {
+        let backend = self.target.spec.backend.clone();
+        let mut opened = backend.open(self.progress.mark.clone());
+        loop {
+            tokio::select! {
+                opened = &mut opened => return opened,
+                () = asked(&mut self.asks) => self.make_room(None).await,
+            }
+        }
+    }
+
     /// Opens the backend at its mark, as often as it takes, or until a removed reference's time is over.
     pub(super) async fn open_backend(&mut self, stop: &CancellationToken) -> bool {
         self.reopen = true;
-        while let Err(fault) = self.target.spec.backend.open(self.progress.mark.clone()).await {
+        while let Err(fault) = self.open_once().await {
             let mut wait = self.failed(&fault, Blame::Destination);
             if self.ground.drain_until_ms.is_some() {
                 wait = wait.min(DRAIN_LOOK_PERIOD);
             }
-            tokio::select! {
-                () = stop.cancelled() => return false,
-                () = reordered(&mut self.ground.orders) => return false,
-                () = tokio::time::sleep(wait) => {}
+            let until = Instant::now() + wait;
+            while Instant::now() < until {
+                tokio::select! {
+                    () = stop.cancelled() => return false,
+                    () = reordered(&mut self.ground.orders) => return false,
+                    () = asked(&mut self.asks) => self.make_room(None).await,
+                    () = sleep_until(until) => {}
+                }
             }
             if self.drained(true).await {
                 return false;
@@ -154,7 +181,7 @@ impl Delivery {
             return false;
         }
         if account.held > 0 {
-            *self.progress.dropped.entry("drained".into()).or_default() += account.held;
+            self.progress.drop_events("drained", account.held, account.held_bytes);
             tracing::warn!(
                 route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,
                 "removed reference drained for its time; the rest is dropped"
@@ -223,7 +250,7 @@ impl Delivery {
         }
         let Ok(account) = status::account(log, &self.key, &self.progress) else { return };
         if account.imbalance > 0 {
-            *self.progress.dropped.entry("damaged".into()).or_default() += account.imbalance as u64;
+            self.progress.drop_events("damaged", account.imbalance as u64, 0);
             tracing::error!(route = %self.key.route, events = account.imbalance, "events lost by damage of the log");
         }
     }

@@ -33,6 +33,7 @@ struct Tally {
     delivered: u64,
     duplicates: u64,
     retry: u64,
+    late: u64,
     delivered_bytes: usize,
 }
 
@@ -49,6 +50,7 @@ impl Delivery {
         self.target.landed(ticket, signal, latency);
         let mut delivered_bytes = 0;
         match result {
+            Ok(items) if self.given_up.reaches(&work) => delivered_bytes = self.settle_each(work, &batch, items).await,
             Ok(Items::All(Outcome::Delivered)) => {
                 self.progress.delivered += batch.len() as u64;
                 delivered_bytes = batch.payload_bytes();
@@ -66,6 +68,7 @@ impl Delivery {
         }
         self.dirty_since.get_or_insert_with(Instant::now);
         self.ground.status.landed(in_flight, delivered_bytes, self.target.pace.in_flight_max());
+        self.ground.log.reached(&self.key, self.progress.cursor);
         if !self.target.traits.commits {
             self.ground.status.show(&self.progress);
         }
@@ -121,6 +124,11 @@ impl Delivery {
         let mut tally = Tally::default();
         let mut refused = Vec::new();
         for ((event, outcome), seq) in batch.events().zip(&outcomes).zip(&work.members) {
+            if self.given_up.holds(*seq) {
+                tally.late += u64::from(matches!(outcome, Outcome::Delivered | Outcome::Duplicate));
+                tally.retry += u64::from(*outcome == Outcome::Retry);
+                continue;
+            }
             match outcome {
                 Outcome::Delivered => {
                     tally.delivered += 1;
@@ -141,6 +149,7 @@ impl Delivery {
         tally.retry += self.reject(&refused).await;
         self.progress.delivered += tally.delivered;
         self.progress.duplicates += tally.duplicates;
+        self.ground.status.late(tally.late);
         match tally.retry {
             0 => {
                 self.resolved(&work);
@@ -201,7 +210,8 @@ impl Delivery {
         self.progress.rejected += kept as u64;
         let rest = if again { refused.len() - kept } else { 0 };
         if kept < refused.len() && !again {
-            *self.progress.dropped.entry(otherwise.into()).or_default() += (refused.len() - kept) as u64;
+            let bytes = refused[kept..].iter().map(|one| one.event.bytes.len() as u64).sum();
+            self.progress.drop_events(otherwise, (refused.len() - kept) as u64, bytes);
         }
         for one in &refused[..refused.len() - rest] {
             self.progress.resolve(one.seq, one.seq + 1);
@@ -212,7 +222,8 @@ impl Delivery {
     /// Gives a whole batch up; returns whether that is the end of it.
     async fn reject_all(&mut self, work: &Work, batch: &OutBatch, reason: &str) -> bool {
         let refused = |(event, seq): (_, &u64)| Refused { seq: *seq, event, reason };
-        let refused: Vec<_> = batch.events().zip(&work.members).map(refused).collect();
+        let held = |(_, seq): &(_, &u64)| !self.given_up.holds(**seq);
+        let refused: Vec<_> = batch.events().zip(&work.members).filter(held).map(refused).collect();
         let ended = self.reject(&refused).await == 0;
         if ended {
             self.resolved(work);

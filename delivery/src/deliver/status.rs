@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::backend::Fault;
 use crate::clock::Clock;
 use crate::ledger::{BreakerReport, BreakerState, DeliveryReport, DeliveryState};
-use crate::log::{DeliveryKey, Log, Progress, ReadError};
+use crate::log::{Census, DeliveryKey, Log, Progress, ReadError};
 
 /// How often a report is made anew, at most, until progress and log agree.
 const LOOKS_MAX: usize = 5;
@@ -39,6 +39,7 @@ struct Figures {
     delivered_bytes: u64,
     in_flight: u64,
     in_flight_limit: u64,
+    late: u64,
     last_error: Option<String>,
 }
 
@@ -63,6 +64,7 @@ impl DeliveryStatus {
                 delivered_bytes: 0,
                 in_flight: 0,
                 in_flight_limit: 1,
+                late: 0,
                 last_error: None,
             }),
         })
@@ -130,6 +132,11 @@ impl DeliveryStatus {
         figures.in_flight = in_flight as u64;
         figures.in_flight_limit = in_flight_limit as u64;
         figures.delivered_bytes += delivered_bytes as u64;
+    }
+
+    /// Notes events that the backend has and that were given up before it said so.
+    pub(super) fn late(&self, events: u64) {
+        self.figures().late += events;
     }
 
     /// Notes that progress could not be saved; deliveries go on.
@@ -227,7 +234,9 @@ impl DeliveryStatus {
             delivered_events: progress.delivered,
             duplicate_events: progress.duplicates,
             rejected_events: progress.rejected,
-            dropped_events: progress.dropped.iter().map(|(reason, events)| (reason.to_string(), *events)).collect(),
+            dropped_events: by_reason(&progress.dropped),
+            dropped_bytes: by_reason(&progress.dropped_bytes),
+            late_events: figures.late,
             held_events: 0,
             held_bytes: 0,
             oldest_held: None,
@@ -242,6 +251,10 @@ impl DeliveryStatus {
     }
 }
 
+fn by_reason(counts: &BTreeMap<Arc<str>, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(reason, count)| (reason.to_string(), *count)).collect()
+}
+
 /// A delivery's side of the ledger.
 pub(super) struct Account {
     pub(super) routed: u64,
@@ -254,13 +267,7 @@ pub(super) struct Account {
 pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Result<Account, ReadError> {
     let census = log.census();
     let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
-    let count = |from, to| log.count_events(&census, &key.route, from, to);
-    let (mut held, mut held_bytes) = count(progress.cursor, end)?;
-    for (from, to) in &progress.resolved {
-        let (resolved, resolved_bytes) = count(*from, *to)?;
-        held = held.saturating_sub(resolved);
-        held_bytes = held_bytes.saturating_sub(resolved_bytes);
-    }
+    let (held, held_bytes) = unresolved(log, &census, &key.route, progress, end)?;
     let resolved =
         progress.delivered + progress.duplicates + progress.rejected + progress.dropped.values().sum::<u64>();
     // What was routed since a reference was removed is not its business.
@@ -269,4 +276,22 @@ pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Resu
         None => census.routed_events(&key.route) as i64 - progress.routed_before,
     };
     Ok(Account { routed: routed.max(0) as u64, held, held_bytes, imbalance: routed - (resolved + held) as i64 })
+}
+
+/// Counts the events of a route, and their payload bytes, that stand in the log below `to` and are not resolved.
+pub(super) fn unresolved(
+    log: &Log,
+    census: &Census,
+    route: &str,
+    progress: &Progress,
+    to: u64,
+) -> Result<(u64, u64), ReadError> {
+    let count = |from, to| log.count_events(census, route, from, to);
+    let (mut events, mut bytes) = count(progress.cursor, to)?;
+    for (from, end) in progress.resolved.iter().filter(|(from, _)| *from < to) {
+        let (resolved, resolved_bytes) = count(*from, to.min(*end))?;
+        events = events.saturating_sub(resolved);
+        bytes = bytes.saturating_sub(resolved_bytes);
+    }
+    Ok((events, bytes))
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
+use tokio::time::Instant;
 
 use super::{Accepted, Pipeline, RefusalReason, SubmitError, mask};
 use crate::event::Batch;
-use crate::log::{KeyLookup, Receipt, Refused};
+use crate::log::{KeyLookup, ROOM_ASK_PERIOD, ROOM_WAIT_MAX, Receipt, Refused};
 
 /// What a refused client is told to wait: long enough for a delivery to free a segment, short enough to stay live.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -41,7 +42,11 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     if wanting.is_empty() {
         return Ok(Accepted { events, repeated: true });
     }
-    let parts = enqueue_all(&wanting, &batch)?;
+    let parts = match enqueue_all(&wanting, &batch) {
+        Err((_, refused)) if refused.room_soon => enqueue_with_room(&wanting, &batch).await,
+        other => other,
+    };
+    let parts = parts.map_err(|(pipeline, refused)| refuse(pipeline, refused.reason))?;
     drop(batch);
     let results = join_all(parts.into_iter().map(kept)).await;
     drop(claims);
@@ -58,18 +63,19 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     }
 }
 
-/// Reserves in every log before anything is appended to any. No edit of a pipeline comes between its masks and the queue.
-fn enqueue_all(pipelines: &[&Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>, SubmitError> {
+/// Reserves in every log before anything is appended to any, or says which refused. No edit of a pipeline comes between its
+/// masks and the queue.
+fn enqueue_all<'a>(pipelines: &[&'a Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
     let versions: Vec<_> = pipelines.iter().map(|pipeline| (*pipeline, pipeline.version())).collect();
     let mut reserved = Vec::with_capacity(pipelines.len());
     for (pipeline, version) in &versions {
         if let Some(reason) = pipeline.closed_by(version) {
-            return Err(refuse(pipeline, reason));
+            return Err((*pipeline, Refused { reason, maybe_kept: false, room_soon: false }));
         }
         let pending = mask::route(version, batch);
         match pipeline.log().reserve(pending.disk_bytes()) {
             Ok(reservation) => reserved.push((*pipeline, reservation, pending)),
-            Err(refused) => return Err(refuse(pipeline, refused.reason)),
+            Err(refused) => return Err((*pipeline, refused)),
         }
     }
     let enqueue = |(pipeline, reservation, pending): (&Arc<Pipeline>, _, _)| Part {
@@ -77,6 +83,25 @@ fn enqueue_all(pipelines: &[&Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>,
         receipt: pipeline.log().enqueue(reservation, pending),
     };
     Ok(reserved.into_iter().map(enqueue).collect())
+}
+
+/// The same as soon as deliveries that drop their oldest have made room, within [`ROOM_WAIT_MAX`]. Nothing is set aside
+/// meanwhile.
+async fn enqueue_with_room<'a>(
+    pipelines: &[&'a Arc<Pipeline>],
+    batch: &Batch,
+) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
+    let deadline = Instant::now() + ROOM_WAIT_MAX;
+    loop {
+        // From before the look: what is freed in between is not missed.
+        let freed = select_all(pipelines.iter().map(|pipeline| Box::pin(pipeline.log().freed())));
+        match enqueue_all(pipelines, batch) {
+            Err((_, refused)) if refused.room_soon && Instant::now() < deadline => {
+                drop(tokio::time::timeout(ROOM_ASK_PERIOD, freed).await);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn never_kept(result: Result<(), Refused>) -> bool {

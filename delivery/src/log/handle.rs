@@ -34,10 +34,12 @@ mod commit;
 mod edit;
 mod ranges;
 mod reader;
+mod room;
 
 pub use claim::KeyClaim;
 pub(crate) use edit::Receipt;
 pub use reader::{Census, LogReader, ReadError};
+pub(crate) use room::{ROOM_ASK_PERIOD, ROOM_WAIT_MAX};
 
 /// How long written data may stay unsynced at level `Process`.
 const UNSYNCED_TIME_MAX: Duration = Duration::from_secs(1);
@@ -68,6 +70,8 @@ pub struct Refused {
     pub reason: RefusalReason,
     /// Whether the batch may come back after a crash although it was refused.
     pub maybe_kept: bool,
+    /// Whether deliveries that drop their oldest are making room for it now.
+    pub room_soon: bool,
 }
 
 /// A log, open. Cheap to clone.
@@ -94,6 +98,8 @@ struct Inner {
     visible: watch::Sender<u64>,
     /// Rung when bytes were freed.
     room: Notify,
+    /// Counts how often deliveries were asked to make room.
+    asks: watch::Sender<u64>,
     /// Rung when a key is no longer on its way.
     claims: Notify,
     /// Told to the committer; and told by it when it has come to its end.
@@ -151,6 +157,7 @@ struct Shared {
     unsynced: bool,
     claimed: HashSet<(Bytes, Bytes)>,
     closed: bool,
+    room: room::Room,
 }
 
 /// Bytes set aside in a log for one batch. Dropping it gives them back.
@@ -215,6 +222,7 @@ impl Log {
             unsynced: false,
             claimed: HashSet::new(),
             closed: false,
+            room: room::Room::default(),
         };
         let log = Self {
             inner: Arc::new(Inner {
@@ -229,6 +237,7 @@ impl Log {
                 work: Notify::new(),
                 visible: watch::channel(next_seq).0,
                 room: Notify::new(),
+                asks: watch::channel(0).0,
                 claims: Notify::new(),
                 stop: owner.stopping().child_token(),
                 ended: CancellationToken::new(),
@@ -262,47 +271,6 @@ impl Log {
         self.inner.running_base_ms + self.inner.opened.elapsed().as_millis() as u64
     }
 
-    /// Sets bytes aside for one batch, or says why not; nothing is kept then.
-    pub fn reserve(&self, bytes: u64) -> Result<Reservation, Refused> {
-        let mut shared = self.shared();
-        let wanted = shared.reserved + bytes;
-        let refusal = if shared.closed {
-            Some(RefusalReason::Stopping)
-        } else if shared.trouble.is_some() {
-            shared.trouble
-        } else if shared.free_bytes.saturating_sub(wanted) < self.inner.options.free_bytes_min {
-            Some(RefusalReason::NoSpace)
-        } else {
-            (shared.disk_bytes + wanted > shared.settings.bytes_max).then_some(RefusalReason::Full)
-        };
-        self.note_refusal(&mut shared, refusal);
-        if let Some(reason) = refusal {
-            self.want_free(&mut shared);
-            return Err(Refused { reason, maybe_kept: false });
-        }
-        shared.reserved = wanted;
-        drop(shared);
-        Ok(Reservation { log: self.clone(), bytes })
-    }
-
-    fn note_refusal(&self, shared: &mut Shared, refusal: Option<RefusalReason>) {
-        let before = std::mem::replace(&mut shared.refusing, refusal);
-        let dir = self.inner.options.dir.display();
-        match (before, refusal) {
-            (before, Some(reason)) if before != refusal => {
-                tracing::warn!(%dir, reason = reason.as_str(), bytes = shared.disk_bytes, "log refuses new events");
-            }
-            (Some(before), None) => tracing::info!(%dir, before = before.as_str(), "log takes events again"),
-            _ => {}
-        }
-    }
-
-    fn want_free(&self, shared: &mut Shared) {
-        shared.free_wanted = true;
-        shared.seal_wanted = true;
-        self.inner.work.notify_one();
-    }
-
     /// Appends a batch whose bytes were reserved and returns when it has reached the log's level.
     ///
     /// # Cancel safety
@@ -319,12 +287,6 @@ impl Log {
     /// Returns every live position.
     pub fn positions(&self) -> Vec<(Bytes, Bytes)> {
         self.shared().state.positions()
-    }
-
-    /// Resolves when bytes were freed or a trouble is over, or after a second.
-    pub async fn room(&self) {
-        let freed = self.inner.room.notified();
-        drop(tokio::time::timeout(Duration::from_secs(1), freed).await);
     }
 
     /// Returns what a delivery has saved, if anything.
@@ -374,7 +336,9 @@ impl Log {
         let (log, owned) = (self.clone(), key.clone());
         let done = tokio::task::spawn_blocking(move || log.journal().forget(&owned)).await;
         done.unwrap_or_else(|error| Err(JournalError::Write(io::Error::other(error))))?;
-        self.shared().floors.remove(key);
+        let mut shared = self.shared();
+        shared.floors.remove(key);
+        shared.room.forget(key);
         Ok(())
     }
 

@@ -88,6 +88,8 @@ pub struct Progress {
     pub rejected: u64,
     /// Events given up, by reason.
     pub dropped: BTreeMap<Arc<str>, u64>,
+    /// Their payload bytes, by reason, where they are known.
+    pub dropped_bytes: BTreeMap<Arc<str>, u64>,
     /// Batches decided and not resolved.
     pub plans: Vec<Plan>,
     /// Where the backend stood at its last commit.
@@ -133,6 +135,14 @@ impl Progress {
         }
     }
 
+    /// Counts events as given up.
+    pub fn drop_events(&mut self, reason: &str, events: u64, bytes: u64) {
+        if events > 0 {
+            *self.dropped.entry(reason.into()).or_default() += events;
+            *self.dropped_bytes.entry(reason.into()).or_default() += bytes;
+        }
+    }
+
     /// Returns whether an event is resolved.
     pub fn is_resolved(&self, seq: u64) -> bool {
         seq < self.cursor || {
@@ -152,10 +162,12 @@ impl Progress {
             out.put_u64(*from);
             out.put_u64(*to);
         }
-        out.put_u32(self.dropped.len() as u32);
-        for (reason, events) in &self.dropped {
-            out.put_bytes(reason.as_bytes());
-            out.put_u64(*events);
+        for counts in [&self.dropped, &self.dropped_bytes] {
+            out.put_u32(counts.len() as u32);
+            for (reason, count) in counts {
+                out.put_bytes(reason.as_bytes());
+                out.put_u64(*count);
+            }
         }
         out.put_u32(self.plans.len() as u32);
         for plan in &self.plans {
@@ -205,9 +217,11 @@ impl Progress {
         for _ in 0..get.count(16)? {
             progress.resolved.push((get.u64()?, get.u64()?));
         }
-        for _ in 0..get.count(12)? {
-            let reason: Arc<str> = get.text()?.into();
-            progress.dropped.insert(reason, get.u64()?);
+        for counts in [&mut progress.dropped, &mut progress.dropped_bytes] {
+            for _ in 0..get.count(12)? {
+                let reason: Arc<str> = get.text()?.into();
+                counts.insert(reason, get.u64()?);
+            }
         }
         for _ in 0..get.count(20)? {
             progress.plans.push(Plan { first: get.u64()?, end: get.u64()?, key: get.text()?.into() });
@@ -502,7 +516,7 @@ mod tests {
         let mut progress = Progress { mark: Some(Bytes::from(vec![7; 5000])), ..Progress::default() };
         for cursor in 1..=300 {
             progress.cursor = cursor;
-            progress.dropped.insert("x".into(), cursor);
+            progress.drop_events("x", 1, cursor);
             journal.save(&key("r"), &progress, false).unwrap();
             if cursor % 60 == 0 {
                 journal = Journal::open(fs.clone(), dir.path());

@@ -6,8 +6,8 @@ use spillway_delivery::filesystem::{Call, Fault, Faults};
 
 use crate::invariant::{Checked, Invariant};
 use crate::model::{End, ROUTES};
-use crate::subject::{self, DIR};
-use crate::world::{World, is_segment};
+use crate::subject::{self, DIR, YIELDING};
+use crate::world::{World, count, is_segment};
 
 impl World {
     pub(crate) fn disk_is_full(&mut self) {
@@ -38,6 +38,61 @@ impl World {
             }
         }
         Err(Invariant::SpaceFreed.broken("the log never gets full"))
+    }
+
+    /// Gives up what the full log asks of the delivery that drops its oldest, in one save.
+    pub(crate) async fn give_way(&mut self) -> Checked {
+        let below = self.subject()?.log.give_up_below();
+        let Ok(frames) = self.subject()?.frames().await? else { return Ok(()) };
+        let live = &mut self.readers[YIELDING].live;
+        if below <= live.cursor {
+            return Ok(());
+        }
+        let events = count(&frames, YIELDING, |seq| seq < below && !live.is_resolved(seq));
+        live.drop_events("quota", events, 0);
+        live.resolve(live.cursor, below);
+        let blocking =
+            (0..YIELDING).filter_map(|route| self.readers[route].saves.first()).map(|save| save.cursor).min();
+        Invariant::GivesUpWhatHelps
+            .check(Some(below) <= blocking, || format!("{below} is asked for, and {blocking:?} blocks"))?;
+        self.note(format!("give up {events} events below {below}"));
+        self.save_one(YIELDING, true).await
+    }
+
+    /// Appends far more than the log holds while one delivery stands still, with ends of one kind in between.
+    pub(crate) async fn overflow(&mut self, end: End) -> Checked {
+        self.model.bulky = true;
+        for round in 0..60 {
+            self.deliver_blocking().await?;
+            let full = self.append().await?.contains(&Some("full"));
+            if full {
+                self.deliver_blocking().await?;
+                // What was refused may be larger than what comes now, never smaller than the log thinks.
+                let again = self.append().await?;
+                let live = &self.readers[YIELDING].live;
+                let gave = live.dropped.values().sum::<u64>() > 0;
+                Invariant::SpaceFreed.check(again.contains(&None) || !gave, || format!("{again:?}, {live:?}"))?;
+            }
+            self.compare().await?;
+            if round % 12 == 11 {
+                self.end(end).await?;
+            }
+        }
+        let gave = !self.readers[YIELDING].live.dropped.is_empty();
+        Invariant::GivesUpWhatHelps.check(gave, || "nothing was ever given up".into())
+    }
+
+    /// Resolves and saves everything, but for the delivery that drops its oldest.
+    async fn deliver_blocking(&mut self) -> Checked {
+        let Ok(frames) = self.subject()?.frames().await? else { return Ok(()) };
+        for route in 0..YIELDING {
+            self.resolve_frames(route, &frames, true);
+            let end = self.subject()?.log.visible_end();
+            let live = &mut self.readers[route].live;
+            live.resolve(live.cursor, end);
+            self.save_one(route, true).await?;
+        }
+        Ok(())
     }
 
     /// Appends, and nothing may be refused.

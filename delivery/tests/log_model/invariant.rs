@@ -29,6 +29,8 @@ pub(crate) enum Invariant {
     LedgerBalances,
     /// What every cursor has passed is freed.
     SpaceFreed,
+    /// Nothing is given up at quota but what no other delivery needs, and what makes room.
+    GivesUpWhatHelps,
     /// A start never refuses, whatever the damage and however full the disk.
     OpenNeverFails,
     /// A start reads by the number of segments, not by their bytes.

@@ -195,6 +195,18 @@ fn a_full_log_takes_more_once_it_is_delivered() {
 }
 
 #[test]
+fn a_full_log_takes_more_where_a_delivery_gives_up_its_oldest() {
+    for (seed, end) in (20..).zip([End::Clean, End::Kill, End::PowerLoss]) {
+        for level in [Durability::Disk, Durability::Process] {
+            play(seed, level, async |world| {
+                world.overflow(end).await?;
+                world.drain().await
+            });
+        }
+    }
+}
+
+#[test]
 fn a_start_reads_by_the_number_of_segments_and_not_by_their_bytes() {
     for end in [End::Clean, End::Kill, End::PowerLoss] {
         play(3, Durability::Disk, async |world| {

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::filesystem::FaultyFs;
 use spillway_delivery::log::{DeliveryKey, Frame, Log, LogOptions, Masks, Pending, Progress, ReadError, Refused};
-use spillway_delivery::settings::{Durability, LogSettings};
+use spillway_delivery::settings::{Durability, LogSettings, WhenBehind};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
 
@@ -17,6 +17,9 @@ use crate::invariant::{Checked, Invariant};
 use crate::model::ROUTES;
 
 pub(crate) const DIR: &str = "/data/spool/uid";
+
+/// The route whose delivery gives up its oldest at quota; the others block.
+pub(crate) const YIELDING: usize = 2;
 
 /// Longer than any wait within a log; time is paused, so it costs nothing.
 const FOREVER: Duration = Duration::from_hours(1);
@@ -45,6 +48,7 @@ impl Subject {
         let log = Log::open(options, &owner, incarnation)?;
         // Nothing may be freed before every delivery has saved anew: a cursor that came back may be in the page cache alone.
         (0..ROUTES.len()).for_each(|route| log.set_floor(&delivery(route), 0));
+        log.set_when_behind(&delivery(YIELDING), WhenBehind::DropOldest);
         Ok(Self { log, owner, table: Mutex::new([0, 1, 2]) })
     }
 

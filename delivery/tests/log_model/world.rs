@@ -23,11 +23,11 @@ pub(crate) struct Weather {
 /// One delivery as the model knows it.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    live: Progress,
+    pub(crate) live: Progress,
     /// All that was ever tried.
     pub(crate) ever: Vec<Progress>,
     /// What may come back: the last that was saved and synced, and all that were tried since.
-    saves: Vec<Progress>,
+    pub(crate) saves: Vec<Progress>,
     /// The first of them that SIGKILL cannot take.
     written: usize,
 }
@@ -148,6 +148,9 @@ impl World {
             answers.iter().filter_map(|answer| answer.err()).find(|refused| refused.reason.as_str() != "full");
         let calm = calm && !self.fs.stopped();
         Invariant::WorksWithoutFaults.check(!calm || refused.is_none(), || format!("refused: {refused:?}"))?;
+        if answers.iter().any(|answer| answer.is_err_and(|refused| refused.room_soon)) {
+            self.give_way().await?;
+        }
         Ok(answers.iter().map(|answer| answer.err().map(|refused| refused.reason.as_str())).collect())
     }
 
@@ -170,7 +173,7 @@ impl World {
     }
 
     /// Resolves frames; with `from_cursor` also the gap before them, which holds no event.
-    fn resolve_frames(&mut self, route: usize, frames: &[Arc<Frame>], from_cursor: bool) {
+    pub(crate) fn resolve_frames(&mut self, route: usize, frames: &[Arc<Frame>], from_cursor: bool) {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
         let live = &mut self.readers[route].live;
         live.delivered += count(frames, route, |seq| !live.is_resolved(seq));
@@ -185,7 +188,7 @@ impl World {
         self.save_one(route, sync).await
     }
 
-    async fn save_one(&mut self, route: usize, sync: bool) -> Checked {
+    pub(crate) async fn save_one(&mut self, route: usize, sync: bool) -> Checked {
         let progress = self.readers[route].live.clone();
         let calm = self.is_calm();
         let saved = self.subject()?.save(&subject::delivery(route), &progress, sync).await?;
@@ -462,6 +465,7 @@ impl World {
         Ok(Some(
             census.routed_events(ROUTES[route]).cast_signed()
                 - live.delivered.cast_signed()
+                - live.dropped.values().sum::<u64>().cast_signed()
                 - counted
                 - self.outlived[route],
         ))
@@ -529,7 +533,7 @@ pub(crate) fn is_segment(path: &Path) -> bool {
 }
 
 /// Returns how many events of a route pass `open`.
-fn count(frames: &[Arc<Frame>], route: usize, open: impl Fn(u64) -> bool) -> u64 {
+pub(crate) fn count(frames: &[Arc<Frame>], route: usize, open: impl Fn(u64) -> bool) -> u64 {
     let events = frames.iter().flat_map(|frame| (0..frame.len()).map(move |index| (frame, index)));
     let wanted = |(frame, index): &(&Arc<Frame>, usize)| {
         wanted_by(frame, *index) >> route & 1 == 1 && open(frame.first_seq + *index as u64)

@@ -32,6 +32,7 @@ fn delivery(backend: &str, kind: &str) -> DeliveryReport {
         in_flight: 0,
         in_flight_limit: 1,
         last_error: None,
+        ..DeliveryReport::default()
     }
 }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     GROUP_BYTES_MAX, Keep, Log, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX, Waiting,
+    room,
 };
 use crate::intake::RefusalReason;
 use crate::log::core::{Committed, LogCore};
@@ -30,6 +31,8 @@ struct Done {
     committed: Option<Committed>,
     synced: bool,
     error: Option<std::io::Error>,
+    sealed: bool,
+    freed: bool,
     free_bytes: u64,
     unsynced_bytes: usize,
 }
@@ -115,24 +118,15 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
     }
     turn.sync = shared.sync_wanted > shared.synced_seq || (timed_out && (shared.unsynced || shared.trouble.is_some()));
     shared.sync_wanted = 0;
-    turn.seal = std::mem::take(&mut shared.seal_wanted) && seal_frees(&shared);
+    turn.seal = std::mem::take(&mut shared.seal_wanted) && room::seal_frees(&mut shared);
     if std::mem::take(&mut shared.free_wanted) || turn.seal {
         let settings = &shared.settings;
         let low = shared.floors.values().copied().min().unwrap_or(0);
         let over = (shared.disk_bytes + shared.reserved + bytes).saturating_sub(settings.bytes_max / 10 * 9);
+        let over = over.max(log.lacking(&shared));
         turn.free = Some((low, Keep { retain: settings.retain, bytes_over: over }));
     }
     turn
-}
-
-/// Whether everything in the segment being written has been delivered, so that sealing it gives room.
-fn seal_frees(shared: &super::Shared) -> bool {
-    let low = shared.floors.values().copied().min().unwrap_or(0);
-    shared
-        .segments
-        .values()
-        .next_back()
-        .is_some_and(|info| info.summary.end_seq <= low && info.data_end > info.data_start)
 }
 
 /// Does one turn off the runtime's threads and tells everybody. Returns whether something stays unsynced.
@@ -162,7 +156,15 @@ fn work(
     (group, sync, seal, free): (Vec<Pending>, bool, bool, Option<(u64, Keep)>),
 ) -> Done {
     let since = log.inner.opened.elapsed();
-    let mut done = Done { committed: None, synced: false, error: None, free_bytes: 0, unsynced_bytes: 0 };
+    let mut done = Done {
+        committed: None,
+        synced: false,
+        error: None,
+        sealed: false,
+        freed: false,
+        free_bytes: 0,
+        unsynced_bytes: 0,
+    };
     if !group.is_empty() {
         done.committed = Some(core.commit(group, since));
         done.synced = log.durability() == Durability::Disk;
@@ -173,11 +175,14 @@ fn work(
             Err(error) => done.error = Some(error),
         }
     }
-    if seal && let Err(error) = core.seal(since) {
-        done.error = Some(error);
+    if seal {
+        match core.seal(since) {
+            Ok(()) => done.sealed = true,
+            Err(error) => done.error = Some(error),
+        }
     }
     if let Some((below, keep)) = free {
-        core.free(below, keep, since);
+        done.freed = !core.free(below, keep, since).is_empty();
     }
     done.free_bytes = log.inner.options.filesystem.free_bytes(&log.inner.options.dir).unwrap_or(u64::MAX);
     done.unsynced_bytes = core.unsynced_bytes();
@@ -199,7 +204,16 @@ fn publish(log: &Log, core: &LogCore, done: Done, replies: Vec<oneshot::Sender<R
     }
     trim_tail(&mut shared);
     let trouble = error.map(|error| error.source).or(done.error);
+    let mended = shared.trouble.is_some();
     note_trouble(log, &mut shared, trouble.as_ref(), kept > 0 || done.synced);
+    let mended = mended && shared.trouble.is_none();
+    let room = done.freed || done.sealed || mended;
+    if done.freed {
+        shared.room.freed();
+    }
+    if room {
+        shared.room.changed();
+    }
     shared.disk_bytes = core.bytes();
     shared.free_bytes = done.free_bytes;
     refresh_segments(&mut shared, core);
@@ -210,10 +224,12 @@ fn publish(log: &Log, core: &LogCore, done: Done, replies: Vec<oneshot::Sender<R
     }
     drop(shared);
     log.inner.visible.send_replace(end);
-    log.inner.room.notify_waiters();
+    if room {
+        log.inner.room.notify_waiters();
+    }
     for (index, reply) in replies.into_iter().enumerate() {
         let (reason, maybe_kept) = failed.unwrap_or((RefusalReason::Faulted, true));
-        let answer = if index < kept { Ok(()) } else { Err(Refused { reason, maybe_kept }) };
+        let answer = if index < kept { Ok(()) } else { Err(Refused { reason, maybe_kept, room_soon: false }) };
         // A caller that went away does not want to know.
         reply.send(answer).ok();
     }
@@ -266,6 +282,7 @@ fn note_trouble(log: &Log, shared: &mut super::Shared, error: Option<&std::io::E
         Some(error) => {
             let reason = reason_of(error);
             shared.failures += 1;
+            shared.room.write_failed();
             shared.last_error = Some(error.to_string());
             if shared.trouble.replace(reason) != Some(reason) {
                 tracing::error!(%error, %dir, state = reason.as_str(), "log cannot be written; refusing until it can");

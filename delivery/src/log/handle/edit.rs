@@ -40,7 +40,7 @@ impl Receipt {
     pub(crate) async fn wait(self) -> Result<(), Refused> {
         let result = self.reply.await;
         drop(self.reservation);
-        result.unwrap_or(Err(Refused { reason: RefusalReason::Stopping, maybe_kept: true }))
+        result.unwrap_or(Err(Refused { reason: RefusalReason::Stopping, maybe_kept: true, room_soon: false }))
     }
 }
 
