@@ -15,7 +15,7 @@ mod units;
 pub use problems::problems;
 pub use render::{Paint, render};
 pub use report::{Excluded, Listener, Phase, Source, StatusReport};
-pub use units::{age, bytes, counted, plain, time};
+pub use units::{age, bytes, counted, plain, span, time};
 
 /// Asks, prints, and returns 0 when everything flows, 1 when something is wrong; a failure to ask is 2.
 pub fn run(flags: &StatusFlags) -> Result<ExitCode, Failure> {

@@ -36,6 +36,7 @@ pub mod jobs;
 mod life;
 mod pace;
 mod rate;
+mod reasons;
 mod saving;
 mod settle;
 mod status;

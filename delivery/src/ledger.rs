@@ -248,6 +248,9 @@ pub struct DeliveryReport {
     pub duplicate_events: u64,
     /// Events the backend refused for good and that went to the dead letters.
     pub rejected_events: u64,
+    /// Of them those since the start, by reason: what differs from event to event is left out, and what comes after the first
+    /// 16 reasons counts as `other`.
+    pub rejections: BTreeMap<String, u64>,
     /// Events given up, by reason.
     pub dropped_events: BTreeMap<String, u64>,
     /// Their payload bytes, by reason; 0 where damage took them.
@@ -260,6 +263,9 @@ pub struct DeliveryReport {
     pub held_bytes: u64,
     /// Time of receipt of the oldest held event.
     pub oldest_held: Option<UnixNanos>,
+    /// When the log will be full because of this delivery, at the rate of the last two minutes; absent when it does not fall
+    /// behind.
+    pub seconds_until_full: Option<u64>,
     /// `routed - delivered - duplicates - rejected - dropped - held`: 0.
     pub imbalance_events: i64,
     /// Attempts since the start.

@@ -147,6 +147,7 @@ fn committing(name: &str, place: &Arc<Place>) -> DeliverySpec {
 
 fn spec(name: &str, backend: Arc<To>) -> DeliverySpec {
     DeliverySpec {
+        when_behind: spillway_delivery::settings::WhenBehind::Block,
         route: name.into(),
         backend_uid: name.into(),
         backend_name: name.into(),

@@ -77,6 +77,7 @@ fn settings(dead_letters_bytes_max: u64) -> PipelineSettings {
 
 fn spec(backend: &Arc<Picky>) -> DeliverySpec {
     DeliverySpec {
+        when_behind: spillway_delivery::settings::WhenBehind::Block,
         route: "all".into(),
         backend_uid: "b".into(),
         backend_name: "b".into(),

@@ -144,6 +144,7 @@ async fn add(engine: &Engine, durability: Durability, references: &[Reference<'_
             uid: (*name).into(),
             name: (*name).into(),
             when_behind: *when_behind,
+            ..BackendRefSettings::default()
         })
         .collect();
     let settings = PipelineSettings {

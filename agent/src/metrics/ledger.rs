@@ -162,6 +162,11 @@ fn resolved(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::R
         families.counter(name, help, each_delivery(pipelines, value))?;
     }
     families.counter(
+        "delivery_rejections",
+        "Events the backend refused for good, since the start, by reason; after 16 reasons as other.",
+        each_delivery_by(pipelines, "reason", |one| &one.rejections),
+    )?;
+    families.counter(
         "delivery_dropped_events",
         "Events given up, by reason.",
         each_delivery_by(pipelines, "reason", |one| &one.dropped_events),
@@ -193,6 +198,12 @@ fn held(families: &mut Families<'_>, pipelines: &[PipelineReport], now: i64) -> 
         "delivery_oldest_held_age_seconds",
         "Time since the receipt of the oldest held event; 0 when none is held.",
         each_delivery(pipelines, |one| one.oldest_held.map_or(0.0, |then| seconds(now.saturating_sub(then).max(0)))),
+    )?;
+    families.gauge(
+        "delivery_until_full_seconds",
+        "Time until the log is full because of the delivery, at the present rate; absent when it does not fall behind.",
+        each_delivery(pipelines, |one| one.seconds_until_full)
+            .filter_map(|(labels, left)| left.map(|left| (labels, count(left)))),
     )?;
     families.gauge(
         "ledger_imbalance_events",
@@ -240,6 +251,11 @@ fn sending(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Re
         "delivery_in_flight_limit_batches",
         "Batches that may be under way now: what the destination bears, within maxInFlight.",
         each_delivery(pipelines, |one| count(one.in_flight_limit)),
+    )?;
+    families.gauge(
+        "delivery_state_since_timestamp_seconds",
+        "When the delivery came to the state it is in, Unix time.",
+        each_delivery(pipelines, |one| seconds(one.since)),
     )?;
     families.gauge(
         "delivery_state",

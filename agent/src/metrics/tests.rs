@@ -33,6 +33,8 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         dropped_events: BTreeMap::from([("quota".into(), 1)]),
         dropped_bytes: BTreeMap::from([("quota".into(), 77)]),
         late_events: 3,
+        rejections: BTreeMap::from([("mapping conflict".into(), 8)]),
+        seconds_until_full: Some(7_200),
         held_events: 4,
         held_bytes: 400,
         oldest_held: Some(90 * SECOND),
@@ -43,7 +45,6 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         in_flight: 2,
         in_flight_limit: 3,
         last_error: Some("connection refused".into()),
-        ..DeliveryReport::default()
     };
     let pipeline = PipelineReport {
         namespace: namespace.into(),
@@ -190,6 +191,9 @@ fn every_figure_of_the_ledger_is_there() {
         ("spillway_delivery_dropped_events_total", 1.0),
         ("spillway_delivery_dropped_bytes_total", 77.0),
         ("spillway_delivery_late_events_total", 3.0),
+        ("spillway_delivery_rejections_total", 8.0),
+        ("spillway_delivery_until_full_seconds", 7200.0),
+        ("spillway_delivery_state_since_timestamp_seconds", 0.0),
         ("spillway_delivery_held_events", 4.0),
         ("spillway_delivery_oldest_held_age_seconds", 10.0),
         ("spillway_delivery_faults_total", 3.0),

@@ -3,7 +3,7 @@
 use spillway_delivery::ledger::{BreakerState, DeliveryReport, DeliveryState, PipelineReport};
 
 use super::report::StatusReport;
-use super::units::{age, bytes, counted, plain, time};
+use super::units::{age, bytes, counted, plain, span, time};
 
 /// Returns what is wrong now, one sentence each; empty when everything flows. What was rejected or dropped is in the
 /// figures and not here: it happened and does not go away.
@@ -91,7 +91,9 @@ fn delivery_problems(pipeline: &PipelineReport, delivery: &DeliveryReport, now: 
             BreakerState::HalfOpen => "; circuit breaker half-open, one batch is tried".to_owned(),
         };
         let (since, held) = (time(delivery.since), counted(delivery.held_events, "event"));
-        found.push(format!("{name}: not delivering since {since}{because}{breaker}; holding {held}{oldest}"));
+        let full = delivery.seconds_until_full.map(|left| format!(", about {} until the log is full", span(left)));
+        let full = full.unwrap_or_default();
+        found.push(format!("{name}: not delivering since {since}{because}{breaker}; holding {held}{oldest}{full}"));
     }
     if delivery.imbalance_events != 0 {
         found.push(format!(

@@ -1,18 +1,13 @@
 //! The ledger as text. Nothing is said by colour alone; colour is only a hint on a terminal.
 
-use std::fmt::Write;
-
-use spillway_delivery::ledger::{BreakerState, DeliveryReport, DeliveryState, LogReport, PipelineReport};
+use spillway_delivery::ledger::{LogReport, PipelineReport};
 
 use super::problems::{name, problems};
 use super::report::{Phase, StatusReport};
 use super::units::{age, bytes, counted, plain, time};
-use crate::table::{self, Cell, Column, Lean, Mood};
 
+mod deliveries;
 mod letters;
-
-/// Longest last error in the table; the whole one is among the problems.
-const ERROR_CHARS_MAX: usize = 48;
 
 /// Whether there is colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +136,7 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
             line(out, &text);
         }
     }
-    let rows: Vec<[Cell; 10]> = pipeline.deliveries.iter().map(|delivery| row(delivery, now)).collect();
-    for text in table::lines(&COLUMNS, &rows, paint) {
+    for text in deliveries::lines(pipeline, now, paint) {
         line(out, &text);
     }
     letters::lines(&pipeline.dead_letters, now).iter().for_each(|text| line(out, text));
@@ -150,65 +144,10 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
     line(out, &balance(pipeline, paint));
 }
 
-const COLUMNS: [Column; 10] = [
-    ("ROUTE", Lean::Left),
-    ("BACKEND", Lean::Left),
-    ("STATE", Lean::Left),
-    ("SINCE", Lean::Left),
-    ("DELIVERED", Lean::Right),
-    ("HELD", Lean::Right),
-    ("OLDEST", Lean::Right),
-    ("REJECTED", Lean::Right),
-    ("DROPPED", Lean::Right),
-    ("LAST ERROR", Lean::Left),
-];
-
-fn row(delivery: &DeliveryReport, now: i64) -> [Cell; 10] {
-    let state = match delivery.state {
-        DeliveryState::Healthy => Cell::new("healthy", Mood::Good),
-        DeliveryState::Retrying => match delivery.breaker.state {
-            BreakerState::Closed => Cell::new("retrying", Mood::Bad),
-            BreakerState::Open => Cell::new("breaker open", Mood::Bad),
-            BreakerState::HalfOpen => Cell::new("breaker half-open", Mood::Bad),
-        },
-        DeliveryState::Draining => "draining".into(),
-        DeliveryState::Suspended => "suspended".into(),
-    };
-    let dropped: u64 = delivery.dropped_events.values().sum();
-    let error = delivery.last_error.as_deref().filter(|_| delivery.state != DeliveryState::Healthy).unwrap_or("-");
-    [
-        plain(&delivery.route).into(),
-        format!("{} ({})", plain(&delivery.backend), plain(&delivery.backend_type)).into(),
-        state,
-        time(delivery.since).into(),
-        (delivery.delivered_events + delivery.duplicate_events).to_string().into(),
-        held(delivery).into(),
-        delivery.oldest_held.map_or("-".into(), |then| age(then, now)).into(),
-        delivery.rejected_events.to_string().into(),
-        dropped.to_string().into(),
-        cut(&plain(error)).into(),
-    ]
-}
-
 fn events(log: &LogReport) -> String {
     match log.next_seq.checked_sub(1) {
         Some(last) if last >= log.first_seq => format!("events {} to {last}", log.first_seq),
         _ => "no events".into(),
-    }
-}
-
-fn held(delivery: &DeliveryReport) -> String {
-    let mut text = delivery.held_events.to_string();
-    if delivery.held_events > 0 {
-        write!(text, " ({})", bytes(delivery.held_bytes)).unwrap_or_default();
-    }
-    text
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(ERROR_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into(),
     }
 }
 

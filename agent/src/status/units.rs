@@ -31,6 +31,16 @@ pub fn age(then: UnixNanos, now: UnixNanos) -> String {
     }
 }
 
+/// Returns a span as short as a column wants it: `59s`, `59m59s`, `23h59m`, `365d23h`.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
 /// Returns a moment to the second, UTC: `2026-11-23T10:04:12Z`.
 pub fn time(nanos: UnixNanos) -> String {
     let mut text = Vec::with_capacity(30);
@@ -69,6 +79,13 @@ mod tests {
             assert_eq!(age(5, 5 + seconds * second), text);
         }
         assert_eq!(age(5 * second, 0), "0 s");
+    }
+
+    #[test]
+    fn spans_are_short() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (3599, "59m59s"), (86_399, "23h59m"), (31_618_800, "365d23h")] {
+            assert_eq!(span(seconds), text);
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::target::Target;
 use super::{DeliverySpec, PROCESS_SYNC_PERIOD, RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind, Items, OutBatch};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
-use crate::settings::Durability;
+use crate::settings::{Durability, WhenBehind};
 
 /// What a delivery stands on.
 #[derive(Debug)]
@@ -113,6 +113,11 @@ impl Delivery {
         let of_spec = || DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() };
         let key = ground.job.as_ref().map_or_else(of_spec, |job| job.key.clone());
         ground.log.reached(&key, progress.cursor);
+        let mut spec = spec;
+        if ground.job.is_some() {
+            // What somebody asked for again is not given up for want of room.
+            spec.when_behind = WhenBehind::Block;
+        }
         ground.log.set_when_behind(&key, spec.when_behind);
         Self {
             asks: ground.log.asks(),

@@ -208,6 +208,7 @@ impl Delivery {
             }
         };
         self.progress.rejected += kept as u64;
+        refused[..kept].iter().for_each(|one| self.ground.status.rejected(one.reason));
         let rest = if again { refused.len() - kept } else { 0 };
         if kept < refused.len() && !again {
             let bytes = refused[kept..].iter().map(|one| one.event.bytes.len() as u64).sum();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::reasons::Reasons;
 use crate::backend::Fault;
 use crate::clock::Clock;
 use crate::ledger::{BreakerReport, BreakerState, DeliveryReport, DeliveryState};
@@ -40,6 +41,7 @@ struct Figures {
     in_flight: u64,
     in_flight_limit: u64,
     late: u64,
+    rejections: Reasons,
     last_error: Option<String>,
 }
 
@@ -65,6 +67,7 @@ impl DeliveryStatus {
                 in_flight: 0,
                 in_flight_limit: 1,
                 late: 0,
+                rejections: Reasons::default(),
                 last_error: None,
             }),
         })
@@ -137,6 +140,11 @@ impl DeliveryStatus {
     /// Notes events that the backend has and that were given up before it said so.
     pub(super) fn late(&self, events: u64) {
         self.figures().late += events;
+    }
+
+    /// Notes an event that went to the dead letters, and why.
+    pub(super) fn rejected(&self, reason: &str) {
+        self.figures().rejections.count(reason);
     }
 
     /// Notes that progress could not be saved; deliveries go on.
@@ -218,6 +226,7 @@ impl DeliveryStatus {
         report.held_bytes = account.held_bytes;
         report.oldest_held = (account.held > 0).then(|| log.received_near(progress.cursor)).flatten();
         report.imbalance_events = account.imbalance;
+        report.seconds_until_full = log.seconds_until_full(&self.key).filter(|_| account.held > 0);
         (report, account.imbalance == 0)
     }
 
@@ -237,6 +246,8 @@ impl DeliveryStatus {
             dropped_events: by_reason(&progress.dropped),
             dropped_bytes: by_reason(&progress.dropped_bytes),
             late_events: figures.late,
+            rejections: figures.rejections.counts().clone(),
+            seconds_until_full: None,
             held_events: 0,
             held_bytes: 0,
             oldest_held: None,

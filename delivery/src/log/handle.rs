@@ -32,6 +32,7 @@ use crate::supervisor::Supervisor;
 mod claim;
 mod commit;
 mod edit;
+mod fill;
 mod ranges;
 mod reader;
 mod room;
@@ -158,6 +159,8 @@ struct Shared {
     claimed: HashSet<(Bytes, Bytes)>,
     closed: bool,
     room: room::Room,
+    /// How each delivery's backlog grew lately.
+    fills: BTreeMap<DeliveryKey, fill::Fill>,
 }
 
 /// Bytes set aside in a log for one batch. Dropping it gives them back.
@@ -223,6 +226,7 @@ impl Log {
             claimed: HashSet::new(),
             closed: false,
             room: room::Room::default(),
+            fills: BTreeMap::new(),
         };
         let log = Self {
             inner: Arc::new(Inner {

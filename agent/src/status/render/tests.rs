@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use spillway_delivery::ledger::{BreakerReport, DeadLettersReport, LogReport, RouteReport};
+use spillway_delivery::ledger::{
+    BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, LogReport, RouteReport,
+};
 
 use super::super::report::{Excluded, Listener, Source};
 use super::*;
@@ -95,9 +97,11 @@ pipeline default/jobs
   accepted 1203 = unrouted 3 + routed 1200
   refused 2 requests: full
   route everything: `match` was false for 4 events by absent
-  ROUTE       BACKEND               STATE    SINCE                 DELIVERED  HELD  OLDEST  REJECTED  DROPPED  LAST ERROR
-  everything  archive (Filesystem)  healthy  2025-11-23T08:04:12Z       1200     0       -         0        0  -
-  everything  api (HTTP)            healthy  2025-11-23T08:04:12Z       1200     0       -         0        0  -
+  ROUTE       BACKEND  STATE     FOR  HELD  SIZE  OLDEST  FULL IN
+  everything  archive  healthy  2h0m     0     -       -        -
+  everything  api      healthy  2h0m     0     -       -        -
+  everything to archive (Filesystem): delivered 1190, duplicates 10; 12 attempts
+  everything to api (HTTP): delivered 1190, duplicates 10; 12 attempts
   ledger balanced
 
 everything flows
@@ -118,6 +122,10 @@ fn what_is_wrong_is_said_in_words() {
     api.held_bytes = 2048;
     api.oldest_held = Some(NOW - 200 * SECOND);
     api.delivered_events = 0;
+    api.seconds_until_full = Some(7_500);
+    api.rejections = BTreeMap::from([("mapping conflict".into(), 3)]);
+    api.dropped_events = BTreeMap::from([("quota".into(), 5)]);
+    api.dropped_bytes = BTreeMap::from([("quota".into(), 1024)]);
     api.imbalance_events = -10;
     api.last_error = Some("connection refused".into());
     report.excluded = vec![Excluded {
@@ -128,14 +136,17 @@ fn what_is_wrong_is_said_in_words() {
     report.not_ready = vec!["draining".into()];
     let text = render(&report, Paint::plain());
     for part in [
-        "retrying  2025-11-23T08:04:12Z         10  1200 (2.0 KiB)  3 min 20 s         0        0  connection refused\n",
+        "  everything  api      retrying  2h0m  1200  2.0 KiB   3m20s     2h5m\n",
+        "    rejected since the start: 3 by mapping conflict\n",
+        "    dropped: 5 by quota (1.0 KiB)\n",
+        "    last error: connection refused\n",
         "  ledger NOT balanced: 10 events\n",
         "not run: MonitoringPipeline default/x\n  a.yaml:1:1: no\n",
         "\nwrong (6):\n  - the agent is not ready: draining\n  - MonitoringPipeline default/x is not run: 1 error\n",
         "  - default/jobs: its log is full (12.3 MiB of 1.0 GiB), new data is refused until a delivery frees some\n",
         "  - default/jobs: 2 damaged parts of its log, set aside; see `log inspect`\n",
         "  - default/jobs, everything to api: not delivering since 2025-11-23T08:04:12Z: connection refused; holding \
-         1200 events, the oldest for 3 min 20 s\n",
+         1200 events, the oldest for 3 min 20 s, about 2h5m until the log is full\n",
         "  - default/jobs, everything to api: the ledger does not balance, by 10 events;",
     ] {
         assert!(text.contains(part), "{part}\n---\n{text}");
@@ -173,4 +184,28 @@ fn a_report_survives_its_json() {
     let back: StatusReport = serde_json::from_str(&json).unwrap();
     assert_eq!(render(&back, Paint::plain()), render(&report(), Paint::plain()));
     assert!(json.contains("\"agentID\""));
+}
+
+#[test]
+fn no_line_of_a_table_is_wider_than_a_terminal_of_100_columns() {
+    let mut report = report();
+    for (index, delivery) in report.pipelines[0].deliveries.iter_mut().enumerate() {
+        delivery.route = "r".repeat(63).into();
+        delivery.backend = "b".repeat(63).into();
+        delivery.state = DeliveryState::Retrying;
+        delivery.breaker.state = [BreakerState::Open, BreakerState::HalfOpen][index];
+        delivery.since = NOW - 9_999 * 86_400 * SECOND;
+        delivery.held_events = 9_999_999_999;
+        delivery.held_bytes = 1_047_527_424;
+        delivery.oldest_held = Some(NOW - 400 * 86_400 * SECOND);
+        delivery.seconds_until_full = Some(31_535_999);
+        delivery.last_error = Some("x".repeat(256));
+        delivery.rejections = (0..17).map(|reason| (format!("{reason} {}", "y".repeat(70)), u64::MAX)).collect();
+        delivery.dropped_events = BTreeMap::from([("dead_letters_full".into(), u64::MAX)]);
+        delivery.dropped_bytes = delivery.dropped_events.clone();
+    }
+    let text = render(&report, Paint::plain());
+    let table = text.lines().skip_while(|line| !line.contains("ROUTE")).take_while(|line| !line.contains("ledger"));
+    let widest = table.map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{widest:?}\n{text}");
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     GROUP_BYTES_MAX, Keep, Log, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX, Waiting,
-    room,
+    fill, room,
 };
 use crate::intake::RefusalReason;
 use crate::log::core::{Committed, LogCore};
@@ -217,6 +217,7 @@ fn publish(log: &Log, core: &LogCore, done: Done, replies: Vec<oneshot::Sender<R
     shared.disk_bytes = core.bytes();
     shared.free_bytes = done.free_bytes;
     refresh_segments(&mut shared, core);
+    fill::note_backlogs(&mut shared);
     let end = core.next_seq();
     shared.unsynced = done.unsynced_bytes > 0;
     if !shared.unsynced {

@@ -124,7 +124,7 @@ impl Log {
         }
     }
 
-    fn want_free(&self, shared: &mut Shared) {
+    pub(super) fn want_free(&self, shared: &mut Shared) {
         shared.free_wanted = true;
         shared.seal_wanted = true;
         self.inner.work.notify_one();
