@@ -177,6 +177,10 @@ impl Model {
             marks.iter().filter_map(|mark| self.batch_of(number(&bytes[mark + MARK.len()..])?)).collect();
         let after = marks.partition_point(|mark| *mark <= at);
         let from = after.checked_sub(1).map(|last| batches[last]);
+        // Where the footer is gone, a scan ends at what was damaged before.
+        let scanned = cut || !sealed || after == marks.len();
+        let before = batches.iter().copied().find(|index| scanned && self.sent[*index].harmed);
+        let from = from.map(|from| before.map_or(from, |before| from.min(before)));
         let to = batches.get(after).filter(|_| from.is_some() && sealed && !cut).or(batches.last());
         for index in batches.iter().filter(|index| from <= Some(**index) && to >= Some(*index)) {
             self.sent[*index].harmed = true;
@@ -231,7 +235,8 @@ impl Model {
                     Invariant::OrderKept.check(hole.is_none(), || format!("{hole:?} is lost, but not {sent:?}"))?;
                 }
                 Fate::Kept if end == End::PowerLoss && !sent.synced => {
-                    lost = Some(index);
+                    // What damage took says nothing of what came after it.
+                    lost = lost.or((!sent.harmed).then_some(index));
                     self.sent[index].fate = Fate::Gone;
                 }
                 Fate::Kept => {
