@@ -52,6 +52,7 @@ fn health_path() -> String {
     "/health".into()
 }
 
+#[cfg(feature = "client")]
 impl ManagedApiSettings {
     /// Returns the URL of a path of the settings.
     pub(super) fn below(&self, path: &str) -> String {

@@ -22,7 +22,8 @@ const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/prop
 /// Returns every page: its path and its text.
 pub(super) fn all(workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
     let definitions = spillway_crds::crd::definitions().iter();
-    let spec = definitions.filter_map(|crd| (crd["spec"]["names"]["kind"] == "Backend").then(|| crd.pointer(SPEC)));
+    let is_backend = |crd: &&serde_json::Value| crd["spec"]["names"]["kind"] == "Backend";
+    let spec = definitions.filter(is_backend).map(|crd| crd.pointer(SPEC));
     let spec = spec.flatten().next().context("no CRD of Backend")?;
     let mut pages = Vec::new();
     let mut index = String::from(INDEX);
