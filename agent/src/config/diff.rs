@@ -124,7 +124,7 @@ fn keep(refused: &mut Vec<Excluded>, label: &str, file: &str) {
 pub fn change(old: &Unit, new: &Unit) -> Change {
     let mut change = Change::default();
     let (before, after) = (&old.plan.settings, &new.plan.settings);
-    routes(&before.routes, &after.routes, &mut change.what);
+    routes(&before.routes, &after.routes, &mut change);
     for (uid, backend) in &new.backends {
         if old.backends.get(uid).is_some_and(|known| known != backend) {
             change.what.push(format!("backend {} changed", backend.name));
@@ -140,21 +140,36 @@ pub fn change(old: &Unit, new: &Unit) -> Change {
     change
 }
 
-fn routes(before: &[RouteSettings], after: &[RouteSettings], what: &mut Vec<String>) {
+fn routes(before: &[RouteSettings], after: &[RouteSettings], change: &mut Change) {
     let named = |routes: &'_ [RouteSettings], name: &str| routes.iter().find(|route| *route.name == *name).cloned();
     for route in after {
         let Some(old) = named(before, &route.name) else {
-            what.push(format!("route {} added", route.name));
+            change.what.push(format!("route {} added", route.name));
             continue;
         };
         if old.condition != route.condition {
-            what.push(format!("condition of route {} changed", route.name));
+            change.what.push(format!("condition of route {} changed", route.name));
         }
-        let added = route.backends.iter().filter(|backend| !old.backends.contains(backend));
-        what.extend(added.map(|backend| format!("backend {} added to route {}", backend.name, route.name)));
-        let removed = old.backends.iter().filter(|backend| !route.backends.contains(backend));
-        what.extend(removed.map(|backend| format!("backend {} removed from route {}", backend.name, route.name)));
+        references(&old, route, change);
     }
     let removed = before.iter().filter(|route| named(after, &route.name).is_none());
-    what.extend(removed.map(|route| format!("route {} removed", route.name)));
+    change.what.extend(removed.map(|route| format!("route {} removed", route.name)));
+}
+
+fn references(old: &RouteSettings, new: &RouteSettings, change: &mut Change) {
+    let find =
+        |route: &'_ RouteSettings, uid: &str| route.backends.iter().find(|backend| *backend.uid == *uid).cloned();
+    for backend in &new.backends {
+        match find(old, &backend.uid) {
+            None => change.what.push(format!("backend {} added to route {}", backend.name, new.name)),
+            Some(known) if known != *backend => {
+                change.what.push(format!("reference to backend {} of route {} changed", backend.name, new.name));
+                // What a reference says is bound with its backend.
+                change.backends.insert(backend.uid.clone());
+            }
+            Some(_) => {}
+        }
+    }
+    let removed = old.backends.iter().filter(|backend| find(new, &backend.uid).is_none());
+    change.what.extend(removed.map(|backend| format!("backend {} removed from route {}", backend.name, new.name)));
 }

@@ -143,6 +143,16 @@ fn an_edit_says_what_changes() {
 }
 
 #[test]
+fn a_reference_that_says_something_else_is_bound_anew() {
+    let mut world = World::new(&[("backend.yaml", ARCHIVE), ("jobs.yaml", &plain("jobs"))]);
+    world.write("jobs.yaml", &pipeline("jobs", "", &[("all", "onUndeliverable: Drop,", "archive")]));
+    let diff = world.turn();
+    let [Action::Edit(_, change)] = &diff.actions[..] else { panic!("{diff:?}") };
+    assert_eq!(change.what, ["reference to backend archive of route all changed"]);
+    assert_eq!(change.backends.len(), 1);
+}
+
+#[test]
 fn a_pipeline_with_errors_runs_on_as_it_was_and_harms_no_other() {
     let mut world = World::new(&[("a.yaml", ARCHIVE), ("b.yaml", &plain("jobs")), ("c.yaml", &plain("other"))]);
     world.write("b.yaml", &pipeline("jobs", "", &[("all", "match: evnt.x == 1,", "archive")]));
