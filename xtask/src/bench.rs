@@ -23,6 +23,7 @@ mod memory;
 mod process;
 mod receiver;
 mod scratch;
+mod server;
 mod table;
 mod tail;
 

@@ -3,14 +3,15 @@
 //! coming of every third event.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 
 use crate::bench::http::Connection;
 use crate::bench::process::{WAIT_MAX, pause};
+use crate::bench::server::Server;
 use crate::stopwatch::Stopwatch;
 
 /// What an event has become here.
@@ -23,13 +24,12 @@ enum Seen {
 /// The receiver. Dropping it stops listening.
 #[derive(Debug)]
 pub(super) struct BulkReceiver {
-    address: SocketAddr,
+    server: Server,
     state: Arc<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    stopped: AtomicBool,
     refuses_a_third: bool,
     /// By the event's number.
     seen: Mutex<Vec<Option<Seen>>>,
@@ -52,23 +52,14 @@ pub(super) struct Bulk {
 impl BulkReceiver {
     /// Starts listening on a free port.
     pub(super) fn start(refuses_a_third: bool) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").context("listening for the bulk receiver")?;
-        let state = Arc::new(State {
-            stopped: AtomicBool::new(false),
-            refuses_a_third,
-            seen: Mutex::default(),
-            taken: AtomicU64::new(0),
-            repeated: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-        });
-        let receiver = Self { address: listener.local_addr()?, state: Arc::clone(&state) };
-        std::thread::spawn(move || accept(&listener, &state));
-        Ok(receiver)
+        let state = Arc::new(State { refuses_a_third, ..State::default() });
+        let shared = Arc::clone(&state);
+        Ok(Self { server: Server::start(move |stream| serve(stream, &shared))?, state })
     }
 
     /// Returns where it listens.
     pub(super) fn address(&self) -> String {
-        self.address.to_string()
+        self.server.address()
     }
 
     /// Returns what has arrived.
@@ -94,27 +85,6 @@ impl BulkReceiver {
             }
             pause(5);
         }
-    }
-}
-
-impl Drop for BulkReceiver {
-    fn drop(&mut self) {
-        self.state.stopped.store(true, Ordering::Release);
-        // Wakes the thread that waits for a connection.
-        drop(TcpStream::connect(self.address));
-    }
-}
-
-fn accept(listener: &TcpListener, state: &Arc<State>) {
-    for stream in listener.incoming().map_while(Result::ok) {
-        if state.stopped.load(Ordering::Acquire) {
-            return;
-        }
-        let state = Arc::clone(state);
-        std::thread::spawn(move || {
-            // A connection that breaks shows as events that are missing.
-            drop(serve(stream, &state));
-        });
     }
 }
 

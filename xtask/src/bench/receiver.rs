@@ -1,25 +1,25 @@
 //! A receiver that reads batches of NDJSON, counts them and answers 200. It keeps nothing but one line as a sample.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
 
 use crate::bench::http::{Connection, TAKEN};
 use crate::bench::process::{WAIT_MAX, pause};
+use crate::bench::server::Server;
 use crate::stopwatch::Stopwatch;
 
 /// The receiver. Dropping it stops listening.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    address: SocketAddr,
+    server: Server,
     state: Arc<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    stopped: AtomicBool,
     lines: AtomicU64,
     bodies: AtomicU64,
     bytes: AtomicU64,
@@ -37,16 +37,14 @@ pub(super) struct Received {
 impl Receiver {
     /// Starts listening on a free port.
     pub(super) fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").context("listening for the receiver")?;
-        let receiver = Self { address: listener.local_addr()?, state: Arc::new(State::default()) };
-        let state = Arc::clone(&receiver.state);
-        std::thread::spawn(move || accept(&listener, &state));
-        Ok(receiver)
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        Ok(Self { server: Server::start(move |stream| serve(stream, &shared))?, state })
     }
 
     /// Returns where it listens.
     pub(super) fn address(&self) -> String {
-        self.address.to_string()
+        self.server.address()
     }
 
     /// Returns what has arrived.
@@ -77,27 +75,6 @@ impl Receiver {
     pub(super) fn sample(&self) -> anyhow::Result<Vec<u8>> {
         let sample = self.state.sample.lock().ok().and_then(|sample| sample.clone());
         sample.context("nothing has arrived")
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.state.stopped.store(true, Ordering::Release);
-        // Wakes the thread that waits for a connection.
-        drop(TcpStream::connect(self.address));
-    }
-}
-
-fn accept(listener: &TcpListener, state: &Arc<State>) {
-    for stream in listener.incoming().map_while(Result::ok) {
-        if state.stopped.load(Ordering::Acquire) {
-            return;
-        }
-        let state = Arc::clone(state);
-        std::thread::spawn(move || {
-            // A connection that breaks shows as lines that are missing.
-            drop(serve(stream, &state));
-        });
     }
 }
 
