@@ -105,7 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let pid_file = dir.path().join("pid");
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("sleep 600 & echo $! > {}; wait", pid_file.display()));
+        command.arg("-c").arg(format!("tail -f /dev/null & echo $! > {}; wait", pid_file.display()));
         let mut process = Process::start(command, &dir.path().join("log")).expect("sh starts");
         let pid = || fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse::<u32>().ok());
         process.wait_until(Duration::from_secs(30), || pid().is_some()).expect("the child's number");
