@@ -75,6 +75,13 @@ fn settings(dead_letters_bytes_max: u64) -> PipelineSettings {
     }
 }
 
+/// A pipeline of a log of at most `bytes_max` that keeps for an hour what was delivered.
+fn keeping(bytes_max: u64) -> PipelineSettings {
+    let mut kept = settings(64 << 20);
+    kept.log = LogSettings { retain: Duration::from_secs(3600), bytes_max, ..kept.log };
+    kept
+}
+
 fn spec(backend: &Arc<Picky>) -> DeliverySpec {
     DeliverySpec {
         when_behind: spillway_delivery::settings::WhenBehind::Block,
@@ -90,6 +97,13 @@ fn spec(backend: &Arc<Picky>) -> DeliverySpec {
             ..DeliverySettings::default()
         },
     }
+}
+
+/// Starts a pipeline to a destination that refuses the events that contain `text`.
+async fn refusing(dir: &Path, text: &str) -> (Arc<Engine>, Arc<Picky>, Arc<Pipeline>) {
+    let (engine, backend) = (Arc::new(engine(dir)), Picky::refusing(text));
+    let pipeline = engine.add(settings(64 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
+    (engine, backend, pipeline)
 }
 
 fn batch(range: std::ops::Range<u32>, filler: usize, received: i64) -> Batch {
@@ -129,9 +143,7 @@ fn desk(engine: &Engine) -> Arc<Desk> {
 #[tokio::test]
 async fn letters_are_grouped_shown_and_read_alike_with_and_without_the_process() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Arc::new(engine(dir.path()));
-    let backend = Picky::refusing("7,");
-    let pipeline = engine.add(settings(64 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
+    let (engine, _, pipeline) = refusing(dir.path(), "7,").await;
     submit(&pipeline, 0..100, 1).await;
     drain(&engine).await;
     let report = reports(&engine).await;
@@ -216,6 +228,12 @@ async fn serve(engine: &Engine, backend: &Arc<Picky>) {
     engine.serve_jobs(Arc::new(make)).await;
 }
 
+/// Makes every job's delivery send to a destination that takes nothing: a job begins and does not end.
+async fn serve_dead(engine: &Engine) {
+    let dead = |_: &JobTarget| Ok(DeliverySpec { backend: Arc::new(Dead), ..spec(&Picky::refusing("")) });
+    engine.serve_jobs(Arc::new(dead)).await;
+}
+
 /// Asks again and again until the job is told so.
 async fn until(engine: &Arc<Engine>, what: &str, holds: impl Fn(&PipelineReport) -> bool) -> PipelineReport {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -240,9 +258,7 @@ fn all() -> RedriveRequest {
 #[tokio::test]
 async fn a_redrive_sends_each_letter_once_under_its_own_id_and_lets_it_go() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Arc::new(engine(dir.path()));
-    let backend = Picky::refusing("7,");
-    let pipeline = engine.add(settings(64 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
+    let (engine, backend, pipeline) = refusing(dir.path(), "7,").await;
     serve(&engine, &backend).await;
     submit(&pipeline, 0..100, 1).await;
     until(&engine, "ten letters", |report| report.dead_letters.held_events == 10).await;
@@ -278,9 +294,7 @@ async fn a_redrive_sends_each_letter_once_under_its_own_id_and_lets_it_go() {
 #[tokio::test]
 async fn what_is_refused_again_is_a_letter_again_and_never_a_loop() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Arc::new(engine(dir.path()));
-    let backend = Picky::refusing("7,");
-    let pipeline = engine.add(settings(64 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
+    let (engine, backend, pipeline) = refusing(dir.path(), "7,").await;
     serve(&engine, &backend).await;
     submit(&pipeline, 0..100, 1).await;
     until(&engine, "ten letters", |report| report.dead_letters.held_events == 10).await;
@@ -314,12 +328,7 @@ async fn a_redrive_goes_on_in_the_next_process_and_is_counted_once() {
         let pipeline = engine.add(settings(64 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
         submit(&pipeline, 0..3000, 300).await;
         until(&engine, "letters", |report| report.dead_letters.held_events == 3000).await;
-        // Nobody takes anything: the job is begun and does not end in this process.
-        engine
-            .serve_jobs(Arc::new(|_: &JobTarget| {
-                Ok(DeliverySpec { backend: Arc::new(Dead), ..spec(&Picky::refusing("")) })
-            }))
-            .await;
+        serve_dead(&engine).await;
         let redriven = desk(&engine).redrive(&all()).await.unwrap();
         assert!(matches!(desk(&engine).purge(&Selection::default()).await, Err(JobError::UnderWay(_))));
         let again = desk(&engine).redrive(&all()).await.unwrap();
@@ -358,13 +367,8 @@ impl Backend for Dead {
 #[tokio::test]
 async fn a_cancelled_redrive_leaves_what_it_did_not_send() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Arc::new(engine(dir.path()));
-    let pipeline = engine.add(settings(64 << 20), vec![spec(&Picky::refusing("n"))], &|_| None).await.unwrap();
-    engine
-        .serve_jobs(Arc::new(|_: &JobTarget| {
-            Ok(DeliverySpec { backend: Arc::new(Dead), ..spec(&Picky::refusing("")) })
-        }))
-        .await;
+    let (engine, _, pipeline) = refusing(dir.path(), "n").await;
+    serve_dead(&engine).await;
     submit(&pipeline, 0..10, 1).await;
     until(&engine, "letters", |report| report.dead_letters.held_events == 10).await;
     let id = desk(&engine).redrive(&all()).await.unwrap().jobs.remove(0).id;
@@ -420,9 +424,7 @@ async fn a_range_that_was_kept_is_sent_again_under_its_ids_and_another_is_refuse
     let clock = Clock::manual(1_000_000_000_000);
     let engine = Arc::new(engine_at(dir.path(), &clock));
     let (first, second) = (Arc::new(Picky::default()), Arc::new(Picky::default()));
-    let mut kept = settings(64 << 20);
-    kept.log.retain = Duration::from_secs(3600);
-    let pipeline = engine.add(kept, vec![spec(&first)], &|_| None).await.unwrap();
+    let pipeline = engine.add(keeping(64 << 20), vec![spec(&first)], &|_| None).await.unwrap();
     serve(&engine, &second).await;
     for minute in 0..10u32 {
         submit_at(&pipeline, minute * 100..minute * 100 + 100, 1_000_000_000_000 + i64::from(minute) * 60_000_000_000)
@@ -460,11 +462,8 @@ async fn a_replay_keeps_what_it_needs_and_says_exactly_what_is_left_of_a_log() {
     let backend = Arc::new(Picky::default());
     {
         let engine = Arc::new(engine(dir.path()));
-        let mut kept = settings(64 << 20);
-        kept.log = LogSettings { retain: Duration::from_secs(3600), bytes_max: 2 << 20, ..kept.log };
-        let pipeline = engine.add(kept, vec![spec(&backend)], &|_| None).await.unwrap();
-        let dead = |_: &JobTarget| Ok(DeliverySpec { backend: Arc::new(Dead), ..spec(&Picky::refusing("")) });
-        engine.serve_jobs(Arc::new(dead)).await;
+        let pipeline = engine.add(keeping(2 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
+        serve_dead(&engine).await;
         submit(&pipeline, 0..500, 1000).await;
         until(&engine, "delivered", |report| report.deliveries[0].held_events == 0).await;
         let id = desk(&engine).replay(&replay("1", "501")).await.unwrap().jobs.remove(0).id;
@@ -489,9 +488,7 @@ async fn a_replay_keeps_what_it_needs_and_says_exactly_what_is_left_of_a_log() {
         drain(&engine).await;
     }
     let engine = Arc::new(engine(dir.path()));
-    let mut kept = settings(64 << 20);
-    kept.log = LogSettings { retain: Duration::from_secs(3600), bytes_max: 2 << 20, ..kept.log };
-    engine.add(kept, vec![spec(&backend)], &|_| None).await.unwrap();
+    engine.add(keeping(2 << 20), vec![spec(&backend)], &|_| None).await.unwrap();
     let second = Arc::new(Picky::default());
     serve(&engine, &second).await;
     let report = until(&engine, "the replay goes on", over).await;

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod http;
+pub mod manifests;
 pub mod output;
 pub mod pods;
 pub mod proxy;

@@ -33,10 +33,10 @@ const SKIPPED_VARIABLE: &str = "SPILLWAY_SKIPPED";
 
 /// Every package, in the order they are installed.
 pub const PACKAGES: &[Package] = &[
-    search::PACKAGES[0],
-    search::PACKAGES[1],
-    search::PACKAGES[2],
-    search::PACKAGES[3],
+    search::ELASTICSEARCH_8,
+    search::OPENSEARCH_2,
+    search::ELASTICSEARCH_9,
+    search::OPENSEARCH_3,
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
 ];
@@ -48,10 +48,10 @@ pub struct Package {
     pub name: &'static str,
     /// Version and whatever else changes what is in the folder: another key is another folder.
     pub key: &'static str,
-    /// Says why it is of no use on this machine, if so. Installs nothing.
-    pub hindrance: fn() -> Option<String>,
-    /// Fills an empty folder.
-    pub install: fn(&Path) -> anyhow::Result<()>,
+    /// Says why this package is of no use on this machine, if so. Installs nothing.
+    pub hindrance: fn(&Self) -> Option<String>,
+    /// Fills an empty folder with this package.
+    pub install: fn(&Self, &Path) -> anyhow::Result<()>,
 }
 
 impl Package {
@@ -87,7 +87,7 @@ impl Package {
             fs::remove_dir_all(&draft).context("removing a draft that was left")?;
         }
         fs::create_dir_all(&draft).context("making a draft folder")?;
-        (self.install)(&draft).with_context(|| format!("installing {what}"))?;
+        (self.install)(self, &draft).with_context(|| format!("installing {what}"))?;
         fs::rename(&draft, &folder).context("giving the draft its name")?;
         println!("    {what}: done, {} s", since.elapsed().as_secs());
         Ok(folder)

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == package.name) {
             continue;
         }
-        if let Some(hindrance) = (package.hindrance)() {
+        if let Some(hindrance) = (package.hindrance)(package) {
             println!("    {} {}: left out: {hindrance}", package.name, package.key);
             continue;
         }

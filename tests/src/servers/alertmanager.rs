@@ -18,11 +18,11 @@ const PROGRAM: &str = "prometheus-alertmanager";
 pub const PACKAGE: Package = Package {
     name: "alertmanager",
     key: "system",
-    hindrance: || {
+    hindrance: |_| {
         let absent = tools::find(PROGRAM).is_none() && tools::find("apt-get").is_none();
         absent.then(|| format!("neither {PROGRAM} nor apt-get on this machine"))
     },
-    install: |folder| {
+    install: |_, folder| {
         let program = tools::program(PROGRAM, PROGRAM)?;
         std::fs::write(folder.join("program"), program.display().to_string()).context("noting where it lies")
     },

@@ -48,45 +48,33 @@ admin: {cluster: [all], indices: [{names: ['*'], privileges: [all]}]}
 writer: {cluster: [manage_index_templates], indices: [{names: ['jobs-*'], privileges: [create_doc, auto_configure]}]}
 ";
 
-/// The servers, unpacked as they come.
-pub const PACKAGES: [Package; 4] = [
+/// Elasticsearch 8.
+pub const ELASTICSEARCH_8: Package = package("elasticsearch", "8.19.9");
+/// OpenSearch 2.
+pub const OPENSEARCH_2: Package = package("opensearch", "2.19.4");
+/// Elasticsearch 9.
+pub const ELASTICSEARCH_9: Package = package("elasticsearch", "9.2.4");
+/// OpenSearch 3.
+pub const OPENSEARCH_3: Package = package("opensearch", "3.4.0");
+
+/// Returns a server, unpacked as it comes.
+const fn package(name: &'static str, key: &'static str) -> Package {
     Package {
-        name: "elasticsearch",
-        key: "8.19.9",
-        hindrance: no_hindrance,
-        install: |folder| {
-            let artifact = "org.elasticsearch.distribution.integ-test-zip:elasticsearch:8.19.9:zip";
-            unpack(artifact, JAVA_OLD, folder)
+        name,
+        key,
+        hindrance: |package| {
+            // The system's Java is old enough for the older ones, and is installed for them.
+            let version = java_of(package);
+            let absent = version > JAVA_OLD && java::find(version).is_none();
+            absent.then(|| format!("no Java of at least {version} on this machine"))
         },
-    },
-    Package {
-        name: "opensearch",
-        key: "2.19.4",
-        hindrance: no_hindrance,
-        install: |folder| {
-            let artifact = "org.opensearch.distribution.integ-test-zip:opensearch:2.19.4:zip";
-            unpack(artifact, JAVA_OLD, folder)
+        install: |package, folder| {
+            let Package { name, key, .. } = package;
+            java::ensure(java_of(package))?;
+            tools::maven_zip(&format!("org.{name}.distribution.integ-test-zip:{name}:{key}:zip"), folder)
         },
-    },
-    Package {
-        name: "elasticsearch",
-        key: "9.2.4",
-        hindrance: no_new_java,
-        install: |folder| {
-            let artifact = "org.elasticsearch.distribution.integ-test-zip:elasticsearch:9.2.4:zip";
-            unpack(artifact, JAVA_NEW, folder)
-        },
-    },
-    Package {
-        name: "opensearch",
-        key: "3.4.0",
-        hindrance: no_new_java,
-        install: |folder| {
-            let artifact = "org.opensearch.distribution.integ-test-zip:opensearch:3.4.0:zip";
-            unpack(artifact, JAVA_NEW, folder)
-        },
-    },
-];
+    }
+}
 
 /// A started server. Dropped, its processes are killed.
 #[derive(Debug)]
@@ -282,20 +270,8 @@ impl SearchServer {
 
 /// Returns the versions that run on this machine, each product's newest last.
 pub fn runnable() -> Vec<Package> {
-    PACKAGES.into_iter().filter(|package| (package.hindrance)().is_none()).collect()
-}
-
-fn no_hindrance() -> Option<String> {
-    None
-}
-
-fn no_new_java() -> Option<String> {
-    java::find(JAVA_NEW).is_none().then(|| format!("no Java of at least {JAVA_NEW} on this machine"))
-}
-
-fn unpack(artifact: &str, java: u32, folder: &Path) -> anyhow::Result<()> {
-    java::ensure(java)?;
-    tools::maven_zip(artifact, folder)
+    let all = [ELASTICSEARCH_8, OPENSEARCH_2, ELASTICSEARCH_9, OPENSEARCH_3];
+    all.into_iter().filter(|package| (package.hindrance)(package).is_none()).collect()
 }
 
 /// Returns the oldest Java that a version takes.

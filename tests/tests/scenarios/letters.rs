@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use spillway_tests::agent::{Agent, Place, assert_balanced, program};
+use spillway_tests::manifests::jobs as jobs_to;
 use spillway_tests::output;
 use spillway_tests::receiver::{Mode, Receiver};
 
@@ -14,26 +15,12 @@ const CANARY: &str = "canary-8d1f0c2b7a";
 
 /// Events to an HTTP destination that wants a token.
 fn manifests(url: &str) -> String {
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: api}}
-spec:
-  type: HTTP
+    let spec = format!(
+        "  type: HTTP
   http: {{url: \"{url}\", auth: {{bearer: {{tokenSecretRef: {{name: api, key: token}}}}}}}}
-  delivery: {{timeoutSeconds: 2, retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs:
-  - {{name: pushed, type: Events}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: api}}]}}
-"
-    )
+  delivery: {{timeoutSeconds: 2, retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}}}"
+    );
+    jobs_to(&[("api", &spec)])
 }
 
 /// Runs a command of the agent's program against the agent that runs.

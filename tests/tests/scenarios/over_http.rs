@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::hmac;
 use serde_json::Value;
 use spillway_tests::agent::Place;
+use spillway_tests::manifests::jobs;
 use spillway_tests::scripted::{self, Reply, Request};
 use spillway_tests::{Random, output};
 
@@ -13,26 +14,12 @@ use crate::fixtures;
 
 /// A pipeline that sends everything to one backend of these settings.
 fn manifests(settings: &str) -> String {
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: service}}
-spec:
-{settings}
+    let spec = format!(
+        "{settings}
   metadata: None
-  delivery: {{timeoutSeconds: 2, retry: {{initialMilliseconds: 10, maxSeconds: 1}}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs:
-  - {{name: pushed, type: Events}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: service}}]}}
-"
-    )
+  delivery: {{timeoutSeconds: 2, retry: {{initialMilliseconds: 10, maxSeconds: 1}}}}"
+    );
+    jobs(&[("service", &spec)])
 }
 
 fn write_secret(place: &Place, value: &str) {

@@ -35,10 +35,11 @@ const TEXT: &str = "said \"no\" \\ grün\n";
 
 #[test]
 fn a_failed_job_is_an_alert_in_alertmanager() {
-    if let Some(why) = (alertmanager::PACKAGE.hindrance)() {
+    let package = alertmanager::PACKAGE;
+    if let Some(why) = (package.hindrance)(&package) {
         return skip("a_failed_job_is_an_alert_in_alertmanager", &why);
     }
-    alertmanager::PACKAGE.ensure().unwrap();
+    package.ensure().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let server = alertmanager::Alertmanager::start(folder.path()).unwrap();
     let place = Place::new(&MANIFESTS.replace("ALERTS_URL", &server.alerts_url()));

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use spillway_tests::agent::{Agent, Place, deliveries};
 use spillway_tests::http::Client;
+use spillway_tests::manifests::jobs;
 use spillway_tests::request_proxy::{Passage, RequestProxy};
 use spillway_tests::servers::seaweedfs::{ACCESS_KEY, SECRET_KEY, SeaweedFs};
 use spillway_tests::{Random, output, scripted};
@@ -18,30 +20,16 @@ const CREDENTIALS: &str = "
 
 /// Events go to the bucket `lake` at `endpoint`; `more` are settings of it, `delivery` those of the delivery.
 fn manifests(endpoint: &str, more: &str, delivery: &str) -> String {
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: lake}}
-spec:
-  type: S3
+    let spec = format!(
+        "  type: S3
   s3:
     bucket: lake
     endpoint: \"{endpoint}\"
     forcePathStyle: true
     {more}
-  delivery: {{retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}, {delivery}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs:
-  - {{name: pushed, type: Events}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: lake}}]}}
-"
-    )
+  delivery: {{retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}, {delivery}}}"
+    );
+    jobs(&[("lake", &spec)])
 }
 
 /// A place whose agent signs with the store's key from a Secret.
@@ -86,6 +74,15 @@ fn wait_for_fault(agent: &mut Agent, kind: &str, error: &str) {
     });
 }
 
+/// Waits until everything is delivered, and finds each event once in the store; returns the last status.
+fn each_once(mut agent: Agent, store: &SeaweedFs, sent: u64) -> Value {
+    let status = agent.wait_until_delivered(sent);
+    agent.stop();
+    let all = ids(0, sent);
+    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    status
+}
+
 #[test]
 fn kills_of_agent_and_store_in_mid_batch_leave_each_event_once() {
     let mut random = Random(11);
@@ -114,11 +111,7 @@ fn kills_of_agent_and_store_in_mid_batch_leave_each_event_once() {
             }
         }
     }
-    let mut agent = place.start();
-    agent.wait_until_delivered(sent);
-    agent.stop();
-    let all = ids(0, sent);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    each_once(place.start(), &store, sent);
     println!("{sent} events in {} objects, each once", store.keys("lake").len());
 }
 
@@ -133,8 +126,7 @@ fn an_answer_lost_after_the_put_was_carried_out_gives_no_second_object() {
     proxy.wait_until_lost(3);
     // The process that knew what it had tried is gone, too.
     agent.kill();
-    let mut agent = place.start();
-    let status = agent.wait_until_delivered(500);
+    let status = each_once(place.start(), &store, 500);
     let duplicates: u64 = status["pipelines"]
         .as_array()
         .into_iter()
@@ -143,9 +135,6 @@ fn an_answer_lost_after_the_put_was_carried_out_gives_no_second_object() {
         .map(|delivery| delivery["duplicateEvents"].as_u64().unwrap_or_default())
         .sum();
     assert!(duplicates > 0, "{status:#}");
-    agent.stop();
-    let all = ids(0, 500);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
     println!("3 answers lost, {duplicates} events were there already, each once");
 }
 
@@ -179,10 +168,7 @@ fn a_bucket_that_is_missing_holds_the_events_until_it_is_there() {
     // This store says so to a key that may not make buckets; others say `NoSuchBucket`.
     wait_for_fault(&mut agent, "unauthorized", "AccessDenied");
     assert_eq!(store.call("PUT", "/lake", b"").status, 200);
-    agent.wait_until_delivered(100);
-    agent.stop();
-    let all = ids(0, 100);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    each_once(agent, &store, 100);
 }
 
 #[test]
@@ -203,11 +189,7 @@ fn objects_in_parts_are_whole_and_single_after_lost_answers_and_kills() {
     }
     proxy.wait_until_lost(1);
     agent.kill();
-    let mut agent = place.start();
-    agent.wait_until_delivered(sent);
-    agent.stop();
-    let all = ids(0, sent);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    each_once(place.start(), &store, sent);
     assert_eq!(store.open_uploads("lake"), [""; 0]);
 }
 
@@ -226,10 +208,7 @@ fn an_object_of_somebody_else_under_our_key_is_no_success() {
     wait_for_fault(&mut agent, "broken", "not ours");
     assert_eq!(store.call("GET", path, b"").body, b"of somebody else");
     assert!(matches!(store.call("DELETE", path, b"").status, 200 | 204));
-    agent.wait_until_delivered(100);
-    agent.stop();
-    let all = ids(0, 100);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    each_once(agent, &store, 100);
 }
 
 #[test]
@@ -260,10 +239,7 @@ fn a_store_behind_the_certificate_of_a_stranger_gets_nothing() {
     assert_eq!(store.keys("lake"), [""; 0]);
     // The right one is trusted at once.
     secret(&place, "ca.crt", &own.cert.pem());
-    agent.wait_until_delivered(100);
-    agent.stop();
-    let all = ids(0, 100);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    each_once(agent, &store, 100);
 }
 
 #[test]
@@ -285,8 +261,5 @@ fn keys_of_the_machine_are_asked_for_where_the_manifest_names_none() {
     post(&agent.http, 0, 100);
     wait_for_fault(&mut agent, "unauthorized", "no keys");
     gives.store(true, Ordering::Release);
-    agent.wait_until_delivered(100);
-    agent.stop();
-    let all = ids(0, 100);
-    output::assert_exactly_once(&store.lines("lake"), "id", &all, &all);
+    each_once(agent, &store, 100);
 }

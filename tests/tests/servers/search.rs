@@ -8,6 +8,7 @@ use std::fs;
 use serde_json::Value;
 use spillway_tests::agent::{Agent, Place, deliveries};
 use spillway_tests::http::Client;
+use spillway_tests::manifests::jobs;
 use spillway_tests::proxy::CuttingProxy;
 use spillway_tests::servers::search::{SearchServer, USERS, runnable};
 use spillway_tests::servers::{Package, skip};
@@ -21,30 +22,16 @@ struct To<'a> {
 
 fn manifests(to: &To<'_>) -> String {
     let To { url, index, more } = to;
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: search}}
-spec:
-  type: Elasticsearch
+    let spec = format!(
+        "  type: Elasticsearch
   elasticsearch: {{urls: [\"{url}\"], index: \"{index}\"{more}}}
   delivery:
     batch: {{maxEvents: 500}}
     timeoutSeconds: 10
     retry: {{initialMilliseconds: 20, maxSeconds: 1}}
-    circuitBreaker: {{openSeconds: 1}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs:
-  - {{name: pushed, type: Events}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: search}}]}}
-"
-    )
+    circuitBreaker: {{openSeconds: 1}}"
+    );
+    jobs(&[("search", &spec)])
 }
 
 fn secured(server: &SearchServer, url: &str, index: &str) -> Place {
