@@ -150,16 +150,7 @@ impl Settings for HttpSettings {
     }
 
     fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        check_url(&self.url, &mut problems);
-        check_headers(&self.headers, &mut problems);
-        if let Some(auth) = &self.auth {
-            auth.check(&self.headers, &mut problems);
-        }
-        if let Some(tls) = &self.tls {
-            tls.check(self.url.starts_with("https://"), &mut problems);
-        }
-        problems
+        check_request(&self.url, &self.headers, self.auth.as_ref(), self.tls.as_ref())
     }
 
     fn secrets(&self) -> Vec<&SecretKeyRef> {
@@ -206,6 +197,25 @@ impl HttpAuth {
     }
 }
 
+/// Returns what is wrong with what every request is made of.
+pub(crate) fn check_request(
+    url: &str,
+    headers: &[HttpHeader],
+    auth: Option<&HttpAuth>,
+    tls: Option<&TlsSettings>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    check_url(url, &mut problems);
+    check_headers(headers, &mut problems);
+    if let Some(auth) = auth {
+        auth.check(headers, &mut problems);
+    }
+    if let Some(tls) = tls {
+        tls.check(url.starts_with("https://"), &mut problems);
+    }
+    problems
+}
+
 /// Adds what is wrong with the URL `url` to `problems`.
 pub(crate) fn check_url(url: &str, problems: &mut Vec<Problem>) {
     const ALLOWED: &str = "http://host[:port]/path or https://host[:port]/path, without user, password and fragment";
@@ -227,7 +237,7 @@ pub(crate) fn check_url(url: &str, problems: &mut Vec<Problem>) {
 }
 
 /// Adds what is wrong with the headers of the settings to `problems`.
-pub(crate) fn check_headers(headers: &[HttpHeader], problems: &mut Vec<Problem>) {
+fn check_headers(headers: &[HttpHeader], problems: &mut Vec<Problem>) {
     let mut seen: Vec<String> = Vec::new();
     for (index, header) in headers.iter().enumerate() {
         let path = format!("headers[{index}].name");

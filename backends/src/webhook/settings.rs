@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::template;
-use crate::http::settings::{check_header_name, check_headers, check_not_in, check_url};
+use crate::http::settings::{check_header_name, check_not_in, check_request};
 use crate::http::{HttpAuth, HttpHeader, HttpMethod};
 use crate::settings::{Problem, SecretKeyRef, Settings};
 use crate::tls::TlsSettings;
@@ -103,19 +103,11 @@ impl Settings for WebhookSettings {
     }
 
     fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        check_url(&self.url, &mut problems);
+        let mut problems = check_request(&self.url, &self.headers, self.auth.as_ref(), self.tls.as_ref());
         if let Some(Err((message, allowed))) = self.body.as_deref().map(template::parse) {
             problems.push(Problem::new("body", message, allowed));
         }
-        check_headers(&self.headers, &mut problems);
         self.check_signature(&mut problems);
-        if let Some(auth) = &self.auth {
-            auth.check(&self.headers, &mut problems);
-        }
-        if let Some(tls) = &self.tls {
-            tls.check(self.url.starts_with("https://"), &mut problems);
-        }
         problems
     }
 

@@ -34,6 +34,13 @@ pub(crate) fn context(root: &Path) -> BuildContext {
     }
 }
 
+/// Writes a secret where the backends of [`context`] look for it.
+pub(crate) fn secret(root: &Path, name: &str, key: &str, value: &str) {
+    let path = root.join("secrets").join(name);
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::write(path.join(key), value).unwrap();
+}
+
 pub(crate) fn pod(pod: &str) -> Arc<Origin> {
     OriginBuilder { pod: Some(pod.into()), ..OriginBuilder::default() }.build()
 }

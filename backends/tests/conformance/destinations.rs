@@ -10,9 +10,10 @@ use spillway_backends::{BackendSettings, build};
 use spillway_delivery::backend::Backend;
 use spillway_delivery::settings::Metadata;
 
-use crate::batches::context;
+use crate::batches::{context, secret};
 use crate::bucket::{Bucket, Stored};
 use crate::bulk;
+use crate::over_http;
 use crate::server::{Received, Reply, Server};
 
 /// A destination that takes everything, and lets one look at what it took.
@@ -98,9 +99,7 @@ pub(crate) async fn destination(what: &'static str) -> Destination {
         }
         "ManagedAPI" => {
             let server = server.insert(Server::start(|_, _| Reply::status(202)).await);
-            let secrets = directory.path().join("secrets/api");
-            std::fs::create_dir_all(&secrets).unwrap();
-            std::fs::write(secrets.join("token"), "t").unwrap();
+            secret(directory.path(), "api", "token", "t");
             let token = serde_json::json!({"name": "api", "key": "token"});
             let url = format!("http://{}", server.address);
             BackendSettings::ManagedApi(parse(serde_json::json!({"url": url, "tokenSecretRef": token})))
@@ -182,16 +181,7 @@ impl Destination {
 
 /// Returns settings for the bucket on `server`, with keys below `directory`, and `more` of them.
 pub(crate) fn bucket_settings(directory: &Path, server: &Server, more: &serde_json::Value) -> serde_json::Value {
-    std::fs::create_dir_all(directory.join("secrets/s3")).unwrap();
-    std::fs::write(directory.join("secrets/s3/id"), "AK").unwrap();
-    std::fs::write(directory.join("secrets/s3/secret"), "canary-8c1f").unwrap();
-    let mut settings = serde_json::json!({
-        "bucket": "lake", "endpoint": format!("http://{}", server.address), "forcePathStyle": true,
-        "credentials": {
-            "accessKeyIDSecretRef": {"name": "s3", "key": "id"},
-            "secretAccessKeySecretRef": {"name": "s3", "key": "secret"},
-        },
-    });
+    let mut settings = over_http::settings("S3", directory, &format!("http://{}", server.address));
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     settings
 }

@@ -11,7 +11,7 @@ use spillway_delivery::settings::Metadata;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::batches::{batch, context};
+use crate::batches::{batch, context, secret};
 use crate::destinations::parse;
 use crate::server::{Reply, Server};
 
@@ -19,12 +19,6 @@ const CANARY: &str = "canary-8c1f";
 
 fn http(directory: &Path, settings: serde_json::Value) -> Arc<dyn Backend> {
     build(&BackendSettings::Http(parse(settings)), context(directory)).unwrap()
-}
-
-fn secret(directory: &Path, name: &str, key: &str, value: &str) {
-    let path = directory.join("secrets").join(name);
-    std::fs::create_dir_all(&path).unwrap();
-    std::fs::write(path.join(key), value).unwrap();
 }
 
 async fn send_to(reply: Reply) -> Result<Items, Fault> {
@@ -184,30 +178,8 @@ async fn a_bad_item_is_found_by_halving() {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_kind() {
-    for (status, headers, kind, wait) in [
-        (413, "", FaultKind::TooLarge, None),
-        (401, "", FaultKind::Unauthorized, None),
-        (404, "", FaultKind::Broken, None),
-        (500, "", FaultKind::Broken, None),
-        (429, "retry-after: 7\r\n", FaultKind::Throttled, Some(7)),
-        (503, "retry-after: Mon, 23 Nov 2026 10:00:30 GMT\r\n", FaultKind::Throttled, Some(30)),
-        (503, "retry-after: later\r\n", FaultKind::Throttled, None),
-        (301, "location: /elsewhere\r\n", FaultKind::Broken, None),
-    ] {
-        let fault = send_to(Reply::with(status, headers, "text")).await.unwrap_err();
-        assert_eq!((fault.kind, fault.retry_after), (kind, wait.map(Duration::from_secs)), "{status}: {fault}");
-    }
-}
-
-#[tokio::test]
-async fn a_redirect_loop_is_one_request() {
-    let server = Server::start(|_, _| Reply::with(307, "location: /in\r\n", "")).await;
-    let directory = tempfile::tempdir().unwrap();
-    let fault = http(directory.path(), serde_json::json!({"url": server.url()})).send(&batch(0..3)).await.unwrap_err();
-    assert_eq!(fault.kind, FaultKind::Broken);
-    assert!(fault.message.contains("307"), "{fault}");
-    assert_eq!(server.seen().len(), 1);
+async fn a_batch_that_is_too_large_is_told_apart() {
+    assert_eq!(send_to(Reply::with(413, "", "text")).await.unwrap_err().kind, FaultKind::TooLarge);
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! What stores do wrong, and how objects stay single all the same.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use spillway_backends::{BackendSettings, build};
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, OutBatchBuilder, Outcome};
 use tokio::time::timeout;
 
-use crate::batches::{NOW, batch, batch_of, context, cut_short, lines, pod};
+use crate::batches::{NOW, batch, batch_of, context, cut_short, lines, pod, secret};
 use crate::bucket::{Bucket, Call, refusal};
 use crate::destinations::{bucket_settings, parse};
 use crate::server::Reply;
@@ -67,10 +66,6 @@ fn large_settings() -> serde_json::Value {
     serde_json::json!({"compression": "None", "key": "big/{id}", "multipartAboveBytes": 5_242_880})
 }
 
-fn rewrite(directory: &Path, key: &str, value: &str) {
-    std::fs::write(directory.join("secrets/s3").join(key), value).unwrap();
-}
-
 #[tokio::test]
 async fn the_request_is_what_the_settings_say() {
     let world = World::new().await;
@@ -84,10 +79,10 @@ async fn the_request_is_what_the_settings_say() {
         },
     }));
     assert!(backend.traits().keyed);
-    rewrite(world.directory.path(), "token", "token-1\n");
+    secret(world.directory.path(), "s3", "token", "token-1\n");
     assert_eq!(backend.send(&batch(0..3)).await, Ok(Items::All(Outcome::Delivered)));
-    rewrite(world.directory.path(), "id", "AK2");
-    rewrite(world.directory.path(), "token", "token-22");
+    secret(world.directory.path(), "s3", "id", "AK2");
+    secret(world.directory.path(), "s3", "token", "token-22");
     assert_eq!(backend.send(&batch(3..6)).await, Ok(Items::All(Outcome::Delivered)));
     let seen = world.bucket.server.seen();
     let object = &world.bucket.objects()[0];
@@ -267,10 +262,10 @@ async fn a_secret_that_is_not_there_or_cannot_be_sent_is_a_local_fault() {
     let world = World::new().await;
     let backend = world.backend(&serde_json::json!({}));
     // The SDK would panic.
-    rewrite(world.directory.path(), "id", "A\nB");
+    secret(world.directory.path(), "s3", "id", "A\nB");
     let fault = backend.send(&batch(0..3)).await.unwrap_err();
     assert_eq!((fault.kind, &*fault.message), (FaultKind::Local, "secret s3/id holds what a header cannot carry"));
-    rewrite(world.directory.path(), "id", "AK");
+    secret(world.directory.path(), "s3", "id", "AK");
     std::fs::remove_file(world.directory.path().join("secrets/s3/secret")).unwrap();
     let fault = backend.send(&batch(0..3)).await.unwrap_err();
     assert_eq!((fault.kind, &*fault.message), (FaultKind::Local, "secret s3/secret is not there"));

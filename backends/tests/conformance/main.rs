@@ -12,7 +12,8 @@
 //! | `hostile_http` | what servers do wrong |
 //! | `managed_api`, `webhook` | what these two add to `HTTP` |
 //! | `hostile_s3` | what stores do wrong, and how objects stay single |
-//! | `tls` | whom the HTTP backend trusts |
+//! | `over_http` | every type that speaks HTTP, and what all of them owe |
+//! | `tls` | whom those trust |
 //! | `bulk` | a server made by hand that takes bulk requests |
 //! | `hostile_elasticsearch` | what such servers do wrong |
 
@@ -32,6 +33,7 @@ mod hostile_http;
 mod hostile_s3;
 mod managed_api;
 mod model;
+mod over_http;
 mod server;
 mod suite;
 mod tls;

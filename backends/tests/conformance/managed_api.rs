@@ -9,16 +9,14 @@ use spillway_delivery::backend::{Backend, FaultKind, Items, Outcome};
 
 use tokio::time::timeout;
 
-use crate::batches::{batch, context, event};
+use crate::batches::{batch, context, event, secret};
 use crate::destinations::parse;
 use crate::server::{Reply, Server};
 
 const CANARY: &str = "canary-51d0";
 
 fn backend(directory: &Path, server: &Server) -> Arc<dyn Backend> {
-    let secrets = directory.join("secrets/api");
-    std::fs::create_dir_all(&secrets).unwrap();
-    std::fs::write(secrets.join("token"), CANARY).unwrap();
+    secret(directory, "api", "token", CANARY);
     let token = serde_json::json!({"name": "api", "key": "token"});
     let url = format!("http://{}/eu/", server.address);
     let settings = parse(serde_json::json!({"url": url, "tokenSecretRef": token}));

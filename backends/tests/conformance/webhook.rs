@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use spillway_backends::{BackendSettings, build};
 use spillway_delivery::backend::{Backend, FaultKind, Items, Outcome};
 
-use crate::batches::{NOW, batch, batch_of, context, pod};
+use crate::batches::{NOW, batch, batch_of, context, pod, secret};
 use crate::destinations::parse;
 use crate::server::{Received, Reply, Server};
 
@@ -15,12 +15,6 @@ const CANARY: &str = "canary-77b2";
 
 fn backend(directory: &Path, settings: serde_json::Value) -> Arc<dyn Backend> {
     build(&BackendSettings::Webhook(parse(settings)), context(directory)).unwrap()
-}
-
-fn secret(directory: &Path, value: &str) {
-    let secrets = directory.join("secrets/hook");
-    std::fs::create_dir_all(&secrets).unwrap();
-    std::fs::write(secrets.join("key"), value).unwrap();
 }
 
 /// As a receiver would: over the bytes that came.
@@ -41,12 +35,12 @@ async fn each_request_is_signed_with_the_key_as_it_is_then() {
     let backend = backend(directory.path(), settings);
     let fault = backend.send(&batch(0..2)).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Local, "the key is not there: {fault}");
-    secret(directory.path(), "\n");
+    secret(directory.path(), "hook", "key", "\n");
     assert_eq!(backend.send(&batch(0..2)).await.unwrap_err().kind, FaultKind::Local, "the key is empty");
     assert_eq!(server.seen().len(), 0, "nothing goes out unsigned");
-    secret(directory.path(), "first");
+    secret(directory.path(), "hook", "key", "first");
     backend.send(&batch(0..2)).await.unwrap();
-    secret(directory.path(), "second-one");
+    secret(directory.path(), "hook", "key", "second-one");
     backend.send(&batch(2..3)).await.unwrap();
     let seen = server.seen();
     assert!(is_signed(&seen[0], "first") && is_signed(&seen[1], "first") && is_signed(&seen[2], "second-one"));
@@ -79,7 +73,7 @@ async fn an_alert_is_made_of_an_event() {
 #[tokio::test]
 async fn nothing_secret_is_in_a_fault_or_in_debug_output() {
     let directory = tempfile::tempdir().unwrap();
-    secret(directory.path(), CANARY);
+    secret(directory.path(), "hook", "key", CANARY);
     let reference = serde_json::json!({"name": "hook", "key": "key"});
     for reply in [Reply::status(401), Reply::with(302, &format!("location: /?{CANARY}\r\n"), CANARY), Reply::Reset] {
         let server = Server::start(move |_, _| reply.clone()).await;
