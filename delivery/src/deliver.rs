@@ -10,7 +10,8 @@
 //!   says (`breaker`), reads it again and sends **one** batch until one succeeds; how many may be under way grows from
 //!   there (`pace`), within the settings' bound and its rate limits (`rate`).
 //! - Events that their backend leaves behind while it takes others are sent again alone, after a wait of their own, for ten
-//!   minutes of its being well; then they are dead letters. They hold up nothing but what must keep their order.
+//!   minutes of its being well; then they are dead letters. They hold up nothing but what must keep their order. They are
+//!   kept in memory as far as [`LEFT_BYTES`] reach: of a batch a third is left, and reading it again reads all of it.
 //! - A failing delivery slows nobody: no lock, queue or reader is shared between deliveries. All bytes under way share one
 //!   budget ([`BUDGET_BYTES`]); a batch of up to [`PROBE_BYTES`] never waits for it, and that is what a delivery sends that
 //!   has not succeeded yet.
@@ -24,6 +25,7 @@ mod backoff;
 mod batches;
 mod breaker;
 mod budget;
+mod bury;
 pub mod dead_letters;
 mod deliveries;
 mod delivery;
@@ -54,6 +56,10 @@ pub const BUDGET_BYTES: usize = 24 << 20;
 
 /// Most bytes of a batch that a delivery sends before anything succeeded, and after a failure.
 pub const PROBE_BYTES: usize = 256 << 10;
+
+/// Most bytes of events that their backends left behind and that wait in memory, over all deliveries: 8 MiB. What finds no
+/// room there is read from the log again.
+pub const LEFT_BYTES: usize = 8 << 20;
 
 /// Most ranges that may be resolved above a delivery's cursor: 256 KiB of a saved record. At this number nothing new is
 /// begun until what is left behind below is resolved.

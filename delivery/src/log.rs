@@ -45,6 +45,7 @@ mod handle;
 mod inspect;
 mod journal;
 mod recovery;
+mod resolved;
 mod scan;
 mod segment;
 mod state;

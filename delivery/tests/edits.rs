@@ -389,7 +389,7 @@ async fn a_reference_that_a_restart_found_gone_comes_back_with_its_backend() {
 }
 
 #[tokio::test]
-async fn what_a_removed_reference_still_holds_after_its_time_is_dropped_and_counted() {
+async fn what_a_removed_reference_still_holds_after_its_time_is_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let (a, b) = (Arc::<Place>::default(), Arc::<Place>::default());
@@ -402,17 +402,36 @@ async fn what_a_removed_reference_still_holds_after_its_time_is_dropped_and_coun
     let mut second = settings(&["b"]);
     second.log.drain = Duration::from_secs(3600);
     engine.apply(second, Vec::new(), &|_| None).await.unwrap();
-    let dropped = |report: &PipelineReport| {
-        let drops = report.deliveries.iter().filter_map(|one| one.dropped_events.get("drained"));
-        drops.sum::<u64>()
-    };
-    let report = until(&pipeline, |report| dropped(report) == 10).await;
-    assert_eq!(report.deliveries.len(), 2, "it stays shown for what it dropped");
-    // As a new reference it begins at the edit, and the old one's figures are gone with it.
+    let report = until(&pipeline, |report| report.deliveries.len() == 1).await;
+    assert_eq!(&*report.deliveries[0].backend, "b");
+    let desk = engine.desks().remove(0);
+    assert_eq!(desk.dead_letters().report().held_events, 10);
+    // As a new reference it begins at the edit.
     a.is_down.store(false, Ordering::Relaxed);
     engine.apply(settings(&["a", "b"]), vec![to("a", &a)], &|_| None).await.unwrap();
     send(&pipeline, 10..20).await;
     assert_eq!(sorted(a.until(10).await), numbers(10..20));
+    assert!(drain(&engine).await);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_among_the_dead_letters_of_a_removed_reference_is_dropped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Arc::<Place>::default(), Arc::<Place>::default());
+    a.is_down.store(true, Ordering::Relaxed);
+    let mut first = settings(&["a", "b"]);
+    (first.log.drain, first.log.dead_letters_bytes_max) = (Duration::from_millis(50), 0);
+    let pipeline = engine.apply(first.clone(), vec![to("a", &a), to("b", &b)], &|_| None).await.unwrap();
+    send(&pipeline, 0..10).await;
+    first.routes[0].backends.remove(0);
+    engine.apply(first, Vec::new(), &|_| None).await.unwrap();
+    let dropped = |report: &PipelineReport| {
+        let drops = report.deliveries.iter().flat_map(|one| one.dropped_events.values());
+        drops.sum::<u64>()
+    };
+    let report = until(&pipeline, |report| dropped(report) == 10).await;
+    assert_eq!(report.deliveries.len(), 2, "it stays shown for what it dropped");
     assert!(drain(&engine).await);
 }
 

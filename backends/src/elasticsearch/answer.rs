@@ -32,6 +32,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use spillway_delivery::backend::{Fault, FaultKind, Items, Outcome};
+use spillway_delivery::event::EventId;
 
 use super::encode::Bulk;
 use crate::answer::one_line;
@@ -66,7 +67,7 @@ impl Verdict {
 }
 
 /// Returns what an answer means.
-pub(super) fn verdict(status: u16, body: &[u8], ids: &[Box<str>]) -> Result<Verdict, Fault> {
+pub(super) fn verdict(status: u16, body: &[u8], ids: &[EventId]) -> Result<Verdict, Fault> {
     let kind = match status {
         200..=299 => return items(body, ids),
         400 => match server_error(body) {
@@ -102,9 +103,16 @@ pub(super) fn server_error(body: &[u8]) -> Option<String> {
     Some(ItemError::read(body.error).to_string())
 }
 
-fn items(body: &[u8], ids: &[Box<str>]) -> Result<Verdict, Fault> {
-    let mut found =
-        Found { ids, outcomes: Vec::with_capacity(ids.len()), plain: true, waiting: None, whole: None, whole_count: 0 };
+fn items(body: &[u8], ids: &[EventId]) -> Result<Verdict, Fault> {
+    let mut found = Found {
+        ids,
+        outcomes: Vec::with_capacity(ids.len()),
+        plain: true,
+        waiting: None,
+        whole: None,
+        whole_count: 0,
+        id_text: Vec::with_capacity(EventId::TEXT_BYTES_MAX),
+    };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = Answer(&mut found).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     if let Err(error) = read {
@@ -128,7 +136,7 @@ fn items(body: &[u8], ids: &[Box<str>]) -> Result<Verdict, Fault> {
 
 /// What a walk over the items has found.
 struct Found<'i> {
-    ids: &'i [Box<str>],
+    ids: &'i [EventId],
     outcomes: Vec<Outcome>,
     /// Every one was delivered.
     plain: bool,
@@ -137,6 +145,8 @@ struct Found<'i> {
     /// The first refusal by the server as a whole, and how many there are.
     whole: Option<Fault>,
     whole_count: usize,
+    /// The id of the item being read, as it was sent.
+    id_text: Vec<u8>,
 }
 
 impl Found<'_> {
@@ -145,7 +155,9 @@ impl Found<'_> {
         let Some(id) = self.ids.get(place) else {
             return Err(format!("it has more than {} items", self.ids.len()));
         };
-        if *item.id != **id {
+        self.id_text.clear();
+        id.write(&mut self.id_text);
+        if *item.id.as_bytes() != *self.id_text {
             return Err(format!("its item {place} is of another document"));
         }
         let outcome = match item.status {
@@ -160,6 +172,10 @@ impl Found<'_> {
     }
 
     fn refusal(&mut self, status: u16, error: Option<&RawValue>) -> Outcome {
+        if matches!(status, 408 | 429) && self.waiting.is_some() {
+            // Whatever it says, it means the same, and one reason is told.
+            return Outcome::Retry;
+        }
         let error = error.map(ItemError::read).unwrap_or_default();
         let whole = match (status, &*error.kind) {
             (500.., _) => Some(FaultKind::Broken),
@@ -316,8 +332,13 @@ impl<'de> Deserialize<'de> for Operation<'de> {
 mod tests {
     use super::*;
 
-    fn ids(count: usize) -> Vec<Box<str>> {
-        (0..count).map(|id| format!("i{id}").into()).collect()
+    fn ids(count: usize) -> Vec<EventId> {
+        (0..count as u64).map(|seq| EventId { incarnation: 1, seq }).collect()
+    }
+
+    /// Returns the verdict on an answer in which the ids are written `i0`, `i1`, ….
+    fn heard(status: u16, body: &str, ids: &[EventId]) -> Result<Verdict, Fault> {
+        verdict(status, body.replace("\"_id\":\"i", "\"_id\":\"0000000000000001-").as_bytes(), ids)
     }
 
     fn ask(items: &[(&str, u16, &str)], documents: usize) -> Result<Items, Fault> {
@@ -329,7 +350,7 @@ mod tests {
             })
             .collect();
         let body = format!("{{\"took\":1,\"errors\":false,\"items\":[{}]}}", items.join(","));
-        verdict(200, body.as_bytes(), &ids(documents)).map(|verdict| verdict.items)
+        heard(200, &body, &ids(documents)).map(|verdict| verdict.items)
     }
 
     fn each(items: &[(&str, u16, &str)]) -> Vec<Outcome> {
@@ -399,8 +420,11 @@ mod tests {
             let mixed = ask(&[("i0", status, &error), ("i1", 201, "")], 2);
             assert_eq!(mixed, Ok(Items::Each(vec![Outcome::Retry, Outcome::Delivered])), "{kind}");
         }
-        let error = br#"{"items":[{"create":{"_id":"i0","status":429,"error":{"type":"t","reason":"busy\nnow"}}}]}"#;
-        assert_eq!(verdict(200, error, &ids(1)).unwrap().waiting.as_deref(), Some("429 t: busy now"));
+        let busy = |id: &str, reason: &str| {
+            format!(r#"{{"create":{{"_id":"{id}","status":429,"error":{{"type":"t","reason":"{reason}"}}}}}}"#)
+        };
+        let answer = format!(r#"{{"items":[{},{}]}}"#, busy("i0", r"busy\nnow"), busy("i1", "later"));
+        assert_eq!(heard(200, &answer, &ids(2)).unwrap().waiting.as_deref(), Some("429 t: busy now"));
     }
 
     #[test]
@@ -408,9 +432,9 @@ mod tests {
         let two = ids(2);
         let good =
             r#"{"errors":false,"items":[{"create":{"_id":"i0","status":201}},{"create":{"_id":"i1","status":201}}]}"#;
-        assert!(verdict(200, good.as_bytes(), &two).is_ok());
+        assert!(heard(200, good, &two).is_ok());
         for cut in 0..good.len() {
-            assert!(verdict(200, &good.as_bytes()[..cut], &two).is_err(), "{cut}");
+            assert!(heard(200, &good[..cut], &two).is_err(), "{cut}");
         }
         for body in [
             "",
@@ -432,7 +456,7 @@ mod tests {
             r#"{"items":[{"a":{"_id":"i0","status":201},"b":{"_id":"i1","status":201}}]}"#,
             r#"{"items":[{"create":{"_id":"i0","status":201}},{"create":{"_id":"i1","status":201}}]} more"#,
         ] {
-            let fault = verdict(200, body.as_bytes(), &two).unwrap_err();
+            let fault = heard(200, body, &two).unwrap_err();
             assert_eq!(fault.kind, FaultKind::Broken, "{body}");
             assert!(fault.message.contains("answer"), "{body}: {fault}");
         }

@@ -181,6 +181,28 @@ impl OutBatch {
         self.chunks.iter().map(|chunk| OutRun { batch: self, chunk })
     }
 
+    /// Returns the events that `kept` says, one answer per event, under another key. They are copied: what the others lie
+    /// in may go.
+    pub(crate) fn part(&self, kept: &[bool], key: impl Into<Arc<str>>) -> Self {
+        let mut payload = Vec::new();
+        let mut kept = kept.iter().copied();
+        let mut builder = OutBatchBuilder::new(&self.namespace, &self.pipeline, &self.route);
+        for chunk in self.chunks.iter() {
+            let Chunk { origin, incarnation, received, .. } = chunk;
+            builder.begin_chunk(Bytes::new(), origin.clone(), *incarnation, *received);
+            for &(seq, start, end) in
+                chunk.events.iter().zip(&mut kept).filter(|(_, kept)| *kept).map(|(event, _)| event)
+            {
+                let at = payload.len() as u32;
+                payload.extend_from_slice(&chunk.payload[start as usize..end as usize]);
+                builder.push(seq, at, payload.len() as u32);
+            }
+        }
+        let payload = Bytes::from(payload);
+        builder.chunks.iter_mut().for_each(|chunk| chunk.payload = payload.clone());
+        builder.build(key)
+    }
+
     /// Returns the bytes of the batch in a form.
     pub fn encoded_bytes(&self, form: Form, metadata: Metadata) -> usize {
         let lines: usize = self.chunks.iter().map(|chunk| self.lines(chunk, metadata, b'\n').bytes()).sum();
@@ -435,6 +457,24 @@ mod tests {
                 let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
                 assert_eq!((&line["x"], line.get("_spillway").is_some()), (&1.into(), metadata == Metadata::Full));
             }
+        }
+    }
+
+    #[test]
+    fn a_part_has_the_events_it_was_told_as_they_were() {
+        let mut builder = OutBatchBuilder::new(&"ns".into(), &"p".into(), &"r".into());
+        for incarnation in 1..4_u64 {
+            builder.begin_chunk(Bytes::from_static(b"{}\n{\"a\":1 }\n"), Arc::default(), incarnation, 7);
+            builder.push(10 * incarnation, 0, 2);
+            builder.push(10 * incarnation + 1, 3, 11);
+        }
+        let whole = builder.build("k");
+        let part = whole.part(&[true, false, false, false, true, true], "other");
+        let kept = [0, 4, 5];
+        let expected: Vec<_> = whole.events().enumerate().filter(|(n, _)| kept.contains(n)).map(|(_, e)| e).collect();
+        assert_eq!((part.key(), part.len(), part.payload_bytes(), part.runs().len()), ("other", 3, 12, 2));
+        for (event, expected) in part.events().zip(&expected) {
+            assert_eq!((event.id, event.bytes, event.received), (expected.id, expected.bytes, expected.received));
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::backend::{OutBatch, OutBatchBuilder};
@@ -38,7 +39,7 @@ impl LeftFor {
 }
 
 /// A range of the log to be sent under one key.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Work {
     pub(super) first: u64,
     pub(super) end: u64,
@@ -50,12 +51,34 @@ pub(super) struct Work {
     pub(super) not_before: Option<Instant>,
     /// The members' sequences, in order; known once it was read.
     pub(super) members: Vec<u64>,
+    /// Its batch, where it is kept in memory.
+    pub(super) kept: Option<Box<Kept>>,
+}
+
+/// The batch of a range that waits in memory to be sent again.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) batch: OutBatch,
+    pub(super) members: Vec<u64>,
+    /// Bytes of the budget, given back with it.
+    pub(super) _share: OwnedSemaphorePermit,
 }
 
 impl Work {
     /// Returns a range that was begun before.
     pub(super) fn again(first: u64, end: u64, key: Arc<str>) -> Self {
-        Self { first, end, key, attempts: 0, left: None, not_before: None, members: Vec::new() }
+        Self { first, end, key, attempts: 0, left: None, not_before: None, members: Vec::new(), kept: None }
+    }
+
+    /// Takes the batch that was kept, unless any of its events was resolved since: then what is left is another batch.
+    pub(super) fn take_kept(&mut self, progress: &Progress) -> Option<OutBatch> {
+        let kept = self.kept.take()?;
+        if kept.batch.key() != &*self.key || kept.members.iter().any(|seq| progress.is_resolved(*seq)) {
+            return None;
+        }
+        let Kept { batch, members, .. } = *kept;
+        self.members = members;
+        Some(batch)
     }
 }
 
@@ -340,6 +363,7 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
         left: work.left,
         not_before: work.not_before,
         members: members.to_vec(),
+        kept: None,
     };
     let (left, right) = work.members.split_at(middle);
     Some((half(work.first, split, left, "l"), half(split, work.end, right, "r")))
@@ -348,6 +372,25 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_batch_is_sent_while_all_of_it_is_wanted_under_the_key_it_has() {
+        let kept = |key: &str| {
+            let mut builder = OutBatchBuilder::new(&"ns".into(), &"p".into(), &"r".into());
+            builder.begin_chunk(bytes::Bytes::from_static(b"{}"), Arc::default(), 1, 0);
+            builder.push(7, 0, 2);
+            let share = super::super::budget::Budget::new().keep(2).unwrap();
+            let kept = Kept { batch: builder.build(key), members: vec![7], _share: share };
+            Work { kept: Some(Box::new(kept)), ..Work::again(5, 9, "k".into()) }
+        };
+        let mut progress = Progress { cursor: 5, ..Progress::default() };
+        let mut work = kept("k");
+        assert_eq!(work.take_kept(&progress).map(|batch| batch.len()), Some(1));
+        assert_eq!((work.members.as_slice(), work.kept.is_none()), (&[7][..], true));
+        assert!(kept("other").take_kept(&progress).is_none());
+        progress.resolve(7, 8);
+        assert!(kept("k").take_kept(&progress).is_none());
+    }
 
     #[test]
     fn what_is_left_of_a_batch_and_filled_up_has_another_key() {

@@ -260,6 +260,9 @@ impl Delivery {
 
     async fn next_retry(&mut self) -> Result<Option<(Work, OutBatch)>, Fault> {
         while let Some(mut work) = self.due(Instant::now()).and_then(|first| self.retry.remove(&first)) {
+            if let Some(batch) = work.take_kept(&self.progress) {
+                return Ok(Some((work, batch)));
+            }
             match rebuild(&self.ground.names, &self.ground.log, &mut work, &self.progress).await {
                 Ok(Some(batch)) => return Ok(Some((work, batch))),
                 Ok(None) => self.resolved(&work),

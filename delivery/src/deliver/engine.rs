@@ -173,7 +173,7 @@ impl Engine {
     /// Opens the log of a pipeline (recovery included) and starts its deliveries.
     ///
     /// Where the log knows a delivery that the settings do not name any more, `removed` is asked for it: what it still holds
-    /// is delivered for the pipeline's `drain`, in running time since it was first missed, then dropped, counted `drained`.
+    /// is delivered for the pipeline's `drain`, in running time since it was first missed; the rest becomes dead letters.
     /// Without an answer it only waits for that time, to go on when the reference comes back.
     pub async fn add(
         &self,

@@ -85,12 +85,17 @@ impl Delivery {
     pub(super) fn rewind(&mut self, fault: &Fault) {
         self.failed(fault, Blame::Destination);
         self.progress.clone_from(&self.synced);
-        let (retry, from) = begun(&self.progress, &self.ground);
-        self.retry = retry;
-        self.former.rewind(from);
+        self.begin_anew();
         self.ground.log.reached(&self.key, self.progress.cursor);
         self.dirty_since = None;
         self.reopen = true;
+    }
+
+    /// Goes back to what its progress says was begun.
+    pub(super) fn begin_anew(&mut self) {
+        let (retry, from) = begun(&self.progress, &self.ground);
+        self.retry = retry;
+        self.former.rewind(from);
     }
 
     /// Opens the backend again at its last mark, where it lost its place. Returns whether it has one now. The mark is
@@ -157,7 +162,8 @@ impl Delivery {
         self.ground.drain_until_ms.is_some_and(|until_ms| self.ground.log.running_ms() >= until_ms)
     }
 
-    /// Whether a removed reference has come to its end: nothing held, or its time over; what it holds then is dropped.
+    /// Whether a removed reference has come to its end: nothing held, or its time over; what it holds then goes to the dead
+    /// letters, and what finds no room there is dropped.
     pub(super) async fn drained(&mut self, idle: bool) -> bool {
         if self.ground.job.is_some() {
             return idle && self.job_is_over().await;
@@ -170,6 +176,10 @@ impl Delivery {
         if (account.held > 0 && !self.drain_is_over()) || !self.settled().await {
             return false;
         }
+        if account.held > 0 && !self.bury().await {
+            return false;
+        }
+        let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return false };
         // Whoever gives orders holds this lock: either the order was here before, or it finds nobody.
         let deliveries = self.ground.deliveries.clone();
         let mut orders = deliveries.orders.lock().await;
@@ -184,7 +194,7 @@ impl Delivery {
             self.progress.drop_events("drained", account.held, account.held_bytes);
             tracing::warn!(
                 route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,
-                "removed reference drained for its time; the rest is dropped"
+                "removed reference drained for its time; what the dead letters have no room for is dropped"
             );
         }
         self.progress.plans.clear();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batches::{LeftFor, Work, halve};
+use super::batches::{Kept, LeftFor, Work, halve};
 use super::breaker::Blame;
 use super::dead_letters::Refused;
 use super::delivery::{Delivery, Landed};
@@ -18,6 +18,9 @@ use crate::settings::OnUndeliverable;
 /// How long events may be refused that siblings of theirs were taken without, by a backend that is well; counted in running
 /// time, over restarts. Then they are dead letters.
 const LEFT_BEHIND_MAX: Duration = Duration::from_secs(600);
+
+/// The reason under which events are counted that the dead letters had no room for.
+const DEAD_LETTERS_FULL: &str = "dead_letters_full";
 
 /// Whether some items were not taken now.
 fn leaves_some(items: &Items) -> bool {
@@ -123,6 +126,7 @@ impl Delivery {
         };
         let mut tally = Tally::default();
         let mut refused = Vec::new();
+        let mut resolved = Vec::with_capacity(batch.len());
         for ((event, outcome), seq) in batch.events().zip(&outcomes).zip(&work.members) {
             if self.given_up.holds(*seq) {
                 tally.late += u64::from(matches!(outcome, Outcome::Delivered | Outcome::Duplicate));
@@ -144,8 +148,9 @@ impl Delivery {
                     continue;
                 }
             }
-            self.progress.resolve(*seq, *seq + 1);
+            resolved.push(*seq);
         }
+        self.progress.resolve_each(&resolved);
         tally.retry += self.reject(&refused).await;
         self.progress.delivered += tally.delivered;
         self.progress.duplicates += tally.duplicates;
@@ -158,6 +163,17 @@ impl Delivery {
             left => self.leave(work, batch, left).await,
         }
         tally.delivered_bytes
+    }
+
+    /// Keeps what is left of a batch in memory while there is room: sending it again then reads nothing.
+    fn keep_left(&self, work: &mut Work, batch: &OutBatch, members: &[u64]) {
+        let is_left: Vec<bool> = members.iter().map(|seq| !self.progress.is_resolved(*seq)).collect();
+        let lengths = batch.events().map(|event| event.bytes.len());
+        let bytes = lengths.zip(&is_left).filter(|(_, left)| **left).map(|(length, _)| length).sum();
+        let Some(share) = self.ground.budget.keep(bytes) else { return };
+        let left = members.iter().copied().zip(&is_left).filter(|(_, left)| **left).map(|(seq, _)| seq).collect();
+        work.kept =
+            Some(Box::new(Kept { batch: batch.part(&is_left, work.key.clone()), members: left, _share: share }));
     }
 
     /// Some events of a batch were not taken, or all of them: they wait and are sent again alone. The destination is not
@@ -186,7 +202,9 @@ impl Delivery {
         let now = Instant::now();
         let not_before = Some(now + self.target.breaker.pause_after(work.attempts));
         let left_for = work.left.or(Some(LeftFor { counted: Duration::ZERO, seen: now }));
-        let rest = Work { key, attempts: work.attempts + 1, left: left_for, not_before, members: Vec::new(), ..work };
+        let members = std::mem::take(&mut work.members);
+        let mut rest = Work { key, attempts: work.attempts + 1, left: left_for, not_before, ..work };
+        self.keep_left(&mut rest, batch, &members);
         self.note_left(&rest);
         self.retry.insert(rest.first, rest);
     }
@@ -204,7 +222,7 @@ impl Delivery {
         let (kept, otherwise) = match spec.settings.on_undeliverable {
             OnUndeliverable::Drop => (0, "undeliverable"),
             OnUndeliverable::DeadLetter => {
-                (self.ground.dead_letters.keep(refused, (&route, &backend), again).await, "dead_letters_full")
+                (self.ground.dead_letters.keep(refused, (&route, &backend), again).await, DEAD_LETTERS_FULL)
             }
         };
         self.progress.rejected += kept as u64;
@@ -220,8 +238,13 @@ impl Delivery {
         rest as u64
     }
 
+    /// Returns how many events the dead letters had no room for.
+    pub(super) fn dead_letters_full(&self) -> u64 {
+        self.progress.dropped.get(DEAD_LETTERS_FULL).copied().unwrap_or(0)
+    }
+
     /// Gives a whole batch up; returns whether that is the end of it.
-    async fn reject_all(&mut self, work: &Work, batch: &OutBatch, reason: &str) -> bool {
+    pub(super) async fn reject_all(&mut self, work: &Work, batch: &OutBatch, reason: &str) -> bool {
         let refused = |(event, seq): (_, &u64)| Refused { seq: *seq, event, reason };
         let held = |(_, seq): &(_, &u64)| !self.given_up.holds(**seq);
         let refused: Vec<_> = batch.events().zip(&work.members).filter(held).map(refused).collect();

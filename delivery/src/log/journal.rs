@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codec::{Get, Put};
+use super::resolved;
 use crate::filesystem::{File, Filesystem};
 
 mod removals;
@@ -121,18 +122,15 @@ impl Progress {
         if to <= from || to <= self.cursor {
             return;
         }
-        let at = self.resolved.partition_point(|(_, end)| *end < from);
-        let mut merged = (from.max(self.cursor), to);
-        let mut until = at;
-        while let Some((start, end)) = self.resolved.get(until).filter(|(start, _)| *start <= merged.1) {
-            merged = (merged.0.min(*start), merged.1.max(*end));
-            until += 1;
-        }
-        self.resolved.splice(at..until, [merged]);
-        while let Some((_, end)) = self.resolved.first().filter(|(start, _)| *start <= self.cursor) {
-            self.cursor = self.cursor.max(*end);
-            self.resolved.remove(0);
-        }
+        resolved::add(&mut self.resolved, from.max(self.cursor), to);
+        self.cursor = resolved::pass(&mut self.resolved, self.cursor);
+    }
+
+    /// Marks each of `seqs`, ascending, as resolved, and moves the cursor: one pass, however many they are.
+    pub fn resolve_each(&mut self, seqs: &[u64]) {
+        let above = &seqs[seqs.partition_point(|seq| *seq < self.cursor)..];
+        resolved::add_each(&mut self.resolved, above);
+        self.cursor = resolved::pass(&mut self.resolved, self.cursor);
     }
 
     /// Counts events as given up.
