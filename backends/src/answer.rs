@@ -10,10 +10,16 @@ const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Most characters of an answer that a reason repeats.
 const REASON_CHARS_MAX: usize = 200;
 
+/// Stands where a text was cut: what is in front may be half of something.
+pub(crate) const CUT: char = '…';
+
 /// Returns the beginning of a server's text on one line.
 pub(crate) fn one_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    let line: String = text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String = text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(REASON_CHARS_MAX).is_some() {
+        line.push(CUT);
+    }
     line.trim().to_owned()
 }
 
@@ -37,7 +43,9 @@ mod tests {
     #[test]
     fn a_text_is_cut_to_one_line() {
         assert_eq!(one_line(b"bad\r\n\x1b[31mline"), "bad   [31mline");
-        assert_eq!(one_line(&[0xff; 4000]).chars().count(), REASON_CHARS_MAX);
+        let cut = one_line(&[0xff; 4000]);
+        assert_eq!((cut.chars().count(), cut.ends_with(CUT)), (REASON_CHARS_MAX + 1, true));
+        assert_eq!(one_line(&[b'x'; REASON_CHARS_MAX]).len(), REASON_CHARS_MAX);
         assert_eq!(one_line(b" \n "), "");
     }
 

@@ -39,10 +39,12 @@ pub(crate) fn api_key_value(key: &str) -> String {
     if key.contains(':') { format!("ApiKey {}", base64(key.as_bytes())) } else { format!("ApiKey {key}") }
 }
 
+#[cfg(feature = "client")]
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// Standard alphabet with padding (RFC 4648, section 4).
 #[cfg(feature = "client")]
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let bits = group.iter().fold(0u32, |bits, &b| bits << 8 | u32::from(b)) << (8 * (3 - group.len()));
@@ -52,6 +54,22 @@ fn base64(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// Returns what `text` is the encoding of, with padding or without.
+#[cfg(feature = "client")]
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in text.trim_end_matches('=').bytes() {
+        let sextet = u32::try_from(ALPHABET.iter().position(|&other| other == byte)?).ok()?;
+        (bits, count) = (bits << 6 | sextet, count + 6);
+        if count >= 8 {
+            count -= 8;
+            out.push((bits >> count & 0xff) as u8);
+        }
+    }
+    Some(out)
 }
 
 #[cfg(all(test, feature = "client"))]
@@ -64,8 +82,10 @@ mod tests {
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")]
         {
             assert_eq!(base64(plain.as_bytes()), encoded);
+            assert_eq!(from_base64(encoded).as_deref(), Some(plain.as_bytes()));
         }
         assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
+        assert_eq!(from_base64("a-b"), None);
         assert_eq!(api_key_value("Aladdin:open sesame"), "ApiKey QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!(api_key_value("QWxh"), "ApiKey QWxh");
         assert_eq!(basic_value("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");

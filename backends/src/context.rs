@@ -7,7 +7,7 @@ use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::settings::Metadata;
 
-use crate::secrets::SecretSource;
+use crate::redact::{Redacting, Secrets};
 use crate::{BackendSettings, Problem};
 
 /// What the host gives to a backend.
@@ -17,8 +17,8 @@ pub struct BuildContext {
     pub name: DeliveryName,
     /// What the delivered event carries besides itself.
     pub metadata: Metadata,
-    /// Where secrets are read, at each use.
-    pub secrets: Arc<dyn SecretSource>,
+    /// Where secrets are read, at each use; of one backend alone.
+    pub secrets: Secrets,
     /// The directory that `Filesystem` backends stay below.
     pub filesystem_root: PathBuf,
     /// Whether a `Filesystem` backend may name an absolute directory: in a standalone run only.
@@ -38,11 +38,12 @@ pub enum BuildError {
     AbsoluteDirectory(String),
 }
 
-/// Makes the backend that `settings` describe, for one delivery. Opens nothing yet.
+/// Makes the backend that `settings` describe, for one delivery; it says nothing of its secrets. Opens nothing yet.
 pub fn build(settings: &BackendSettings, context: BuildContext) -> Result<Arc<dyn Backend>, BuildError> {
     let problems = settings.validate();
     if !problems.is_empty() {
         return Err(BuildError::Settings(problems));
     }
-    settings.inner().build(context)
+    let secrets = context.secrets.clone();
+    Ok(Arc::new(Redacting::new(settings.inner().build(context)?, secrets)))
 }

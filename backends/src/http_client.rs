@@ -12,7 +12,7 @@
 //! 10 s to connect; idle connections are kept for 30 s; [`AnswerLimits`] for each answer.
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -21,7 +21,8 @@ use spillway_delivery::backend::{Fault, FaultKind};
 use spillway_delivery::secret::Secret;
 use tokio::time::timeout;
 
-use crate::secrets::{SecretError, SecretSource};
+use crate::redact::Secrets;
+use crate::secrets::SecretError;
 use crate::settings::SecretKeyRef;
 use crate::tls::TlsSettings;
 
@@ -38,7 +39,7 @@ const USER_AGENT: &str = concat!("spillway/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct HttpClient {
     ca: Option<SecretKeyRef>,
     https: bool,
-    secrets: Arc<dyn SecretSource>,
+    secrets: Secrets,
     /// The client, and the CA it trusts: made anew when that changes.
     current: Mutex<Option<(Option<Secret>, Client)>>,
 }
@@ -74,7 +75,7 @@ impl Answer {
 
 impl HttpClient {
     /// Returns a client that connects at the first request; `https` says whether any of its URLs is one.
-    pub(crate) fn new(secrets: Arc<dyn SecretSource>, tls: Option<&TlsSettings>, https: bool) -> Self {
+    pub(crate) fn new(secrets: Secrets, tls: Option<&TlsSettings>, https: bool) -> Self {
         Self { ca: tls.map(|tls| tls.ca_secret_ref.clone()), https, secrets, current: Mutex::default() }
     }
 
@@ -107,13 +108,19 @@ impl HttpClient {
     }
 
     /// Returns `text`, made from the secret at `reference`, as the value of a header that no log shows.
-    pub(crate) fn secret_value(text: String, reference: &SecretKeyRef) -> Result<HeaderValue, Fault> {
+    pub(crate) fn secret_value(&self, text: String, reference: &SecretKeyRef) -> Result<HeaderValue, Fault> {
+        self.secrets.note_header(reference, &text);
         let mut value = HeaderValue::try_from(text).map_err(|_| {
             let SecretKeyRef { name, key } = reference;
             Fault::new(FaultKind::Local, format_args!("secret {name}/{key} holds what a header cannot carry"))
         })?;
         value.set_sensitive(true);
         Ok(value)
+    }
+
+    /// Returns `text` without the secrets that a server may have put into it, for what is logged here.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        self.secrets.redact(text)
     }
 
     /// Lets go of every idle connection.

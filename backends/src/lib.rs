@@ -9,7 +9,8 @@
 //! | [`template`] | text with places that events fill |
 //! | `auth`, `tls` | proving who one is; trust in a server |
 //! | `http_client`, `answer` | the HTTP client and what answers say |
-//! | `compress`, `secrets` | bodies; where secrets come from |
+//! | `compress` | bodies |
+//! | `secrets`, `redact` | where secrets come from, and that they show nowhere |
 //!
 //! Without the feature `client` this crate is settings and their checks alone: no client library, no engine. The
 //! operator and the command line are built so.
@@ -23,6 +24,8 @@ mod compress;
 mod context;
 #[cfg(feature = "client")]
 mod http_client;
+#[cfg(feature = "client")]
+mod redact;
 #[cfg(feature = "client")]
 mod secrets;
 mod settings;
@@ -42,6 +45,8 @@ pub mod webhook;
 pub use auth::BasicAuth;
 #[cfg(feature = "client")]
 pub use context::{BuildContext, BuildError, build};
+#[cfg(feature = "client")]
+pub use redact::Secrets;
 #[cfg(feature = "client")]
 pub use secrets::{SecretDir, SecretEnv, SecretError, SecretSource};
 pub use settings::{Compression, Problem, SecretKeyRef, Settings};
@@ -110,6 +115,13 @@ macro_rules! declare {
                     $(Self::$variant(settings) => settings,)*
                 }
             }
+
+            /// Returns the secret keys the backend will ask for.
+            pub fn secrets(&self) -> Vec<SecretKeyRef> {
+                match self {
+                    $(Self::$variant(settings) => settings::secrets_in(settings),)*
+                }
+            }
         }
     };
 }
@@ -159,10 +171,5 @@ impl BackendSettings {
     /// Returns what is wrong beyond what the schema can say; empty when nothing is.
     pub fn validate(&self) -> Vec<Problem> {
         self.inner().validate()
-    }
-
-    /// Returns the secret keys the backend will ask for.
-    pub fn secrets(&self) -> Vec<&SecretKeyRef> {
-        self.inner().secrets()
     }
 }

@@ -16,17 +16,38 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// Returns what is wrong beyond what the schema can say.
     fn validate(&self) -> Vec<Problem>;
 
-    /// Returns the secret keys the backend will ask for.
-    fn secrets(&self) -> Vec<&SecretKeyRef> {
-        Vec::new()
-    }
-
     /// Makes the backend. No connection is opened and no file touched yet.
     #[cfg(feature = "client")]
     fn build(
         &self,
         context: crate::BuildContext,
     ) -> Result<std::sync::Arc<dyn spillway_delivery::backend::Backend>, crate::BuildError>;
+}
+
+/// Returns the secret keys that settings name: whatever stands in a member whose name ends in `SecretRef`.
+pub(crate) fn secrets_in(settings: &impl Serialize) -> Vec<SecretKeyRef> {
+    fn walk(value: &serde_json::Value, found: &mut Vec<SecretKeyRef>) {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, member) in members {
+                    if is_secret_member(name) {
+                        found.extend(SecretKeyRef::deserialize(member));
+                    } else {
+                        walk(member, found);
+                    }
+                }
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|member| walk(member, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(&serde_json::to_value(settings).unwrap_or_default(), &mut found);
+    found
+}
+
+fn is_secret_member(name: &str) -> bool {
+    name == "secretRef" || name.ends_with("SecretRef")
 }
 
 /// One thing that is wrong in the settings of a backend.
@@ -107,6 +128,40 @@ pub enum Compression {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every place of a schema that holds a reference to a secret.
+    fn references(schema: &serde_json::Value, name: &str, found: &mut Vec<String>) {
+        match schema {
+            serde_json::Value::Object(members) => {
+                let is_one = |value: &serde_json::Value| value == "#/$defs/SecretKeyRef";
+                if members.get("$ref").is_some_and(is_one) {
+                    found.push(name.to_owned());
+                }
+                for (member, below) in members {
+                    let name = if matches!(&**member, "anyOf" | "items") { name } else { member };
+                    references(below, name, found);
+                }
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|below| references(below, name, found)),
+            _ => {}
+        }
+    }
+
+    macro_rules! schemas {
+        ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
+            [$(schemars::schema_for!(crate::$settings).to_value()),*]
+        };
+    }
+
+    #[test]
+    fn every_reference_to_a_secret_is_known_by_its_name() {
+        let mut found = Vec::new();
+        for schema in crate::backend_list!(schemas) {
+            references(&schema, "", &mut found);
+        }
+        assert!(found.len() >= 10, "{found:?}");
+        assert_eq!(found.iter().find(|name| !is_secret_member(name)), None);
+    }
 
     #[test]
     fn a_secret_reference_is_one_component_each() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use spillway_backends::{BuildContext, BuildError, SecretDir, SecretSource};
+use spillway_backends::{BuildContext, BuildError, SecretDir, SecretSource, Secrets};
 use spillway_crds::kinds::selector::PodSelector;
 use spillway_crds::{BackendPlan, Input, PipelinePlan};
 use spillway_delivery::backend::DeliveryName;
@@ -133,7 +133,7 @@ impl Binder {
         BuildContext {
             name,
             metadata: backend.metadata,
-            secrets: self.secrets.clone(),
+            secrets: Secrets::new(self.secrets.clone()),
             filesystem_root: self.filesystem_root.clone(),
             // Manifests from files are the machine's own: this is the standalone run.
             allow_absolute: true,

@@ -90,9 +90,9 @@ impl Elasticsearch {
         let body = Bytes::from(compress(std::mem::take(&mut bulk.body), compression).await?);
         let ask = Ask { method: Method::POST, path: BULK_PATH, content_type: NDJSON, gzip: self.gzip, body, limits };
         let answer = self.nodes.send(ask).await?;
-        let Verdict { items, waiting } = self.verdict(&answer, &bulk).map_err(|fault| self.without_secrets(fault))?;
+        let Verdict { items, waiting } = self.verdict(&answer, &bulk)?;
         self.tell_waiting(waiting);
-        Ok(with_refused(self.reasons_without_secrets(items), bulk.refused))
+        Ok(with_refused(items, bulk.refused))
     }
 
     fn verdict(&self, answer: &Answer, bulk: &Bulk) -> Result<Verdict, Fault> {
@@ -141,12 +141,12 @@ impl Elasticsearch {
         if matches!(refused.status, 401 | 408 | 429 | 500..) {
             let fault = answer::verdict(refused.status, &refused.body, &[]).err();
             let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Broken, "index template: no answer"));
-            return Err(self.without_secrets(fault));
+            return Err(fault);
         }
         let said = answer::server_error(&refused.body).unwrap_or_default();
         tracing::warn!(
             template = template.name, backend = %self.name.backend, status = refused.status,
-            error = self.nodes.without_secrets(said), "index template cannot be made; the server's own mapping is used"
+            error = self.nodes.redact(&said), "index template cannot be made; the server's own mapping is used"
         );
         Ok(())
     }
@@ -162,24 +162,8 @@ impl Elasticsearch {
             return;
         }
         kind.clone_into(&mut told);
-        let reason = self.nodes.without_secrets(waiting);
+        let reason = self.nodes.redact(&waiting);
         tracing::warn!(backend = %self.name.backend, reason, "some events were not taken now; they are sent again");
-    }
-
-    fn without_secrets(&self, fault: Fault) -> Fault {
-        let Fault { kind, message, retry_after } = fault;
-        Fault { retry_after, ..Fault::new(kind, self.nodes.without_secrets(message.into())) }
-    }
-
-    fn reasons_without_secrets(&self, items: Items) -> Items {
-        let clean = |outcome| match outcome {
-            Outcome::Rejected(reason) => Outcome::Rejected(self.nodes.without_secrets(reason.into()).into()),
-            outcome => outcome,
-        };
-        match items {
-            Items::All(outcome) => Items::All(clean(outcome)),
-            Items::Each(outcomes) => Items::Each(outcomes.into_iter().map(clean).collect()),
-        }
     }
 }
 

@@ -97,20 +97,9 @@ impl Nodes {
         self.client.close();
     }
 
-    /// Returns `text` without the secrets that a server may have put into it.
-    pub(super) fn without_secrets(&self, text: String) -> String {
-        let Ok(Some(value)) = self.authorization() else {
-            return text;
-        };
-        let mut secrets: Vec<String> = Vec::new();
-        secrets.extend(value.to_str().ok().and_then(|value| value.split_once(' ')).map(|(_, sent)| sent.to_owned()));
-        let auth = self.auth.as_ref();
-        let basic = auth.and_then(|auth| auth.basic.as_ref()).map(|basic| &basic.password_secret_ref);
-        let reference = basic.or(auth.and_then(|auth| auth.api_key_secret_ref.as_ref()));
-        if let Some(secret) = reference.and_then(|reference| self.client.secret(reference).ok()) {
-            secrets.extend(secret.reveal().split(':').map(str::to_owned));
-        }
-        secrets.iter().filter(|secret| !secret.is_empty()).fold(text, |text, secret| text.replace(secret, "(secret)"))
+    /// Returns `text` without the secrets that a server may have put into it, for what is logged.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.client.redact(text)
     }
 
     fn in_turn(&self) -> Vec<&Node> {
@@ -132,7 +121,7 @@ impl Nodes {
         } else {
             return Ok(None);
         };
-        HttpClient::secret_value(text, reference).map(Some)
+        self.client.secret_value(text, reference).map(Some)
     }
 }
 

@@ -181,18 +181,6 @@ impl Settings for ElasticsearchSettings {
         problems
     }
 
-    fn secrets(&self) -> Vec<&SecretKeyRef> {
-        let auth = self.auth.as_ref();
-        [
-            auth.and_then(|auth| auth.basic.as_ref()).map(|basic| &basic.password_secret_ref),
-            auth.and_then(|auth| auth.api_key_secret_ref.as_ref()),
-            self.tls.as_ref().map(|tls| &tls.ca_secret_ref),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     #[cfg(feature = "client")]
     fn build(
         &self,

@@ -50,6 +50,7 @@ impl Http {
     /// Returns the backend; connects at the first batch.
     pub fn try_new(settings: &HttpSettings, context: &BuildContext) -> Result<Self, BuildError> {
         let url = parse_url(&settings.url, "url")?;
+        context.secrets.note_url(&url);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(encode::content_type(settings.format)));
         if let Some(encoding) = encode::content_encoding(settings.compression) {

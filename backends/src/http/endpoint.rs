@@ -111,7 +111,7 @@ impl Endpoint {
         } else {
             return Ok(None);
         };
-        Ok(Some((name, HttpClient::secret_value(text, reference)?)))
+        Ok(Some((name, self.client.secret_value(text, reference)?)))
     }
 }
 

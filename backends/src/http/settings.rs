@@ -153,11 +153,6 @@ impl Settings for HttpSettings {
         check_request(&self.url, &self.headers, self.auth.as_ref(), self.tls.as_ref())
     }
 
-    fn secrets(&self) -> Vec<&SecretKeyRef> {
-        let ca = self.tls.iter().map(|tls| &tls.ca_secret_ref);
-        self.auth.iter().flat_map(HttpAuth::secrets).chain(ca).collect()
-    }
-
     #[cfg(feature = "client")]
     fn build(
         &self,
@@ -168,14 +163,6 @@ impl Settings for HttpSettings {
 }
 
 impl HttpAuth {
-    /// Returns the secret keys that are asked for.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretKeyRef> {
-        let bearer = self.bearer.as_ref().map(|bearer| &bearer.token_secret_ref);
-        let basic = self.basic.as_ref().map(|basic| &basic.password_secret_ref);
-        let header = self.header.as_ref().map(|header| &header.value_secret_ref);
-        [bearer, basic, header].into_iter().flatten()
-    }
-
     /// Adds what is wrong to `problems`; `headers` are those of the settings.
     pub(crate) fn check(&self, headers: &[HttpHeader], problems: &mut Vec<Problem>) {
         let ways = [self.bearer.is_some(), self.basic.is_some(), self.header.is_some()];

@@ -91,10 +91,6 @@ impl Settings for ManagedApiSettings {
         problems
     }
 
-    fn secrets(&self) -> Vec<&SecretKeyRef> {
-        std::iter::once(&self.token_secret_ref).chain(self.tls.iter().map(|tls| &tls.ca_secret_ref)).collect()
-    }
-
     #[cfg(feature = "client")]
     fn build(
         &self,
@@ -120,7 +116,7 @@ mod tests {
         let settings = settings(&serde_json::json!({}));
         assert_eq!(settings.validate(), []);
         assert_eq!(settings.below(&settings.batch_path), "https://ingest.example.test/eu/v1/ingest/events:batch");
-        assert_eq!(settings.secrets().len(), 1);
+        assert_eq!(crate::settings::secrets_in(&settings).len(), 1);
     }
 
     #[test]

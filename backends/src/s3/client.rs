@@ -102,7 +102,8 @@ impl S3 {
         }
         let was_partly = self.partly.swap(failed > 0, Ordering::Relaxed);
         if let (false, Some((object, Err(fault)))) = (was_partly, put.iter().find(|(_, put)| put.is_err())) {
-            tracing::warn!(key = %object.key, %fault, objects = put.len(), failed, "some objects of a batch are not taken");
+            let fault = self.store.redact(&fault.message);
+            tracing::warn!(key = %object.key, fault, objects = put.len(), failed, "some objects of a batch are not taken");
         }
         if let ([(_, Ok(outcome))], true) = (&*put, rejected.is_empty()) {
             return Ok(Items::All(outcome.clone()));

@@ -144,19 +144,6 @@ impl Settings for S3Settings {
         problems
     }
 
-    fn secrets(&self) -> Vec<&SecretKeyRef> {
-        let credentials = self.credentials.as_ref();
-        [
-            credentials.map(|credentials| &credentials.access_key_id_secret_ref),
-            credentials.map(|credentials| &credentials.secret_access_key_secret_ref),
-            credentials.and_then(|credentials| credentials.session_token_secret_ref.as_ref()),
-            self.tls.as_ref().map(|tls| &tls.ca_secret_ref),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     #[cfg(feature = "client")]
     fn build(
         &self,
@@ -272,7 +259,7 @@ mod tests {
         assert_eq!(settings.compression, Compression::Gzip);
         assert_eq!(settings.key, "{namespace}/{pipeline}/{route}/{date}/{hour}/{id}.ndjson");
         assert_eq!(settings.multipart_above_bytes, 16_777_216);
-        assert!(!settings.force_path_style && settings.secrets().is_empty());
+        assert!(!settings.force_path_style && crate::settings::secrets_in(&settings).is_empty());
     }
 
     #[test]
@@ -342,7 +329,8 @@ mod tests {
         value["tls"] = serde_json::json!({"caSecretRef": reference("ca.crt")});
         value["endpoint"] = "http://minio:9000".into();
         assert_eq!(paths(value.clone()), ["credentials.sessionTokenSecretRef", "tls"]);
-        let keys: Vec<_> = settings(value).secrets().iter().map(|reference| reference.key.clone()).collect();
+        let keys: Vec<_> =
+            crate::settings::secrets_in(&settings(value)).into_iter().map(|reference| reference.key).collect();
         assert_eq!(keys, ["id", "secret", "../x", "ca.crt"]);
     }
 }

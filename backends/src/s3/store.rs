@@ -23,7 +23,7 @@ use spillway_delivery::secret::Secret;
 use super::settings::{S3Credentials, S3Settings};
 use super::transport::Transport;
 use crate::http_client::HttpClient;
-use crate::secrets::SecretSource;
+use crate::redact::Secrets;
 use crate::settings::SecretKeyRef;
 
 /// Keys that a manifest names.
@@ -40,7 +40,7 @@ pub(super) struct Store {
     endpoint: Option<String>,
     force_path_style: bool,
     credentials: Option<S3Credentials>,
-    secrets: Arc<dyn SecretSource>,
+    secrets: Secrets,
     http: Arc<HttpClient>,
     /// The client, and the keys it signs with: made anew when they change.
     current: Mutex<Option<(Option<Keys>, Client)>>,
@@ -53,7 +53,7 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(settings: &S3Settings, secrets: Arc<dyn SecretSource>) -> Self {
+    pub(super) fn new(settings: &S3Settings, secrets: Secrets) -> Self {
         Self {
             region: Region::new(settings.region.clone()),
             endpoint: settings.endpoint.clone(),
@@ -79,6 +79,11 @@ impl Store {
         Ok(client)
     }
 
+    /// Returns `text` without the secrets that the store may have put into it, for what is logged.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.http.redact(text)
+    }
+
     /// Lets go of the client and its connections.
     pub(super) fn close(&self) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -89,7 +94,7 @@ impl Store {
         // What goes into a header is looked at here: the SDK would panic.
         let sent = |reference: &SecretKeyRef| {
             let secret = self.http.secret(reference)?;
-            HttpClient::secret_value(secret.reveal().to_owned(), reference)?;
+            self.http.secret_value(secret.reveal().to_owned(), reference)?;
             Ok::<_, Fault>(secret)
         };
         Ok(Keys {
@@ -134,13 +139,16 @@ impl Store {
         let chain = CredentialsProviderChain::first_try("web identity", web_identity)
             .or_else("container", container)
             .or_else("instance", instance);
-        OfTheMachine(chain)
+        OfTheMachine { chain, secrets: self.secrets.clone() }
     }
 }
 
 /// Keys of the machine, looked at before the SDK puts them into headers, where it would panic.
 #[derive(Debug)]
-struct OfTheMachine(CredentialsProviderChain);
+struct OfTheMachine {
+    chain: CredentialsProviderChain,
+    secrets: Secrets,
+}
 
 impl ProvideCredentials for OfTheMachine {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
@@ -148,7 +156,10 @@ impl ProvideCredentials for OfTheMachine {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let keys = self.0.provide_credentials().await?;
+            let keys = self.chain.provide_credentials().await?;
+            self.secrets.note("the id of the machine's key", keys.access_key_id());
+            self.secrets.note("the machine's key", keys.secret_access_key());
+            self.secrets.note("the machine's token", keys.session_token().unwrap_or_default());
             let fine = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
             if fine(keys.access_key_id()) && keys.session_token().is_none_or(fine) {
                 Ok(keys)

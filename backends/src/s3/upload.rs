@@ -214,7 +214,7 @@ impl Uploader<'_> {
             let request = request.set_expected_bucket_owner(self.manner.owner.clone()).upload_id(id);
             if let Err(error) = request.send().await {
                 let fault = fault::of(&error, "AbortMultipartUpload", self.clock.now());
-                tracing::debug!(%fault, "an upload left behind stays");
+                tracing::debug!(kind = fault.kind.as_str(), "an upload left behind stays");
             }
         }
     }

@@ -54,6 +54,7 @@ impl Webhook {
             BuildError::Settings(vec![Problem::new(path, message, allowed)])
         };
         let url = parse_url(&settings.url, "url")?;
+        context.secrets.note_url(&url);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         add_headers(&mut headers, &settings.headers)?;

@@ -111,12 +111,6 @@ impl Settings for WebhookSettings {
         problems
     }
 
-    fn secrets(&self) -> Vec<&SecretKeyRef> {
-        let key = self.signature.iter().map(|signature| &signature.secret_ref);
-        let ca = self.tls.iter().map(|tls| &tls.ca_secret_ref);
-        self.auth.iter().flat_map(HttpAuth::secrets).chain(key).chain(ca).collect()
-    }
-
     #[cfg(feature = "client")]
     fn build(
         &self,

@@ -14,6 +14,7 @@
 //! | `hostile_s3` | what stores do wrong, and how objects stay single |
 //! | `over_http` | every type that speaks HTTP, and what all of them owe |
 //! | `tls` | whom those trust |
+//! | `hostile_echo`, `log` | servers that repeat secrets; what was logged |
 //! | `bulk` | a server made by hand that takes bulk requests |
 //! | `hostile_elasticsearch` | what such servers do wrong |
 
@@ -27,10 +28,12 @@ mod batches;
 mod bucket;
 mod bulk;
 mod destinations;
+mod hostile_echo;
 mod hostile_elasticsearch;
 mod hostile_files;
 mod hostile_http;
 mod hostile_s3;
+mod log;
 mod managed_api;
 mod model;
 mod over_http;
