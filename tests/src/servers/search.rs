@@ -48,6 +48,10 @@ admin: {cluster: [all], indices: [{names: ['*'], privileges: [all]}]}
 writer: {cluster: [manage_index_templates], indices: [{names: ['jobs-*'], privileges: [create_doc, auto_configure]}]}
 ";
 
+/// A key with the rights of `writer`.
+const API_KEY: &str = r#"{"name": "agent", "role_descriptors": {"writer": {"cluster": ["manage_index_templates"],
+"indices": [{"names": ["jobs-*"], "privileges": ["create_doc", "auto_configure"]}]}}}"#;
+
 /// Elasticsearch 8.
 pub const ELASTICSEARCH_8: Package = package("elasticsearch", "8.19.9");
 /// OpenSearch 2.
@@ -228,6 +232,7 @@ impl SearchServer {
             _ => {}
         }
         if secured {
+            self.add_mail_analysis()?;
             let ca = Authority::new()?;
             let (certificate, key) = ca.certificate()?;
             fs::write(at("conf/cert.pem"), certificate)?;
@@ -252,6 +257,42 @@ impl SearchServer {
             }
         }
         Ok(())
+    }
+
+    /// Adds what the distribution lacks for API keys.
+    fn add_mail_analysis(&self) -> anyhow::Result<()> {
+        const SOURCE: &str = include_str!("MailAnalysis.java");
+        let java = java::find(java_of(&self.package)).context("no Java")?;
+        let (folder, classes) = (self.home.join("plugins/mail-analysis"), self.dir.path().join("classes"));
+        fs::create_dir(&folder)?;
+        fs::create_dir(&classes)?;
+        let source = classes.join("MailAnalysis.java");
+        fs::write(&source, SOURCE)?;
+        let libraries = self.home.join("lib/*");
+        let mut compiler = Command::new(java.join("bin/javac"));
+        tools::run(compiler.arg("-cp").arg(libraries).arg("-d").arg(&classes).arg(&source))?;
+        let archive = folder.join("mail-analysis.jar");
+        let mut packer = Command::new(java.join("bin/jar"));
+        tools::run(packer.arg("--create").arg("--file").arg(archive).arg("-C").arg(&classes).arg("."))?;
+        let descriptor = format!(
+            "description=analysis of mail addresses\nversion=1\nname=mail-analysis\nclassname=MailAnalysis\n\
+             java.version=17\nelasticsearch.version={}\n",
+            self.package.key
+        );
+        Ok(fs::write(folder.join("plugin-descriptor.properties"), descriptor)?)
+    }
+
+    /// Makes an API key that may do what a [`USERS`]' `writer` may; returns its id, and the key itself.
+    pub fn make_api_key(&self) -> (String, String) {
+        let made = self.must("POST", "/_security/api_key", API_KEY);
+        let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+        (text("id"), text("api_key"))
+    }
+
+    /// Takes an API key back.
+    pub fn revoke_api_key(&self, id: &str) {
+        let revoked = self.must("DELETE", "/_security/api_key", &serde_json::json!({"ids": [id]}).to_string());
+        assert_eq!(revoked["invalidated_api_keys"], serde_json::json!([id]));
     }
 
     /// Gives a user of a secured server a password; the server sees it within seconds.

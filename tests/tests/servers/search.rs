@@ -11,6 +11,7 @@ use spillway_tests::http::Client;
 use spillway_tests::manifests::jobs;
 use spillway_tests::proxy::CuttingProxy;
 use spillway_tests::servers::search::{SearchServer, USERS, runnable};
+use spillway_tests::servers::tls::Authority;
 use spillway_tests::servers::{Package, skip};
 
 /// What differs between the manifests of these scenarios.
@@ -34,13 +35,12 @@ fn manifests(to: &To<'_>) -> String {
     jobs(&[("search", &spec)])
 }
 
-fn secured(server: &SearchServer, url: &str, index: &str) -> Place {
-    let more = ", auth: {basic: {username: sink, passwordSecretRef: {name: es, key: password}}}, \
-                tls: {caSecretRef: {name: es, key: ca.crt}}";
-    let place = Place::new(&manifests(&To { url, index, more }));
+/// A place whose agent speaks TLS with the server and proves who it is by `auth`, with the secret `es/password`.
+fn secured(server: &SearchServer, url: &str, index: &str, auth: &str) -> Place {
+    let more = format!(", auth: {{{auth}}}, tls: {{caSecretRef: {{name: es, key: ca.crt}}}}");
+    let place = Place::new(&manifests(&To { url, index, more: &more }));
     fs::create_dir_all(place.path("secrets/es")).unwrap();
     fs::write(place.path("secrets/es/ca.crt"), server.ca_pem()).unwrap();
-    password(&place, USERS[1].1);
     place
 }
 
@@ -103,7 +103,8 @@ fn a_secured_server_has_every_event_once_after_kills_lost_answers_and_rotated_pa
     let mut server = SearchServer::start(package, true).unwrap();
     println!("{}", server.version());
     let proxy = CuttingProxy::start(&server.address());
-    let place = secured(&server, &format!("https://{}", proxy.address), "jobs-{event.kind}");
+    let auth = "basic: {username: sink, passwordSecretRef: {name: es, key: password}}";
+    let place = secured(&server, &format!("https://{}", proxy.address), "jobs-{event.kind}", auth);
     let sent = Cell::new(0);
 
     // A wrong password is waited out, without a word of it anywhere.
@@ -153,6 +154,48 @@ fn a_secured_server_has_every_event_once_after_kills_lost_answers_and_rotated_pa
     });
     post(&agent, "c", 500, &sent);
     password(&place, "another-secret");
+    agent.wait_until_delivered(sent.get());
+    agent.stop();
+    assert_each_once(&server, "jobs-*", sent.get());
+}
+
+#[test]
+fn events_wait_while_an_api_key_is_revoked_and_a_new_one_delivers_them() {
+    let Some(package) = newest("elasticsearch") else {
+        return skip("servers::search (API keys)", "no version of Elasticsearch runs with the Java of this machine");
+    };
+    let server = SearchServer::start(package, true).unwrap();
+    println!("{}", server.version());
+    let place = secured(&server, &server.url(), "jobs-{event.kind}", "apiKeySecretRef: {name: es, key: password}");
+    let sent = Cell::new(0);
+    let (mut id, mut key) = server.make_api_key();
+    password(&place, &format!("{id}:{key}"));
+    // A stranger's CA first: a key is not shown to a server that is not trusted.
+    let ca = place.path("secrets/es/ca.crt");
+    fs::write(&ca, Authority::new().unwrap().pem()).unwrap();
+    let mut agent = place.start();
+    post(&agent, "a", 500, &sent);
+    let status = agent.wait_until("a stranger", |status| delivery(status)["faults"]["unreachable"].as_u64() > Some(0));
+    assert!(delivery(&status)["lastError"].as_str().unwrap().contains("certificate"), "{status:#}");
+    fs::write(&ca, server.ca_pem()).unwrap();
+    for round in 0..3 {
+        post(&agent, "a", 1000, &sent);
+        agent.wait_until_delivered(sent.get());
+        server.revoke_api_key(&id);
+        post(&agent, "a", 500, &sent);
+        let status = agent.wait_until("a refused key", |status| {
+            delivery(status)["state"] == "retrying" && delivery(status)["faults"]["unauthorized"].as_u64() > Some(0)
+        });
+        let told = format!("{status} {} {:?}", agent.metrics(), agent.seen);
+        assert!(told.contains("401") && !told.contains(&key), "{told}");
+        assert_eq!(delivery(&status)["heldEvents"], 500, "{status:#}");
+        if round > 0 {
+            agent.kill();
+            agent = place.start();
+        }
+        (id, key) = server.make_api_key();
+        password(&place, &format!("{id}:{key}"));
+    }
     agent.wait_until_delivered(sent.get());
     agent.stop();
     assert_each_once(&server, "jobs-*", sent.get());
