@@ -14,6 +14,7 @@
 
 pub mod alertmanager;
 pub mod java;
+pub mod opensearch_security;
 pub mod process;
 pub mod search;
 pub mod seaweedfs;
@@ -37,6 +38,7 @@ pub const PACKAGES: &[Package] = &[
     search::OPENSEARCH_2,
     search::ELASTICSEARCH_9,
     search::OPENSEARCH_3,
+    opensearch_security::PACKAGE,
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
 ];

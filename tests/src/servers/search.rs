@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::process::{Process, free_port, moment};
 use super::tls::Authority;
-use super::{Package, java, tools};
+use super::{Package, java, opensearch_security, tools};
 use crate::http::{Answer, Client};
 
 /// The oldest Java that the older versions take.
@@ -46,6 +46,12 @@ const BASIC_OF_FIRST: &str = "Basic cm9vdDpzZWNyZXQtb2Ytcm9vdA==";
 const ROLES: &str = "
 admin: {cluster: [all], indices: [{names: ['*'], privileges: [all]}]}
 writer: {cluster: [manage_index_templates], indices: [{names: ['jobs-*'], privileges: [create_doc, auto_configure]}]}
+";
+
+/// What a secured Elasticsearch is told.
+const SECURITY_SETTINGS: &str = "xpack.security.autoconfiguration.enabled: false
+xpack.security.transport.ssl.enabled: false
+xpack.security.http.ssl: {enabled: true, key: key.pem, certificate: cert.pem}
 ";
 
 /// A key with the rights of `writer`.
@@ -100,7 +106,8 @@ struct Security {
 }
 
 impl SearchServer {
-    /// Starts a server, once no other is running; with TLS and [`USERS`] when `secured`, which only Elasticsearch takes.
+    /// Starts a server, once no other is running; with TLS and [`USERS`] when `secured`, which
+    /// Elasticsearch and OpenSearch 2 take.
     pub fn start(package: Package, secured: bool) -> anyhow::Result<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let installed = package.installed().context("not installed: run `cargo xtask servers`")?;
@@ -202,7 +209,7 @@ impl SearchServer {
     }
 
     fn command(&self, program: &str, java: &Path) -> Command {
-        let prefix = if self.package.name == "elasticsearch" { "ES" } else { "OPENSEARCH" };
+        let prefix = if self.is_elasticsearch() { "ES" } else { "OPENSEARCH" };
         let mut command = Command::new(self.home.join(program));
         command.env(format!("{prefix}_JAVA_HOME"), java).env("HOME", self.dir.path());
         let conf = if prefix == "ES" { "ES_PATH_CONF" } else { "OPENSEARCH_PATH_CONF" };
@@ -232,17 +239,7 @@ impl SearchServer {
             _ => {}
         }
         if secured {
-            self.add_mail_analysis()?;
-            let ca = Authority::new()?;
-            let (certificate, key) = ca.certificate()?;
-            fs::write(at("conf/cert.pem"), certificate)?;
-            fs::write(at("conf/key.pem"), key)?;
-            fs::write(at("conf/roles.yml"), ROLES)?;
-            settings.push_str(
-                "xpack.security.autoconfiguration.enabled: false\nxpack.security.transport.ssl.enabled: false\n\
-                 xpack.security.http.ssl: {enabled: true, key: key.pem, certificate: cert.pem}\n",
-            );
-            self.security = Some(Security { config: ca.client_config()?, ca_pem: ca.pem() });
+            settings.push_str(self.secure()?);
         }
         fs::write(self.dir.path().join(format!("conf/{}.yml", self.package.name)), settings)?;
         fs::write(self.dir.path().join("conf/jvm.options.d/heap.options"), JVM_OPTIONS)?;
@@ -251,12 +248,38 @@ impl SearchServer {
             let parts = ["conf", "data", "home", "logs", "tmp"].map(|name| self.dir.path().join(name));
             tools::run(Command::new("chown").arg("-R").arg(owner).args(parts))?;
         }
-        if secured {
-            for (name, password, _) in USERS {
-                self.set_password(name, password)?;
+        match (secured, self.is_elasticsearch()) {
+            (false, _) => Ok(()),
+            (true, true) => USERS.iter().try_for_each(|(name, password, _)| self.set_password(name, password)),
+            (true, false) => {
+                let java = java::find(java_of(&self.package)).context("no Java")?;
+                let installer = self.command("bin/opensearch-plugin", &java);
+                opensearch_security::install(self.dir.path(), installer, || self.command("/bin/bash", &java))
             }
         }
-        Ok(())
+    }
+
+    /// Makes what TLS and users need before the server's user owns it; returns the settings for it.
+    fn secure(&mut self) -> anyhow::Result<&'static str> {
+        let at = |name: &str| self.dir.path().join("conf").join(name);
+        let ca = Authority::new()?;
+        let (certificate, key) = ca.certificate()?;
+        for (name, text) in
+            [("cert.pem", &*certificate), ("key.pem", &key), ("ca.pem", &ca.pem()), ("roles.yml", ROLES)]
+        {
+            fs::write(at(name), text)?;
+        }
+        self.security = Some(Security { config: ca.client_config()?, ca_pem: ca.pem() });
+        if self.is_elasticsearch() {
+            self.add_mail_analysis()?;
+            return Ok(SECURITY_SETTINGS);
+        }
+        opensearch_security::prepare(self.dir.path())?;
+        Ok(opensearch_security::SETTINGS)
+    }
+
+    fn is_elasticsearch(&self) -> bool {
+        self.package.name == "elasticsearch"
     }
 
     /// Adds what the distribution lacks for API keys.
@@ -298,6 +321,11 @@ impl SearchServer {
     /// Gives a user of a secured server a password; the server sees it within seconds.
     pub fn set_password(&self, user: &str, password: &str) -> anyhow::Result<()> {
         let (_, _, role) = USERS.iter().find(|(name, _, _)| *name == user).context("no such user")?;
+        if !self.is_elasticsearch() {
+            let body = serde_json::json!({ "password": password }).to_string();
+            self.must("PUT", &format!("/_plugins/_security/api/internalusers/{user}"), &body);
+            return Ok(());
+        }
         let java = java::find(java_of(&self.package)).context("no Java")?;
         let known = fs::read_to_string(self.dir.path().join("conf/users")).unwrap_or_default();
         let mut command = self.command("bin/elasticsearch-users", &java);

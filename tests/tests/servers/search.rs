@@ -10,7 +10,7 @@ use spillway_tests::agent::{Agent, Place, deliveries};
 use spillway_tests::http::Client;
 use spillway_tests::manifests::jobs;
 use spillway_tests::proxy::CuttingProxy;
-use spillway_tests::servers::search::{SearchServer, USERS, runnable};
+use spillway_tests::servers::search::{OPENSEARCH_2, SearchServer, USERS, runnable};
 use spillway_tests::servers::tls::Authority;
 use spillway_tests::servers::{Package, skip};
 
@@ -96,12 +96,25 @@ fn newest(name: &str) -> Option<Package> {
 }
 
 #[test]
-fn a_secured_server_has_every_event_once_after_kills_lost_answers_and_rotated_passwords() {
-    let Some(package) = newest("elasticsearch") else {
-        return skip("servers::search (secured)", "no version of Elasticsearch runs with the Java of this machine");
-    };
-    let mut server = SearchServer::start(package, true).unwrap();
+fn a_secured_elasticsearch_has_every_event_once_after_kills_lost_answers_and_rotated_passwords() {
+    match newest("elasticsearch") {
+        Some(package) => {
+            let server = SearchServer::start(package, true).unwrap();
+            println!("{}", server.version());
+            each_once_under_kills_and_rotation(server);
+        }
+        None => skip("servers::search (secured)", "no version of Elasticsearch runs with the Java of this machine"),
+    }
+}
+
+#[test]
+fn a_secured_opensearch_has_every_event_once_after_kills_lost_answers_and_rotated_passwords() {
+    let server = SearchServer::start(OPENSEARCH_2, true).unwrap();
     println!("{}", server.version());
+    each_once_under_kills_and_rotation(server);
+}
+
+fn each_once_under_kills_and_rotation(mut server: SearchServer) {
     let proxy = CuttingProxy::start(&server.address());
     let auth = "basic: {username: sink, passwordSecretRef: {name: es, key: password}}";
     let place = secured(&server, &format!("https://{}", proxy.address), "jobs-{event.kind}", auth);
