@@ -1,6 +1,6 @@
 //! The conservation ledger, as it is told: figures read at one moment, for metrics, status and people.
 //!
-//! Per delivery: `routed = delivered + duplicates + rejected + dropped + held`. Per pipeline:
+//! Per delivery: `routed = delivered + duplicates + rejected + elsewhere + dropped + held`. Per pipeline:
 //! `accepted = unrouted + routed_any`. `held` is counted by scanning the log's masks against the cursor, never by
 //! subtraction, so [`DeliveryReport::imbalance_events`] can tell the truth: it is 0, or something was counted twice or lost.
 //! Counts are of the whole life of the log, across restarts.
@@ -168,6 +168,24 @@ pub struct RouteReport {
     pub routed_events: u64,
     /// Conditions that could not be evaluated and so were false, since the start, by reason.
     pub condition_errors: BTreeMap<String, u64>,
+    /// Of a route whose first healthy backend gets the events: which one that is now; absent when none is.
+    #[serde(default)]
+    pub active: Option<Arc<str>>,
+    /// How often another backend took over because of their health, since the start.
+    #[serde(default)]
+    pub failovers: Vec<FailoverReport>,
+}
+
+/// How often one backend took over from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailoverReport {
+    /// The backend that led before.
+    pub from: Arc<str>,
+    /// The backend that leads since.
+    pub to: Arc<str>,
+    /// How often.
+    pub times: u64,
 }
 
 /// What a delivery is doing.
@@ -183,6 +201,8 @@ pub enum DeliveryState {
     Draining,
     /// Told to rest.
     Suspended,
+    /// A better backend of its route is healthy and gets the events.
+    Standby,
 }
 
 /// Where a circuit breaker stands.
@@ -251,6 +271,9 @@ pub struct DeliveryReport {
     /// Of them those since the start, by reason: what differs from event to event is left out, and what comes after the first
     /// 16 reasons counts as `other`.
     pub rejections: BTreeMap<String, u64>,
+    /// Events that another backend of its route got in its place.
+    #[serde(default)]
+    pub elsewhere_events: u64,
     /// Events given up, by reason.
     pub dropped_events: BTreeMap<String, u64>,
     /// Their payload bytes, by reason; 0 where damage took them.
@@ -266,7 +289,7 @@ pub struct DeliveryReport {
     /// When the log will be full because of this delivery, at the rate of the last two minutes; absent when it does not fall
     /// behind.
     pub seconds_until_full: Option<u64>,
-    /// `routed - delivered - duplicates - rejected - dropped - held`: 0.
+    /// `routed - delivered - duplicates - rejected - elsewhere - dropped - held`: 0.
     pub imbalance_events: i64,
     /// Attempts since the start.
     pub attempts: u64,

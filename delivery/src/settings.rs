@@ -165,8 +165,30 @@ pub struct RouteSettings {
     pub name: std::sync::Arc<str>,
     /// Which events go down it; `None` is every event.
     pub condition: Option<Condition>,
-    /// The backends it feeds, each with a cursor of its own.
+    /// How its backends share the work.
+    pub strategy: Strategy,
+    /// The backends it feeds, each with a cursor of its own; where the first healthy one sends, best first.
     pub backends: Vec<BackendRefSettings>,
+}
+
+/// How the backends of a route share the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// Each of them gets every event.
+    #[default]
+    All,
+    /// The first of them that is healthy gets what none has.
+    FirstHealthy(Failback),
+}
+
+/// What happens to the events that others got when the first backend is healthy again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Failback {
+    /// They stay where they are.
+    #[default]
+    Leave,
+    /// The first backend gets them too.
+    Backfill,
 }
 
 /// What happens when a reader of a log is so far behind that the log is full.

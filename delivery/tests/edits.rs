@@ -19,7 +19,7 @@ use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{DeliveryState, PipelineReport};
 use spillway_delivery::log::DeliveryKey;
 use spillway_delivery::settings::{
-    BackendRefSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
+    BackendRefSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings, Strategy,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -120,6 +120,7 @@ fn settings(routes: &[&str]) -> PipelineSettings {
     let route = |name: &&str| RouteSettings {
         name: (*name).into(),
         condition: None,
+        strategy: Strategy::All,
         backends: vec![BackendRefSettings {
             uid: (*name).into(),
             name: (*name).into(),

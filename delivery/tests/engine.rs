@@ -21,7 +21,7 @@ use spillway_delivery::ledger::{BreakerState, PipelineReport};
 use spillway_delivery::log::{Journal, Plan, Progress};
 use spillway_delivery::settings::{
     BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings,
-    RateLimitSettings, RouteSettings, WhenBehind,
+    RateLimitSettings, RouteSettings, Strategy, WhenBehind,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -191,7 +191,7 @@ fn pipeline_settings(durability: Durability, bytes_max: u64) -> PipelineSettings
         namespace: "default".into(),
         name: "jobs".into(),
         log: LogSettings { durability, bytes_max, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: None, backends }],
+        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
         suspend: false,
         origin: OriginBuilder::default(),
     }

@@ -17,7 +17,9 @@ use spillway_delivery::event::{Batch, BatchBuilder, OriginBuilder};
 use spillway_delivery::filesystem::{Filesystem, RealFs};
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::ledger::{JobState, PipelineReport};
-use spillway_delivery::settings::{DeliverySettings, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings};
+use spillway_delivery::settings::{
+    DeliverySettings, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, Strategy,
+};
 use tokio::time::Instant;
 
 /// Refuses the events that contain `refused`, with a reason that holds the event's number.
@@ -69,7 +71,12 @@ fn settings(dead_letters_bytes_max: u64) -> PipelineSettings {
         namespace: "default".into(),
         name: "jobs".into(),
         log: LogSettings { dead_letters_bytes_max, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: None, backends: Vec::new() }],
+        routes: vec![RouteSettings {
+            name: "all".into(),
+            condition: None,
+            strategy: Strategy::All,
+            backends: Vec::new(),
+        }],
         suspend: false,
         origin: OriginBuilder { site_id: Some("site-1".into()), ..OriginBuilder::default() },
     }

@@ -18,7 +18,7 @@ use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{DeliveryReport, PipelineReport};
 use spillway_delivery::settings::{
     BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
-    WhenBehind,
+    Strategy, WhenBehind,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -150,7 +150,7 @@ async fn add(engine: &Engine, durability: Durability, references: &[Reference<'_
         namespace: "default".into(),
         name: "jobs".into(),
         log: LogSettings { durability, bytes_max: QUOTA, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: None, backends }],
+        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
         suspend: false,
         origin: OriginBuilder::default(),
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use spillway_crds::{BackendPlan, Compiled, PipelinePlan};
-use spillway_delivery::settings::RouteSettings;
+use spillway_delivery::settings::{RouteSettings, Strategy};
 
 use super::manifests::Read;
 use crate::manifests::excluded;
@@ -149,6 +149,17 @@ fn routes(before: &[RouteSettings], after: &[RouteSettings], change: &mut Change
         };
         if old.condition != route.condition {
             change.what.push(format!("condition of route {} changed", route.name));
+        }
+        if old.strategy != route.strategy {
+            change.what.push(format!("strategy of route {} changed", route.name));
+        }
+        let order = |route: &RouteSettings| -> Vec<Arc<str>> {
+            let known =
+                |uid: &Arc<str>| [&old, route].iter().all(|one| one.backends.iter().any(|backend| backend.uid == *uid));
+            route.backends.iter().map(|backend| backend.uid.clone()).filter(known).collect()
+        };
+        if route.strategy != Strategy::All && order(&old) != order(route) {
+            change.what.push(format!("priorities of route {} changed", route.name));
         }
         references(&old, route, change);
     }

@@ -147,15 +147,34 @@ fn routes(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Res
             let entries = route.condition_errors.iter();
             entries.map(move |(reason, times)| (with(labels(pipeline, route), "reason", reason), *times))
         }),
+    )?;
+    families.gauge(
+        "route_active",
+        "1 for the backend that gets the events of a route whose first healthy one does; absent while none is healthy.",
+        all().filter_map(|(pipeline, route)| {
+            let active = route.active.as_deref()?;
+            Some((with(labels(pipeline, route), "backend", active), 1.0))
+        }),
+    )?;
+    families.counter(
+        "route_failovers",
+        "How often another backend of a route took over because of their health, since the start.",
+        all().flat_map(|(pipeline, route)| {
+            let failovers = route.failovers.iter();
+            failovers.map(move |one| (with(with(labels(pipeline, route), "from", &one.from), "to", &one.to), one.times))
+        }),
     )
 }
 
 fn resolved(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Result {
-    let counters: [Figure<DeliveryReport>; 5] = [
+    let counters: [Figure<DeliveryReport>; 6] = [
         ("delivery_routed_events", "Events routed to the delivery.", |one| one.routed_events),
         ("delivery_delivered_events", "Events the backend has.", |one| one.delivered_events),
         ("delivery_duplicate_events", "Events the backend had already.", |one| one.duplicate_events),
         ("delivery_rejected_events", "Events the backend refused for good.", |one| one.rejected_events),
+        ("delivery_elsewhere_events", "Events that another backend of the route got instead.", |one| {
+            one.elsewhere_events
+        }),
         ("delivery_delivered_bytes", "Bytes of events delivered since the start.", |one| one.delivered_bytes),
     ];
     for (name, help, value) in counters {
@@ -207,7 +226,7 @@ fn held(families: &mut Families<'_>, pipelines: &[PipelineReport], now: i64) -> 
     )?;
     families.gauge(
         "ledger_imbalance_events",
-        "routed - delivered - duplicates - rejected - dropped - held: 0, or something was lost or counted twice.",
+        "routed - delivered - duplicates - rejected - elsewhere - dropped - held: 0, or something was lost or counted twice.",
         each_delivery(pipelines, |one| {
             let size = count(one.imbalance_events.unsigned_abs());
             if one.imbalance_events < 0 { -size } else { size }
@@ -266,6 +285,7 @@ fn sending(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Re
                 DeliveryState::Retrying => "retrying",
                 DeliveryState::Draining => "draining",
                 DeliveryState::Suspended => "suspended",
+                DeliveryState::Standby => "standby",
             };
             (with(labels, "state", state), 1.0)
         }),

@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use spillway_delivery::ledger::{
-    BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, JobReport, LogReport,
-    PipelineReport, RouteReport,
+    BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, FailoverReport, JobReport,
+    LogReport, PipelineReport, RouteReport,
 };
 
 use super::*;
@@ -13,6 +13,16 @@ use crate::sources::http::HttpStats;
 use crate::status::Phase;
 
 const SECOND: i64 = 1_000_000_000;
+
+fn route() -> RouteReport {
+    RouteReport {
+        name: "everything".into(),
+        routed_events: 10,
+        condition_errors: BTreeMap::from([("absent".into(), 6)]),
+        active: Some("api".into()),
+        failovers: vec![FailoverReport { from: "archive".into(), to: "api".into(), times: 2 }],
+    }
+}
 
 fn report(namespace: &str, name: &str) -> StatusReport {
     let delivery = DeliveryReport {
@@ -30,6 +40,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         delivered_events: 4,
         duplicate_events: 1,
         rejected_events: 1,
+        elsewhere_events: 3,
         dropped_events: BTreeMap::from([("quota".into(), 1)]),
         dropped_bytes: BTreeMap::from([("quota".into(), 77)]),
         late_events: 3,
@@ -57,11 +68,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         routed_events: 10,
         refused_requests: BTreeMap::from([("full".into(), 5)]),
         log: LogReport { state: "ok".into(), bytes: 1000, bytes_max: 2000, segments: 2, ..LogReport::default() },
-        routes: vec![RouteReport {
-            name: "everything".into(),
-            routed_events: 10,
-            condition_errors: BTreeMap::from([("absent".into(), 6)]),
-        }],
+        routes: vec![route()],
         deliveries: vec![delivery],
         dead_letters: DeadLettersReport {
             kept_events: 9,

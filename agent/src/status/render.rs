@@ -1,6 +1,6 @@
 //! The ledger as text. Nothing is said by colour alone; colour is only a hint on a terminal.
 
-use spillway_delivery::ledger::{LogReport, PipelineReport};
+use spillway_delivery::ledger::{FailoverReport, LogReport, PipelineReport, RouteReport};
 
 use super::problems::{name, problems};
 use super::report::{Phase, StatusReport};
@@ -130,6 +130,7 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
         line(out, &format!("  refused {}: {}", counted(*requests, "request"), plain(reason)));
     }
     for route in &pipeline.routes {
+        failovers(route, out);
         for (reason, times) in &route.condition_errors {
             let events = counted(*times, "event");
             let text = format!("  route {}: `match` was false for {events} by {}", plain(&route.name), plain(reason));
@@ -142,6 +143,17 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
     letters::lines(&pipeline.dead_letters, now).iter().for_each(|text| line(out, text));
     letters::jobs(&pipeline.jobs).iter().for_each(|text| line(out, text));
     line(out, &balance(pipeline, paint));
+}
+
+/// Which backend gets the events of a route whose first healthy one does, and how that changed.
+fn failovers(route: &RouteReport, out: &mut String) {
+    let name = plain(&route.name);
+    if let Some(active) = &route.active {
+        line(out, &format!("  route {name}: events go to {}", plain(active)));
+    }
+    for FailoverReport { from, to, times } in &route.failovers {
+        line(out, &format!("  route {name}: {} took over from {} {}", plain(to), plain(from), counted(*times, "time")));
+    }
 }
 
 fn events(log: &LogReport) -> String {

@@ -7,13 +7,14 @@ use serde::de::DeserializeOwned;
 use spillway_delivery::condition::Condition;
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::settings::{
-    BackendRefSettings, Durability, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, WhenBehind,
+    BackendRefSettings, Durability, Failback, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, Strategy,
+    WhenBehind,
 };
 
 use super::{Backends, ContainerLogsInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
-    BackendRefSpec, DurabilitySpec, InputSpec, InputType, MonitoringPipelineSpec, OnUndeliverableSpec, OriginSpec,
-    RouteSpec, WhenBehind as WhenBehindSpec,
+    BackendRefSpec, DurabilitySpec, FailbackSpec, InputSpec, InputType, MonitoringPipelineSpec, OnUndeliverableSpec,
+    OriginSpec, RouteSpec, Strategy as StrategySpec, WhenBehind as WhenBehindSpec,
 };
 use crate::manifest::error::{Problem, listed, quoted};
 use crate::manifest::nearest::nearest;
@@ -30,6 +31,7 @@ pub(super) fn plan(object: &Object, backends: &Backends<'_>, problems: &mut Vec<
         routes.push(RouteSettings {
             name: route.name.as_str().into(),
             condition: condition(object, index, route, problems),
+            strategy: strategy(route),
             backends: references(object, index, route, backends, problems),
         });
     }
@@ -80,10 +82,14 @@ fn references(
     problems: &mut Vec<Problem>,
 ) -> Vec<BackendRefSettings> {
     let mut references = Vec::with_capacity(route.backend_refs.len());
+    let is_group = route.strategy == StrategySpec::FirstHealthy;
     for (position, reference) in route.backend_refs.iter().enumerate() {
         match resolve(object, reference, backends) {
             Ok(resolved) => {
-                references.push(BackendRefSettings { on_undeliverable: on_undeliverable(route), ..resolved });
+                let when_behind = when_behind(if is_group { route.when_behind } else { reference.when_behind });
+                let on_undeliverable = on_undeliverable(route);
+                let settings = BackendRefSettings { on_undeliverable, when_behind, ..resolved };
+                references.push((reference.priority.unwrap_or_default(), settings));
             }
             Err(mut problem) => {
                 problem.field = format!("spec.routes[{index}].backendRefs[{position}].name");
@@ -92,7 +98,28 @@ fn references(
             }
         }
     }
-    references
+    if is_group {
+        // Of equal numbers the one that stands first.
+        references.sort_by_key(|(priority, _)| *priority);
+    }
+    references.into_iter().map(|(_, settings)| settings).collect()
+}
+
+fn strategy(route: &RouteSpec) -> Strategy {
+    match route.strategy {
+        StrategySpec::All => Strategy::All,
+        StrategySpec::FirstHealthy => Strategy::FirstHealthy(match route.failback.unwrap_or_default() {
+            FailbackSpec::Leave => Failback::Leave,
+            FailbackSpec::Backfill => Failback::Backfill,
+        }),
+    }
+}
+
+fn when_behind(spec: Option<WhenBehindSpec>) -> WhenBehind {
+    match spec.unwrap_or_default() {
+        WhenBehindSpec::Block => WhenBehind::Block,
+        WhenBehindSpec::DropOldest => WhenBehind::DropOldest,
+    }
 }
 
 /// Returns what the reference names, or why it names nothing.
@@ -103,12 +130,8 @@ fn resolve(
 ) -> Result<BackendRefSettings, Problem> {
     let key = (object.namespace.clone(), reference.name.clone());
     if let Some(plan) = backends.good.get(&key) {
-        let when_behind = match reference.when_behind {
-            WhenBehindSpec::Block => WhenBehind::Block,
-            WhenBehindSpec::DropOldest => WhenBehind::DropOldest,
-        };
         let (uid, name) = (Arc::clone(&plan.uid), Arc::clone(&plan.name));
-        return Ok(BackendRefSettings { uid, name, when_behind, ..BackendRefSettings::default() });
+        return Ok(BackendRefSettings { uid, name, ..BackendRefSettings::default() });
     }
     let problem = |message: &str| Problem::new(object.root.position, "", message).found(quoted(&reference.name));
     if backends.excluded.contains(&key) {

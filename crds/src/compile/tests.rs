@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spillway_delivery::settings::{BreakerSettings, Durability, OnUndeliverable, RateLimitSettings, WhenBehind};
+use spillway_delivery::settings::{
+    BreakerSettings, Durability, Failback, OnUndeliverable, RateLimitSettings, WhenBehind,
+};
 
 use super::*;
 
@@ -165,6 +167,39 @@ fn every_field_reaches_the_plan() {
         }
     );
     assert_eq!(search.settings.secrets()[0].key, "token");
+}
+
+#[test]
+fn the_first_healthy_backend_is_found_by_priority_then_by_place() {
+    let backend = |name: &str| {
+        format!(
+            "apiVersion: spillway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: {name}}}\nspec: {{type: Stdout}}\n---\n"
+        )
+    };
+    let of_route = |route: &str| {
+        let pipeline = "apiVersion: spillway.dev/v1alpha1\nkind: MonitoringPipeline\nmetadata: {name: jobs}\nspec:\n  \
+                        inputs: [{name: pushed, type: Events}]\n  routes: [";
+        let compiled =
+            of(&format!("{}{}{}{pipeline}{{name: r, {route}}}]\n", backend("a"), backend("b"), backend("c")));
+        assert_eq!(told(&compiled), [""; 0], "{route}");
+        let route = compiled.pipelines[0].settings.routes[0].clone();
+        let names: Vec<String> = route.backends.iter().map(|backend| backend.name.to_string()).collect();
+        (route.strategy, names.join(" "), route.backends[0].when_behind)
+    };
+    let first = |failback| spillway_delivery::settings::Strategy::FirstHealthy(failback);
+    for (route, expected) in [
+        (
+            "strategy: FirstHealthy, backendRefs: [{name: b}, {name: a}]",
+            (first(Failback::Leave), "b a", WhenBehind::Block),
+        ),
+        (
+            "strategy: FirstHealthy, failback: Backfill, whenBehind: DropOldest, \
+             backendRefs: [{name: b, priority: 7}, {name: c}, {name: a, priority: 7}]",
+            (first(Failback::Backfill), "c b a", WhenBehind::DropOldest),
+        ),
+    ] {
+        assert_eq!(of_route(route), (expected.0, expected.1.to_owned(), expected.2), "{route}");
+    }
 }
 
 #[test]
@@ -365,6 +400,26 @@ const WRONG: &[(&str, &str, &[&str])] = &[
              equal to `maxSeconds` in milliseconds",
             "16:45: MonitoringPipeline default/jobs: spec.routes[0].backendRefs[0].name: the backend is there but has errors; \
              found \"archive\"",
+        ],
+    ),
+    (
+        "backendRefs: [{name: archive}]",
+        "failback: Leave, whenBehind: Block, backendRefs: [{name: archive, priority: 1}]",
+        &[
+            "15:24: MonitoringPipeline default/jobs: spec.routes[0].failback: `failback` of a route must only be set when \
+             `strategy` is 'FirstHealthy'",
+            "15:41: MonitoringPipeline default/jobs: spec.routes[0].whenBehind: `whenBehind` of a route must only be set when \
+             `strategy` is 'FirstHealthy'",
+            "15:60: MonitoringPipeline default/jobs: spec.routes[0].backendRefs: `priority` must only be set when `strategy` is \
+             'FirstHealthy'",
+        ],
+    ),
+    (
+        "backendRefs: [{name: archive}]",
+        "strategy: FirstHealthy, backendRefs: [{name: archive, priority: 1, whenBehind: Block}]",
+        &[
+            "15:48: MonitoringPipeline default/jobs: spec.routes[0].backendRefs: `whenBehind` must be set on the route and not on \
+             its backends when `strategy` is 'FirstHealthy'",
         ],
     ),
     (

@@ -225,6 +225,9 @@ fn dead_letters_bytes() -> u64 {
 
 /// One route: which events, and to which backends.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = rules::only_first_healthy("failback"))]
+#[x_kube(validation = rules::only_first_healthy("whenBehind"))]
+#[x_kube(validation = rules::priority_refused(), validation = rules::when_behind_refused())]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSpec {
     /// Name of the route, unique in the pipeline: lower-case letters, digits and `-`, at most 63. Example: `errors`.
@@ -237,9 +240,23 @@ pub struct RouteSpec {
     #[schemars(length(min = 1, max = 1024))]
     pub condition: Option<String>,
 
-    /// How the backends share the work: `All` (each of them gets every event of the route). Default: `All`.
+    /// How the backends share the work: `All` (each of them gets every event of the route) or `FirstHealthy` (the one of
+    /// the lowest `priority` that is healthy gets what none has; when its circuit breaker opens, the next one goes on with
+    /// everything that is held). Default: `All`.
     #[serde(default)]
     pub strategy: Strategy,
+
+    /// With `FirstHealthy`, what becomes of events that another backend got once the first one is healthy again: `Leave`
+    /// (they stay where they are) or `Backfill` (the first one gets them too; the log keeps them until then, but lets them
+    /// go, counted, when it is full). Default: `Leave`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failback: Option<FailbackSpec>,
+
+    /// With `FirstHealthy`, what happens when no backend has taken so much that the log is full, or its volume: `Block`
+    /// (intake stops until one has caught up; nothing is lost) or `DropOldest` (the oldest events are given up, counted, and
+    /// intake goes on). With `All` each reference says so itself. Default: `Block`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_behind: Option<WhenBehind>,
 
     /// The backends of the route, 1 to 16. Example: `[{name: archive}]`.
     #[schemars(length(min = 1, max = 16))]
@@ -268,6 +285,18 @@ pub enum Strategy {
     /// Each backend gets every event of the route.
     #[default]
     All,
+    /// The healthy backend of the lowest priority gets what none has.
+    FirstHealthy,
+}
+
+/// What becomes of events that another backend got once the first one is healthy again.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailbackSpec {
+    /// They stay where they are.
+    #[default]
+    Leave,
+    /// The first one gets them too.
+    Backfill,
 }
 
 /// One reference from a route to a backend.
@@ -284,9 +313,15 @@ pub struct BackendRefSpec {
 
     /// What happens when this backend is so far behind that the log is full, or its volume: `Block` (intake stops until
     /// it has caught up; nothing is lost) or `DropOldest` (this reference gives up its own oldest events, counted, and
-    /// intake goes on). Default: `Block`.
-    #[serde(default)]
-    pub when_behind: WhenBehind,
+    /// intake goes on). With strategy `FirstHealthy` the route says so. Default: `Block`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_behind: Option<WhenBehind>,
+
+    /// With strategy `FirstHealthy`, which backend comes first: the lowest number; of equal numbers the one that stands
+    /// first in the list. Default: 0. Example: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: Option<u32>,
 }
 
 /// The kinds a reference may name.

@@ -28,16 +28,26 @@ pub(crate) enum Check {
     ValuesRefused,
     /// The first back-off is at most the longest.
     InitialAtMostMax,
+    /// The member of a route is there only where its first healthy backend gets the events.
+    OnlyFirstHealthy { member: &'static str },
+    /// References have priorities only there.
+    PriorityRefused,
+    /// And there they do not say what happens when they are behind: the route does.
+    WhenBehindRefused,
 }
 
 /// Every rule of every kind, but those of the members of a Backend.
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 10] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
     Check::NameLength,
     Check::ValuesNeeded,
     Check::ValuesRefused,
     Check::InitialAtMostMax,
+    Check::OnlyFirstHealthy { member: "failback" },
+    Check::OnlyFirstHealthy { member: "whenBehind" },
+    Check::PriorityRefused,
+    Check::WhenBehindRefused,
 ];
 
 /// Returns every rule of every kind.
@@ -90,6 +100,21 @@ pub(crate) fn initial_at_most_max() -> Rule {
     Check::InitialAtMostMax.rule()
 }
 
+/// `member` of a route is there only when its first healthy backend gets the events.
+pub(crate) fn only_first_healthy(member: &'static str) -> Rule {
+    Check::OnlyFirstHealthy { member }.rule()
+}
+
+/// References have priorities only when the first healthy one gets the events.
+pub(crate) fn priority_refused() -> Rule {
+    Check::PriorityRefused.rule()
+}
+
+/// What happens when the backends are behind stands on the route when the first healthy one gets the events.
+pub(crate) fn when_behind_refused() -> Rule {
+    Check::WhenBehindRefused.rule()
+}
+
 /// The field never changes; `why` says what to do instead.
 pub(crate) fn immutable(field: &str, why: &str) -> Rule {
     Rule::new("self == oldSelf")
@@ -109,16 +134,27 @@ impl Check {
             Self::InitialAtMostMax => {
                 "`initialMilliseconds` must be less than or equal to `maxSeconds` in milliseconds".to_owned()
             }
+            Self::OnlyFirstHealthy { member } => {
+                format!("`{member}` of a route must only be set when `strategy` is 'FirstHealthy'")
+            }
+            Self::PriorityRefused => "`priority` must only be set when `strategy` is 'FirstHealthy'".to_owned(),
+            Self::WhenBehindRefused => {
+                "`whenBehind` must be set on the route and not on its backends when `strategy` is 'FirstHealthy'"
+                    .to_owned()
+            }
         }
     }
 
     /// Returns the field below the object that the message is about; empty for the object itself.
     pub(crate) fn field(self) -> &'static str {
         match self {
-            Self::OnlyWith { member, .. } | Self::NeededWith { member, .. } => member,
+            Self::OnlyWith { member, .. } | Self::NeededWith { member, .. } | Self::OnlyFirstHealthy { member } => {
+                member
+            }
             Self::NameLength => "",
             Self::ValuesNeeded | Self::ValuesRefused => "values",
             Self::InitialAtMostMax => "initialMilliseconds",
+            Self::PriorityRefused | Self::WhenBehindRefused => "backendRefs",
         }
     }
 
@@ -128,7 +164,15 @@ impl Check {
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let compares = matches!(text("operator"), "In" | "NotIn");
         let values = object.get("values").and_then(Value::as_array).is_some_and(|values| !values.is_empty());
+        let is_group = text("strategy") == "FirstHealthy";
+        let some_reference_has = |field: &str| {
+            let references = object.get("backendRefs").and_then(Value::as_array);
+            references.is_some_and(|all| all.iter().any(|reference| reference.get(field).is_some()))
+        };
         match self {
+            Self::OnlyFirstHealthy { member } => is_group || !has(member),
+            Self::PriorityRefused => is_group || !some_reference_has("priority"),
+            Self::WhenBehindRefused => !is_group || !some_reference_has("whenBehind"),
             Self::OnlyWith { r#type, member } => !has(member) || text("type") == r#type,
             Self::NeededWith { r#type, member } => text("type") != r#type || has(member),
             Self::NameLength => object
@@ -173,6 +217,15 @@ impl fmt::Display for Check {
             }
             Self::ValuesRefused => {
                 f.write_str("self.operator in ['In', 'NotIn'] || !has(self.values) || size(self.values) == 0")
+            }
+            Self::OnlyFirstHealthy { member } => {
+                write!(f, "!has(self.{member}) || self.strategy == 'FirstHealthy'")
+            }
+            Self::PriorityRefused => {
+                f.write_str("self.strategy == 'FirstHealthy' || !self.backendRefs.exists(r, has(r.priority))")
+            }
+            Self::WhenBehindRefused => {
+                f.write_str("self.strategy != 'FirstHealthy' || !self.backendRefs.exists(r, has(r.whenBehind))")
             }
             Self::InitialAtMostMax => f.write_str("self.initialMilliseconds <= self.maxSeconds * 1000"),
         }

@@ -146,12 +146,23 @@ pub(super) struct Former {
     first: u64,
     /// What stands here and above is not looked at.
     end: u64,
+    /// It reads nothing, and keeps nothing in memory.
+    parked: bool,
     forming: Option<(OutBatchBuilder, Vec<u64>, Instant, u64)>,
 }
 
 impl Former {
     pub(super) fn new(names: Names, log: &Log, from: u64, end: u64) -> Self {
-        Self { names, reader: log.reader(from), frames: VecDeque::new(), at: from, first: from, end, forming: None }
+        Self {
+            names,
+            reader: log.reader(from),
+            frames: VecDeque::new(),
+            at: from,
+            first: from,
+            end,
+            parked: false,
+            forming: None,
+        }
     }
 
     /// Waits for something to read.
@@ -162,6 +173,7 @@ impl Former {
         if self.at >= self.end {
             std::future::pending::<()>().await;
         }
+        self.unpark();
         self.reader.wait().await;
     }
 
@@ -175,7 +187,23 @@ impl Former {
         self.forming = None;
         self.frames.clear();
         self.at = self.first;
+        self.parked = false;
         self.reader.seek(self.first);
+    }
+
+    /// Reads nothing until it is asked for something.
+    pub(super) fn park(&mut self) {
+        if !self.parked {
+            self.restart();
+            self.reader.seek(u64::MAX);
+            self.parked = true;
+        }
+    }
+
+    fn unpark(&mut self) {
+        if self.parked {
+            self.restart();
+        }
     }
 
     /// Returns where the range being formed begins: what lies before it was begun.
@@ -196,6 +224,7 @@ impl Former {
         wait_max: Duration,
         skip: &Progress,
     ) -> Result<Formed, ReadError> {
+        self.unpark();
         loop {
             if self.frames.is_empty() {
                 if !self.reader.has_more() || self.at >= self.end {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
 
+use super::group::{Group, Groups};
 use super::{DeliverySpec, DeliveryStatus};
 use crate::log::{DeliveryKey, Removed};
 
@@ -23,6 +24,26 @@ pub(super) struct Order {
     pub(super) spec: DeliverySpec,
     /// What to do.
     pub(super) task: Task,
+    /// Its seat among the backends of a route of which the first healthy one sends.
+    pub(super) seat: Option<Seat>,
+}
+
+/// A place in a group.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    pub(super) group: Arc<Group>,
+    /// Everything from here on is the group's business.
+    pub(super) from: u64,
+}
+
+impl Seat {
+    /// Whether two seats are in the same group, or none is in any.
+    pub(super) fn is_same(one: Option<&Self>, other: Option<&Self>) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.group, &other.group),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
 }
 
 /// What a delivery does.
@@ -38,6 +59,8 @@ pub(super) enum Task {
         removed: Removed,
         /// For how long.
         within: Duration,
+        /// Others of its group go on and have what it holds: nothing is sent.
+        released: bool,
     },
 }
 
@@ -50,6 +73,7 @@ pub(crate) struct Deliveries {
     pub(super) orders: Mutex<Orders>,
     /// Rung when one has ended.
     pub(super) ended: Notify,
+    pub(crate) groups: Groups,
     statuses: RwLock<Vec<Arc<DeliveryStatus>>>,
 }
 

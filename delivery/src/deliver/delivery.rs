@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,12 +12,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::batches::{Bounds, Formed, Former, LeftFor, Names, Work, key_again, rebuild};
+use super::batches::{Bounds, Formed, Former, LeftFor, Names, Work, rebuild};
 use super::breaker::Blame;
 use super::budget::{Budget, Share};
 use super::dead_letters::DeadLetters;
 use super::deliveries::{Deliveries, Order};
+use super::failover::{Following, news};
 use super::give_up::{GivenUp, asked};
+use super::group::Group;
 use super::life::{Parted, reordered};
 use super::pace::Ticket;
 use super::status::DeliveryStatus;
@@ -43,6 +46,12 @@ pub(super) struct Ground {
     pub(super) drain_until_ms: Option<u64>,
     /// Set where the delivery is a job: it ends where its range ends.
     pub(super) job: Option<JobGround>,
+    /// Set where only the first healthy delivery of its route sends.
+    pub(super) group: Option<Arc<Group>>,
+    /// Its reference was removed and others of its group have what it holds: it sends nothing.
+    pub(super) released: bool,
+    /// How many ranges got a name after they were begun.
+    pub(super) names_given: AtomicU64,
 }
 
 /// What a job has that a delivery of the configuration has not.
@@ -97,6 +106,7 @@ pub(super) struct Delivery {
     /// The log waits for the next save.
     pub(super) pressed: bool,
     pub(super) given_up: GivenUp,
+    pub(super) following: Option<Following>,
     budget_short: bool,
 }
 
@@ -123,6 +133,7 @@ impl Delivery {
             asks: ground.log.asks(),
             pressed: false,
             given_up: GivenUp::default(),
+            following: ground.group.as_deref().map(Following::new),
             key,
             former: Former::new(ground.names.clone(), &ground.log, from, end),
             synced: progress.clone(),
@@ -149,6 +160,8 @@ impl Delivery {
         self.reconcile_totals();
         let mut flights = Flights::new();
         loop {
+            self.tell_group(flights.len());
+            self.follow(flights.is_empty()).await;
             self.launch(&mut flights).await;
             if self.drained(flights.is_empty()).await {
                 break;
@@ -159,12 +172,14 @@ impl Delivery {
             }
             let wake = self.wake_at(&flights);
             let may_read = self.may_begin() && !self.holding_back(&flights);
+            let follows = self.awaits_others(flights.is_empty());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = reordered(&mut self.ground.orders) => break,
                 () = asked(&mut self.asks) => self.make_room(Some(&mut flights)).await,
                 Some(landed) = flights.next(), if !flights.is_empty() => self.settle(landed, flights.len()).await,
+                () = news(&mut self.following, follows) => {}
                 () = self.former.wait(), if may_read => {}
                 changed = self.ground.hurry.changed() => if changed.is_err() { break },
                 () = sleep_until(wake.unwrap_or_else(far)), if wake.is_some() => self.woken(),
@@ -172,6 +187,7 @@ impl Delivery {
         }
         while let Some(landed) = flights.next().await {
             self.settle(landed, flights.len()).await;
+            self.tell_group(flights.len());
         }
         // A backend without its place has nothing to commit: what it may hold is cut at the next start.
         if !self.ended && !self.reopen {
@@ -181,7 +197,11 @@ impl Delivery {
     }
 
     fn holding_back(&self, flights: &Flights) -> bool {
-        self.drain_is_over() || !self.target.permits(Instant::now()) || self.budget_short || self.commit_waits(flights)
+        self.drain_is_over()
+            || !self.target.permits(Instant::now())
+            || self.budget_short
+            || self.commit_waits(flights)
+            || !self.may_send()
     }
 
     /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered.
@@ -224,9 +244,10 @@ impl Delivery {
         let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
         let ripe = self.former.ripe_at(self.target.spec.settings.batch_wait_max);
         let forming = ripe.filter(|_| !self.holding_back(flights));
+        let follow = self.follow_at(flights.is_empty());
         let now = Instant::now();
         let due = self.retry.values().filter_map(|work| work.not_before).filter(|at| *at > now).min();
-        [self.target.wake_at(now), due, save, sync, budget, forming, drain].into_iter().flatten().min()
+        [self.target.wake_at(now), due, save, sync, budget, forming, drain, follow].into_iter().flatten().min()
     }
 
     /// Sends whatever may be sent now.
@@ -247,7 +268,7 @@ impl Delivery {
                 self.budget_short = true;
                 return;
             };
-            if !self.plan(&work).await {
+            if !self.plan(&work).await || !self.enters(flights.is_empty()) {
                 self.retry.insert(work.first, work);
                 return;
             }
@@ -348,7 +369,7 @@ fn go_on_with_left(retry: &mut BTreeMap<u64, Work>, progress: &Progress, ground:
             Some(work) => work.left = left_for,
             None if overlaps => {}
             None => {
-                let key = key_again(&ground.names, ground.log.incarnation(), (left.first, left.end), "left");
+                let key = ground.other_name((left.first, left.end), "left");
                 retry.insert(left.first, Work { left: left_for, ..Work::again(left.first, left.end, key) });
             }
         }
@@ -367,7 +388,7 @@ fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, ground: &Ground) -> u
         at = at.max(work.end);
     }
     for (first, end) in gaps {
-        let key = key_again(&ground.names, ground.log.incarnation(), (first, end), "gap");
+        let key = ground.other_name((first, end), "gap");
         retry.insert(first, Work::again(first, end, key));
     }
     at

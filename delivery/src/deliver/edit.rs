@@ -14,12 +14,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::DeliverySpec;
-use super::deliveries::{Order, Orders, Task};
-use super::engine::{Engine, EngineError, Rebind, Running, RunningPipelines, begin, progress_from};
+use super::deliveries::{Order, Orders, Seat, Task};
+use super::engine::{Engine, EngineError, Rebind, Running, RunningPipelines, begin, first_progress, progress_from};
+use super::seats::Seats;
 use crate::intake::Pipeline;
 use crate::log::{DeliveryKey, JournalError, Removed};
 use crate::settings::PipelineSettings;
@@ -58,7 +61,7 @@ impl Engine {
         let table = table_of(&settings);
         let begun = running.pipeline.edit((*settings).clone(), true, |log| log.edit(table, &settings.log));
         let end_seq = begun.await.unwrap_or_else(|_| running.bed.log.visible_end());
-        drain(&running, &orders, &settings, (end_seq, |_| true)).await;
+        drain(&running, &orders, &settings, (end_seq, |_| true, &[])).await;
         drop(orders);
         let stop = self.deliveries.stopping();
         self.deliveries.spawn("pipeline removal", finish(self.running.clone(), running, self.spool_dir(), stop));
@@ -87,9 +90,17 @@ impl Engine {
         let mut orders = running.bed.deliveries.orders.lock().await;
         check_bound(&settings, &specs, &orders)?;
         let wanted = keys_of(&settings);
-        for spec in specs.iter().filter(|spec| !orders.contains_key(&spec.key())) {
-            log.set_floor(&spec.key(), 0);
-            begin(log, spec, false).await;
+        let new = || specs.iter().filter(|spec| !orders.contains_key(&spec.key()));
+        new().for_each(|spec| log.set_floor(&spec.key(), 0));
+        let seats = Seats::of(&running.bed, &settings);
+        for spec in new() {
+            let first = || first_progress(log, &spec.route, false);
+            begin(
+                log,
+                spec,
+                seats.begins(&spec.route).map_or_else(first, |from| progress_from(log, &spec.route, from)),
+            )
+            .await;
         }
         // A process that dies must not find a reference removed for which events were accepted since.
         for key in wanted.iter().filter(|key| is_draining(&orders, key)) {
@@ -99,20 +110,25 @@ impl Engine {
         let (table, task) = (table_of(&settings), if settings.suspend { Task::Rest } else { Task::Deliver });
         let log_settings = settings.log.clone();
         let begun = running.pipeline.edit(settings, false, |log| log.edit(table, &log_settings));
+        let released = |key: &DeliveryKey| Seats::releases_running(key, &orders, &wanted);
+        let released: Vec<_> = orders.keys().filter(|key| !wanted.contains(key) && released(key)).cloned().collect();
         let closed = |_| EngineError::Closed { pipeline: running.pipeline.name().clone() };
         let at = begun.await.map_err(closed)?;
+        let after = running.pipeline.settings();
+        seats.arrange(&running.bed, &after);
         let mut specs: Vec<Option<DeliverySpec>> = specs.into_iter().map(Some).collect();
         for key in &wanted {
             let bound = specs.iter_mut().find(|spec| spec.as_ref().is_some_and(|spec| spec.key() == *key));
             let spec = bound.and_then(Option::take);
+            let seat = seats.seat(&key.route, at);
             if let Some(sender) = orders.get(key) {
-                order(sender, spec, &task);
+                order(sender, spec, &task, seat);
             } else if let Some(spec) = spec {
-                let progress = progress_from(log, &key.route, at);
-                self.start(&running.bed, &mut orders, Order { spec, task: task.clone() }, progress);
+                let progress = progress_from(log, &key.route, seats.begins(&key.route).unwrap_or(at));
+                self.start(&running.bed, &mut orders, Order { spec, task: task.clone(), seat }, progress);
             }
         }
-        drain(running, &orders, &before, (at, |key: &DeliveryKey| !wanted.contains(key))).await;
+        drain(running, &orders, &before, (at, |key: &DeliveryKey| !wanted.contains(key), &released)).await;
         Ok(())
     }
 
@@ -122,13 +138,15 @@ impl Engine {
 }
 
 /// Tells a delivery what to do, where that is something else.
-fn order(sender: &tokio::sync::watch::Sender<Order>, spec: Option<DeliverySpec>, task: &Task) {
+fn order(sender: &Sender<Order>, spec: Option<DeliverySpec>, task: &Task, seat: Option<Seat>) {
     sender.send_if_modified(|order| {
-        let same = matches!((&order.task, task), (Task::Deliver, Task::Deliver) | (Task::Rest, Task::Rest));
+        let same = matches!((&order.task, task), (Task::Deliver, Task::Deliver) | (Task::Rest, Task::Rest))
+            && Seat::is_same(order.seat.as_ref(), seat.as_ref());
         if same && spec.is_none() {
             return false;
         }
         order.task = task.clone();
+        order.seat = seat;
         if let Some(spec) = spec {
             order.spec = spec;
         }
@@ -136,19 +154,22 @@ fn order(sender: &tokio::sync::watch::Sender<Order>, spec: Option<DeliverySpec>,
     });
 }
 
-/// Lets the deliveries that `gone` names drain up to a sequence, under the settings their pipeline had.
+/// Lets the deliveries that `gone` names drain up to a sequence, under the settings their pipeline had; those that are
+/// `released` leave what they hold to others.
 async fn drain(
     running: &Running,
     orders: &Orders,
     before: &PipelineSettings,
-    (end_seq, gone): (u64, impl Fn(&DeliveryKey) -> bool),
+    (end_seq, gone, released): (u64, impl Fn(&DeliveryKey) -> bool, &[DeliveryKey]),
 ) {
     let removed = Removed { since_ms: running.bed.log.running_ms(), end_seq };
     for (key, sender) in orders.iter().filter(|(key, _)| gone(key) && !is_draining(orders, key)) {
         if let Err(error) = running.bed.log.set_removed(key, Some(removed)).await {
             tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
         }
-        sender.send_modify(|order| order.task = Task::Drain { removed, within: before.log.drain });
+        let released = released.contains(key);
+        let within = if released { Duration::ZERO } else { before.log.drain };
+        sender.send_modify(|order| order.task = Task::Drain { removed, within, released });
     }
 }
 

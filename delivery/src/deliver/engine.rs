@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::deliveries::{Deliveries, Order, Orders, Task};
 use super::delivery::Ground;
 use super::desk::Desk;
 use super::jobs::{Hand, Workshop, is_job};
+use super::seats::Seats;
 use super::status::DeliveryStatus;
 use crate::backend::Backend;
 use crate::clock::Clock;
@@ -212,21 +214,35 @@ impl Engine {
             log.set_floor(&spec.key(), 0);
             log.set_when_behind(&spec.key(), spec.when_behind);
         }
+        let seats = Seats::of(&bed, &settings);
+        let mut begun = Vec::with_capacity(specs.len());
         for spec in specs {
-            let progress = match saved.iter().find(|(key, _)| *key == spec.key()) {
-                Some((key, progress)) => taken_back(&log, key, progress).await,
-                None => begin(&log, &spec, saved.is_empty()).await,
+            let progress = match (saved.iter().find(|(key, _)| *key == spec.key()), seats.begins(&spec.route)) {
+                (Some((key, progress)), _) => taken_back(&log, key, progress).await,
+                (None, Some(from)) => begin(&log, &spec, progress_from(&log, &spec.route, from)).await,
+                (None, None) => begin(&log, &spec, first_progress(&log, &spec.route, saved.is_empty())).await,
             };
-            let task = if settings.suspend { Task::Rest } else { Task::Deliver };
-            self.start(&bed, &mut orders, Order { spec, task }, progress);
+            begun.push((spec, progress));
         }
-        let missing: Vec<_> = saved.into_iter().filter(|(key, _)| !orders.contains_key(key) && !is_job(key)).collect();
-        for (key, progress) in missing {
-            let within = settings.log.drain;
+        let has_begun = |key: &DeliveryKey| begun.iter().any(|(spec, _)| spec.key() == *key);
+        let missing = saved.into_iter().filter(|(key, _)| !has_begun(key) && !is_job(key));
+        let missing: Vec<_> = missing.map(|(key, progress)| (seats.releases(&key, &progress), key, progress)).collect();
+        seats.arrange(&bed, &settings);
+        if !settings.suspend {
+            seats.sit(&begun);
+        }
+        for (spec, progress) in begun {
+            let task = if settings.suspend { Task::Rest } else { Task::Deliver };
+            let seat = seats.seat(&spec.route, progress.began);
+            self.start(&bed, &mut orders, Order { spec, task, seat }, progress);
+        }
+        for (released, key, progress) in missing {
+            let within = if released { Duration::ZERO } else { settings.log.drain };
             let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, within));
             let now = Removed { since_ms: log.running_ms(), end_seq: log.visible_end() };
             let removed = progress.removed.unwrap_or(now);
-            self.start(&bed, &mut orders, Order { spec, task: Task::Drain { removed, within } }, progress);
+            let task = Task::Drain { removed, within, released };
+            self.start(&bed, &mut orders, Order { spec, task, seat: None }, progress);
         }
         drop(orders);
         let pipeline = Arc::new(Pipeline::new(settings, log, deliveries));
@@ -284,6 +300,9 @@ impl Engine {
             deliveries: bed.deliveries.clone(),
             drain_until_ms: None,
             job: None,
+            group: None,
+            released: false,
+            names_given: AtomicU64::new(0),
         };
         self.deliveries.spawn("delivery", super::life::run(ground, key, progress, self.deliveries.stopping()));
     }
@@ -395,10 +414,9 @@ async fn taken_back(log: &Log, key: &DeliveryKey, progress: &Progress) -> Progre
     Progress { removed: None, ..progress.clone() }
 }
 
-/// Decides where a new delivery begins and writes that down before anything is taken in: a process that dies early must
+/// Writes down where a new delivery begins before anything is taken in: a process that dies early must
 /// not make it begin behind what was accepted for it.
-pub(super) async fn begin(log: &Log, spec: &DeliverySpec, first_ever: bool) -> Progress {
-    let progress = first_progress(log, &spec.route, first_ever);
+pub(super) async fn begin(log: &Log, spec: &DeliverySpec, progress: Progress) -> Progress {
     if let Err(error) = log.save(&spec.key(), &progress, true).await {
         tracing::warn!(%error, route = %spec.route, backend = %spec.backend_name, "could not note where a delivery begins");
     }
@@ -410,7 +428,8 @@ pub(super) fn first_progress(log: &Log, route: &str, first_ever: bool) -> Progre
     let census = log.census();
     let routed = census.routed_events(route) as i64;
     if !first_ever {
-        return Progress { cursor: log.visible_end(), routed_before: routed, ..Progress::default() };
+        let cursor = log.visible_end();
+        return Progress { cursor, began: cursor, routed_before: routed, ..Progress::default() };
     }
     progress_from(log, route, log.first_seq())
 }
@@ -420,7 +439,7 @@ pub(super) fn progress_from(log: &Log, route: &str, cursor: u64) -> Progress {
     let census = log.census();
     let routed = census.routed_events(route) as i64;
     let there = log.count_events(&census, route, cursor, u64::MAX).map_or(0, |(events, _)| events as i64);
-    Progress { cursor, routed_before: routed - there, ..Progress::default() }
+    Progress { cursor, began: cursor, routed_before: routed - there, ..Progress::default() }
 }
 
 fn lock(dir: &Path) -> Result<fs::File, EngineError> {

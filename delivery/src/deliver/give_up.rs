@@ -1,5 +1,6 @@
 //! What a delivery does when its log is full: it saves what it has resolved and, where its reference says `DropOldest`,
-//! gives up its oldest events.
+//! gives up its oldest events. What it holds for a backfill alone, since another backend of its route has it, goes first and
+//! whatever the reference says, counted apart.
 //!
 //! Guarantees: the cursor behind what was given up and the count of it are one durable save; what is given up is counted
 //! once, by scanning the log, and exactly: an answer that comes late for it is told apart ([`DeliveryStatus::late`]) and
@@ -25,6 +26,9 @@ use crate::settings::WhenBehind;
 
 /// The reason under which events are counted that were given up at quota.
 pub(super) const QUOTA: &str = "quota";
+
+/// The reason under which events are counted that were held for a backfill alone and given up at quota.
+pub(super) const BACKFILL: &str = "backfill";
 
 /// How long an attempt under way at a backend that commits may still take before it is abandoned.
 const LANDING_MAX: Duration = Duration::from_millis(200);
@@ -65,11 +69,24 @@ pub(super) async fn asked(asks: &mut watch::Receiver<u64>) {
 impl Delivery {
     /// Does what the log asks. Without `flights` the backend has no place: nothing is under way.
     pub(super) async fn make_room(&mut self, flights: Option<&mut Flights>) {
-        if self.target.spec.when_behind == WhenBehind::DropOldest {
-            let below = self.ground.log.give_up_below();
-            if below > self.progress.cursor {
-                return self.give_up(below, flights).await;
-            }
+        if flights.as_ref().is_none_or(|flights| flights.is_empty()) {
+            self.take_over().await;
+        }
+        let below = self.ground.log.give_up_below();
+        let spare = self.spare_below(below);
+        let mut flights = flights;
+        let mut gave_up = false;
+        if spare > self.progress.cursor {
+            self.give_up((spare, BACKFILL), flights.as_deref_mut()).await;
+            gave_up = true;
+        }
+        // What stands by gives up nothing: the one that sends does, and this one takes that over.
+        if self.target.spec.when_behind == WhenBehind::DropOldest && below > self.progress.cursor && self.may_send() {
+            self.give_up((self.behind_plans(below), QUOTA), flights.as_deref_mut()).await;
+            gave_up = true;
+        }
+        if gave_up {
+            return;
         }
         let unsaved = self.dirty_since.is_some() || self.unsynced;
         if unsaved && flights.is_none() {
@@ -78,20 +95,19 @@ impl Delivery {
         self.pressed = unsaved;
     }
 
-    async fn give_up(&mut self, below: u64, flights: Option<&mut Flights>) {
+    async fn give_up(&mut self, (to, reason): (u64, &str), flights: Option<&mut Flights>) {
         if let Some(flights) = flights.filter(|_| self.target.traits.commits) {
             self.fix_mark(flights).await;
         }
-        let to = self.behind_plans(below);
         let (log, route, progress) = (self.ground.log.clone(), self.key.route.clone(), self.progress.clone());
         let scan = move || status::unresolved(&log, &log.census(), &route, &progress, to);
         let Ok(Ok((events, bytes))) = tokio::task::spawn_blocking(scan).await else {
             tracing::warn!(route = %self.key.route, "what a full log holds cannot be read now; nothing is given up");
             return;
         };
-        self.progress.drop_events(QUOTA, events, bytes);
+        self.progress.drop_events(reason, events, bytes);
         self.pass(to);
-        self.tell(events, bytes);
+        self.tell(events, bytes, reason);
         self.store(true).await;
     }
 
@@ -148,14 +164,14 @@ impl Delivery {
         }
     }
 
-    fn tell(&mut self, events: u64, bytes: u64) {
+    fn tell(&mut self, events: u64, bytes: u64, reason: &str) {
         if events == 0 || self.given_up.told.is_some_and(|at| at.elapsed() < TELL_PERIOD) {
             return;
         }
         self.given_up.told = Some(Instant::now());
         tracing::warn!(
-            route = %self.key.route, backend = %self.target.spec.backend_name, events, bytes,
-            total = self.progress.dropped.get(QUOTA), "too far behind for a full log; its oldest events are dropped"
+            route = %self.key.route, backend = %self.target.spec.backend_name, events, bytes, reason,
+            total = self.progress.dropped.get(reason), "too far behind for a full log; its oldest events are dropped"
         );
     }
 }

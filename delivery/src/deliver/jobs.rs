@@ -19,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -300,7 +301,7 @@ impl Desk {
         }
         let status = DeliveryStatus::new(&spec, progress.clone(), DeliveryState::Healthy, hand.clock.clone());
         // A job gets no other order; the sender lives as long as it.
-        let (orders, receiver) = watch::channel(Order { spec: spec.clone(), task: Task::Deliver });
+        let (orders, receiver) = watch::channel(Order { spec: spec.clone(), task: Task::Deliver, seat: None });
         let ground = Ground {
             log: log.clone(),
             names: Names::of_job(&self.pipeline.settings(), job),
@@ -312,6 +313,9 @@ impl Desk {
             deliveries: Arc::default(),
             drain_until_ms: None,
             job: Some(JobGround { key: job.key(), letters: job.kind == JobKind::Redrive }),
+            group: None,
+            released: false,
+            names_given: AtomicU64::new(0),
         };
         if let Some(shelf) = self.dead_letters.shelf.get().filter(|_| job.kind == JobKind::Redrive) {
             shelf.hide(job);

@@ -5,13 +5,16 @@
 //!   next backend is opened at the same mark. Cursor, plans and figures go over.
 //! - A backend that two orders share is neither closed nor made anew, so that its connections stay.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::deliveries::{Order, Task};
 use super::delivery::{Delivery, Ground};
+use super::group::{Done, Group};
 use crate::ledger::DeliveryState;
-use crate::log::{DeliveryKey, Progress};
+use crate::log::{DeliveryKey, Log, Progress};
 
 /// What is left when a delivery does not go on as it was.
 pub(super) struct Parted {
@@ -43,6 +46,9 @@ pub(super) async fn run(mut ground: Ground, key: DeliveryKey, mut progress: Prog
         };
         // Orders end with the engine.
         let goes_on = parted.ground.orders.has_changed().unwrap_or(false);
+        if let Some(group) = parted.ground.group.as_ref().filter(|_| parted.ended) {
+            leave(&parted.ground.log, &key, group, &parted.progress);
+        }
         if parted.ended || stop.is_cancelled() || !goes_on {
             return;
         }
@@ -50,7 +56,48 @@ pub(super) async fn run(mut ground: Ground, key: DeliveryKey, mut progress: Prog
     }
 }
 
+/// Takes its seat in the group that the order names, and leaves any other.
+fn sit(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
+    ground.released = matches!(order.task, Task::Drain { released: true, .. });
+    let seat = order.seat.as_ref().filter(|_| !ground.released && !matches!(order.task, Task::Rest));
+    let is_other = |group: &Arc<Group>| !seat.is_some_and(|seat| Arc::ptr_eq(&seat.group, group));
+    if let Some(group) = ground.group.take_if(|group| is_other(group)) {
+        leave(&ground.log, key, &group, progress);
+    }
+    if let Some(seat) = seat {
+        begin_earlier(&ground.log, &key.route, progress, seat.from);
+        seat.group.seat(&key.backend_uid, &order.spec.backend_name, Done::of(progress));
+        ground.group = Some(seat.group.clone());
+    }
+}
+
+fn leave(log: &Log, key: &DeliveryKey, group: &Arc<Group>, progress: &Progress) {
+    group.unseat(&key.backend_uid, Done::of(progress));
+    log.set_spare(&key.route, group.spare());
+}
+
+/// What its group had to deliver before this delivery began is its business from now on.
+pub(super) fn begin_earlier(log: &Log, route: &str, progress: &mut Progress, from: u64) {
+    let began = progress.began;
+    if began <= from {
+        return;
+    }
+    match log.count_events(&log.census(), route, from, began) {
+        Ok((events, _)) => {
+            if progress.cursor > began {
+                progress.resolved.insert(0, (began, progress.cursor));
+            }
+            (progress.cursor, progress.began) = (from, from);
+            progress.routed_before -= events as i64;
+        }
+        Err(error) => {
+            tracing::warn!(%error, %route, "what a route held before a backend was added to it cannot be read; others keep it");
+        }
+    }
+}
+
 async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
+    sit(ground, key, progress, order);
     ground.drain_until_ms = None;
     ground.status.bind(&order.spec);
     match &order.task {
@@ -65,7 +112,7 @@ async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress
             ground.status.saved(u64::MAX);
             ground.status.enter(DeliveryState::Suspended);
         }
-        Task::Drain { removed, within } => {
+        Task::Drain { removed, within, .. } => {
             // Orders between this and the last may have been passed over: the latest says all.
             progress.removed = Some(*removed);
             ground.drain_until_ms = Some(removed.since_ms + within.as_millis() as u64);
@@ -76,7 +123,8 @@ async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress
             }
             tracing::info!(
                 pipeline = %ground.names.pipeline, route = %key.route, backend = %order.spec.backend_uid,
-                "reference removed; delivering what is left"
+                released = ground.released,
+                "reference removed; delivering what is left, or leaving it to the others of its route"
             );
         }
     }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::breaker::Blame;
 use super::deliveries::Task;
 use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights, begun};
+use super::failover::news;
 use super::give_up::asked;
 use super::life::{Parted, reordered};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
@@ -86,6 +87,7 @@ impl Delivery {
         self.failed(fault, Blame::Destination);
         self.progress.clone_from(&self.synced);
         self.begin_anew();
+        self.takes_again();
         self.ground.log.reached(&self.key, self.progress.cursor);
         self.dirty_since = None;
         self.reopen = true;
@@ -120,10 +122,16 @@ impl Delivery {
     async fn open_once(&mut self) -> Result<(), Fault> {
         let backend = self.target.spec.backend.clone();
         let mut opened = backend.open(self.progress.mark.clone());
+        let mut patience = Some(Instant::now() + self.target.spec.settings.timeout);
         loop {
             tokio::select! {
                 opened = &mut opened => return opened,
                 () = asked(&mut self.asks) => self.make_room(None).await,
+                () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                    // Others of its route do not wait for one that hangs.
+                    patience = None;
+                    self.tell_group_that(false, 0);
+                }
             }
         }
     }
@@ -133,15 +141,20 @@ impl Delivery {
         self.reopen = true;
         while let Err(fault) = self.open_once().await {
             let mut wait = self.failed(&fault, Blame::Destination);
+            self.tell_group(0);
             if self.ground.drain_until_ms.is_some() {
                 wait = wait.min(DRAIN_LOOK_PERIOD);
             }
             let until = Instant::now() + wait;
             while Instant::now() < until {
+                self.follow(true).await;
+                let (follows, follow_at) = (self.awaits_others(true), self.follow_at(true));
+                let until = follow_at.map_or(until, |at| until.min(at));
                 tokio::select! {
                     () = stop.cancelled() => return false,
                     () = reordered(&mut self.ground.orders) => return false,
                     () = asked(&mut self.asks) => self.make_room(None).await,
+                    () = news(&mut self.following, follows) => {}
                     () = sleep_until(until) => {}
                 }
             }
@@ -176,7 +189,7 @@ impl Delivery {
         if (account.held > 0 && !self.drain_is_over()) || !self.settled().await {
             return false;
         }
-        if account.held > 0 && !self.bury().await {
+        if account.held > 0 && !self.ground.released && (self.ends_later() || !self.bury().await) {
             return false;
         }
         let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return false };
@@ -190,7 +203,13 @@ impl Delivery {
             tracing::warn!(%error, "could not forget a removed reference; trying again");
             return false;
         }
-        if account.held > 0 {
+        if account.held > 0 && self.ground.released {
+            self.progress.elsewhere += account.held;
+            tracing::info!(
+                route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,
+                "removed reference leaves what it held to the others of its route"
+            );
+        } else if account.held > 0 {
             self.progress.drop_events("drained", account.held, account.held_bytes);
             tracing::warn!(
                 route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,

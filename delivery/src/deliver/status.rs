@@ -179,6 +179,20 @@ impl DeliveryStatus {
         true
     }
 
+    /// Notes whether it stands by because a better backend of its route is healthy.
+    pub(super) fn stand(&self, by: bool) {
+        let mut figures = self.figures();
+        let faultless = if by { DeliveryState::Standby } else { DeliveryState::Healthy };
+        if !matches!(figures.faultless, DeliveryState::Healthy | DeliveryState::Standby)
+            || figures.faultless == faultless
+        {
+            return;
+        }
+        figures.faultless = faultless;
+        let is_well = figures.breaker.state == BreakerState::Closed;
+        self.change(&mut figures, if by || is_well { faultless } else { DeliveryState::Retrying });
+    }
+
     /// Notes a success and returns whether that changed the state.
     pub(super) fn succeeded(&self) -> bool {
         let mut figures = self.figures();
@@ -243,6 +257,7 @@ impl DeliveryStatus {
             delivered_events: progress.delivered,
             duplicate_events: progress.duplicates,
             rejected_events: progress.rejected,
+            elsewhere_events: progress.elsewhere,
             dropped_events: by_reason(&progress.dropped),
             dropped_bytes: by_reason(&progress.dropped_bytes),
             late_events: figures.late,
@@ -279,8 +294,8 @@ pub(super) fn account(log: &Log, key: &DeliveryKey, progress: &Progress) -> Resu
     let census = log.census();
     let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
     let (held, held_bytes) = unresolved(log, &census, &key.route, progress, end)?;
-    let resolved =
-        progress.delivered + progress.duplicates + progress.rejected + progress.dropped.values().sum::<u64>();
+    let dropped = progress.dropped.values().sum::<u64>();
+    let resolved = progress.delivered + progress.duplicates + progress.rejected + progress.elsewhere + dropped;
     // What was routed since a reference was removed is not its business.
     let routed = match progress.removed {
         Some(_) => (resolved + held) as i64,

@@ -127,10 +127,15 @@ impl Pipeline {
             .collect::<BTreeMap<_, _>>();
         let version = self.version().clone();
         let settings = version.settings();
-        let routes = settings.routes.iter().zip(&version.routes).map(|(route, counters)| RouteReport {
-            name: route.name.clone(),
-            routed_events: self.log.routed_events(&route.name),
-            condition_errors: counters.errors(),
+        let routes = settings.routes.iter().zip(&version.routes).map(|(route, counters)| {
+            let (active, failovers) = self.deliveries.groups.report(&route.name);
+            RouteReport {
+                name: route.name.clone(),
+                routed_events: self.log.routed_events(&route.name),
+                condition_errors: counters.errors(),
+                active,
+                failovers,
+            }
         });
         PipelineReport {
             namespace: self.namespace.clone(),

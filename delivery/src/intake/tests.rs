@@ -10,7 +10,7 @@ use crate::condition::Condition;
 use crate::deliver::{Engine, EngineSettings};
 use crate::event::{BatchBuilder, OriginBuilder};
 use crate::filesystem::RealFs;
-use crate::settings::{LogSettings, PipelineSettings, RouteSettings};
+use crate::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 
 /// Bytes that hold a few small batches, and bytes that hold none.
 const ROOMY: u64 = 1 << 20;
@@ -30,7 +30,12 @@ async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
         namespace: "default".into(),
         name: name.into(),
         log: LogSettings { bytes_max, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: Some(condition), backends: Vec::new() }],
+        routes: vec![RouteSettings {
+            name: "all".into(),
+            condition: Some(condition),
+            strategy: Strategy::All,
+            backends: Vec::new(),
+        }],
         origin: OriginBuilder { site_id, source, ..OriginBuilder::default() },
         suspend: false,
     };

@@ -31,6 +31,8 @@ const KIND_SNAPSHOT: u8 = 4;
 const KIND_ONE: u8 = 5;
 /// Tags of what stands behind the fixed part of an entry.
 const TAG_LEFT: u8 = 1;
+const TAG_BEGAN: u8 = 2;
+const TAG_ELSEWHERE: u8 = 3;
 
 /// Names a delivery within its pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +101,10 @@ pub struct Progress {
     pub removed: Option<Removed>,
     /// What its backend left behind, by first sequence.
     pub left: Vec<Left>,
+    /// Where the delivery began: what lies below is not its business. Its cursor where an earlier version saved it.
+    pub began: u64,
+    /// Events that another backend of its route got in its place.
+    pub elsewhere: u64,
 }
 
 /// Why progress was not saved.
@@ -187,16 +193,21 @@ impl Progress {
                 [left.first, left.end, left.for_ms].into_iter().for_each(|number| out.put_u64(number));
             }
         }
+        for (tag, number) in [(TAG_BEGAN, self.began), (TAG_ELSEWHERE, self.elsewhere)] {
+            out.push(tag);
+            out.put_bytes(&number.to_le_bytes());
+        }
     }
 
     /// Reads what version 1 did not know; a tag it does not know itself is skipped.
     fn read_tags(&mut self, mut tags: Get<'_>) -> Option<()> {
         while !tags.0.is_empty() {
             let (tag, mut get) = (tags.u8()?, Get(tags.bytes()?));
-            if tag == TAG_LEFT {
-                for _ in 0..get.count(24)? {
-                    self.left.push(Left { first: get.u64()?, end: get.u64()?, for_ms: get.u64()? });
-                }
+            match tag {
+                TAG_LEFT => self.left = read_left(&mut get)?,
+                TAG_BEGAN => self.began = get.u64()?,
+                TAG_ELSEWHERE => self.elsewhere = get.u64()?,
+                _ => {}
             }
         }
         Some(())
@@ -225,8 +236,7 @@ impl Progress {
             progress.plans.push(Plan { first: get.u64()?, end: get.u64()?, key: get.text()?.into() });
         }
         let some = get.u8()? == 1;
-        let mark = Bytes::copy_from_slice(get.bytes()?);
-        progress.mark = some.then_some(mark);
+        progress.mark = some.then_some(Bytes::copy_from_slice(get.bytes()?));
         Some(progress)
     }
 }
@@ -432,10 +442,15 @@ fn write_entry(out: &mut Vec<u8>, key: &DeliveryKey, progress: &Progress) {
 /// Reads the entry behind a key, of version 2 or 1.
 fn read_entry(get: &mut Get<'_>, version: u8) -> Option<Progress> {
     let mut progress = Progress::read(get)?;
+    progress.began = progress.cursor;
     if version > 1 {
         progress.read_tags(Get(get.bytes()?))?;
     }
     Some(progress)
+}
+
+fn read_left(get: &mut Get<'_>) -> Option<Vec<Left>> {
+    (0..get.count(24)?).map(|_| Some(Left { first: get.u64()?, end: get.u64()?, for_ms: get.u64()? })).collect()
 }
 
 fn read_key(get: &mut Get<'_>) -> Option<DeliveryKey> {
@@ -529,7 +544,7 @@ mod tests {
     fn records_of_version_1_are_read_and_unknown_tags_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
-        let old = Progress { cursor: 7, delivered: 6, resolved: vec![(9, 11)], ..Progress::default() };
+        let old = Progress { cursor: 7, began: 7, delivered: 6, resolved: vec![(9, 11)], ..Progress::default() };
         let key_bytes = |out: &mut Vec<u8>| {
             out.put_bytes(b"r");
             out.put_bytes(b"b");
@@ -538,12 +553,12 @@ mod tests {
         snapshot.put_u32(1);
         key_bytes(&mut snapshot);
         old.write(&mut snapshot);
-        let newer = Progress { cursor: 8, ..old.clone() };
+        let newer = Progress { cursor: 8, began: 8, ..old.clone() };
         let mut one = vec![KIND_ONE_V1];
         key_bytes(&mut one);
         newer.write(&mut one);
         let left = vec![Left { first: 12, end: 14, for_ms: 5 }];
-        let newest = Progress { cursor: 9, resolved: vec![(10, 11)], left, ..newer.clone() };
+        let newest = Progress { cursor: 9, began: 2, elsewhere: 3, resolved: vec![(10, 11)], left, ..newer.clone() };
         let mut tagged = vec![KIND_ONE];
         key_bytes(&mut tagged);
         newest.write(&mut tagged);

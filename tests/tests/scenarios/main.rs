@@ -7,6 +7,7 @@
 )]
 
 mod disk;
+mod failover;
 mod fixtures;
 mod input;
 mod kills;

@@ -70,6 +70,7 @@ fn state_name(state: DeliveryState) -> &'static str {
         DeliveryState::Retrying => "retrying",
         DeliveryState::Draining => "draining",
         DeliveryState::Suspended => "suspended",
+        DeliveryState::Standby => "standby",
     }
 }
 
@@ -84,6 +85,7 @@ fn summary(delivery: &DeliveryReport) -> String {
     let others = [
         ("duplicates", delivery.duplicate_events),
         ("rejected", delivery.rejected_events),
+        ("elsewhere", delivery.elsewhere_events),
         ("dropped", dropped),
         ("late", delivery.late_events),
     ];
@@ -110,7 +112,8 @@ fn details(delivery: &DeliveryReport) -> Vec<(&'static str, String)> {
         let size = delivery.dropped_bytes.get(reason).filter(|size| **size > 0);
         format!("{events} by {}{}", plain(reason), size.map(|size| format!(" ({})", bytes(*size))).unwrap_or_default())
     });
-    let error = delivery.last_error.as_deref().filter(|_| delivery.state != DeliveryState::Healthy);
+    let is_well = matches!(delivery.state, DeliveryState::Healthy | DeliveryState::Standby);
+    let error = delivery.last_error.as_deref().filter(|_| !is_well);
     let details = [
         ("rejected since the start", by(&delivery.rejections)),
         ("dropped", dropped.collect::<Vec<_>>().join(", ")),

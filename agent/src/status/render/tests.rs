@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use spillway_delivery::ledger::{
-    BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, LogReport, RouteReport,
+    BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, FailoverReport, LogReport,
+    RouteReport,
 };
 
 use super::super::report::{Excluded, Listener, Source};
@@ -62,6 +63,8 @@ fn report() -> StatusReport {
             name: "everything".into(),
             routed_events: 1200,
             condition_errors: BTreeMap::from([("absent".into(), 4)]),
+            active: Some("api".into()),
+            failovers: vec![FailoverReport { from: "archive".into(), to: "api".into(), times: 2 }],
         }],
         deliveries: vec![delivery("archive", "Filesystem"), delivery("api", "HTTP")],
         dead_letters: DeadLettersReport::default(),
@@ -96,6 +99,8 @@ pipeline default/jobs
   log ok: 12.3 MiB of 1.0 GiB in 3 segments, events 1 to 1203
   accepted 1203 = unrouted 3 + routed 1200
   refused 2 requests: full
+  route everything: events go to api
+  route everything: api took over from archive 2 times
   route everything: `match` was false for 4 events by absent
   ROUTE       BACKEND  STATE     FOR  HELD  SIZE  OLDEST  FULL IN
   everything  archive  healthy  2h0m     0     -       -        -

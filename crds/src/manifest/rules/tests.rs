@@ -8,6 +8,7 @@ use super::*;
 fn each_rule_takes_the_good_and_refuses_the_bad() {
     let only = Check::OnlyWith { r#type: "HTTP", member: "http" };
     let needed = Check::NeededWith { r#type: "HTTP", member: "http" };
+    let failback = Check::OnlyFirstHealthy { member: "failback" };
     for (check, object, holds) in [
         (only, json!({"type": "HTTP", "http": {}}), true),
         (only, json!({"type": "Stdout", "http": {}}), false),
@@ -26,6 +27,19 @@ fn each_rule_takes_the_good_and_refuses_the_bad() {
         (Check::ValuesRefused, json!({"operator": "In", "values": ["a"]}), true),
         (Check::InitialAtMostMax, json!({"initialMilliseconds": 1000, "maxSeconds": 1}), true),
         (Check::InitialAtMostMax, json!({"initialMilliseconds": 1001, "maxSeconds": 1}), false),
+        (failback, json!({"strategy": "FirstHealthy", "failback": "Leave"}), true),
+        (failback, json!({"strategy": "All", "failback": "Leave"}), false),
+        (failback, json!({"strategy": "All"}), true),
+        (Check::PriorityRefused, json!({"strategy": "All", "backendRefs": [{"name": "a"}]}), true),
+        (Check::PriorityRefused, json!({"strategy": "All", "backendRefs": [{"name": "a"}, {"priority": 0}]}), false),
+        (Check::PriorityRefused, json!({"strategy": "FirstHealthy", "backendRefs": [{"priority": 1}]}), true),
+        (Check::WhenBehindRefused, json!({"strategy": "All", "backendRefs": [{"whenBehind": "Block"}]}), true),
+        (Check::WhenBehindRefused, json!({"strategy": "FirstHealthy", "backendRefs": [{"name": "a"}]}), true),
+        (
+            Check::WhenBehindRefused,
+            json!({"strategy": "FirstHealthy", "backendRefs": [{"whenBehind": "Block"}]}),
+            false,
+        ),
     ] {
         assert_eq!(check.holds(&object), holds, "{check} over {object}");
         assert_eq!(by_cel(check, &object), holds, "by CEL: {check} over {object}");

@@ -4,7 +4,8 @@
 //! has resolved, and one that drops its oldest ([`WhenBehind::DropOldest`]) gives up what lies below
 //! [`Log::give_up_below`]. That sequence is computed anew each time it is looked at, from the largest batch that found no
 //! room: the ends of as many of the oldest sealed segments as must go, none of them still held by a delivery that blocks,
-//! and nothing at all where all of them together would not make the room. So nothing is given up ahead of need (no
+//! and nothing at all where all of them together would not make the room. What a delivery holds for a backfill alone
+//! ([`Log::set_spare`]) stops nobody: it is asked for in the same way. So nothing is given up ahead of need (no
 //! high-water mark), and what is given up is right to a segment. The price is that a batch waits for one durable save and
 //! one removed segment: [`Refused::room_soon`] says when that is worth it.
 //!
@@ -12,6 +13,7 @@
 //! the committer has freed or sealed something.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::futures::Notified;
@@ -37,6 +39,8 @@ pub(super) struct Room {
     yielding: BTreeSet<DeliveryKey>,
     /// How far each delivery has come, saved or not.
     reached: BTreeMap<DeliveryKey, u64>,
+    /// By route: which delivery holds everything below a sequence for a backfill alone, so that it stops nobody.
+    spare: BTreeMap<Arc<str>, (Arc<str>, u64)>,
     /// The largest batch that found no room, and when it was refused last.
     pressing: Option<(u64, Instant)>,
     asked_at: Option<Instant>,
@@ -145,7 +149,7 @@ impl Log {
             shared.room.asked_at = Some(now);
             self.inner.asks.send_modify(|round| *round += 1);
         }
-        if shared.room.yielding.is_empty() {
+        if shared.room.yielding.is_empty() && shared.room.spare.is_empty() {
             return false;
         }
         let demand = self.demand(shared);
@@ -200,6 +204,15 @@ impl Log {
         }
     }
 
+    /// Says which delivery of a route holds everything below a sequence for a backfill alone: others have it.
+    pub(crate) fn set_spare(&self, route: &Arc<str>, spare: Option<(Arc<str>, u64)>) {
+        let mut shared = self.shared();
+        match spare {
+            Some(spare) => drop(shared.room.spare.insert(route.clone(), spare)),
+            None => drop(shared.room.spare.remove(route)),
+        }
+    }
+
     /// Notes how far a delivery has come, before that is saved.
     pub fn reached(&self, key: &DeliveryKey, cursor: u64) {
         let mut shared = self.shared();
@@ -226,10 +239,12 @@ impl Log {
 }
 
 impl Shared {
-    /// Returns where a delivery stands, saved or not.
+    /// Returns where a delivery stands, saved or not; what it holds for a backfill alone does not count.
     pub(super) fn reached(&self, key: &DeliveryKey) -> u64 {
         let floor = self.floors.get(key).copied().unwrap_or(0);
-        self.room.reached.get(key).copied().unwrap_or(0).max(floor)
+        let spare =
+            self.room.spare.get(&key.route).filter(|(uid, _)| *uid == key.backend_uid).map_or(0, |(_, seq)| *seq);
+        self.room.reached.get(key).copied().unwrap_or(0).max(floor).max(spare)
     }
 }
 

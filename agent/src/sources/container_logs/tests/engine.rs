@@ -11,7 +11,7 @@ use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::Pipeline;
-use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings};
+use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +28,7 @@ async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
         free_bytes_min: 0,
     };
     let engine = Engine::open(settings).unwrap();
-    let route = RouteSettings { name: "all".into(), condition: None, backends: Vec::new() };
+    let route = RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends: Vec::new() };
     let settings = PipelineSettings {
         uid: "default.logs".into(),
         namespace: "default".into(),

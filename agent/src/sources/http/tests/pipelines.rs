@@ -7,7 +7,7 @@ use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::{Pipeline, RefusalReason};
-use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings};
+use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 
 use super::super::targets::{HttpTargets, Pipelines};
 use super::*;
@@ -23,7 +23,12 @@ async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
         namespace: "default".into(),
         name: name.into(),
         log: LogSettings { bytes_max, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: None, backends: Vec::new() }],
+        routes: vec![RouteSettings {
+            name: "all".into(),
+            condition: None,
+            strategy: Strategy::All,
+            backends: Vec::new(),
+        }],
         origin: OriginBuilder { site_id: Some(name.to_owned()), ..OriginBuilder::default() },
         suspend: false,
     };

@@ -1,0 +1,88 @@
+//! Which seats in groups the references of a pipeline get, at its opening and at an edit.
+//!
+//! # Guarantees
+//! - A backend that is added to a group begins with what the group has not resolved: where its slowest member stands.
+//! - Every member that has saved something is seated before any of them sends, so that none sends what another has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::DeliverySpec;
+use super::deliveries::{Orders, Seat};
+use super::engine::Bed;
+use super::group::{Done, Group};
+use crate::log::{DeliveryKey, Progress};
+use crate::settings::{PipelineSettings, Strategy};
+
+/// The groups of a pipeline as settings want them.
+pub(super) struct Seats {
+    groups: BTreeMap<Arc<str>, Wanted>,
+}
+
+struct Wanted {
+    group: Arc<Group>,
+    /// Where the slowest member stands that has saved something.
+    from: Option<u64>,
+}
+
+impl Seats {
+    pub(super) fn of(bed: &Bed, settings: &PipelineSettings) -> Self {
+        let mut groups = BTreeMap::new();
+        for route in settings.routes.iter().filter(|route| route.strategy != Strategy::All) {
+            let known = bed.deliveries.groups.find(&route.name);
+            let is_new = known.is_none();
+            let group = known.unwrap_or_else(|| Group::new(&settings.name, &route.name));
+            let mut from = None;
+            for backend in &route.backends {
+                let key = DeliveryKey { route: route.name.clone(), backend_uid: backend.uid.clone() };
+                let Some(progress) = bed.log.progress(&key) else { continue };
+                from = Some(from.map_or(progress.cursor, |from: u64| from.min(progress.cursor)));
+                if is_new && !settings.suspend {
+                    group.seat(&backend.uid, &backend.name, Done::of(&progress));
+                }
+            }
+            groups.insert(route.name.clone(), Wanted { group, from });
+        }
+        Self { groups }
+    }
+
+    /// Returns where a reference that is new begins, unless that is at the edit.
+    pub(super) fn begins(&self, route: &str) -> Option<u64> {
+        self.groups.get(route)?.from
+    }
+
+    /// Returns the seat of a reference; `at` is where its route begins if nothing of it is known.
+    pub(super) fn seat(&self, route: &str, at: u64) -> Option<Seat> {
+        self.groups.get(route).map(|wanted| Seat { group: wanted.group.clone(), from: wanted.from.unwrap_or(at) })
+    }
+
+    /// Seats what begins, before any of it sends.
+    pub(super) fn sit(&self, begun: &[(DeliverySpec, Progress)]) {
+        for (spec, progress) in begun {
+            if let Some(wanted) = self.groups.get(&spec.route) {
+                wanted.group.seat(&spec.backend_uid, &spec.backend_name, Done::of(progress));
+            }
+        }
+    }
+
+    /// Whether a reference that was removed while the process was away leaves what it holds to others; they learn what it had
+    /// resolved.
+    pub(super) fn releases(&self, key: &DeliveryKey, progress: &Progress) -> bool {
+        let Some(wanted) = self.groups.get(&key.route).filter(|wanted| wanted.from.is_some()) else { return false };
+        wanted.group.remember(Done::of(progress));
+        true
+    }
+
+    /// Whether a reference that runs leaves what it holds to others of its group, which go on.
+    pub(super) fn releases_running(key: &DeliveryKey, orders: &Orders, wanted: &[DeliveryKey]) -> bool {
+        let seat = |key: &DeliveryKey| orders.get(key).and_then(|sender| sender.borrow().seat.clone());
+        let Some(own) = seat(key) else { return false };
+        wanted.iter().filter_map(seat).any(|other| Arc::ptr_eq(&own.group, &other.group))
+    }
+
+    /// Brings the groups of the pipeline to what is wanted, now that it is.
+    pub(super) fn arrange(&self, bed: &Bed, settings: &PipelineSettings) {
+        let groups = self.groups.values().map(|wanted| wanted.group.clone()).collect();
+        bed.deliveries.groups.arrange(settings, groups);
+    }
+}

@@ -1,0 +1,710 @@
+//! Routes whose first healthy backend gets the events: the backlog moves, nothing is lost, and what may be sent twice is
+//! bounded, whenever the process dies.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
+use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
+use spillway_delivery::filesystem::{RealFs, SplitMix64};
+use spillway_delivery::intake::{Intake, Pipeline};
+use spillway_delivery::ledger::{DeliveryReport, DeliveryState, PipelineReport};
+use spillway_delivery::settings::{
+    BackendRefSettings, BreakerSettings, DeliverySettings, Failback, LogSettings, PipelineSettings, RouteSettings,
+    Strategy, WhenBehind,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Take,
+    Refuse,
+    /// Takes what comes, and the answer is lost.
+    Lose,
+    /// Answers when the mode changes, as that says.
+    Hang,
+}
+
+/// A destination that outlives the engine. It knows batches by their keys, and notes how often each event came.
+#[derive(Debug)]
+struct Place {
+    traits: Traits,
+    mode: watch::Sender<Mode>,
+    /// The events in the order they came, those of batches it knew left out.
+    got: watch::Sender<Vec<u32>>,
+    keys: Mutex<BTreeMap<String, Vec<u32>>>,
+    attempts: watch::Sender<Vec<Instant>>,
+}
+
+impl Place {
+    fn with(mode: Mode, traits: Traits) -> Arc<Self> {
+        Arc::new(Self {
+            traits,
+            mode: watch::channel(mode).0,
+            got: watch::channel(Vec::new()).0,
+            keys: Mutex::default(),
+            attempts: watch::channel(Vec::new()).0,
+        })
+    }
+
+    fn new(mode: Mode) -> Arc<Self> {
+        Self::with(mode, Traits { keyed: true, ..Traits::default() })
+    }
+
+    fn turn(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    fn got(&self) -> Vec<u32> {
+        self.got.borrow().clone()
+    }
+
+    fn each(&self) -> BTreeSet<u32> {
+        self.got().into_iter().collect()
+    }
+
+    async fn until(&self, holds: impl FnMut(&Vec<u32>) -> bool) {
+        let mut got = self.got.subscribe();
+        tokio::time::timeout(Duration::from_secs(30), got.wait_for(holds)).await.expect("it got nothing more").unwrap();
+    }
+
+    async fn tried(&self, times: usize) {
+        let mut attempts = self.attempts.subscribe();
+        let tried = attempts.wait_for(|attempts| attempts.len() >= times);
+        tokio::time::timeout(Duration::from_secs(30), tried).await.expect("it was not tried").unwrap();
+    }
+}
+
+impl Backend for Place {
+    fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(async move {
+            let numbers: Vec<u32> = batch.events().map(|event| number_of(event.bytes)).collect();
+            self.attempts.send_modify(|attempts| attempts.push(Instant::now()));
+            let is_known = {
+                let mut keys = self.keys.lock().unwrap();
+                let known = keys.get(batch.key()).cloned();
+                assert!(known.as_ref().is_none_or(|known| *known == numbers), "a key named two batches");
+                keys.entry(batch.key().to_owned()).or_insert_with(|| numbers.clone());
+                known.is_some()
+            };
+            let mode = *self.mode.subscribe().wait_for(|mode| *mode != Mode::Hang).await.unwrap();
+            if mode == Mode::Refuse {
+                // What is refused was not taken: the same batch may come again.
+                if !is_known {
+                    self.keys.lock().unwrap().insert(format!("{} refused", batch.key()), Vec::new());
+                }
+                return Err(Fault::new(FaultKind::Unreachable, "as told"));
+            }
+            let taken = format!("{} taken", batch.key());
+            let is_new = !self.traits.keyed || self.keys.lock().unwrap().insert(taken, Vec::new()).is_none();
+            if is_new {
+                self.got.send_modify(|got| got.extend(numbers));
+            }
+            match mode {
+                Mode::Lose => Err(Fault::new(FaultKind::Timeout, "the answer is lost, as told")),
+                _ if is_new => Ok(Items::All(Outcome::Delivered)),
+                _ => Ok(Items::All(Outcome::Duplicate)),
+            }
+        })
+    }
+
+    fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if self.traits.commits {
+                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                self.got.send_modify(|got| got.truncate(committed));
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
+        Box::pin(async {
+            let committed = self.got.borrow().len().to_string();
+            Ok(self.traits.commits.then(|| committed.into()))
+        })
+    }
+}
+
+fn number_of(bytes: &[u8]) -> u32 {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let digits: String = text.chars().skip(5).take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+type Places<'a> = [(&'static str, &'a Arc<Place>)];
+
+fn engine(dir: &Path) -> Engine {
+    let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
+    Engine::open(EngineSettings { data_dir: dir.to_owned(), filesystem, clock, free_bytes_min: 0 }).unwrap()
+}
+
+/// A pipeline with one route to `places`, best first.
+fn settings(strategy: Strategy, places: &Places<'_>) -> PipelineSettings {
+    let backend = |(name, _): &(&'static str, &Arc<Place>)| BackendRefSettings {
+        uid: (*name).into(),
+        name: (*name).into(),
+        ..BackendRefSettings::default()
+    };
+    let backends = places.iter().map(backend).collect();
+    PipelineSettings {
+        uid: "default.jobs".into(),
+        namespace: "default".into(),
+        name: "jobs".into(),
+        log: LogSettings::default(),
+        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy, backends }],
+        suspend: false,
+        origin: OriginBuilder::default(),
+    }
+}
+
+fn specs(places: &Places<'_>) -> Vec<DeliverySpec> {
+    let spec = |(name, place): &(&'static str, &Arc<Place>)| DeliverySpec {
+        route: "all".into(),
+        backend_uid: (*name).into(),
+        backend_name: (*name).into(),
+        backend_type: "Place".into(),
+        backend: (*place).clone(),
+        settings: DeliverySettings {
+            batch_wait_max: Duration::from_millis(2),
+            batch_events_max: 10,
+            retry_initial: Duration::from_millis(2),
+            retry_max: Duration::from_millis(5),
+            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
+            ..DeliverySettings::default()
+        },
+        when_behind: WhenBehind::Block,
+    };
+    places.iter().map(spec).collect()
+}
+
+async fn open(engine: &Engine, failback: Failback, places: &Places<'_>) -> Arc<Pipeline> {
+    let settings = settings(Strategy::FirstHealthy(failback), places);
+    engine.add(settings, specs(places), &|_| None).await.unwrap()
+}
+
+fn batch(range: std::ops::Range<u32>) -> Batch {
+    let mut builder = BatchBuilder::default();
+    range.for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
+    builder.build(Arc::<Origin>::default(), 1)
+}
+
+async fn send(pipeline: &Arc<Pipeline>, range: std::ops::Range<u32>) {
+    Intake.submit(std::slice::from_ref(pipeline), batch(range)).await.unwrap();
+}
+
+async fn report(pipeline: &Arc<Pipeline>) -> PipelineReport {
+    let pipeline = pipeline.clone();
+    let report = tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap();
+    assert!(report.deliveries.iter().all(|delivery| delivery.imbalance_events == 0), "{report:#?}");
+    report
+}
+
+fn of<'a>(report: &'a PipelineReport, backend: &str) -> &'a DeliveryReport {
+    report.deliveries.iter().find(|delivery| *delivery.backend == *backend).unwrap()
+}
+
+/// Asks again until `holds`.
+async fn until(pipeline: &Arc<Pipeline>, holds: impl Fn(&PipelineReport) -> bool) -> PipelineReport {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let report = report(pipeline).await;
+        if holds(&report) {
+            return report;
+        }
+        assert!(Instant::now() < deadline, "{report:#?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn until_held_nowhere(pipeline: &Arc<Pipeline>) -> PipelineReport {
+    until(pipeline, |report| report.deliveries.iter().all(|delivery| delivery.held_events == 0)).await
+}
+
+fn numbers(range: std::ops::Range<u32>) -> BTreeSet<u32> {
+    range.collect()
+}
+
+/// Returns how many events came more than once, over both.
+fn doubles(places: &[&Arc<Place>]) -> usize {
+    let got: Vec<u32> = places.iter().flat_map(|place| place.got()).collect();
+    got.len() - got.iter().collect::<BTreeSet<_>>().len()
+}
+
+/// Sends until a backend leads: one that recovers is noticed by an event that it takes. Returns what is sent next.
+async fn send_until_active(pipeline: &Arc<Pipeline>, backend: &str, mut next: u32) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while report(pipeline).await.routes[0].active.as_deref() != Some(backend) {
+        assert!(Instant::now() < deadline);
+        send(pipeline, next..next + 5).await;
+        next += 5;
+    }
+    next
+}
+
+async fn drain(engine: &Engine) -> bool {
+    engine.drain(Instant::now() + Duration::from_secs(20)).await
+}
+
+const BOTH: [Failback; 2] = [Failback::Leave, Failback::Backfill];
+
+#[tokio::test]
+async fn in_fair_weather_the_second_stands_by_and_holds_what_the_first_holds() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b) = (Place::new(Mode::Take), Place::new(Mode::Take));
+        let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+        for start in (0..200).step_by(20) {
+            send(&pipeline, start..start + 20).await;
+        }
+        let report = until_held_nowhere(&pipeline).await;
+        assert_eq!((of(&report, "a").delivered_events, of(&report, "b").elsewhere_events), (200, 200));
+        assert_eq!((of(&report, "b").state, of(&report, "b").attempts), (DeliveryState::Standby, 0));
+        assert_eq!(report.routes[0].active.as_deref(), Some("a"));
+        a.turn(Mode::Hang);
+        send(&pipeline, 200..230).await;
+        let report = until(&pipeline, |report| of(report, "a").held_events == 30).await;
+        assert_eq!(of(&report, "b").held_events, 30);
+        a.turn(Mode::Take);
+        assert!(drain(&engine).await);
+        assert_eq!((a.each(), a.got().len(), b.got().len()), (numbers(0..230), 230, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_backlog_moves_as_soon_as_the_breaker_opens() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
+        let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+        for start in (0..500).step_by(50) {
+            send(&pipeline, start..start + 50).await;
+        }
+        b.until(|got| got.len() == 500).await;
+        // The fifth failure in a row opened the breaker.
+        let opened = a.attempts.borrow()[4];
+        let first = b.attempts.borrow()[0];
+        println!("{failback:?}: first attempt at the second {:?} after the breaker opened", first - opened);
+        assert!(first - opened < Duration::from_secs(2));
+        assert_eq!((b.each(), doubles(&[&b])), (numbers(0..500), 0));
+        let holds = if failback == Failback::Leave { 0 } else { 500 };
+        let moved =
+            until(&pipeline, |report| of(report, "a").held_events == holds && of(report, "b").held_events == 0).await;
+        assert_eq!((of(&moved, "a").elsewhere_events, of(&moved, "b").delivered_events), (500 - holds, 500));
+        assert_eq!(moved.routes[0].active.as_deref(), Some("b"));
+        let failovers = &moved.routes[0].failovers;
+        assert_eq!((failovers.len(), &*failovers[0].from, &*failovers[0].to), (1, "a", "b"));
+        a.turn(Mode::Take);
+        let sent = send_until_active(&pipeline, "a", 500).await;
+        assert_eq!(report(&pipeline).await.routes[0].failovers.len(), 2);
+        send(&pipeline, sent..sent + 100).await;
+        assert!(drain(&engine).await);
+        let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+        assert_eq!((every, doubles(&[&a])), (numbers(0..sent + 100), 0));
+        match failback {
+            Failback::Leave => {
+                assert_eq!((a.each().first(), doubles(&[&a, &b]) <= 10), (a.each().range(500..).next(), true));
+            }
+            Failback::Backfill => assert_eq!(a.each(), numbers(0..sent + 100)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_unknown_at_the_failover_goes_to_the_second_and_back_only_by_a_backfill() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b) = (Place::new(Mode::Take), Place::new(Mode::Take));
+        let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+        // Many at once, so that several are under way.
+        send(&pipeline, 0..300).await;
+        a.until(|got| got.len() == 300).await;
+        a.turn(Mode::Hang);
+        let before = a.attempts.borrow().len();
+        for start in (300..330).step_by(10) {
+            send(&pipeline, start..start + 10).await;
+            a.tried(before + (start as usize - 300) / 10 + 1).await;
+        }
+        // Three batches are under way; it takes them and every answer is lost.
+        a.turn(Mode::Lose);
+        b.until(|got| got.len() >= 30).await;
+        assert!(numbers(300..330).is_subset(&b.each()));
+        a.turn(Mode::Take);
+        let sent = send_until_active(&pipeline, "a", 330).await;
+        assert!(drain(&engine).await);
+        let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+        assert_eq!((every, doubles(&[&a]), doubles(&[&b])), (numbers(0..sent), 0, 0));
+        let report = report(&pipeline).await;
+        match failback {
+            Failback::Leave => {
+                // Under way at the failover, and a probe.
+                assert!(doubles(&[&a, &b]) <= 30 + 10, "{:?} {:?}", a.got(), b.got());
+                assert_eq!(of(&report, "a").elsewhere_events + of(&report, "a").delivered_events, u64::from(sent));
+            }
+            Failback::Backfill => {
+                assert_eq!(a.each(), numbers(0..sent));
+                assert_eq!(of(&report, "a").elsewhere_events, 0);
+                assert_eq!(of(&report, "a").duplicate_events, 30, "they came under the keys they had");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_all_are_down_each_is_tried_and_the_first_that_takes_gets_all() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b, c) = (Place::new(Mode::Refuse), Place::new(Mode::Refuse), Place::new(Mode::Refuse));
+        let pipeline = open(&engine, failback, &[("a", &a), ("b", &b), ("c", &c)]).await;
+        send(&pipeline, 0..100).await;
+        for place in [&a, &b, &c] {
+            place.tried(8).await;
+        }
+        let open = |report: &PipelineReport| {
+            report.routes[0].active.is_none() && report.deliveries.iter().all(|one| one.held_events == 100)
+        };
+        until(&pipeline, open).await;
+        c.turn(Mode::Take);
+        c.until(|got| got.len() == 100).await;
+        b.turn(Mode::Take);
+        let sent = send_until_active(&pipeline, "b", 100).await;
+        a.turn(Mode::Take);
+        let sent = send_until_active(&pipeline, "a", sent).await;
+        assert!(drain(&engine).await);
+        let every: BTreeSet<u32> = [&a, &b, &c].iter().flat_map(|place| place.got()).collect();
+        assert_eq!(every, numbers(0..sent));
+        assert!([&a, &b, &c].iter().all(|place| doubles(&[place]) == 0));
+        if failback == Failback::Backfill {
+            assert_eq!(a.each(), numbers(0..sent));
+        }
+        until_held_nowhere(&pipeline).await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_flaps_costs_a_probe_each_time_and_loses_nothing() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b) = (Place::new(Mode::Take), Place::new(Mode::Take));
+        let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+        let mut sent = 0;
+        for round in 0..10 {
+            let (mode, lead) = if round % 2 == 0 { (Mode::Refuse, "b") } else { (Mode::Take, "a") };
+            a.turn(mode);
+            sent = send_until_active(&pipeline, lead, sent).await;
+        }
+        a.turn(Mode::Take);
+        assert!(drain(&engine).await);
+        let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+        assert_eq!((every, doubles(&[&a]), doubles(&[&b])), (numbers(0..sent), 0, 0));
+        let report = until_held_nowhere(&pipeline).await;
+        let times: u64 = report.routes[0].failovers.iter().map(|one| one.times).sum();
+        assert!(times >= 10, "{report:#?}");
+        match failback {
+            // A refused batch was not taken: only probes that were can be double.
+            Failback::Leave => assert!(doubles(&[&a, &b]) <= 10 * times as usize),
+            Failback::Backfill => assert_eq!(a.each(), numbers(0..sent)),
+        }
+    }
+}
+
+/// One run of the model: modes change, processes die, and at the end everything is well.
+async fn run_over_kills(seed: u64, failback: Failback) {
+    let mut random = SplitMix64::new(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b, c) = (Place::new(Mode::Take), Place::new(Mode::Take), Place::new(Mode::Take));
+    let places: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
+    let mut sent = 0;
+    for _ in 0..6 {
+        let engine = engine(dir.path());
+        let pipeline = open(&engine, failback, &places).await;
+        for _ in 0..random.below(12) {
+            match random.below(4) {
+                0 | 1 => {
+                    let more = 1 + random.below(60) as u32;
+                    send(&pipeline, sent..sent + more).await;
+                    sent += more;
+                }
+                2 => {
+                    let modes = [Mode::Take, Mode::Refuse, Mode::Lose, Mode::Hang];
+                    places[random.below(3) as usize].1.turn(modes[random.below(4) as usize]);
+                }
+                _ => {
+                    // Let it go on until something more was tried, or for a moment where nothing is.
+                    let place = places[random.below(3) as usize].1;
+                    let times = place.attempts.borrow().len() + random.below(6) as usize;
+                    drop(tokio::time::timeout(Duration::from_millis(60), place.tried(times)).await);
+                }
+            }
+        }
+        drop(report(&pipeline).await);
+    }
+    places.iter().for_each(|(_, place)| place.turn(Mode::Take));
+    let engine = engine(dir.path());
+    let pipeline = open(&engine, failback, &places).await;
+    assert!(drain(&engine).await, "seed {seed}");
+    let report = until_held_nowhere(&pipeline).await;
+    let every: BTreeSet<u32> = places.iter().flat_map(|(_, place)| place.got()).collect();
+    assert_eq!(every, numbers(0..sent), "seed {seed} {failback:?}");
+    for delivery in &report.deliveries {
+        assert_eq!(delivery.routed_events, u64::from(sent), "seed {seed}: {report:#?}");
+    }
+    if failback == Failback::Backfill {
+        let missed: Vec<u32> = numbers(0..sent).difference(&a.each()).copied().collect();
+        assert_eq!((missed, doubles(&[&a])), (Vec::new(), 0), "seed {seed} {:#?}", (a.got(), a.keys.lock().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_no_key_names_two_batches_over_processes_that_die() {
+    let first = std::env::var("SPILLWAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1_u64);
+    for seed in first..first + 24 {
+        for failback in BOTH {
+            run_over_kills(seed, failback).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_standby_that_commits_and_a_first_that_commits_lose_nothing_of_each_other() {
+    for seed in 1..12 {
+        let mut random = SplitMix64::new(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let commits = Traits { ordered: true, commits: true, ..Traits::default() };
+        let (a, b) = (Place::with(Mode::Take, commits), Place::new(Mode::Take));
+        let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+        let mut sent = 0;
+        for _ in 0..5 {
+            let engine = engine(dir.path());
+            let pipeline = open(&engine, Failback::Leave, &places).await;
+            for _ in 0..random.below(8) {
+                send(&pipeline, sent..sent + 7).await;
+                sent += 7;
+                a.turn([Mode::Take, Mode::Refuse][random.below(2) as usize]);
+                let times = a.attempts.borrow().len() + random.below(9) as usize;
+                drop(tokio::time::timeout(Duration::from_millis(40), a.tried(times)).await);
+            }
+        }
+        a.turn(Mode::Take);
+        let engine = engine(dir.path());
+        let pipeline = open(&engine, Failback::Leave, &places).await;
+        assert!(drain(&engine).await);
+        until_held_nowhere(&pipeline).await;
+        let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+        assert_eq!(every, numbers(0..sent), "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_for_a_backfill_alone_goes_before_intake_stops() {
+    const QUOTA: u64 = 512 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
+    let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let mut small = settings(Strategy::FirstHealthy(Failback::Backfill), &places);
+    small.log.bytes_max = QUOTA;
+    let pipeline = engine.add(small, specs(&places), &|_| None).await.unwrap();
+    let big = |number: u32| {
+        let mut builder = BatchBuilder::default();
+        let line = |number| format!("{{\"n\":{number},\"pad\":\"{:-<200}\"}}", "");
+        (number..number + 100).for_each(|number| builder.push(line(number).as_bytes()));
+        builder.build(Arc::<Origin>::default(), 1)
+    };
+    // Five times the quota.
+    let mut refused = 0;
+    for number in (0..12_000).step_by(100) {
+        while Intake.submit(std::slice::from_ref(&pipeline), big(number)).await.is_err() {
+            refused += 1;
+            assert!(refused < 1000, "{:#?}", report(&pipeline).await);
+            b.until(|got| got.len() >= number as usize).await;
+            pipeline.room().await;
+        }
+    }
+    b.until(|got| got.len() >= 12_000).await;
+    let report = report(&pipeline).await;
+    println!("{refused} refusals");
+    assert!(report.log.bytes <= QUOTA);
+    let first = of(&report, "a");
+    assert_eq!(first.dropped_events.keys().collect::<Vec<_>>(), ["backfill"], "{report:#?}");
+    assert!(first.dropped_events["backfill"] > 5000 && of(&report, "b").dropped_events.is_empty());
+    assert_eq!(first.dropped_events["backfill"] + first.held_events, 12_000);
+    let lost = first.dropped_events["backfill"];
+    a.turn(Mode::Take);
+    assert!(drain(&engine).await);
+    let got = a.each();
+    assert_eq!((got.len() as u64, got.last()), (12_000 - lost, Some(&11_999)));
+    assert_eq!((b.each(), doubles(&[&a])), (numbers(0..12_000), 0));
+}
+
+#[tokio::test]
+async fn a_backend_that_is_added_gets_the_backlog_and_one_that_is_removed_leaves_it() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b, c) = (Place::new(Mode::Refuse), Place::new(Mode::Refuse), Place::new(Mode::Take));
+        let group = Strategy::FirstHealthy(failback);
+        let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+        send(&pipeline, 0..100).await;
+        until(&pipeline, |report| report.routes[0].active.is_none()).await;
+        let three: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
+        engine.apply(settings(group, &three), specs(&three[2..]), &|_| None).await.unwrap();
+        send(&pipeline, 100..150).await;
+        c.until(|got| got.len() == 150).await;
+        // The first is removed and holds the backlog, for a backfill or until it looks: it is nobody's business any more.
+        engine.apply(settings(group, &three[1..]), Vec::new(), &|_| None).await.unwrap();
+        let report = until(&pipeline, |report| report.deliveries.iter().all(|one| &*one.backend != "a")).await;
+        assert_eq!(report.deliveries.len(), 2);
+        let tried = a.attempts.borrow().len();
+        a.turn(Mode::Take);
+        b.turn(Mode::Take);
+        let sent = send_until_active(&pipeline, "b", 150).await;
+        assert!(drain(&engine).await);
+        assert_eq!((a.got(), a.attempts.borrow().len()), (Vec::new(), tried));
+        let every: BTreeSet<u32> = b.each().union(&c.each()).copied().collect();
+        assert_eq!(every, numbers(0..sent));
+        if failback == Failback::Backfill {
+            assert_eq!(b.each(), numbers(0..sent), "it is the first now");
+        }
+        until_held_nowhere(&pipeline).await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_removed_with_batches_under_way_lands_them_and_nothing_is_sent_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Hang), Place::new(Mode::Take));
+    let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let pipeline = open(&engine, Failback::Leave, &two).await;
+    send(&pipeline, 0..100).await;
+    a.tried(1).await;
+    let group = Strategy::FirstHealthy(Failback::Leave);
+    engine.apply(settings(group, &two[1..]), Vec::new(), &|_| None).await.unwrap();
+    send(&pipeline, 100..120).await;
+    a.turn(Mode::Take);
+    assert!(drain(&engine).await);
+    let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+    assert_eq!((every, doubles(&[&a, &b])), (numbers(0..120), 0));
+    assert!(!a.got().is_empty() && b.each().is_superset(&numbers(100..120)));
+    until_held_nowhere(&pipeline).await;
+}
+
+#[tokio::test]
+async fn priorities_swapped_under_load_move_the_events_and_repeat_none() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b) = (Place::new(Mode::Take), Place::new(Mode::Take));
+        let orders: [[(&'static str, &Arc<Place>); 2]; 2] = [[("a", &a), ("b", &b)], [("b", &b), ("a", &a)]];
+        let pipeline = open(&engine, failback, &orders[0]).await;
+        let mut sent = 0;
+        for round in 0..12 {
+            for _ in 0..5 {
+                send(&pipeline, sent..sent + 17).await;
+                sent += 17;
+            }
+            let order = &orders[(round + 1) % 2];
+            engine.apply(settings(Strategy::FirstHealthy(failback), order), Vec::new(), &|_| None).await.unwrap();
+            let lead = order[0].0;
+            until(&pipeline, |report| report.routes[0].active.as_deref() == Some(lead)).await;
+        }
+        assert!(drain(&engine).await);
+        let report = until_held_nowhere(&pipeline).await;
+        let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+        assert_eq!((every, doubles(&[&a]), doubles(&[&b])), (numbers(0..sent), 0, 0));
+        assert!(report.routes[0].failovers.is_empty(), "an edit is no failover");
+        assert!(!a.got().is_empty() && !b.got().is_empty());
+        if failback == Failback::Leave {
+            assert_eq!(doubles(&[&a, &b]), 0, "the one that takes over waits for what is under way");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_turns_from_all_to_the_first_healthy_and_back_under_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b, c) = (Place::new(Mode::Refuse), Place::new(Mode::Take), Place::new(Mode::Take));
+    let three: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
+    let group = Strategy::FirstHealthy(Failback::Leave);
+    // The second begins at an edit: what came before was the first one's business alone.
+    let pipeline = engine.add(settings(Strategy::All, &three[..1]), specs(&three[..1]), &|_| None).await.unwrap();
+    send(&pipeline, 0..50).await;
+    engine.apply(settings(Strategy::All, &three[..2]), specs(&three[1..2]), &|_| None).await.unwrap();
+    send(&pipeline, 50..100).await;
+    b.until(|got| got.len() == 50).await;
+    until(&pipeline, |report| of(report, "b").held_events == 0 && of(report, "a").held_events == 100).await;
+    // What only the first had to get is the second one's now, and nothing comes to it again.
+    engine.apply(settings(group, &three), specs(&three[2..]), &|_| None).await.unwrap();
+    b.until(|got| got.len() == 100).await;
+    send(&pipeline, 100..150).await;
+    let report = until_held_nowhere(&pipeline).await;
+    assert_eq!((of(&report, "a").elsewhere_events, of(&report, "b").delivered_events), (150, 150));
+    assert_eq!((b.each(), doubles(&[&b]), a.got().len(), c.got().len()), (numbers(0..150), 0, 0, 0));
+    engine.apply(settings(Strategy::All, &three), Vec::new(), &|_| None).await.unwrap();
+    a.turn(Mode::Take);
+    send(&pipeline, 150..200).await;
+    assert!(drain(&engine).await);
+    let report = until_held_nowhere(&pipeline).await;
+    assert_eq!((a.each(), c.each(), report.routes[0].active.clone()), (numbers(150..200), numbers(150..200), None));
+    assert_eq!((b.each(), doubles(&[&a, &b, &c])), (numbers(0..200), 100));
+}
+
+#[tokio::test]
+async fn a_removed_route_drains_as_the_group_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Hang));
+    let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let pipeline = open(&engine, Failback::Leave, &two).await;
+    send(&pipeline, 0..100).await;
+    b.tried(1).await;
+    assert!(engine.remove(pipeline.uid()).await);
+    b.turn(Mode::Take);
+    b.until(|got| got.len() == 100).await;
+    while !engine.pipelines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((b.each(), doubles(&[&b]), a.got()), (numbers(0..100), 0, Vec::new()));
+}
+
+#[tokio::test]
+async fn what_changed_while_the_process_was_away_counts_as_an_edit_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b, c) = (Place::new(Mode::Refuse), Place::new(Mode::Refuse), Place::new(Mode::Take));
+    let three: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
+    {
+        let engine = engine(dir.path());
+        let pipeline = open(&engine, Failback::Leave, &three[..2]).await;
+        send(&pipeline, 0..100).await;
+        let held = until(&pipeline, |report| report.routes[0].active.is_none()).await;
+        assert!(held.deliveries.iter().all(|one| one.held_events == 100));
+    }
+    // The first is gone, and another is there.
+    let engine = engine(dir.path());
+    let pipeline = open(&engine, Failback::Leave, &three[1..]).await;
+    c.until(|got| got.len() == 100).await;
+    let gone = |report: &PipelineReport| report.deliveries.iter().all(|one| &*one.backend_type == "Place");
+    let report =
+        until(&pipeline, |report| gone(report) && report.deliveries.iter().all(|one| one.held_events == 0)).await;
+    assert_eq!((of(&report, "b").elsewhere_events, of(&report, "c").delivered_events), (100, 100));
+    assert_eq!((c.each(), doubles(&[&c])), (numbers(0..100), 0));
+}
