@@ -43,6 +43,8 @@ struct Place {
     traits: Traits,
     mode: watch::Sender<Mode>,
     open: watch::Sender<bool>,
+    /// Whether a commit is answered.
+    marks: watch::Sender<bool>,
     got: watch::Sender<Vec<String>>,
     keys: Mutex<BTreeMap<String, Vec<String>>>,
 }
@@ -53,6 +55,7 @@ impl Place {
             traits,
             mode: watch::channel(mode).0,
             open: watch::channel(true).0,
+            marks: watch::channel(true).0,
             got: watch::channel(Vec::new()).0,
             keys: Mutex::default(),
         })
@@ -109,6 +112,7 @@ impl Backend for Place {
 
     fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
         Box::pin(async {
+            self.marks.subscribe().wait_for(|answered| *answered).await.unwrap();
             let committed = self.got.borrow().len().to_string();
             Ok(self.traits.commits.then(|| committed.into()))
         })
@@ -244,6 +248,38 @@ async fn a_dead_reference_that_drops_its_oldest_stops_nobody_and_loses_what_had_
         assert_balanced(&end);
         assert_eq!(given_up(of(&end, "dead")), (events, bytes));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_hangs_holds_a_full_log_no_longer_than_an_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path(), Arc::new(RealFs));
+    let (good, hung) = (Place::new(Mode::Take, commits()), Place::new(Mode::Take, commits()));
+    let references = [("good", &good, WhenBehind::Block), ("hung", &hung, WhenBehind::DropOldest)];
+    let pipeline = add(&engine, Durability::Disk, &references).await.unwrap();
+    submit(&pipeline, 0).await.unwrap();
+    hung.until(EVENTS).await;
+    hung.marks.send_replace(false);
+    for number in 1..100 {
+        let taken = async {
+            while submit(&pipeline, number).await.is_err() {
+                pipeline.room().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(5), taken).await.expect("the log stays full");
+        good.until((number + 1) * EVENTS).await;
+    }
+    let full = report(&pipeline).await;
+    assert_balanced(&full);
+    assert!(given_up(of(&full, "hung")).0 > 0, "{full:#?}");
+    hung.marks.send_replace(true);
+    drained(&engine).await;
+    let end = report(&pipeline).await;
+    assert_balanced(&end);
+    let mut got = hung.got();
+    got.dedup();
+    assert_eq!(got.len() as u64, of(&end, "hung").delivered_events, "each once: {end:#?}");
+    assert_eq!(good.got().len() as u32, 100 * EVENTS);
 }
 
 #[tokio::test(start_paused = true)]

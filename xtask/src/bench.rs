@@ -9,7 +9,7 @@
 //! it, from its start to its end; memory is `RssAnon`. Every figure is the median of some runs and is shown with the
 //! lowest and the highest. What is measured is never a test: a missed bar is said in the table, and the command succeeds.
 //!
-//! Bounds: every wait ends after [`process::WAIT_MAX`]; at most some 4 GB of scratch files below the build folder, removed
+//! Bounds: every wait ends after [`process::WAIT_MAX`]; at most some 12 GB of scratch files below the build folder, removed
 //! at the end.
 
 mod bulk;
@@ -83,8 +83,16 @@ struct Scale {
     tail_lines: u64,
     intake_bodies: u64,
     rate_seconds: u64,
-    held_bytes: u64,
-    held_runs: usize,
+    held: &'static [Held],
+}
+
+/// How much a dead receiver makes the agent hold.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    bytes: u64,
+    runs: usize,
+    /// Within how many seconds a start with it shall be ready.
+    start_max: f64,
 }
 
 impl Scale {
@@ -93,11 +101,15 @@ impl Scale {
         tail_lines: 1_000_000,
         intake_bodies: 2_000,
         rate_seconds: 20,
-        held_bytes: 1 << 30,
-        held_runs: 2,
+        held: &[Held { bytes: 1 << 30, runs: 2, start_max: 0.5 }, Held { bytes: 5 << 30, runs: 1, start_max: 1.0 }],
     };
-    const QUICK: Self =
-        Self { runs: 1, tail_lines: 200_000, intake_bodies: 100, rate_seconds: 4, held_bytes: 128 << 20, held_runs: 1 };
+    const QUICK: Self = Self {
+        runs: 1,
+        tail_lines: 200_000,
+        intake_bodies: 100,
+        rate_seconds: 4,
+        held: &[Held { bytes: 128 << 20, runs: 1, start_max: 0.5 }],
+    };
 }
 
 /// What every case needs.
@@ -142,7 +154,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         rows.extend(memory::run(&bench)?);
     }
     if wanted(Case::Held) {
-        rows.extend(memory::run_held(&bench)?);
+        for held in scale.held {
+            rows.extend(memory::run_held(&bench, *held)?);
+        }
     }
     if wanted(Case::Bulk) {
         rows.extend(fanout::run_bulk(&bench)?);

@@ -157,7 +157,7 @@ impl Delivery {
             flights.clear();
             self.rewind(&Fault::new(FaultKind::Timeout, "abandoned an attempt, for the log is full"));
         } else if !self.reopen {
-            match self.target.spec.backend.commit().await {
+            match self.mark(true).await {
                 Ok(mark) => self.progress.mark = mark,
                 Err(fault) => self.rewind(&fault),
             }

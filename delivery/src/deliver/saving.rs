@@ -13,7 +13,7 @@ use super::failover::news;
 use super::give_up::asked;
 use super::life::{Parted, reordered};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
-use crate::backend::{Fault, FaultKind};
+use crate::backend::{Fault, FaultKind, Mark};
 use crate::settings::Durability;
 
 /// How long after a save that failed the next one is tried.
@@ -35,9 +35,7 @@ impl Delivery {
         let hurry = last || self.pressed || *self.ground.hurry.borrow();
         let sync = disk || hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
         if self.target.traits.commits {
-            let backend = &self.target.spec.backend;
-            let mark = if sync { backend.commit().await } else { backend.checkpoint().await };
-            match mark {
+            match self.mark(sync).await {
                 Ok(mark) => self.progress.mark = mark,
                 Err(fault) => return self.rewind(&fault),
             }
@@ -46,6 +44,15 @@ impl Delivery {
             self.reconcile_damage();
         }
         self.store(sync).await;
+    }
+
+    /// Asks a backend that commits where it stands. It has as long as an attempt: one that hangs has lost its place, so that
+    /// a full log is not held by it.
+    pub(super) async fn mark(&self, sync: bool) -> Result<Option<Mark>, Fault> {
+        let (backend, within) = (&self.target.spec.backend, self.target.spec.settings.timeout);
+        let marked = async { if sync { backend.commit().await } else { backend.checkpoint().await } };
+        let late = |_| Err(Fault::new(FaultKind::Timeout, format_args!("no commit within {within:?}")));
+        tokio::time::timeout(within, marked).await.unwrap_or_else(late)
     }
 
     /// Saves the cursor as it is.
@@ -235,7 +242,7 @@ impl Delivery {
             return true;
         }
         self.save(&mut Flights::new(), true).await;
-        !self.reopen && self.dirty_since.is_none() && self.target.spec.backend.commit().await.is_ok()
+        !self.reopen && self.dirty_since.is_none() && self.mark(true).await.is_ok()
     }
 
     /// Leaves the backend, unless the next order goes on with it.
@@ -248,7 +255,7 @@ impl Delivery {
         if !stays && !self.ended {
             if !self.reopen && self.target.traits.commits {
                 // Proves that the last mark was stored, for a backend that may be opened without it.
-                drop(self.target.spec.backend.commit().await);
+                drop(self.mark(true).await);
             }
             self.target.spec.backend.close().await;
         }

@@ -158,7 +158,7 @@ How to read it:
   field, two `Elasticsearch` backends; the receivers are hand-made, remember every id, and the run fails when an event is
   missing or came twice. CPU is the agent's alone.
 - **Three backends beside a dead one**: HTTP receivers; the time ends when each of the three has every event.
-- **Start with 1 GB held** is from the start of the process to the line that says it is ready.
+- **Start with much held** is from the start of the process to the line that says it is ready.
 ";
 
 #[cfg(test)]
