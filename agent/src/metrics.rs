@@ -62,6 +62,10 @@ fn process(families: &mut Families<'_>, report: &StatusReport) -> fmt::Result {
     )?;
     let excluded = count(report.excluded.len() as u64);
     families.one_gauge("manifests_excluded", "Manifests that are not run as they are.", excluded)?;
+    let unclaimed = report.unclaimed_logs.iter().map(|log| log.bytes).sum();
+    let logs = count(report.unclaimed_logs.len() as u64);
+    families.one_gauge("unclaimed_logs", "Logs in the data directory that no pipeline claims.", logs)?;
+    families.one_gauge("unclaimed_logs_bytes", "What they take on disk.", count(unclaimed))?;
     configuration(families, report)
 }
 

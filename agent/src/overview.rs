@@ -153,6 +153,7 @@ impl Overview {
             pipelines,
             config: state.config.clone(),
             excluded: state.excluded.clone(),
+            unclaimed_logs: self.engine.unclaimed(),
             sources: state.sources.report(),
         }
     }

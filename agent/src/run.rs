@@ -177,6 +177,13 @@ async fn start(
     live.sources().listen(parts, settings, clock).await?;
     parts.overview.enter(Phase::Running);
     announce(parts, settings, live.pipelines(), live.backends());
+    for log in parts.engine.unclaimed() {
+        tracing::warn!(
+            log = log.name,
+            bytes = log.bytes,
+            "no pipeline claims this log; it is kept, and delivered when its manifest is back (`log inspect` reads it)"
+        );
+    }
     parts.configuration.spawn("configuration", live.follow(hangup, parts.configuration.stopping()));
     Ok(())
 }

@@ -46,6 +46,7 @@ mod seats;
 mod settle;
 mod status;
 mod target;
+mod unclaimed;
 
 pub(crate) use deliveries::Deliveries;
 pub use desk::Desk;

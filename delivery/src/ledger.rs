@@ -132,6 +132,16 @@ pub struct DeadLettersReport {
     pub imbalance_events: i64,
 }
 
+/// A log that no pipeline claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnclaimedLog {
+    /// The name of its directory in `spool`: that of the pipeline it was.
+    pub name: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
 /// One log at one moment.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

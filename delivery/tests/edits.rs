@@ -437,6 +437,30 @@ async fn what_finds_no_room_among_the_dead_letters_of_a_removed_reference_is_dro
 }
 
 #[tokio::test]
+async fn a_log_whose_pipeline_went_while_no_process_ran_is_told_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Arc::<Place>::default();
+    place.is_down.store(true, Ordering::Relaxed);
+    {
+        let engine = engine(dir.path());
+        let pipeline = engine.apply(settings(&["a"]), vec![to("a", &place)], &|_| None).await.unwrap();
+        send(&pipeline, 0..10).await;
+        assert!(engine.unclaimed().is_empty());
+        engine.drain(Instant::now() + Duration::from_millis(50)).await;
+    }
+    let engine = engine(dir.path());
+    let other = PipelineSettings { uid: "default.other".into(), ..settings(&["a"]) };
+    engine.apply(other, vec![to("a", &Arc::default())], &|_| None).await.unwrap();
+    let unclaimed = engine.unclaimed();
+    assert_eq!(unclaimed.iter().map(|log| &*log.name).collect::<Vec<_>>(), ["default.jobs"]);
+    assert!(unclaimed[0].bytes > 0);
+    place.is_down.store(false, Ordering::Relaxed);
+    engine.apply(settings(&["a"]), vec![to("a", &place)], &|_| None).await.unwrap();
+    assert!(engine.unclaimed().is_empty());
+    assert_eq!(sorted(place.until(10).await), numbers(0..10));
+}
+
+#[tokio::test]
 async fn a_suspended_pipeline_refuses_holds_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let place = Arc::<Place>::default();

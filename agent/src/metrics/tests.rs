@@ -89,6 +89,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         pipelines: vec![pipeline],
         config: ConfigReport::default(),
         excluded: Vec::new(),
+        unclaimed_logs: Vec::new(),
         sources: Vec::new(),
     }
 }

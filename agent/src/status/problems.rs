@@ -17,6 +17,13 @@ pub fn problems(report: &StatusReport) -> Vec<String> {
         let what = if excluded.kept { "runs in its last good version" } else { "is not run" };
         found.push(format!("{} {what}: {errors}", plain(&excluded.object)));
     }
+    for log in &report.unclaimed_logs {
+        found.push(format!(
+            "no pipeline claims the log `{}` ({}): bring its manifest back to deliver it, or read it with `log inspect`",
+            plain(&log.name),
+            bytes(log.bytes)
+        ));
+    }
     for pipeline in &report.pipelines {
         log_problems(pipeline, &mut found);
         for delivery in &pipeline.deliveries {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spillway_delivery::clock::UnixNanos;
-use spillway_delivery::ledger::PipelineReport;
+use spillway_delivery::ledger::{PipelineReport, UnclaimedLog};
 
 use crate::config::state::ConfigReport;
 
@@ -34,6 +34,9 @@ pub struct StatusReport {
     pub config: ConfigReport,
     /// Manifests that are not run, and why.
     pub excluded: Vec<Excluded>,
+    /// Logs in the data directory that no pipeline claims.
+    #[serde(default)]
+    pub unclaimed_logs: Vec<UnclaimedLog>,
     /// Where data comes from.
     pub sources: Vec<Source>,
 }

@@ -28,7 +28,7 @@ use crate::log::{DeliveryKey, JournalError, Removed};
 use crate::settings::PipelineSettings;
 
 /// What a log's directory is called from the moment it is given up; no key of a pipeline begins so.
-const REMOVED_PREFIX: &str = ".removed-";
+pub(super) const REMOVED_PREFIX: &str = ".removed-";
 
 impl Engine {
     /// Brings a pipeline to `settings`: opens it where it is not there, as [`Engine::add`] does; edits it where it runs;
@@ -132,7 +132,7 @@ impl Engine {
         Ok(())
     }
 
-    fn spool_dir(&self) -> PathBuf {
+    pub(super) fn spool_dir(&self) -> PathBuf {
         self.settings.data_dir.join("spool")
     }
 }

@@ -81,6 +81,7 @@ fn report() -> StatusReport {
         pipelines: vec![pipeline],
         config: ConfigReport::default(),
         excluded: Vec::new(),
+        unclaimed_logs: Vec::new(),
         sources: vec![Source {
             name: "http".into(),
             counts: BTreeMap::from([("requests".into(), 40), ("bad".into(), 0)]),
@@ -213,4 +214,11 @@ fn no_line_of_a_table_is_wider_than_a_terminal_of_100_columns() {
     let table = text.lines().skip_while(|line| !line.contains("ROUTE")).take_while(|line| !line.contains("ledger"));
     let widest = table.map(|line| line.chars().count()).max();
     assert!(widest <= Some(100), "{widest:?}\n{text}");
+}
+
+#[test]
+fn a_log_that_no_pipeline_claims_is_a_problem_that_is_named() {
+    let log = spillway_delivery::ledger::UnclaimedLog { name: "default.gone".into(), bytes: 2_000_000 };
+    let text = render(&StatusReport { unclaimed_logs: vec![log], ..report() }, Paint::plain());
+    assert!(text.contains("no pipeline claims the log `default.gone` (1.9 MiB)"), "{text}");
 }
