@@ -29,6 +29,8 @@ enum Mode {
     Refuse,
     /// Takes what comes, and the answer is lost.
     Lose,
+    /// Takes one batch, then refuses.
+    Once,
     /// Answers when the mode changes, as that says.
     Hang,
 }
@@ -38,6 +40,8 @@ enum Mode {
 struct Place {
     traits: Traits,
     mode: watch::Sender<Mode>,
+    /// Whether it can be opened; one that cannot hangs.
+    opens: watch::Sender<bool>,
     /// The events in the order they came, those of batches it knew left out.
     got: watch::Sender<Vec<u32>>,
     keys: Mutex<BTreeMap<String, Vec<u32>>>,
@@ -49,10 +53,17 @@ impl Place {
         Arc::new(Self {
             traits,
             mode: watch::channel(mode).0,
+            opens: watch::channel(true).0,
             got: watch::channel(Vec::new()).0,
             keys: Mutex::default(),
             attempts: watch::channel(Vec::new()).0,
         })
+    }
+
+    /// One that knows batches by their keys, and takes so many events in one.
+    fn of(batch_events_max: usize) -> Arc<Self> {
+        let batch_events_max = Some(batch_events_max);
+        Self::with(Mode::Take, Traits { keyed: true, batch_events_max, ..Traits::default() })
     }
 
     fn new(mode: Mode) -> Arc<Self> {
@@ -108,6 +119,9 @@ impl Backend for Place {
             if is_new {
                 self.got.send_modify(|got| got.extend(numbers));
             }
+            if mode == Mode::Once {
+                self.turn(Mode::Refuse);
+            }
             match mode {
                 Mode::Lose => Err(Fault::new(FaultKind::Timeout, "the answer is lost, as told")),
                 _ if is_new => Ok(Items::All(Outcome::Delivered)),
@@ -122,6 +136,7 @@ impl Backend for Place {
 
     fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
+            self.opens.subscribe().wait_for(|opens| *opens).await.unwrap();
             if self.traits.commits {
                 let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
                 self.got.send_modify(|got| got.truncate(committed));
@@ -429,7 +444,7 @@ async fn one_that_flaps_costs_a_probe_each_time_and_loses_nothing() {
 async fn run_over_kills(seed: u64, failback: Failback) {
     let mut random = SplitMix64::new(seed);
     let dir = tempfile::tempdir().unwrap();
-    let (a, b, c) = (Place::new(Mode::Take), Place::new(Mode::Take), Place::new(Mode::Take));
+    let (a, b, c) = (Place::of(10), Place::of(3), Place::of(7));
     let places: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
     let mut sent = 0;
     for _ in 0..6 {
@@ -443,8 +458,8 @@ async fn run_over_kills(seed: u64, failback: Failback) {
                     sent += more;
                 }
                 2 => {
-                    let modes = [Mode::Take, Mode::Refuse, Mode::Lose, Mode::Hang];
-                    places[random.below(3) as usize].1.turn(modes[random.below(4) as usize]);
+                    let modes = [Mode::Take, Mode::Refuse, Mode::Lose, Mode::Hang, Mode::Once];
+                    places[random.below(3) as usize].1.turn(modes[random.below(5) as usize]);
                 }
                 _ => {
                     // Let it go on until something more was tried, or for a moment where nothing is.
@@ -512,9 +527,18 @@ async fn a_standby_that_commits_and_a_first_that_commits_lose_nothing_of_each_ot
     }
 }
 
+const QUOTA: u64 = 512 << 10;
+
+/// A batch of a hundred events of more than 200 bytes.
+fn big(number: u32) -> Batch {
+    let mut builder = BatchBuilder::default();
+    let line = |number| format!("{{\"n\":{number},\"pad\":\"{:-<200}\"}}", "");
+    (number..number + 100).for_each(|number| builder.push(line(number).as_bytes()));
+    builder.build(Arc::<Origin>::default(), 1)
+}
+
 #[tokio::test]
 async fn what_is_held_for_a_backfill_alone_goes_before_intake_stops() {
-    const QUOTA: u64 = 512 << 10;
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
@@ -522,12 +546,6 @@ async fn what_is_held_for_a_backfill_alone_goes_before_intake_stops() {
     let mut small = settings(Strategy::FirstHealthy(Failback::Backfill), &places);
     small.log.bytes_max = QUOTA;
     let pipeline = engine.add(small, specs(&places), &|_| None).await.unwrap();
-    let big = |number: u32| {
-        let mut builder = BatchBuilder::default();
-        let line = |number| format!("{{\"n\":{number},\"pad\":\"{:-<200}\"}}", "");
-        (number..number + 100).for_each(|number| builder.push(line(number).as_bytes()));
-        builder.build(Arc::<Origin>::default(), 1)
-    };
     // Five times the quota.
     let mut refused = 0;
     for number in (0..12_000).step_by(100) {
@@ -707,4 +725,147 @@ async fn what_changed_while_the_process_was_away_counts_as_an_edit_does() {
         until(&pipeline, |report| gone(report) && report.deliveries.iter().all(|one| one.held_events == 0)).await;
     assert_eq!((of(&report, "b").elsewhere_events, of(&report, "c").delivered_events), (100, 100));
     assert_eq!((c.each(), doubles(&[&c])), (numbers(0..100), 0));
+}
+
+#[tokio::test]
+async fn one_that_stands_by_gives_nothing_up_and_what_the_first_gives_up_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Hang), Place::new(Mode::Take));
+    let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let mut small = settings(Strategy::FirstHealthy(Failback::Leave), &places);
+    small.log.bytes_max = QUOTA;
+    let drops = |spec| DeliverySpec { when_behind: WhenBehind::DropOldest, ..spec };
+    let pipeline = engine.add(small, specs(&places).into_iter().map(drops).collect(), &|_| None).await.unwrap();
+    for number in (0..6_000).step_by(100) {
+        while Intake.submit(std::slice::from_ref(&pipeline), big(number)).await.is_err() {
+            pipeline.room().await;
+        }
+    }
+    let same = |report: &PipelineReport| of(report, "a").held_events == of(report, "b").held_events;
+    let report = until(&pipeline, same).await;
+    let dropped = of(&report, "a").dropped_events["quota"];
+    assert!(dropped > 1000, "{report:#?}");
+    assert_eq!((of(&report, "b").elsewhere_events, of(&report, "b").dropped_events.len()), (dropped, 0), "{report:#?}");
+    a.turn(Mode::Take);
+    assert!(drain(&engine).await);
+    assert_eq!((b.got(), a.each().last()), (Vec::new(), Some(&5_999)));
+    until_held_nowhere(&pipeline).await;
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_opened_holds_up_nobody_and_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Take), Place::new(Mode::Take));
+    a.opens.send_replace(false);
+    let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let impatient = |spec: DeliverySpec| DeliverySpec {
+        settings: DeliverySettings { timeout: Duration::from_millis(100), ..spec.settings },
+        ..spec
+    };
+    let group = Strategy::FirstHealthy(Failback::Leave);
+    let bound = specs(&places).into_iter().map(impatient).collect();
+    let pipeline = engine.add(settings(group, &places), bound, &|_| None).await.unwrap();
+    send(&pipeline, 0..100).await;
+    b.until(|got| got.len() == 100).await;
+    until_held_nowhere(&pipeline).await;
+    a.opens.send_replace(true);
+    let sent = send_until_active(&pipeline, "a", 100).await;
+    assert!(drain(&engine).await);
+    let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
+    assert_eq!((every, doubles(&[&a, &b]) <= 10), (numbers(0..sent), true));
+}
+
+#[tokio::test]
+async fn what_all_of_a_removed_route_still_hold_is_a_dead_letter_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b, c) = (Place::new(Mode::Refuse), Place::new(Mode::Refuse), Place::new(Mode::Take));
+    let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let mut before = settings(Strategy::FirstHealthy(Failback::Leave), &two);
+    before.log.drain = Duration::ZERO;
+    let pipeline = engine.add(before.clone(), specs(&two), &|_| None).await.unwrap();
+    send(&pipeline, 0..100).await;
+    let mut after = settings(Strategy::All, &[("c", &c)]);
+    after.routes[0].name = "other".into();
+    let other = specs(&[("c", &c)]).into_iter().map(|spec| DeliverySpec { route: "other".into(), ..spec });
+    engine.apply(after, other.collect(), &|_| None).await.unwrap();
+    let only = |report: &PipelineReport| report.deliveries.iter().all(|one| &*one.backend == "c");
+    until(&pipeline, only).await;
+    assert_eq!(engine.reports()[0].dead_letters.kept_events, 100);
+}
+
+#[tokio::test]
+async fn a_group_that_was_suspended_goes_on_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
+    let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let pipeline = open(&engine, Failback::Backfill, &two).await;
+    send(&pipeline, 0..100).await;
+    b.until(|got| got.len() == 100).await;
+    let running = settings(Strategy::FirstHealthy(Failback::Backfill), &two);
+    let resting = PipelineSettings { suspend: true, ..running.clone() };
+    engine.apply(resting, Vec::new(), &|_| None).await.unwrap();
+    let rest = |report: &PipelineReport| report.deliveries.iter().all(|one| one.state == DeliveryState::Suspended);
+    until(&pipeline, rest).await;
+    a.turn(Mode::Take);
+    engine.apply(running, Vec::new(), &|_| None).await.unwrap();
+    send(&pipeline, 100..150).await;
+    assert!(drain(&engine).await);
+    assert_eq!((a.each(), doubles(&[&a]), b.got().len()), (numbers(0..150), 0, 100));
+    until_held_nowhere(&pipeline).await;
+}
+
+#[tokio::test]
+async fn a_process_ends_at_once_when_only_the_second_can_deliver() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
+    let pipeline = open(&engine, Failback::Leave, &[("a", &a), ("b", &b)]).await;
+    send(&pipeline, 0..100).await;
+    b.until(|got| !got.is_empty()).await;
+    assert!(drain(&engine).await);
+    assert_eq!(b.each(), numbers(0..100));
+}
+
+#[tokio::test]
+async fn a_batch_of_which_another_took_a_part_is_another_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::of(10), Place::of(3));
+    a.turn(Mode::Refuse);
+    b.turn(Mode::Refuse);
+    let pipeline = open(&engine, Failback::Leave, &[("a", &a), ("b", &b)]).await;
+    send(&pipeline, 0..10).await;
+    // The first was tried with all ten; the second takes three of them.
+    until(&pipeline, |report| report.routes[0].active.is_none()).await;
+    b.turn(Mode::Once);
+    b.until(|got| got.len() == 3).await;
+    until(&pipeline, |report| of(report, "a").held_events == 7 && report.routes[0].active.is_none()).await;
+    a.turn(Mode::Take);
+    assert!(drain(&engine).await);
+    assert_eq!((a.each(), b.each(), doubles(&[&a, &b])), (numbers(3..10), numbers(0..3), 0));
+    let keys = a.keys.lock().unwrap();
+    let named: BTreeSet<usize> = keys.values().map(Vec::len).filter(|members| *members > 0).collect();
+    assert_eq!(named, BTreeSet::from([7, 10]), "{keys:#?}");
+}
+
+#[tokio::test]
+async fn one_that_is_removed_while_all_are_down_goes_at_once_and_the_backlog_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Refuse));
+    let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+    let pipeline = open(&engine, Failback::Backfill, &two).await;
+    send(&pipeline, 0..100).await;
+    until(&pipeline, |report| report.routes[0].active.is_none()).await;
+    let group = Strategy::FirstHealthy(Failback::Backfill);
+    engine.apply(settings(group, &two[1..]), Vec::new(), &|_| None).await.unwrap();
+    let report = until(&pipeline, |report| report.deliveries.len() == 1).await;
+    assert_eq!(of(&report, "b").held_events, 100);
+    b.turn(Mode::Take);
+    assert!(drain(&engine).await);
+    assert_eq!((a.got(), b.each()), (Vec::new(), numbers(0..100)));
 }

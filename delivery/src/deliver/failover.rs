@@ -17,11 +17,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::RESOLVED_RANGES_MAX;
 use super::batches::{Work, key_again};
 use super::breaker::Blame;
 use super::delivery::{Delivery, Ground};
 use super::group::{Done, Group, Stand};
+use super::{RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind};
 use crate::ledger::BreakerState;
 use crate::log::{Log, Progress, ReadError};
@@ -135,6 +135,22 @@ impl Delivery {
         if sends || due <= now || self.pressed || *self.ground.hurry.borrow() {
             self.take_over().await;
         }
+    }
+
+    /// Does what a delivery without a place can do for its group: it takes what others resolved, and saves that.
+    pub(super) async fn attend(&mut self) {
+        self.follow(true).await;
+        if self.attend_at().is_some_and(|at| at <= Instant::now()) {
+            self.store(true).await;
+        }
+    }
+
+    /// Returns when it has to do that.
+    pub(super) fn attend_at(&self) -> Option<Instant> {
+        self.ground.group.as_ref()?;
+        let save = self.dirty_since.map(|since| since + SAVE_PERIOD);
+        let save = save.map(|at| self.save_not_before.map_or(at, |earliest| at.max(earliest)));
+        [self.follow_at(true), save].into_iter().flatten().min()
     }
 
     /// Takes what others resolved. Nothing may be under way.

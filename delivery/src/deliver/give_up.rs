@@ -89,7 +89,8 @@ impl Delivery {
             return;
         }
         let unsaved = self.dirty_since.is_some() || self.unsynced;
-        if unsaved && flights.is_none() {
+        // One that lost its place saves nothing by itself until it has it again.
+        if unsaved && flights.is_none_or(|flights| self.reopen && flights.is_empty()) {
             return self.store(true).await;
         }
         self.pressed = unsaved;

@@ -131,9 +131,12 @@ impl Delivery {
         let mut opened = backend.open(self.progress.mark.clone());
         let mut patience = Some(Instant::now() + self.target.spec.settings.timeout);
         loop {
+            let (follows, attend_at) = (self.awaits_others(true), self.attend_at());
             tokio::select! {
                 opened = &mut opened => return opened,
                 () = asked(&mut self.asks) => self.make_room(None).await,
+                () = news(&mut self.following, follows) => self.attend().await,
+                () = sleep_until(attend_at.unwrap_or_else(Instant::now)), if attend_at.is_some() => self.attend().await,
                 () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                     // Others of its route do not wait for one that hangs.
                     patience = None;
@@ -154,9 +157,9 @@ impl Delivery {
             }
             let until = Instant::now() + wait;
             while Instant::now() < until {
-                self.follow(true).await;
-                let (follows, follow_at) = (self.awaits_others(true), self.follow_at(true));
-                let until = follow_at.map_or(until, |at| until.min(at));
+                self.attend().await;
+                let follows = self.awaits_others(true);
+                let until = self.attend_at().map_or(until, |at| until.min(at));
                 tokio::select! {
                     () = stop.cancelled() => return false,
                     () = reordered(&mut self.ground.orders) => return false,
