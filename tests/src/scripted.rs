@@ -29,6 +29,11 @@ pub type Reply = Option<(u16, String)>;
 
 /// Listens on a free port of this machine and returns where, as a URL without a path. It ends with the process.
 pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> String {
+    start_with(move |request| answer(request).map(|(status, body)| (status, "", body)))
+}
+
+/// The same, with headers that end in `\r\n` each between status and body.
+pub fn start_with(answer: impl Fn(&Request) -> Option<(u16, &'static str, String)> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let answer = Arc::new(answer);
@@ -41,12 +46,14 @@ pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Stri
     url
 }
 
-fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Reply) {
+type Answering = dyn Fn(&Request) -> Option<(u16, &'static str, String)> + Send + Sync;
+
+fn serve(stream: TcpStream, answer: &Answering) {
     let Ok(mut answers) = stream.try_clone() else { return };
     let mut stream = BufReader::new(stream);
     while let Ok(request) = read(&mut stream) {
-        let Some((status, body)) = answer(&request) else { return };
-        let head = format!("HTTP/1.1 {status} As told\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let Some((status, headers, body)) = answer(&request) else { return };
+        let head = format!("HTTP/1.1 {status} As told\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len());
         if answers.write_all(head.as_bytes()).is_err() {
             return;
         }

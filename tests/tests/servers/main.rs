@@ -6,4 +6,5 @@
 
 mod alerts;
 mod s3;
+mod s3_machine_keys;
 mod search;

@@ -19,7 +19,7 @@ const CREDENTIALS: &str = "
       secretAccessKeySecretRef: {name: s3, key: secret}";
 
 /// Events go to the bucket `lake` at `endpoint`; `more` are settings of it, `delivery` those of the delivery.
-fn manifests(endpoint: &str, more: &str, delivery: &str) -> String {
+pub(crate) fn manifests(endpoint: &str, more: &str, delivery: &str) -> String {
     let spec = format!(
         "  type: S3
   s3:
@@ -47,12 +47,12 @@ fn to_bucket(address: &str, more: &str, delivery: &str) -> Place {
 }
 
 /// Returns the ids of events `first..first + count`.
-fn ids(first: u64, count: u64) -> Vec<String> {
+pub(crate) fn ids(first: u64, count: u64) -> Vec<String> {
     (first..first + count).map(|id| format!("e{id}")).collect()
 }
 
 /// Posts events of some 250 bytes and wants them accepted.
-fn post(address: &str, first: u64, count: u64) {
+pub(crate) fn post(address: &str, first: u64, count: u64) {
     let pad = "x".repeat(200);
     let lines: Vec<_> = ids(first, count).iter().map(|id| format!("{{\"id\":\"{id}\",\"pad\":\"{pad}\"}}\n")).collect();
     let mut client = Client::connect(address).expect("the agent listens");
@@ -64,7 +64,7 @@ fn secret(place: &Place, key: &str, value: &str) {
     fs::write(place.path("secrets/s3").join(key), value).unwrap();
 }
 
-fn wait_for_fault(agent: &mut Agent, kind: &str, error: &str) {
+pub(crate) fn wait_for_fault(agent: &mut Agent, kind: &str, error: &str) {
     agent.wait_until(error, |status| {
         let pipelines = status["pipelines"].as_array().into_iter().flatten();
         pipelines.flat_map(deliveries).all(|delivery| {
