@@ -28,12 +28,16 @@ spec:
 
 /// Events go to files and to an HTTP destination.
 pub(crate) fn to_files_and(url: &str) -> String {
-    let api = format!(
+    jobs(&[("archive", "  {type: Filesystem, filesystem: {}}"), ("api", &http_spec(url))])
+}
+
+/// Returns the spec of an HTTP destination that is given up on and tried again quickly.
+pub(crate) fn http_spec(url: &str) -> String {
+    format!(
         "  type: HTTP
   http: {{url: \"{url}\"}}
   delivery: {{timeoutSeconds: 1, retry: {{initialMilliseconds: 20, maxSeconds: 1}}, circuitBreaker: {{openSeconds: 1}}}}"
-    );
-    jobs(&[("archive", "  {type: Filesystem, filesystem: {}}"), ("api", &api)])
+    )
 }
 
 /// Returns NDJSON of events with ids `first..first + count`.

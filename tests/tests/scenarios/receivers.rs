@@ -1,6 +1,7 @@
 //! A destination that is down, refuses, hangs or lies; the other one on the same route goes on.
 
 use spillway_tests::agent::{Agent, Place, deliveries};
+use spillway_tests::manifests::jobs;
 use spillway_tests::output;
 use spillway_tests::receiver::{Mode, Receiver};
 
@@ -10,7 +11,8 @@ fn delivery(status: &serde_json::Value, backend: &str) -> serde_json::Value {
     deliveries(&status["pipelines"][0]).find(|delivery| delivery["backend"] == backend).cloned().unwrap_or_default()
 }
 
-/// Sends while the receiver misbehaves, sees the archive go on and the rest held, then lets the receiver recover.
+/// Sends while the receiver misbehaves, sees the archive go on and the rest held, over kills of the agent, then lets the
+/// receiver recover.
 fn holds_and_catches_up(mode: Mode, state_error: &str) {
     let receiver = Receiver::start();
     receiver.mode(mode);
@@ -19,13 +21,19 @@ fn holds_and_catches_up(mode: Mode, state_error: &str) {
     for batch in 0..10 {
         fixtures::post(&agent.http, batch * 100, 100);
     }
-    let status = agent.wait_until("archive has all, api holds all", |status| {
-        let (archive, api) = (delivery(status, "archive"), delivery(status, "api"));
-        archive["deliveredEvents"] == 1000 && api["state"] == "retrying" && !api["lastError"].is_null()
-    });
-    let api = delivery(&status, "api");
-    assert_eq!((&api["heldEvents"], &api["deliveredEvents"]), (&1000.into(), &0.into()), "{api:#}");
-    assert!(api["lastError"].as_str().unwrap_or_default().contains(state_error), "{api:#}");
+    for kills in 0..=3 {
+        let status = agent.wait_until("archive has all, api holds all", |status| {
+            let (archive, api) = (delivery(status, "archive"), delivery(status, "api"));
+            archive["deliveredEvents"] == 1000 && api["state"] == "retrying" && !api["lastError"].is_null()
+        });
+        let api = delivery(&status, "api");
+        assert_eq!((&api["heldEvents"], &api["deliveredEvents"]), (&1000.into(), &0.into()), "{api:#}");
+        assert!(api["lastError"].as_str().unwrap_or_default().contains(state_error), "{api:#}");
+        if kills < 3 {
+            agent.kill();
+            agent = place.start();
+        }
+    }
     receiver.mode(Mode::Take);
     finish(agent, &place, &receiver);
 }
@@ -83,6 +91,40 @@ fn an_answer_lost_after_the_receiver_took_the_batch_doubles_nothing() {
     receiver.mode(Mode::Take);
     finish(agent, &place, &receiver);
     assert!(receiver.repeats() > 0, "the same batch came again under its key");
+}
+
+#[test]
+fn three_dead_backends_of_four_hold_up_nobody_over_kills_and_get_all_they_missed() {
+    let modes =
+        [("well", Mode::Take), ("failing", Mode::Refuse(500)), ("hanging", Mode::Hang), ("resetting", Mode::Reset)];
+    let receivers = modes.clone().map(|(name, mode)| {
+        let receiver = Receiver::start();
+        receiver.mode(mode);
+        (name, receiver)
+    });
+    let specs = receivers.each_ref().map(|(name, receiver)| (*name, fixtures::http_spec(&receiver.url)));
+    let place = Place::new(&jobs(&specs.each_ref().map(|(name, spec)| (*name, spec.as_str()))));
+    let mut agent = place.start();
+    for round in 0..5 {
+        fixtures::post(&agent.http, round * 200, 200);
+        agent.wait_until("one has all, three nothing", |status| {
+            let all = deliveries(&status["pipelines"][0]).all(|delivery| match delivery["backend"].as_str() {
+                Some("well") => delivery["deliveredEvents"] == (round + 1) * 200,
+                _ => delivery["heldEvents"] == (round + 1) * 200 && delivery["state"] == "retrying",
+            });
+            all && deliveries(&status["pipelines"][0]).count() == 4
+        });
+        agent.kill();
+        agent = place.start();
+    }
+    let all = fixtures::ids(0, 1000);
+    output::assert_exactly_once(&receivers[0].1.lines(), "id", &all, &all);
+    receivers.iter().for_each(|(_, receiver)| receiver.mode(Mode::Take));
+    agent.wait_until_delivered(1000);
+    agent.stop();
+    for (_, receiver) in &receivers {
+        output::assert_exactly_once(&receiver.lines(), "id", &all, &all);
+    }
 }
 
 #[test]

@@ -269,6 +269,67 @@ fn one_busy_closed_or_picky_index_holds_up_only_its_own_events() {
     agent.stop();
 }
 
+/// Waits until the destination holds so many events, says `why`, and is killed three times meanwhile.
+fn hold_over_kills(place: &Place, mut agent: Agent, held: u64, why: &str) -> Agent {
+    for _ in 0..3 {
+        let told = agent.wait_for_line("not taken now").to_string();
+        assert!(told.contains(why), "{told}");
+        // What was delivered just before the kill may be held again, and be found there later.
+        agent.wait_until(why, |status| delivery(status)["heldEvents"].as_u64() >= Some(held));
+        agent.kill();
+        agent = place.start();
+    }
+    agent
+}
+
+#[test]
+fn a_missing_closed_or_read_only_index_is_waited_for_over_kills_and_a_misfit_is_one_dead_letter() {
+    let Some(package) = newest("elasticsearch") else {
+        return skip("servers::search (kills)", "no version of Elasticsearch runs with the Java of this machine");
+    };
+    let server = SearchServer::start(package, false).unwrap();
+    println!("{}", server.version());
+    server.must("PUT", "/_cluster/settings", r#"{"persistent": {"action.auto_create_index": "false"}}"#);
+    let more = ", createTemplate: false";
+    let place = Place::new(&manifests(&To { url: &server.url(), index: "jobs-only", more }));
+    let sent = Cell::new(0);
+    let mut agent = place.start();
+    post(&agent, "a", 1000, &sent);
+    agent = hold_over_kills(&place, agent, 1000, "index_not_found_exception");
+    let mapping = r#"{"mappings": {"properties": {"n": {"type": "long"}, "_spillway.id": {"type": "keyword"}}}}"#;
+    server.must("PUT", "/jobs-only", mapping);
+    agent.wait_until_delivered(sent.get());
+    for (block, lift, why) in [
+        ("/jobs-only/_close", "/jobs-only/_open", "index_closed_exception"),
+        (r#"{"index.blocks.write": true}"#, r#"{"index.blocks.write": null}"#, "cluster_block_exception"),
+    ] {
+        let set = |what: &str| {
+            let (method, path, body) =
+                if what.starts_with('/') { ("POST", what, "") } else { ("PUT", "/jobs-only/_settings", what) };
+            server.must(method, path, body);
+        };
+        set(block);
+        post(&agent, "a", 1000, &sent);
+        agent = hold_over_kills(&place, agent, 1000, why);
+        set(lift);
+        agent.wait_until_delivered(sent.get());
+    }
+    // One of a thousand does not fit; the agent is killed while they are on their way.
+    for round in 0..3 {
+        let misfit = "{\"n\":\"no number\",\"kind\":\"a\"}\n";
+        post(&agent, "a", 500, &sent);
+        assert_eq!(agent.post(misfit.as_bytes(), &[]).status, 202);
+        post(&agent, "a", 499, &sent);
+        agent.moment(std::time::Duration::from_millis(10 * round));
+        agent.kill();
+        agent = place.start();
+    }
+    let status = agent.wait_until_delivered(sent.get() + 3);
+    assert_eq!(delivery(&status)["rejectedEvents"], 3, "{status:#}");
+    agent.stop();
+    assert_each_once(&server, "jobs-only", sent.get());
+}
+
 #[test]
 fn a_data_stream_of_every_version_has_every_event_once() {
     for package in runnable() {
