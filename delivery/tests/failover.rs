@@ -869,3 +869,31 @@ async fn one_that_is_removed_while_all_are_down_goes_at_once_and_the_backlog_sta
     assert!(drain(&engine).await);
     assert_eq!((a.got(), b.each()), (Vec::new(), numbers(0..100)));
 }
+
+#[tokio::test]
+async fn the_backlog_of_backends_that_are_all_replaced_at_once_is_delivered_by_them() {
+    for (failback, dies) in BOTH.into_iter().flat_map(|failback| [(failback, false), (failback, true)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
+        let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+        let group = Strategy::FirstHealthy(failback);
+        let mut engine = engine(dir.path());
+        let pipeline = open(&engine, failback, &two[..1]).await;
+        send(&pipeline, 0..100).await;
+        until(&pipeline, |report| report.routes[0].active.is_none()).await;
+        engine.apply(settings(group, &two[1..]), specs(&two[1..]), &|_| None).await.unwrap();
+        send(&pipeline, 100..150).await;
+        b.until(|got| got.len() == 50).await;
+        if dies {
+            drop((pipeline, engine));
+            engine = self::engine(dir.path());
+            let gone = specs(&two[..1]);
+            engine.add(settings(group, &two[1..]), specs(&two[1..]), &|_| gone.first().cloned()).await.unwrap();
+        }
+        a.turn(Mode::Take);
+        // The new one is healthy, and the old one sends all the same: nobody else has what it holds.
+        a.until(|got| got.len() == 100).await;
+        assert!(drain(&engine).await);
+        assert_eq!((a.each(), b.each()), (numbers(0..100), numbers(100..150)), "{failback:?}, dies: {dies}");
+    }
+}

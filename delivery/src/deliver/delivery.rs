@@ -110,6 +110,9 @@ pub(super) struct Delivery {
     budget_short: bool,
 }
 
+/// Most sequences of one range that was begun before and has no plan: a gap may be all of a backlog.
+const GAP_EVENTS_MAX: usize = 4096;
+
 /// How long a delivery waits for bytes of the budget before it looks again.
 const BUDGET_PERIOD: Duration = Duration::from_millis(50);
 
@@ -387,7 +390,10 @@ fn fill_gaps(retry: &mut BTreeMap<u64, Work>, cursor: u64, ground: &Ground) -> u
         }
         at = at.max(work.end);
     }
-    for (first, end) in gaps {
+    let pieces = gaps.into_iter().flat_map(|(first, end)| {
+        (first..end).step_by(GAP_EVENTS_MAX).map(move |first| (first, end.min(first + GAP_EVENTS_MAX as u64)))
+    });
+    for (first, end) in pieces {
         let key = ground.other_name((first, end), "gap");
         retry.insert(first, Work::again(first, end, key));
     }

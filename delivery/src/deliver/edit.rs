@@ -110,7 +110,7 @@ impl Engine {
         let (table, task) = (table_of(&settings), if settings.suspend { Task::Rest } else { Task::Deliver });
         let log_settings = settings.log.clone();
         let begun = running.pipeline.edit(settings, false, |log| log.edit(table, &log_settings));
-        let released = |key: &DeliveryKey| Seats::releases_running(key, &orders, &wanted);
+        let released = |key: &DeliveryKey| Seats::releases_running(&running.bed, key, &orders, &wanted);
         let released: Vec<_> = orders.keys().filter(|key| !wanted.contains(key) && released(key)).cloned().collect();
         let closed = |_| EngineError::Closed { pipeline: running.pipeline.name().clone() };
         let at = begun.await.map_err(closed)?;
@@ -128,6 +128,7 @@ impl Engine {
                 self.start(&running.bed, &mut orders, Order { spec, task: task.clone(), seat }, progress);
             }
         }
+        leave_groups(&orders, &wanted, &released);
         drain(running, &orders, &before, (at, |key: &DeliveryKey| !wanted.contains(key), &released)).await;
         Ok(())
     }
@@ -152,6 +153,17 @@ fn order(sender: &Sender<Order>, spec: Option<DeliverySpec>, task: &Task, seat: 
         }
         true
     });
+}
+
+/// Those that go and leave nothing to others, while their route goes on with other backends, drain by themselves: in their
+/// group they would stand by for ones that never get what they hold.
+fn leave_groups(orders: &Orders, wanted: &[DeliveryKey], released: &[DeliveryKey]) {
+    let alone = |key: &DeliveryKey| {
+        !wanted.contains(key) && !released.contains(key) && wanted.iter().any(|other| other.route == key.route)
+    };
+    for (_, sender) in orders.iter().filter(|(key, _)| alone(key)) {
+        sender.send_if_modified(|order| order.seat.take().is_some());
+    }
 }
 
 /// Lets the deliveries that `gone` names drain up to a sequence, under the settings their pipeline had; those that are

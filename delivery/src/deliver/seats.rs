@@ -23,6 +23,8 @@ struct Wanted {
     group: Arc<Group>,
     /// Where the slowest member stands that has saved something.
     from: Option<u64>,
+    /// Where the earliest of these began: what lies above is theirs to deliver.
+    began: Option<u64>,
 }
 
 impl Seats {
@@ -32,16 +34,17 @@ impl Seats {
             let known = bed.deliveries.groups.find(&route.name);
             let is_new = known.is_none();
             let group = known.unwrap_or_else(|| Group::new(&settings.name, &route.name));
-            let mut from = None;
+            let (mut from, mut began) = (None, None);
             for backend in &route.backends {
                 let key = DeliveryKey { route: route.name.clone(), backend_uid: backend.uid.clone() };
                 let Some(progress) = bed.log.progress(&key) else { continue };
                 from = Some(from.map_or(progress.cursor, |from: u64| from.min(progress.cursor)));
+                began = Some(began.map_or(progress.began, |began: u64| began.min(progress.began)));
                 if is_new && !settings.suspend {
                     group.seat(&backend.uid, &backend.name, Done::of(&progress));
                 }
             }
-            groups.insert(route.name.clone(), Wanted { group, from });
+            groups.insert(route.name.clone(), Wanted { group, from, began });
         }
         Self { groups }
     }
@@ -68,16 +71,21 @@ impl Seats {
     /// Whether a reference that was removed while the process was away leaves what it holds to others; they learn what it had
     /// resolved.
     pub(super) fn releases(&self, key: &DeliveryKey, progress: &Progress) -> bool {
-        let Some(wanted) = self.groups.get(&key.route).filter(|wanted| wanted.from.is_some()) else { return false };
+        // Whoever began behind events never delivers them.
+        let has_all = |wanted: &&Wanted| wanted.began.is_some_and(|began| began <= progress.cursor);
+        let Some(wanted) = self.groups.get(&key.route).filter(has_all) else { return false };
         wanted.group.remember(Done::of(progress));
         true
     }
 
     /// Whether a reference that runs leaves what it holds to others of its group, which go on.
-    pub(super) fn releases_running(key: &DeliveryKey, orders: &Orders, wanted: &[DeliveryKey]) -> bool {
+    pub(super) fn releases_running(bed: &Bed, key: &DeliveryKey, orders: &Orders, wanted: &[DeliveryKey]) -> bool {
         let seat = |key: &DeliveryKey| orders.get(key).and_then(|sender| sender.borrow().seat.clone());
         let Some(own) = seat(key) else { return false };
-        wanted.iter().filter_map(seat).any(|other| Arc::ptr_eq(&own.group, &other.group))
+        let Some(cursor) = bed.log.progress(key).map(|progress| progress.cursor) else { return false };
+        let has_all = |other: &DeliveryKey| bed.log.progress(other).is_some_and(|progress| progress.began <= cursor);
+        let is_of_group = |other| seat(other).is_some_and(|other| Arc::ptr_eq(&own.group, &other.group));
+        wanted.iter().any(|other| is_of_group(other) && has_all(other))
     }
 
     /// Brings the groups of the pipeline to what is wanted, now that it is.
