@@ -45,6 +45,10 @@ use crate::event::Origin;
 use crate::json::Paths;
 use evaluate::Node;
 
+/// What conditions are made of, for whoever was refused.
+pub const AVAILABLE: &str = "fields of `event` and `origin`, constants, `==` `!=` `<` `<=` `>` `>=`, `in [...]`, `&&` `||` `!`, \
+                             `has()`, `.contains()`, `.startsWith()`, `.endsWith()`";
+
 /// Most characters of a condition.
 pub const CHARACTERS_MAX: usize = 1024;
 

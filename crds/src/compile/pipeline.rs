@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use spillway_delivery::condition::Condition;
+use spillway_delivery::condition::{AVAILABLE, Condition};
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::settings::{
     BackendRefSettings, Durability, Failback, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, Strategy,
@@ -70,7 +70,8 @@ fn condition(object: &Object, index: usize, route: &RouteSpec, problems: &mut Ve
     let field = format!("spec.routes[{index}].match");
     let place = error.column.map(|column| format!(" at character {column} of the condition")).unwrap_or_default();
     let problem = Problem::new(object.root.at(&field), &field, format!("{}{place}", error.message));
-    problems.push(problem.found(quoted(text)).suggestion(error.suggestion));
+    let problem = problem.found(quoted(text)).suggestion(error.suggestion);
+    problems.push(if error.message.contains("not available") { problem.allowed(AVAILABLE) } else { problem });
     None
 }
 

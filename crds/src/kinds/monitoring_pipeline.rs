@@ -59,7 +59,7 @@ pub struct MonitoringPipelineSpec {
     pub dead_letters: DeadLettersSpec,
 
     /// How long a removed route or backend reference may still deliver what it holds, in seconds of running time; what
-    /// is left then is reported as dropped. Default: 300.
+    /// is left then becomes dead letters, as far as they have room. Default: 300.
     #[serde(default = "drain_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub drain_seconds: u64,

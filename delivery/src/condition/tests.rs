@@ -307,3 +307,22 @@ fn a_condition_shows_its_text_and_is_shared() {
     assert_eq!(condition.text(), "event.x");
     assert_eq!(format!("{condition:?}"), "Condition(\"event.x\")");
 }
+
+#[test]
+fn the_reference_says_what_is_taken_and_what_is_refused() {
+    let page = include_str!("../../../docs/reference/conditions.md");
+    let lines = |fence: &str| {
+        let begin = format!("\n```{fence}\n");
+        let blocks = page.split(&begin).skip(1);
+        let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines());
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (taken, not) = (lines("cel"), lines("cel-refused"));
+    assert!(taken.len() > 5 && not.len() > 4);
+    for condition in taken {
+        assert!(Condition::compile(&condition).is_ok(), "{condition}");
+    }
+    for condition in not {
+        assert!(refused(&condition).contains("not available"), "{condition}");
+    }
+}

@@ -1,4 +1,5 @@
-//! The reference of the backends: one page each from one template, and an index that says what each guarantees.
+//! The reference of the backends: one page each from one template, and an index that says what each guarantees; and the page
+//! of `MonitoringPipeline`.
 //!
 //! By hand, in the backend's folder below `backends/src`: `page.md` (the sections [`SECTIONS`], in this order; the first
 //! paragraph of the first is what the index says) and `full.yaml` (its settings, every one of them, for the manifest that
@@ -16,16 +17,13 @@ use crate::workspace::Workspace;
 const FOLDER: &str = "docs/reference/backends";
 /// The sections of a `page.md`.
 const SECTIONS: [&str; 4] = ["Guarantee", "Limits", "Permissions", "How it fails"];
-/// Where the schema of a spec is in the CRD of `Backend`.
+/// Where the schema of a spec is in a CRD.
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
 
 /// Returns every page: its path and its text.
 pub(super) fn all(workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
-    let definitions = spillway_crds::crd::definitions().iter();
-    let is_backend = |crd: &&serde_json::Value| crd["spec"]["names"]["kind"] == "Backend";
-    let spec = definitions.filter(is_backend).map(|crd| crd.pointer(SPEC));
-    let spec = spec.flatten().next().context("no CRD of Backend")?;
-    let mut pages = Vec::new();
+    let spec = spec("Backend")?;
+    let mut pages = vec![pipeline_page()?];
     let mut index = String::from(INDEX);
     for row in BackendSettings::LIST {
         let folder = format!("backends/src/{}", row.module);
@@ -52,6 +50,52 @@ pub(super) fn all(workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>
     pages.push((format!("{FOLDER}/README.md"), index));
     Ok(pages)
 }
+
+/// Returns the fields of a kind's spec.
+fn spec(kind: &str) -> anyhow::Result<&'static Value> {
+    let mut definitions = spillway_crds::crd::definitions().iter();
+    let found = definitions.find(|crd| crd["spec"]["names"]["kind"] == kind);
+    found.and_then(|crd| crd.pointer(SPEC)).with_context(|| format!("no CRD of {kind}"))
+}
+
+/// Returns the page of `MonitoringPipeline`.
+fn pipeline_page() -> anyhow::Result<(String, String)> {
+    let mut rows = Vec::new();
+    settings(&mut rows, &serde_json::json!({ "properties": spec("MonitoringPipeline")? }), "");
+    Ok(("docs/reference/monitoringpipeline.md".to_owned(), format!("{PIPELINE}{TABLE}{}", rows.concat())))
+}
+
+const PIPELINE: &str = "\
+<!-- Written by `cargo xtask generate`. Do not edit. -->
+
+# MonitoringPipeline
+
+What is taken in, how safely it is held, and which [backends](backends/README.md) it goes to. The least it needs:
+
+```yaml
+apiVersion: spillway.dev/v1alpha1
+kind: Backend
+metadata: {name: archive}
+spec: {type: Filesystem}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: MonitoringPipeline
+metadata: {name: jobs}
+spec:
+  inputs:
+  - {name: pushed, type: Events}
+  routes:
+  - {name: everything, backendRefs: [{name: archive}]}
+```
+
+More: what a [condition](conditions.md) may say, what [an accepted event survives](../explanation/durability.md), what
+[failover](../explanation/failover.md) costs, what [an edit](../how-to/change-the-configuration.md) does.
+
+## Fields of `spec`
+
+`inputs`, `routes`, their names and types must be given; what has a default may be left out. Unknown fields are errors.
+
+";
 
 const INDEX: &str = "\
 <!-- Written by `cargo xtask generate`. Do not edit. -->

@@ -109,7 +109,7 @@ fn manifests_inherit_the_lints() {
 fn links_need_their_file_and_their_heading() {
     let texts = [
         ("README.md", "# Spillway\n\n## Run it by hand\n".to_owned()),
-        ("docs/a.md", "[1](../README.md#run-it-by-hand) [2](../docs) [3](b.md)\n[4](../README.md#no) [5](https://example.test/x)\n```\n[6](c.md)\n```\n".to_owned()),
+        ("docs/a.md", "[1](../README.md#run-it-by-hand) [2](../docs) [3](b.md)\n[4](../README.md#no) [5](https://example.test/x) `[7](d.md)` [`8`](../README.md)\n```\n[6](c.md)\n```\n".to_owned()),
     ];
     let mut findings = Vec::new();
     text::check_links("docs/a.md", &texts[1].1, &texts, &mut findings);

@@ -78,7 +78,9 @@ fn links(text: &str) -> impl Iterator<Item = (usize, &str)> {
     prose(text).flat_map(|(number, line)| {
         line.match_indices("](").filter_map(move |(at, _)| {
             let target = line[at + 2..].split([')', ' ']).next()?;
-            (!target.is_empty()).then_some((number, target))
+            // Behind an odd number of backticks it is code.
+            let is_code = line[..at].matches('`').count() % 2 == 1;
+            (!target.is_empty() && !is_code).then_some((number, target))
         })
     })
 }
