@@ -144,11 +144,13 @@ fn export(flags: &ExportFlags) -> Result<ExitCode, Failure> {
     };
     let mut out = Out::new(target);
     let (mut count, mut size) = (0u64, 0u64);
-    letters.each(usize::MAX, |_, line| {
+    letters.each(usize::MAX, |pipeline, letter| {
+        // A letter is an object that begins with its id.
+        let name = serde_json::Value::from(pipeline);
+        let line = format!("{{\"pipeline\":{name},{}\n", letter.trim_start_matches('{'));
         count += 1;
-        size += line.len() as u64 + 1;
-        out.write(line);
-        out.write("\n");
+        size += line.len() as u64;
+        out.write(&line);
     })?;
     out.finish()?;
     exit::to_stderr(&format!("{}, {}\n", counted(count, "dead letter"), bytes(size)));

@@ -32,7 +32,7 @@ pub fn start(settings: &LogSettings) {
         tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter(&settings.level).unwrap_or_default());
     let started = match format {
         LogFormat::Text => builder.with_ansi(colour).with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
     };
     drop(started);
 }

@@ -22,13 +22,18 @@ pub fn read(paths: &[PathBuf]) -> Compiled {
 pub fn excluded(errors: &[ManifestError]) -> Vec<Excluded> {
     let mut excluded: Vec<Excluded> = Vec::new();
     for error in errors {
-        let object = if error.object.is_empty() { error.file.to_string() } else { error.object.clone() };
+        let object = object_of(error);
         match excluded.iter_mut().find(|known| known.object == object) {
             Some(known) => known.errors.push(error.to_string()),
             None => excluded.push(Excluded { object, errors: vec![error.to_string()], kept: false }),
         }
     }
     excluded
+}
+
+/// Returns what an error is about: its object, or the file where it has none.
+pub(crate) fn object_of(error: &ManifestError) -> String {
+    if error.object.is_empty() { error.file.to_string() } else { error.object.clone() }
 }
 
 pub(crate) fn unread(error: &LoadError) -> ManifestError {

@@ -827,3 +827,29 @@ async fn a_destination_on_this_machine_gets_an_event_at_once() {
     assert_eq!(backend.until(1).await, lines(0..1));
     assert!(drain(&engine).await);
 }
+
+#[tokio::test]
+async fn the_oldest_held_is_as_old_as_its_own_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let backend = Arc::new(Scripted::default());
+    let pipeline = add(&engine, &backend, Durability::Disk).await;
+    *backend.stuck.lock().unwrap() = Some(Answer::LeaveBehind("\"n\":2}"));
+    // One frame each, all under one entry of the index: the second is never taken.
+    for (number, held) in [(1_u64, None), (2, Some(2_000)), (3, Some(2_000))] {
+        let mut builder = BatchBuilder::default();
+        builder.push(format!("{{\"n\":{number}}}").as_bytes());
+        let batch = builder.build(Arc::<Origin>::default(), number as i64 * 1_000);
+        Intake.submit(std::slice::from_ref(&pipeline), batch).await.unwrap();
+        let wanted = (number - u64::from(number > 1), u64::from(number > 1));
+        let mut found = report(&pipeline).await.deliveries.remove(0);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while (found.delivered_events, found.held_events) != wanted && Instant::now() < deadline {
+            tokio::task::yield_now().await;
+            found = report(&pipeline).await.deliveries.remove(0);
+        }
+        assert_eq!(found.oldest_held, held, "{found:#?}");
+    }
+    *backend.stuck.lock().unwrap() = None;
+    assert!(drain(&engine).await);
+}

@@ -7,7 +7,7 @@ use spillway_crds::{BackendPlan, Compiled, PipelinePlan};
 use spillway_delivery::settings::{RouteSettings, Strategy};
 
 use super::manifests::Read;
-use crate::manifests::excluded;
+use crate::manifests::{excluded, object_of};
 use crate::status::Excluded;
 
 /// A pipeline with the backends it refers to: what an action is about, whole.
@@ -81,6 +81,10 @@ pub fn units(compiled: &Compiled) -> Units {
 pub fn diff(running: &Units, read: &Read) -> Diff {
     let wanted = units(&read.compiled);
     let mut diff = Diff { actions: Vec::new(), refused: excluded(&read.compiled.errors) };
+    for error in read.compiled.errors.iter().filter(|error| read.kept.contains(&error.file)) {
+        let object = object_of(error);
+        diff.refused.iter_mut().filter(|one| one.object == object).for_each(|one| one.kept = true);
+    }
     for (uid, unit) in running {
         let label = unit.label();
         // An object that is there and not good, or whose file is not readable, was not deleted.

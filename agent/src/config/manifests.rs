@@ -39,6 +39,8 @@ pub struct Read {
     pub compiled: Compiled,
     /// Files that could not be read as objects now; what came from them is no deletion.
     pub unread: BTreeSet<Arc<str>>,
+    /// Files that count as they were: an older text of theirs is what was compiled.
+    pub kept: BTreeSet<Arc<str>>,
 }
 
 impl Manifests {
@@ -80,9 +82,10 @@ impl Manifests {
         let mut documents = loaded.documents;
         let unreadable: BTreeSet<Arc<str>> =
             loaded.errors.iter().filter(|error| !is_gone(error)).map(|error| name(path_of(error))).collect();
-        let kept = unreadable.iter().filter_map(|file| Some(Document::new(file, self.good.get(file)?.clone())));
-        documents.extend(kept);
-        self.fill_in(&mut documents, &mut errors);
+        let mut kept: BTreeSet<Arc<str>> =
+            unreadable.iter().filter(|file| self.good.contains_key(*file)).cloned().collect();
+        documents.extend(kept.iter().map(|file| Document::new(file, self.good[file].clone())));
+        kept.extend(self.fill_in(&mut documents, &mut errors));
         let mut compiled = compile(&documents);
         let garbled: BTreeSet<Arc<str>> =
             compiled.errors.iter().filter(|e| is_of_the_file(e)).map(|e| e.file.clone()).collect();
@@ -92,6 +95,7 @@ impl Manifests {
                 compiled.errors.into_iter().filter(|error| self.is_replaced(error, &garbled)).collect();
             for document in documents.iter_mut().filter(|document| garbled.contains(&document.file)) {
                 if let Some(good) = self.good.get(&document.file) {
+                    kept.insert(document.file.clone());
                     *document = Document::new(&document.file, good.clone());
                 }
             }
@@ -101,11 +105,13 @@ impl Manifests {
         }
         errors.append(&mut compiled.errors);
         compiled.errors = errors;
-        Read { compiled, unread: garbled.union(&unreadable).cloned().collect() }
+        Read { compiled, unread: garbled.union(&unreadable).cloned().collect(), kept }
     }
 
-    /// A file without a word that said something before is being written, or its disk is full: it counts as it was.
-    fn fill_in(&self, documents: &mut [Document], errors: &mut Vec<ManifestError>) {
+    /// A file without a word that said something before is being written, or its disk is full: it counts as it was. Returns
+    /// these files.
+    fn fill_in(&self, documents: &mut [Document], errors: &mut Vec<ManifestError>) -> Vec<Arc<str>> {
+        let mut filled = Vec::new();
         for document in documents.iter_mut().filter(|document| document.text.trim().is_empty()) {
             if let Some(good) = self.good.get(&document.file).filter(|good| !good.trim().is_empty()) {
                 errors.push(of_file(
@@ -113,8 +119,10 @@ impl Manifests {
                     "empty, so it counts as it was; delete the file to remove its objects",
                 ));
                 *document = Document::new(&document.file, good.clone());
+                filled.push(document.file.clone());
             }
         }
+        filled
     }
 
     fn is_replaced(&self, error: &ManifestError, garbled: &BTreeSet<Arc<str>>) -> bool {

@@ -206,11 +206,15 @@ fn a_file_that_cannot_be_read_is_no_deletion() {
             "{diff:?}"
         );
         assert!(short(&diff).iter().any(|action| action.starts_with("+new-")), "the other file counts: {diff:?}");
-        assert!(!diff.refused.is_empty());
+        assert!(!diff.refused.is_empty() && diff.refused.iter().all(|one| one.kept), "{diff:?}");
     }
     world.write("b.yaml", "");
     let diff = world.turn();
     assert!(short(&diff).is_empty() && diff.refused.len() == 1, "being written: {diff:?}");
+    assert!(diff.refused[0].kept, "it runs as it was: {diff:?}");
+    world.write("d.yaml", "{ never: [good\n");
+    assert!(refused(&world.turn()).contains(&(world.path("d.yaml").display().to_string(), false)));
+    fs::remove_file(world.path("d.yaml")).unwrap();
     fs::write(world.path("b.yaml"), b"\xff\xfe").unwrap();
     assert!(short(&world.turn()).is_empty(), "not text, and still no deletion");
     world.write("b.yaml", &plain("jobs"));

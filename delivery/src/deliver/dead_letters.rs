@@ -207,7 +207,8 @@ impl DeadLetters {
         if let Ok(account) = status::account(&shelf.log, &key(), &progress) {
             report.kept_events = account.routed;
             report.held_events = account.held;
-            report.oldest_held = (account.held > 0).then(|| shelf.log.received_near(progress.cursor)).flatten();
+            let oldest = || shelf.log.oldest_held(ROUTE, &progress).ok().flatten();
+            report.oldest_held = (account.held > 0).then(oldest).flatten();
             report.imbalance_events = account.imbalance;
         }
         report

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::batches::Names;
 use super::budget::Budget;
@@ -304,7 +305,11 @@ impl Engine {
             released: false,
             names_given: AtomicU64::new(0),
         };
-        self.deliveries.spawn("delivery", super::life::run(ground, key, progress, self.deliveries.stopping()));
+        // Names of routes and backends repeat between pipelines: whatever the delivery tells is told with these.
+        let (namespace, pipeline) = (&bed.names.namespace, &bed.names.pipeline);
+        let span = tracing::error_span!("delivery", %namespace, %pipeline);
+        let run = super::life::run(ground, key, progress, self.deliveries.stopping());
+        self.deliveries.spawn("delivery", run.instrument(span));
     }
 
     /// Returns what jobs share with the deliveries.

@@ -238,7 +238,8 @@ impl DeliveryStatus {
         report.routed_events = account.routed;
         report.held_events = account.held;
         report.held_bytes = account.held_bytes;
-        report.oldest_held = (account.held > 0).then(|| log.received_near(progress.cursor)).flatten();
+        let oldest = || log.oldest_held(&self.key.route, &progress).ok().flatten();
+        report.oldest_held = (account.held > 0).then(oldest).flatten();
         report.imbalance_events = account.imbalance;
         report.seconds_until_full = log.seconds_until_full(&self.key).filter(|_| account.held > 0);
         (report, account.imbalance == 0)

@@ -33,6 +33,7 @@ mod claim;
 mod commit;
 mod edit;
 mod fill;
+mod oldest;
 mod ranges;
 mod reader;
 mod room;

@@ -21,7 +21,11 @@ pub(super) fn lines(letters: &DeadLettersReport, now: i64) -> Vec<String> {
         write!(text, ", {events} {}", plain(what)).unwrap_or_default();
     }
     write!(text, "; {} of {}", bytes(letters.bytes), bytes(letters.bytes_max)).unwrap_or_default();
-    vec![text]
+    let mut lines = vec![text];
+    if letters.held_events > 0 {
+        lines.push("  `spillway-agent dead-letters list` says why they were refused".to_owned());
+    }
+    lines
 }
 
 /// Returns what to say of the jobs that are not over.

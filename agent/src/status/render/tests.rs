@@ -222,3 +222,15 @@ fn a_log_that_no_pipeline_claims_is_a_problem_that_is_named() {
     let text = render(&StatusReport { unclaimed_logs: vec![log], ..report() }, Paint::plain());
     assert!(text.contains("no pipeline claims the log `default.gone` (1.9 MiB)"), "{text}");
 }
+
+#[test]
+fn dead_letters_that_are_there_come_with_the_command_that_shows_them() {
+    let mut report = report();
+    let letters = &mut report.pipelines[0].dead_letters;
+    (letters.kept_events, letters.redriven_events) = (2, 2);
+    assert!(!render(&report, Paint::plain()).contains("dead-letters list"));
+    let letters = &mut report.pipelines[0].dead_letters;
+    (letters.held_events, letters.redriven_events) = (1, 1);
+    let text = render(&report, Paint::plain());
+    assert!(text.contains("\n  `spillway-agent dead-letters list` says why they were refused\n"), "{text}");
+}

@@ -34,7 +34,7 @@ pub struct LogReader {
 }
 
 #[derive(Debug)]
-struct OpenSegment {
+pub(super) struct OpenSegment {
     ordinal: u64,
     file: SegmentFile,
     origins: Vec<Arc<Origin>>,
@@ -44,7 +44,7 @@ struct OpenSegment {
 }
 
 /// What one read gave.
-enum Given {
+pub(super) enum Given {
     Frames(Vec<Arc<Frame>>),
     /// Nothing stands at the reader's sequence; go on at this one.
     Skip(u64),
@@ -163,7 +163,7 @@ impl Drop for LogReader {
     }
 }
 
-fn read_disk(
+pub(super) fn read_disk(
     log: &Log,
     seq: u64,
     visible_end: u64,
