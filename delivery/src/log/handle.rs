@@ -182,7 +182,7 @@ impl Log {
     pub fn open(options: LogOptions, owner: &Supervisor, incarnation: u64) -> io::Result<Self> {
         let fs = options.filesystem.clone();
         fs.create_dir_all(&options.dir)?;
-        let journal = Journal::open(fs.clone(), &options.dir);
+        let journal = Journal::open_to_save(fs.clone(), &options.dir);
         let open = OpenOptions {
             dir: options.dir.clone(),
             durability: options.settings.durability,

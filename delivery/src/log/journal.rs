@@ -3,8 +3,9 @@
 //! A slot is `cursors.a` or `cursors.b`: records of `u32 length, u32 CRC32C, u64 generation, body`, the first a snapshot
 //! of every delivery, the later ones one delivery each. A delivery's entry is a fixed part and, since version 2, a list of
 //! `u8 tag, u32 length, bytes` behind it: what a version does not know it skips, and entries of version 1 have none. When a slot is full, or a sync failed, the next snapshot goes
-//! to the other one with the next generation. The files keep their size, so saving needs no free space once they are
-//! there, and a torn record ends its slot's reading without harm: what is older is a valid, earlier truth.
+//! to the other one with the next generation. Both files get their size when the log opens and keep
+//! it, so saving needs no free space, the first save after a start included; a slot grows only when a snapshot is larger
+//! than a quarter of it. A torn record ends its slot's reading without harm: what is older is a valid, earlier truth.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,15 +16,16 @@ use bytes::Bytes;
 
 use super::codec::{Get, Put};
 use super::resolved;
-use crate::filesystem::{File, Filesystem};
+use crate::filesystem::Filesystem;
 
 mod removals;
+mod slot;
+
+use slot::{Slot, blank};
 
 /// Bytes of a slot at first; it grows to four snapshots where that is more.
 const SLOT_BYTES: u64 = 256 << 10;
 const RECORD_HEADER_BYTES: usize = 16;
-/// How often a slot is read that the file system refuses to read.
-const READ_ATTEMPTS: usize = 3;
 const KIND_SNAPSHOT_V1: u8 = 1;
 const KIND_ONE_V1: u8 = 2;
 const KIND_REMOVED: u8 = 3;
@@ -241,13 +243,6 @@ impl Progress {
     }
 }
 
-#[derive(Debug)]
-struct Slot {
-    path: PathBuf,
-    file: Option<Arc<dyn File>>,
-    size: u64,
-}
-
 /// The durable progress of every delivery of a log. Blocks; one thread at a time.
 #[derive(Debug)]
 pub struct Journal {
@@ -268,17 +263,11 @@ pub struct Journal {
 impl Journal {
     /// Reads both slots of a log's directory, which must be there. Damage is an earlier truth, never an error.
     pub fn open(fs: Arc<dyn Filesystem>, dir: &Path) -> Self {
-        let slot = |name: &str| Slot { path: dir.join(name), file: None, size: 0 };
-        let mut slots = [slot("cursors.a"), slot("cursors.b")];
+        let [(first, in_first), (second, in_second)] =
+            ["cursors.a", "cursors.b"].map(|name| Slot::open(&*fs, dir.join(name)));
         let mut best: Option<(u64, usize, BTreeMap<DeliveryKey, Progress>)> = None;
-        for (index, slot) in slots.iter_mut().enumerate() {
-            let Some((file, bytes)) = (0..READ_ATTEMPTS).find_map(|_| read_file(&*fs, &slot.path).ok()).flatten()
-            else {
-                continue;
-            };
-            slot.size = bytes.len() as u64;
-            slot.file = Some(file);
-            if let Some((generation, progress)) = read_slot(&bytes)
+        for (index, bytes) in [in_first, in_second].into_iter().enumerate() {
+            if let Some((generation, progress)) = bytes.as_deref().and_then(read_slot)
                 && best.as_ref().is_none_or(|(best, ..)| *best < generation)
             {
                 best = Some((generation, index, progress));
@@ -288,7 +277,7 @@ impl Journal {
         Self {
             fs,
             dir: dir.to_owned(),
-            slots,
+            slots: [first, second],
             current,
             generation,
             end: 0,
@@ -296,6 +285,13 @@ impl Journal {
             progress,
             removals: removals::Removals::default(),
         }
+    }
+
+    /// The same for a process that will save: room for that is set aside.
+    pub fn open_to_save(fs: Arc<dyn Filesystem>, dir: &Path) -> Self {
+        let mut journal = Self::open(fs, dir);
+        slot::set_aside(&mut journal.slots, &*journal.fs, dir);
+        journal
     }
 
     /// Returns what every delivery has saved.
@@ -370,53 +366,23 @@ impl Journal {
         let size = SLOT_BYTES.max(4 * record.len() as u64);
         let other = 1 - self.current;
         let slot = &mut self.slots[other];
-        let file = match &slot.file {
-            Some(file) => file.clone(),
-            None => match self.fs.open(&slot.path, true) {
-                Ok(file) => file,
-                Err(_) => self.fs.create(&slot.path)?,
-            },
-        };
-        if slot.size < size {
-            file.write_at(0, &[&vec![0; size as usize]])?;
-        }
+        let named = slot.size >= size;
+        let file = slot.grow(&*self.fs, size)?;
         let made = file
             .write_at(0, &[&record])
             .and_then(|()| file.sync())
-            .and_then(|()| if slot.size < size { self.fs.sync_dir(&self.dir) } else { Ok(()) });
+            .and_then(|()| if named { Ok(()) } else { self.fs.sync_dir(&self.dir) });
         if let Err(error) = made {
+            slot.size = if named { slot.size } else { 0 };
             blank(&*file, 0);
             return Err(error);
         }
-        slot.size = slot.size.max(size);
-        slot.file = Some(file);
         self.current = other;
         self.generation = generation;
         self.end = record.len() as u64;
         self.distrusted = false;
         Ok(())
     }
-}
-
-/// Takes back a record that was not synced: the page cache must not show a later process what the disk does not hold.
-fn blank(file: &dyn File, at: u64) {
-    if let Err(error) = file.write_at(at, &[&[0; RECORD_HEADER_BYTES]]) {
-        tracing::debug!(%error, "could not blank a record whose sync failed");
-    }
-}
-
-type OpenSlot = (Arc<dyn File>, Vec<u8>);
-
-/// Reads a slot whole; `None` where there is none.
-fn read_file(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<OpenSlot>> {
-    let file = match fs.open(path, true) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let mut bytes = vec![0; file.len()? as usize];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(Some((file, bytes)))
 }
 
 fn encode_record(generation: u64, body: &[u8]) -> Vec<u8> {
