@@ -1,16 +1,30 @@
-//! Saves of cursors, where they could go wrong without any test of the data noticing: a disk that is full from the start.
+//! Saves of cursors and wake-ups of readers, where they could go wrong without any test of the data noticing: a disk that is
+//! full from the start, a reader that falls asleep just as something is committed.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use spillway_delivery::backend::{Backend, Fault, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::filesystem::{Faults, FaultyFs};
-use spillway_delivery::log::{DeliveryKey, Log, LogOptions, Progress};
-use spillway_delivery::settings::LogSettings;
+use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
+use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
+use spillway_delivery::filesystem::{Faults, FaultyFs, Filesystem, SplitMix64};
+use spillway_delivery::intake::{Intake, Pipeline};
+use spillway_delivery::log::{DeliveryKey, Log, LogOptions, Masks, Pending, Progress};
+use spillway_delivery::settings::{
+    BackendRefSettings, DeliverySettings, LogSettings, PipelineSettings, RouteSettings, Strategy, WhenBehind,
+};
 use spillway_delivery::supervisor::Supervisor;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 const DIR: &str = "/data/spool/uid";
 
@@ -36,6 +50,12 @@ fn key(backend: &str) -> DeliveryKey {
     DeliveryKey { route: "all".into(), backend_uid: backend.into() }
 }
 
+fn batch(range: std::ops::Range<u32>) -> Batch {
+    let mut builder = BatchBuilder::default();
+    range.for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
+    builder.build(Arc::<Origin>::default(), 1)
+}
+
 // ── A disk that is full from the start ──────────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test(start_paused = true)]
@@ -58,4 +78,202 @@ async fn cursors_are_saved_on_a_disk_that_is_full_since_the_start() {
         assert_eq!(log.progress(&key("a")).unwrap(), at(399));
         assert_eq!(log.progress(&key("b")).unwrap(), at(399));
     }
+}
+
+// ── A backend that takes everything ─────────────────────────────────────────────────────────────────────────────────────
+
+/// Takes everything, and says when.
+#[derive(Debug, Default)]
+struct Taking {
+    traits: Traits,
+    got: Mutex<Vec<(u32, Instant)>>,
+    changed: Notify,
+}
+
+impl Taking {
+    async fn until(&self, events: usize) {
+        loop {
+            let changed = self.changed.notified();
+            if self.got.lock().unwrap().len() >= events {
+                return;
+            }
+            tokio::time::timeout(Duration::from_secs(600), changed).await.expect("nothing more was delivered");
+        }
+    }
+}
+
+impl Backend for Taking {
+    fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(async move {
+            let number = |bytes: &[u8]| String::from_utf8_lossy(&bytes[5..bytes.len() - 1]).parse().unwrap();
+            self.got.lock().unwrap().extend(batch.events().map(|event| (number(event.bytes), Instant::now())));
+            self.changed.notify_waiters();
+            Ok(Items::All(Outcome::Delivered))
+        })
+    }
+
+    fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if self.traits.commits {
+                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                self.got.lock().unwrap().truncate(committed);
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
+        let mark = self.traits.commits.then(|| self.got.lock().unwrap().len().to_string().into());
+        Box::pin(async { Ok(mark) })
+    }
+}
+
+async fn started(dir: &Path, fs: Arc<dyn Filesystem>, backend: &Arc<Taking>) -> (Engine, Arc<Pipeline>) {
+    let (data_dir, clock) = (dir.to_owned(), Clock::manual(1));
+    let engine = Engine::open(EngineSettings { data_dir, filesystem: fs, clock, free_bytes_min: 0 }).unwrap();
+    let backends = vec![BackendRefSettings { uid: "b".into(), name: "b".into(), ..BackendRefSettings::default() }];
+    let settings = PipelineSettings {
+        uid: "default.jobs".into(),
+        namespace: "default".into(),
+        name: "jobs".into(),
+        log: LogSettings::default(),
+        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
+        suspend: false,
+        origin: OriginBuilder::default(),
+    };
+    let spec = DeliverySpec {
+        route: "all".into(),
+        backend_uid: "b".into(),
+        backend_name: "b".into(),
+        backend_type: "Taking".into(),
+        backend: backend.clone(),
+        settings: DeliverySettings { batch_wait_max: BATCH_WAIT, ..DeliverySettings::default() },
+        when_behind: WhenBehind::Block,
+    };
+    let pipeline = engine.add(settings, vec![spec], &|_| None).await.unwrap();
+    (engine, pipeline)
+}
+
+const BATCH_WAIT: Duration = Duration::from_millis(5);
+
+// ── A reader that falls asleep ──────────────────────────────────────────────────────────────────────────────────────────
+
+/// Whether a future was woken since it was polled last: it is polled for no other reason.
+#[derive(Debug)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What happens next: to the log, or to its reader.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    /// A batch is queued; nobody runs yet.
+    Queue,
+    /// The tasks of the log get one turn.
+    Turn,
+    /// Everything under way comes to its end, files included.
+    Rest,
+    /// The reader runs if it was woken.
+    Read,
+    /// The reader's wait is given up and begun anew.
+    Cancel,
+    /// A save wants the log synced.
+    Save,
+}
+
+const ACTS: [Act; 6] = [Act::Queue, Act::Turn, Act::Rest, Act::Read, Act::Cancel, Act::Save];
+
+fn pending(number: u32) -> Pending {
+    Pending { batch: batch(number..number + 1), masks: Masks::Uniform(1), unrouted: 0 }
+}
+
+/// Plays one order of acts and returns how many events the reader has seen at the end, and how many there are.
+async fn asleep(acts: &[Act]) -> (u64, u64) {
+    let (fs, owner) = (disk(), Supervisor::new("wake-ups"));
+    let log = open(&fs, &owner, 1);
+    let mut reader = log.reader(1);
+    let (mut seen, mut queued, mut receipts) = (0, 0_u32, Vec::new());
+    let mut acts = acts.iter().copied().peekable();
+    loop {
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let waker = Waker::from(woken.clone());
+        let mut reading = pin!(async {
+            reader.wait().await;
+            reader.read().await.unwrap().iter().map(|frame| frame.len() as u64).sum::<u64>()
+        });
+        let read = loop {
+            let act = acts.next();
+            match act {
+                Some(Act::Queue) => {
+                    let reservation = log.reserve(1_000).unwrap();
+                    receipts.push(Box::pin(log.append(reservation, pending(queued))));
+                    queued += 1;
+                    // The first poll queues it.
+                    assert!(futures_util::poll!(receipts.last_mut().unwrap()).is_pending());
+                }
+                Some(Act::Turn) => tokio::task::yield_now().await,
+                Some(Act::Rest) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Some(Act::Save) => {
+                    let (of, at) = (key("b"), Progress { cursor: log.visible_end(), ..Progress::default() });
+                    // Whoever asked goes away; what it asked of the log stays.
+                    assert!(!matches!(futures_util::poll!(pin!(log.save(&of, &at, true))), Poll::Ready(Err(_))));
+                }
+                Some(Act::Cancel) => break None,
+                Some(Act::Read) | None => {}
+            }
+            if act.is_none() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                if !woken.0.load(Ordering::SeqCst) {
+                    return (seen, u64::from(queued));
+                }
+            }
+            if matches!(act, Some(Act::Read) | None)
+                && woken.0.swap(false, Ordering::SeqCst)
+                && let Poll::Ready(events) = reading.as_mut().poll(&mut Context::from_waker(&waker))
+            {
+                break Some(events);
+            }
+        };
+        seen += read.unwrap_or(0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_order_of_appends_commits_and_reads_leaves_a_reader_asleep() {
+    // Every order of five acts that matter most, and longer ones by seed.
+    let mut orders: Vec<Vec<Act>> =
+        (0..5_usize.pow(5)).map(|order| (0..5).map(|place| ACTS[order / 5_usize.pow(place) % 5]).collect()).collect();
+    let mut rng = SplitMix64::new(7);
+    orders.extend((0..1_000).map(|_| (0..24).map(|_| ACTS[rng.below(6) as usize]).collect()));
+    for acts in orders {
+        let (seen, queued) = asleep(&acts).await;
+        assert_eq!(seen, queued, "the reader sleeps over what is there: {acts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_sleeps_is_woken_by_the_commit_and_by_no_timer() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = Arc::new(Taking::default());
+    let (engine, pipeline) = started(dir.path(), Arc::new(FaultyFs::new(1)), &backend).await;
+    // Whatever the delivery does when the batch comes: nothing, a save just over, one under way, one due.
+    for number in 0..400 {
+        tokio::time::sleep(Duration::from_millis(u64::from(number) * 37 % 1_201)).await;
+        let accepted = Instant::now();
+        Intake.submit(std::slice::from_ref(&pipeline), batch(number..number + 1)).await.unwrap();
+        backend.until(number as usize + 1).await;
+        let (last, at) = *backend.got.lock().unwrap().last().unwrap();
+        assert_eq!(last, number);
+        let took = at - accepted;
+        assert!(took <= 2 * BATCH_WAIT, "batch {number} was delivered {took:?} after it was accepted");
+    }
+    assert!(engine.drain(Instant::now() + Duration::from_secs(20)).await);
 }
