@@ -1,9 +1,10 @@
-//! Saves of cursors and wake-ups of readers, where they could go wrong without any test of the data noticing: a disk that is
-//! full from the start, a reader that falls asleep just as something is committed.
+//! Saves of cursors and wake-ups of readers, each where it could go wrong without any test of the data noticing: a disk that
+//! is full from the start, a journal that fails for a minute, a reader that falls asleep just as something is committed.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use rustix::io::Errno;
 use spillway_delivery::backend::{Backend, Fault, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
 use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
-use spillway_delivery::filesystem::{Faults, FaultyFs, Filesystem, SplitMix64};
+use spillway_delivery::filesystem::{Faults, FaultyFs, File, Filesystem, SplitMix64};
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::log::{DeliveryKey, Log, LogOptions, Masks, Pending, Progress};
 use spillway_delivery::settings::{
@@ -80,7 +82,110 @@ async fn cursors_are_saved_on_a_disk_that_is_full_since_the_start() {
     }
 }
 
-// ── A backend that takes everything ─────────────────────────────────────────────────────────────────────────────────────
+// ── A journal that fails ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A disk whose files of cursors refuse what is written, from a call on; hand-made, because faults by chance would hit the
+/// log too. Refuses at most [`REFUSALS_MAX`] writes, so that a loop without a pause comes to its end and is seen.
+#[derive(Debug, Clone)]
+struct NoJournal {
+    fs: FaultyFs,
+    refuses: Arc<Mutex<Option<Errno>>>,
+    /// When a write was refused.
+    refused: Arc<Mutex<Vec<Instant>>>,
+}
+
+const REFUSALS_MAX: usize = 2_000;
+
+#[derive(Debug)]
+struct Watched {
+    file: Arc<dyn File>,
+    journal: Option<NoJournal>,
+}
+
+impl NoJournal {
+    fn watched(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
+        let of_journal = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cursors."));
+        Arc::new(Watched { file, journal: of_journal.then(|| self.clone()) })
+    }
+
+    fn refusal_of(&self) -> Option<Errno> {
+        let error = (*self.refuses.lock().unwrap())?;
+        let mut refused = self.refused.lock().unwrap();
+        refused.push(Instant::now());
+        (refused.len() <= REFUSALS_MAX).then_some(error)
+    }
+
+    fn refusal(&self) -> io::Result<()> {
+        self.refusal_of().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Returns the moments at which saves were tried. One attempt is up to four writes in one moment: into either slot, and
+    /// what takes each back.
+    fn attempts(&self) -> Vec<Instant> {
+        let writes = self.refused.lock().unwrap();
+        let mut attempts = writes.clone();
+        attempts.dedup();
+        assert!(writes.len() <= 4 * attempts.len(), "{} writes in {} moments", writes.len(), attempts.len());
+        attempts
+    }
+}
+
+impl File for Watched {
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.journal.as_ref().map_or(Ok(()), NoJournal::refusal)?;
+        self.file.write_at(offset, parts)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, into)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+impl Filesystem for NoJournal {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.watched(path, self.fs.create(path)?))
+    }
+
+    fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn File>> {
+        Ok(self.watched(path, self.fs.open(path, write)?))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.fs.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.fs.sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.fs.list(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.fs.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.fs.rename(from, to)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.fs.free_bytes(path)
+    }
+}
 
 /// Takes everything, and says when.
 #[derive(Debug, Default)]
@@ -159,6 +264,53 @@ async fn started(dir: &Path, fs: Arc<dyn Filesystem>, backend: &Arc<Taking>) -> 
 }
 
 const BATCH_WAIT: Duration = Duration::from_millis(5);
+
+/// Lets the journal refuse for a minute of deliveries and returns when saves were tried.
+async fn minute_without_journal(traits: Traits, error: Errno) -> Vec<Instant> {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = NoJournal { fs: FaultyFs::new(1), refuses: Arc::default(), refused: Arc::default() };
+    let backend = Arc::new(Taking { traits, ..Taking::default() });
+    let (engine, pipeline) = started(dir.path(), Arc::new(fs.clone()), &backend).await;
+    Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
+    backend.until(10).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    *fs.refuses.lock().unwrap() = Some(error);
+    let begun = Instant::now();
+    for second in 1..=60 {
+        // Something new to save all the time.
+        Intake.submit(std::slice::from_ref(&pipeline), batch(second * 10..second * 10 + 10)).await.unwrap();
+        tokio::time::sleep_until(begun + Duration::from_secs(u64::from(second))).await;
+    }
+    let attempts = fs.attempts();
+    *fs.refuses.lock().unwrap() = None;
+    // And it ends with everything saved.
+    assert!(engine.drain(Instant::now() + Duration::from_secs(120)).await, "cursors are not saved once they can be");
+    let mut got: Vec<u32> = backend.got.lock().unwrap().iter().map(|(number, _)| *number).collect();
+    got.sort_unstable();
+    assert_eq!(got, (0..610_u32).collect::<Vec<_>>(), "each event once");
+    attempts
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_fails_is_tried_again_once_a_second() {
+    for error in [Errno::IO, Errno::NOSPC] {
+        let attempts = minute_without_journal(Traits::default(), error).await;
+        assert!((40..=61).contains(&attempts.len()), "{} attempts in a minute ({error})", attempts.len());
+        let gaps = attempts.windows(2).map(|pair| pair[1] - pair[0]);
+        let shortest = gaps.min().unwrap();
+        assert!(shortest >= Duration::from_secs(1), "tried again after {shortest:?} ({error})");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_commits_waits_for_its_breaker_when_its_mark_is_not_saved() {
+    for error in [Errno::IO, Errno::NOSPC] {
+        let commits = Traits { commits: true, ordered: true, ..Traits::default() };
+        let attempts = minute_without_journal(commits, error).await;
+        // Five failures in a row open the breaker; then one attempt each time that it lets one through, every 30 seconds.
+        assert!((5..=9).contains(&attempts.len()), "{} attempts in a minute ({error})", attempts.len());
+    }
+}
 
 // ── A reader that falls asleep ──────────────────────────────────────────────────────────────────────────────────────────
 
