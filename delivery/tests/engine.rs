@@ -830,16 +830,17 @@ async fn a_destination_on_this_machine_gets_an_event_at_once() {
 
 #[tokio::test]
 async fn the_oldest_held_is_as_old_as_its_own_receipt() {
+    const HOUR: i64 = 3_600_000_000_000;
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let backend = Arc::new(Scripted::default());
     let pipeline = add(&engine, &backend, Durability::Disk).await;
     *backend.stuck.lock().unwrap() = Some(Answer::LeaveBehind("\"n\":2}"));
     // One frame each, all under one entry of the index: the second is never taken.
-    for (number, held) in [(1_u64, None), (2, Some(2_000)), (3, Some(2_000))] {
+    for (number, held) in [(1_u64, None), (2, Some(2 * HOUR)), (3, Some(2 * HOUR))] {
         let mut builder = BatchBuilder::default();
         builder.push(format!("{{\"n\":{number}}}").as_bytes());
-        let batch = builder.build(Arc::<Origin>::default(), number as i64 * 1_000);
+        let batch = builder.build(Arc::<Origin>::default(), number as i64 * HOUR);
         Intake.submit(std::slice::from_ref(&pipeline), batch).await.unwrap();
         let wanted = (number - u64::from(number > 1), u64::from(number > 1));
         let mut found = report(&pipeline).await.deliveries.remove(0);

@@ -1,19 +1,39 @@
 //! When the oldest event was received that a delivery still holds.
+//!
+//! # Guarantees
+//! The answer is the receipt of that event's frame, or one at most [`NEAR_NANOS`] before it. Only where the sparse index
+//! leaves more than that open are frames read, from the entry before the event on.
 
 use super::Log;
 use super::reader::{Given, ReadError, read_disk};
 use crate::clock::UnixNanos;
-use crate::log::core::SegmentInfo;
+use crate::log::Frame;
 use crate::log::journal::Progress;
 
+/// How much older than it is an answer may be, in nanoseconds: status is asked for many times a second, and reading
+/// frames for a few milliseconds more of truth costs more than delivering them.
+const NEAR_NANOS: i64 = 1_000_000_000;
+
+/// What lies between two entries of the index, where the route has events.
+struct Stretch {
+    seq: u64,
+    end: u64,
+    /// The route's bit in the masks of its frames.
+    bit: usize,
+    received: UnixNanos,
+    /// Receipt of the first frame behind it; `None` at the end of what is indexed.
+    next_received: Option<UnixNanos>,
+}
+
 impl Log {
-    /// Returns when the first event of a route was received that `progress` has not resolved; `None` without one. Reads from
-    /// the index entry before it on, past frames of other routes by their counts. Blocks.
+    /// Returns when the first event of a route was received that `progress` has not resolved; `None` without one. Blocks.
     pub fn oldest_held(&self, route: &str, progress: &Progress) -> Result<Option<UnixNanos>, ReadError> {
-        let infos: Vec<_> = self.shared().segments.values().cloned().collect();
-        for info in infos.iter().filter(|info| info.summary.end_seq > progress.cursor) {
-            let Some(bit) = info.route(route) else { continue };
-            let found = self.oldest_of(info, bit, progress)?;
+        let (stretches, newest) = self.stretches_above(route, progress.cursor);
+        if let Some(near) = near(&stretches, progress.cursor, newest) {
+            return Ok(Some(near));
+        }
+        for stretch in &stretches {
+            let found = self.oldest_of(stretch, progress)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -21,32 +41,60 @@ impl Log {
         Ok(None)
     }
 
-    fn oldest_of(&self, info: &SegmentInfo, bit: usize, progress: &Progress) -> Result<Option<UnixNanos>, ReadError> {
-        let index = &info.summary.index;
-        let events = |tallies: &[crate::log::state::Tally]| tallies.get(bit).map_or(0, |tally| tally.events);
-        for (place, entry) in index.iter().enumerate() {
-            let next = index.get(place + 1);
-            let end = next.map_or(info.summary.end_seq, |next| next.seq);
-            let after = next.map_or_else(|| events(&info.summary.tallies), |next| events(&next.before));
-            if end <= progress.cursor || after == events(&entry.before) {
-                continue;
+    /// The stretches that end above `cursor`, and the newest receipt that the memory tail knows.
+    fn stretches_above(&self, route: &str, cursor: u64) -> (Vec<Stretch>, Option<UnixNanos>) {
+        let shared = self.shared();
+        let infos: Vec<_> = shared.segments.values().filter(|info| info.summary.end_seq > cursor).cloned().collect();
+        let newest = shared.tail.back().map(|frame| frame.received);
+        drop(shared);
+        let mut found: Vec<Stretch> = Vec::new();
+        for info in infos {
+            let index = &info.summary.index;
+            if let Some((last, first)) = found.last_mut().zip(index.first()) {
+                last.next_received.get_or_insert(first.received);
             }
-            let (mut at, mut open) = (entry.seq, None);
-            while at < end {
-                let (given, opened) = read_disk(self, at, end, open.take()).map_err(ReadError::Io)?;
-                let Given::Frames(frames) = given else { break };
-                open = opened;
-                let is_held = |seq: &u64| !progress.is_resolved(*seq);
-                let holds = |frame: &&std::sync::Arc<crate::log::Frame>| {
-                    let wanted = (frame.first_seq..frame.end_seq()).filter(is_held);
-                    wanted.into_iter().any(|seq| frame.masks.get((seq - frame.first_seq) as usize) >> bit & 1 == 1)
-                };
-                if let Some(frame) = frames.iter().find(holds) {
-                    return Ok(Some(frame.received));
+            let Some(bit) = info.route(route) else { continue };
+            let events = |tallies: &[crate::log::state::Tally]| tallies.get(bit).map_or(0, |tally| tally.events);
+            for (place, entry) in index.iter().enumerate() {
+                let next = index.get(place + 1);
+                let end = next.map_or(info.summary.end_seq, |next| next.seq);
+                let after = next.map_or_else(|| events(&info.summary.tallies), |next| events(&next.before));
+                if end > cursor && after > events(&entry.before) {
+                    let next_received = next.map(|next| next.received);
+                    found.push(Stretch { seq: entry.seq, end, bit, received: entry.received, next_received });
                 }
-                at = frames.last().map_or(end, |last| last.end_seq());
             }
+        }
+        (found, newest)
+    }
+
+    fn oldest_of(&self, stretch: &Stretch, progress: &Progress) -> Result<Option<UnixNanos>, ReadError> {
+        let (mut at, mut open) = (stretch.seq, None);
+        while at < stretch.end {
+            let (given, opened) = read_disk(self, at, stretch.end, open.take()).map_err(ReadError::Io)?;
+            let Given::Frames(frames) = given else { break };
+            open = opened;
+            let holds = |frame: &Frame| {
+                let mut seqs = frame.first_seq..frame.end_seq();
+                seqs.any(|seq| {
+                    let is_routed = frame.masks.get((seq - frame.first_seq) as usize) >> stretch.bit & 1 == 1;
+                    is_routed && !progress.is_resolved(seq)
+                })
+            };
+            if let Some(frame) = frames.iter().find(|frame| holds(frame)) {
+                return Ok(Some(frame.received));
+            }
+            at = frames.last().map_or(stretch.end, |last| last.end_seq());
         }
         Ok(None)
     }
+}
+
+/// The receipt of the first stretch, where the event cannot be much younger: it is in that stretch, or, where the cursor
+/// has passed all of the route's events there, in the first one above the cursor.
+fn near(stretches: &[Stretch], cursor: u64, newest: Option<UnixNanos>) -> Option<UnixNanos> {
+    let first = stretches.first()?;
+    let last = stretches.iter().find(|stretch| stretch.seq >= cursor).or(stretches.last())?;
+    let latest = last.next_received.or(newest)?;
+    (0..=NEAR_NANOS).contains(&(latest - first.received)).then_some(first.received)
 }
