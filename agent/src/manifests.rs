@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use spillway_crds::load::{LoadError, load};
+use spillway_crds::manifest::Reason;
 use spillway_crds::{Compiled, ManifestError, compile};
 
 use crate::status::Excluded;
@@ -64,6 +65,7 @@ pub(crate) fn of_file(file: &str, message: &str) -> ManifestError {
         column: 1,
         object: String::new(),
         field: String::new(),
+        reason: Reason::Invalid,
         message: message.to_owned(),
         found: None,
         allowed: None,

@@ -5,11 +5,16 @@
 //! and every other object is there; a pipeline that refers to a backend that is missing or left out is left out too;
 //! the answer does not depend on the order of documents, but for two objects of one name, of which the first counts.
 //!
-//! Caveats: a reference reaches backends of the pipeline's own namespace only. Objects of other groups are told in a
-//! warning, since a folder may hold them for `kubectl`.
+//! A reference reaches Backends of the pipeline's own namespace, and cluster ones that grant it. Selectors of namespaces ask
+//! for their labels: those of `Namespace` manifests among the documents, and those that the caller knows. Labels that
+//! nobody knows are not guessed.
+//!
+//! Caveats: objects of other groups are told in a warning, since a folder may hold them for `kubectl`.
 
 mod backend;
+pub mod namespaces;
 mod pipeline;
+mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,12 +22,15 @@ use std::sync::Arc;
 use spillway_backends::BackendSettings;
 use spillway_delivery::settings::{DeliverySettings, Metadata, PipelineSettings};
 
+use crate::kinds::CLUSTER;
 use crate::kinds::monitoring_pipeline::StartAt;
-use crate::kinds::selector::PodSelector;
+use crate::kinds::selector::LabelSelector;
 use crate::manifest::error::{ERRORS_MAX, Position, Problem};
 use crate::manifest::object::{self, Class, Object};
 use crate::manifest::tree::{self, Node};
 use crate::manifest::{Document, ManifestError, TEXT_BYTES_MAX};
+pub use namespaces::{Namespaces, Reach};
+use references::Targets;
 
 /// What became of the documents.
 #[derive(Debug, Clone, Default)]
@@ -42,8 +50,10 @@ pub struct Compiled {
 /// One pipeline, ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelinePlan {
-    /// What the engine is told.
+    /// What the engine is told. The namespace of a pipeline of the cluster is [`CLUSTER`].
     pub settings: PipelineSettings,
+    /// The namespaces whose data it takes.
+    pub namespaces: Reach,
     /// Where its data comes from.
     pub inputs: Vec<Input>,
 }
@@ -65,8 +75,8 @@ pub enum Input {
 pub struct ContainerLogsInput {
     /// Unique within the pipeline.
     pub name: Arc<str>,
-    /// Which pods of the pipeline's namespace.
-    pub pod_selector: PodSelector,
+    /// Which pods of the pipeline's namespaces.
+    pub pod_selector: LabelSelector,
     /// Which of their containers; empty is every one.
     pub containers: Vec<String>,
     /// Where a file seen for the first time is begun.
@@ -78,10 +88,12 @@ pub struct ContainerLogsInput {
 pub struct BackendPlan {
     /// Names the backend for good: `<namespace>.<name>`.
     pub uid: Arc<str>,
-    /// The namespace the manifest is in.
+    /// The namespace the manifest is in; [`CLUSTER`] for a destination of the cluster.
     pub namespace: Arc<str>,
     /// The manifest's name.
     pub name: Arc<str>,
+    /// The namespace of the Secrets it names; `None` where it names none.
+    pub secret_namespace: Option<Arc<str>>,
     /// Where it is and how it is talked to.
     pub settings: BackendSettings,
     /// How batches are formed and sent.
@@ -90,91 +102,157 @@ pub struct BackendPlan {
     pub metadata: Metadata,
 }
 
-/// Compiles documents into plans and errors; see the module.
+/// A namespace, or [`CLUSTER`], and a name.
+type Key = (String, String);
+
+impl PipelinePlan {
+    /// Returns the object as errors name it.
+    pub fn label(&self) -> String {
+        let PipelineSettings { namespace, name, .. } = &self.settings;
+        let kind = if **namespace == *CLUSTER { "ClusterMonitoringPipeline" } else { "MonitoringPipeline" };
+        object::labelled(kind, namespace, name)
+    }
+}
+
+/// Compiles documents into plans and errors; see the module. Of namespaces it knows those among the documents.
 pub fn compile(documents: &[Document]) -> Compiled {
-    let mut told = Told::default();
-    let objects: Vec<Object> = documents.iter().flat_map(|document| read(document, &mut told)).collect();
+    compile_with(documents, Namespaces::default())
+}
+
+/// Compiles documents into plans and errors, where `namespaces` are known, too; see the module.
+pub fn compile_with(documents: &[Document], namespaces: Namespaces) -> Compiled {
+    let mut reader = Reader { namespaces, ..Reader::default() };
+    documents.iter().for_each(|document| reader.document(document));
+    let Reader { objects, namespaces, mut told, .. } = reader;
     let objects = unique(objects, &mut told);
     let named = objects.iter().map(|object| (object.label(), Arc::clone(&object.file))).collect();
     let of_kind = |kind: &'static str| objects.iter().filter(move |object| object.kind == kind);
 
-    let mut backends = BTreeMap::new();
-    let mut excluded = BTreeSet::new();
+    let (mut good, mut excluded, mut grants) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
     for object in of_kind("Backend") {
-        let key = (object.namespace.clone(), object.name.clone());
         match told.of(object, |problems| backend::plan(object, problems)) {
-            Some(plan) => drop(backends.insert(key, plan)),
-            None => drop(excluded.insert(key)),
+            Some(plan) => drop(good.insert(object.key(), plan)),
+            None => drop(excluded.insert(object.key())),
         }
     }
-    let known = Backends { good: &backends, excluded: &excluded };
+    for object in of_kind("ClusterBackend") {
+        let Some((plan, allowed)) = told.of(object, |problems| backend::of_cluster(object, problems)) else {
+            excluded.insert(object.key());
+            continue;
+        };
+        good.insert(object.key(), plan);
+        grants.insert(object.key(), allowed);
+    }
+    let targets = Targets { good: &good, excluded: &excluded, grants: &grants, namespaces: &namespaces };
     let mut pipelines = BTreeMap::new();
     for object in of_kind("MonitoringPipeline") {
-        if let Some(plan) = told.of(object, |problems| pipeline::plan(object, &known, problems)) {
-            pipelines.insert((object.namespace.clone(), object.name.clone()), plan);
+        let plan = told.of(object, |problems| pipeline::plan(object, &targets, problems));
+        pipelines.extend(plan.map(|plan| (object.key(), plan)));
+    }
+    for object in of_kind("ClusterMonitoringPipeline") {
+        let plan = told.of(object, |problems| pipeline::of_cluster(object, &targets, problems));
+        if plan.as_ref().is_some_and(|plan| plan.namespaces == Reach::Only(BTreeSet::new())) {
+            told.warnings.push(selects_nothing(object, namespaces.len()));
         }
+        pipelines.extend(plan.map(|plan| (object.key(), plan)));
     }
     let (errors, warnings) = told.finish();
     Compiled {
         pipelines: pipelines.into_values().collect(),
-        backends: backends.into_values().collect(),
+        backends: good.into_values().collect(),
         errors,
         warnings,
         objects: named,
     }
 }
 
-/// The backends there are, by namespace and name.
-struct Backends<'a> {
-    good: &'a BTreeMap<(String, String), BackendPlan>,
-    excluded: &'a BTreeSet<(String, String)>,
+fn selects_nothing(object: &Object, known: usize) -> ManifestError {
+    const FIELD: &str = "spec.namespaceSelector";
+    let message = "selects no namespace whose labels are known, so the pipeline takes nothing";
+    let found = if known == 1 { "1 namespace".to_owned() } else { format!("{known} namespaces") };
+    let allowed = "labels of a manifest of kind `Namespace`, or names in `kubernetes.io/metadata.name`";
+    let problem = Problem::new(object.root.at(FIELD), FIELD, message).found(found).allowed(allowed);
+    problem.of(&object.file, &object.label())
 }
 
-/// Reads the objects of ours out of a document.
-fn read(document: &Document, told: &mut Told) -> Vec<Object> {
-    let file = &document.file;
-    if document.text.len() > TEXT_BYTES_MAX {
-        let problem =
-            Problem::new(Position::START, "", "file too large").found(format!("{} bytes", document.text.len()));
-        told.errors(file, "", vec![problem.allowed(format!("at most {TEXT_BYTES_MAX} bytes"))]);
-        return Vec::new();
-    }
-    let mut objects = Vec::new();
-    for tree::Read { root, problems } in tree::read(&document.text) {
-        match root {
-            Some(root) => read_object(file, root, problems, told, &mut objects),
-            None => told.errors(file, "", problems),
-        }
-    }
-    objects
+/// What is read out of documents.
+#[derive(Default)]
+struct Reader {
+    objects: Vec<Object>,
+    namespaces: Namespaces,
+    /// Where the namespaces among the documents stand.
+    places: BTreeMap<String, (Arc<str>, Position)>,
+    told: Told,
 }
 
-/// Reads one object, or each object of a list.
-fn read_object(file: &Arc<str>, root: Node, mut problems: Vec<Problem>, told: &mut Told, objects: &mut Vec<Object>) {
-    match object::classify(&root) {
-        Ok(Class::Ours(kind)) => {
-            let broken = !problems.is_empty();
-            let label = object::label(kind, &root);
-            let object = object::read(file, kind, root, &mut problems);
-            told.errors(file, &label, problems);
-            objects.extend(object.map(|object| Object { spec: object.spec.filter(|_| !broken), ..object }));
+impl Reader {
+    /// Reads the objects of ours, and the namespaces, out of a document.
+    fn document(&mut self, document: &Document) {
+        let file = &document.file;
+        if document.text.len() > TEXT_BYTES_MAX {
+            let problem =
+                Problem::new(Position::START, "", "file too large").found(format!("{} bytes", document.text.len()));
+            self.told.errors(file, "", vec![problem.allowed(format!("at most {TEXT_BYTES_MAX} bytes"))]);
+            return;
         }
-        Ok(Class::List) => {
-            told.errors(file, "List", problems);
-            for item in root.into_items("items") {
-                read_object(file, item, Vec::new(), told, objects);
+        for tree::Read { root, problems } in tree::read(&document.text) {
+            match root {
+                Some(root) => self.object(file, root, problems),
+                None => self.told.errors(file, "", problems),
             }
         }
-        Ok(Class::Foreign(name)) => {
-            let warning = Problem::new(root.position, "", "not a kind of Spillway, left to others").found(name);
-            told.warnings.push(warning.of(file, ""));
-            told.errors(file, "", problems);
-        }
-        Err(more) => {
-            problems.extend(more);
-            told.errors(file, "", problems);
+    }
+
+    /// Reads one object, or each object of a list.
+    fn object(&mut self, file: &Arc<str>, root: Node, mut problems: Vec<Problem>) {
+        match object::classify(&root) {
+            Ok(Class::Ours(kind)) => {
+                let broken = !problems.is_empty();
+                let label = object::label(kind, &root);
+                let object = object::read(file, kind, root, &mut problems);
+                self.told.errors(file, &label, problems);
+                self.objects.extend(object.map(|object| Object { spec: object.spec.filter(|_| !broken), ..object }));
+            }
+            Ok(Class::Namespace) => self.namespace(file, &root, problems),
+            Ok(Class::List) => {
+                self.told.errors(file, "List", problems);
+                for item in root.into_items("items") {
+                    self.object(file, item, Vec::new());
+                }
+            }
+            Ok(Class::Foreign(name)) => {
+                let warning = Problem::new(root.position, "", "not a kind of Spillway, left to others").found(name);
+                self.told.warnings.push(warning.of(file, ""));
+                self.told.errors(file, "", problems);
+            }
+            Err(more) => {
+                problems.extend(more);
+                self.told.errors(file, "", problems);
+            }
         }
     }
+
+    fn namespace(&mut self, file: &Arc<str>, root: &Node, mut problems: Vec<Problem>) {
+        let Some((name, labels)) = object::read_namespace(root, &mut problems) else {
+            return self.told.errors(file, "Namespace", problems);
+        };
+        let label = format!("Namespace {name}");
+        let position = root.at("metadata.name");
+        match self.places.get(&name) {
+            Some((file, earlier)) => problems.push(twice(position, file, *earlier)),
+            None if problems.is_empty() => {
+                self.namespaces.insert(&name, labels);
+                self.places.insert(name, (Arc::clone(file), position));
+            }
+            None => {}
+        }
+        self.told.errors(file, &label, problems);
+    }
+}
+
+fn twice(position: Position, file: &str, earlier: Position) -> Problem {
+    let message = format!("an object of this kind and name is already in {file}, line {}", earlier.line);
+    Problem::new(position, "metadata.name", message)
 }
 
 /// Leaves out objects whose name is taken by one before.
@@ -184,8 +262,7 @@ fn unique(objects: Vec<Object>, told: &mut Told) -> Vec<Object> {
     for object in objects {
         let (label, position) = (object.label(), object.position());
         if let Some((file, earlier)) = first.get(&label) {
-            let message = format!("an object of this kind and name is already in {file}, line {}", earlier.line);
-            told.errors(&object.file, &label, vec![Problem::new(position, "metadata.name", message)]);
+            told.errors(&object.file, &label, vec![twice(position, file, *earlier)]);
         } else {
             first.insert(label, (Arc::clone(&object.file), position));
             unique.push(object);

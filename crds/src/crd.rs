@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{Backend, MonitoringPipeline, status};
+use crate::kinds::{Backend, ClusterBackend, ClusterMonitoringPipeline, MonitoringPipeline, status};
 use crate::manifest::rules::{self, Check};
 
 /// First line of each file.
@@ -19,8 +19,14 @@ const HEADER: &str = "# Generated from the types in crds/src/kinds by `cargo xta
 /// Where the schema of the one version is in a CRD.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-static DEFINITIONS: LazyLock<[Value; 2]> =
-    LazyLock::new(|| [definition(&MonitoringPipeline::crd()), definition(&Backend::crd())]);
+static DEFINITIONS: LazyLock<[Value; 4]> = LazyLock::new(|| {
+    [
+        definition(&MonitoringPipeline::crd()),
+        definition(&Backend::crd()),
+        definition(&ClusterMonitoringPipeline::crd()),
+        definition(&ClusterBackend::crd()),
+    ]
+});
 
 /// Returns each CRD: its file name and its YAML.
 pub fn crd_yaml() -> Vec<(String, String)> {
@@ -44,6 +50,12 @@ pub(crate) fn kind_names() -> impl Iterator<Item = &'static str> {
     DEFINITIONS.iter().filter_map(|definition| definition["spec"]["names"]["kind"].as_str())
 }
 
+/// Returns whether objects of a kind belong to the cluster and to no namespace.
+pub(crate) fn is_of_the_cluster(kind: &str) -> bool {
+    let mut definitions = DEFINITIONS.iter();
+    definitions.any(|one| one["spec"]["names"]["kind"] == kind && one["spec"]["scope"] == "Cluster")
+}
+
 /// Returns the schema of a kind.
 pub(crate) fn schema(kind: &str) -> Option<&'static Value> {
     DEFINITIONS.iter().find(|definition| definition["spec"]["names"]["kind"] == kind)?.pointer(SCHEMA)
@@ -51,18 +63,30 @@ pub(crate) fn schema(kind: &str) -> Option<&'static Value> {
 
 fn definition(crd: &impl serde::Serialize) -> Value {
     let mut definition = serde_json::to_value(crd).expect("a CRD is maps, lists and plain values");
-    let is_backend = definition["spec"]["names"]["kind"] == "Backend";
+    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
     if let Some(schema) = definition.pointer_mut(SCHEMA) {
         structural(schema);
-        schema["properties"]["status"]["default"] = status::pending();
+        schema["properties"]["status"]["default"] = status::pending(&kind);
         schema["properties"]["status"]["description"] = json!("What the controller saw and made of the object.");
         schema["properties"]["spec"]["description"] = json!("What is wanted.");
-        if is_backend {
+        if kind.ends_with("Backend") {
             let rules: Vec<_> = rules::members_of_backends().map(Check::rule).collect();
             schema["properties"]["spec"]["x-kubernetes-validations"] = json!(rules);
         }
+        if kind == "ClusterMonitoringPipeline" {
+            only_cluster_backends(schema);
+        }
     }
     definition
+}
+
+/// The routes of a pipeline of the cluster name destinations of the cluster alone.
+fn only_cluster_backends(schema: &mut Value) {
+    const REFERENCE: &str = "/properties/spec/properties/routes/items/properties/backendRefs/items/properties/kind";
+    let kind = schema.pointer_mut(REFERENCE).expect("a pipeline has routes with references");
+    kind["enum"] = json!(["ClusterBackend"]);
+    kind["default"] = json!("ClusterBackend");
+    kind["description"] = json!("Kind of the object referred to: `ClusterBackend`. Default: `ClusterBackend`.");
 }
 
 /// Rewrites a schema, and those inside it, into what Kubernetes accepts and people read.
@@ -77,6 +101,7 @@ fn structural(schema: &mut Value) {
     if let Some(Value::String(description)) = object.get_mut("description") {
         *description = reflowed(description);
     }
+    say_default(object);
     for bound in ["minimum", "maximum"] {
         if let Some(number) = object.get_mut(bound) {
             whole(number);
@@ -94,6 +119,20 @@ fn structural(schema: &mut Value) {
     }
     for schema in object.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
         structural(schema);
+    }
+}
+
+/// Adds the default to the description of a field that has one and does not say so.
+fn say_default(object: &mut Map<String, Value>) {
+    let said = match object.get("default") {
+        Some(Value::String(text)) if !text.is_empty() => format!(" Default: `{text}`."),
+        Some(default @ (Value::Bool(_) | Value::Number(_) | Value::Array(_))) => format!(" Default: `{default}`."),
+        _ => return,
+    };
+    if let Some(Value::String(description)) = object.get_mut("description")
+        && !description.contains("Default")
+    {
+        description.push_str(&said);
     }
 }
 

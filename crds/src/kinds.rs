@@ -10,14 +10,19 @@ pub mod monitoring_pipeline;
 pub mod selector;
 pub mod status;
 
-pub use backend::{Backend, BackendSpec};
-pub use monitoring_pipeline::{MonitoringPipeline, MonitoringPipelineSpec};
+pub use backend::{Backend, BackendSpec, ClusterBackend, ClusterBackendSpec};
+pub use monitoring_pipeline::{
+    ClusterMonitoringPipeline, ClusterMonitoringPipelineSpec, MonitoringPipeline, MonitoringPipelineSpec,
+};
 
 /// The API group of every kind.
 pub const GROUP: &str = "spillway.dev";
 
 /// The version of every kind.
 pub const VERSION: &str = "v1alpha1";
+
+/// What stands in place of a namespace for objects of the cluster: no namespace can have this name.
+pub const CLUSTER: &str = "_cluster";
 
 /// A name of a part of an object, as Kubernetes names containers and ports (RFC 1123 label).
 pub(crate) const LABEL_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";

@@ -28,7 +28,9 @@ pub mod load;
 pub mod manifest;
 pub mod render;
 
-pub use compile::{BackendPlan, Compiled, ContainerLogsInput, Input, PipelinePlan, compile};
+pub use compile::{
+    BackendPlan, Compiled, ContainerLogsInput, Input, Namespaces, PipelinePlan, Reach, compile, compile_with,
+};
 pub use crd::crd_yaml;
 pub use manifest::{Document, ManifestError};
 pub use spillway_backends::{BackendRow, BackendSettings};

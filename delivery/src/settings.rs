@@ -141,7 +141,7 @@ pub type PipelineUid = std::sync::Arc<str>;
 /// One pipeline, compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineSettings {
-    /// Key of the log's directory: `[a-z0-9.-]`, 1 to 253 bytes.
+    /// Key of the log's directory: `[a-z0-9._-]`, 1 to 253 bytes.
     pub uid: PipelineUid,
     /// The namespace the manifest is in.
     pub namespace: std::sync::Arc<str>,

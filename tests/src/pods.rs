@@ -16,7 +16,12 @@ pub struct ContainerLog {
 impl ContainerLog {
     /// Makes the log of a container below `root`, in the kubelet's layout.
     pub fn create(root: &Path, pod: &str, container: &str) -> Self {
-        let folder = root.join(format!("default_{pod}_00000000-0000-4000-8000-{:012x}", fnv(pod))).join(container);
+        Self::create_in(root, "default", pod, container)
+    }
+
+    /// The same for a pod of another namespace.
+    pub fn create_in(root: &Path, namespace: &str, pod: &str, container: &str) -> Self {
+        let folder = root.join(format!("{namespace}_{pod}_00000000-0000-4000-8000-{:012x}", fnv(pod))).join(container);
         fs::create_dir_all(&folder).expect("the pod's folder");
         let file = open(&folder.join("0.log"));
         Self { folder, file, written: 0, rotations: 0 }

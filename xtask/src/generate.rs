@@ -3,6 +3,7 @@
 //! | files | follow from |
 //! | --- | --- |
 //! | `crds/*.yaml` | the kinds in `crds/src/kinds` |
+//! | `docs/reference/<kind>.md` | the kinds |
 //! | `docs/reference/backends/*.md` | the list of backends, the schema of each, and `page.md` and `full.yaml` in its folder |
 //!
 //! The code they follow from is the `crds` crate with all of Kubernetes' types below it. So that every other command

@@ -56,7 +56,7 @@ pub struct Diff {
 impl Unit {
     /// Returns it as errors name it.
     pub fn label(&self) -> String {
-        format!("MonitoringPipeline {}/{}", self.plan.settings.namespace, self.plan.settings.name)
+        self.plan.label()
     }
 }
 
@@ -136,6 +136,7 @@ pub fn change(old: &Unit, new: &Unit) -> Change {
         }
     }
     let mut note = |differs: bool, what: &str| change.what.extend(differs.then(|| what.to_owned()));
+    note(old.plan.namespaces != new.plan.namespaces, "namespaces changed");
     note(old.plan.inputs != new.plan.inputs, "inputs changed");
     note(before.log != after.log, "buffer, durability or drain time changed");
     note(before.origin != after.origin, "origin changed");

@@ -143,7 +143,8 @@ impl Manifests {
 
 /// Whether an error is about a file and not about an object with a name.
 fn is_of_the_file(error: &ManifestError) -> bool {
-    !error.object.contains('/')
+    // `Backend default/archive`, `ClusterBackend archive`; `Backend` alone is one without a usable name.
+    !error.object.contains(' ')
 }
 
 /// A path that was named and is not there, or a folder with nothing in it, is rather a mount that is away than a wish.

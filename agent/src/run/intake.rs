@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use spillway_crds::Input;
 use spillway_crds::kinds::monitoring_pipeline as manifest;
+use spillway_crds::{Input, Reach};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::settings::PipelineUid;
@@ -23,6 +23,8 @@ use crate::status::Listener;
 pub(super) struct Opened {
     /// The pipeline.
     pub(super) pipeline: Arc<Pipeline>,
+    /// The namespaces whose data it takes.
+    pub(super) namespaces: Reach,
     /// Where its data comes from.
     pub(super) inputs: Vec<Input>,
 }
@@ -95,20 +97,23 @@ struct ContainerLogs {
     owner: Supervisor,
     overview: Arc<Overview>,
     stats: Arc<ContainerLogStats>,
-    following: BTreeMap<PipelineUid, (Arc<Pipeline>, Vec<Input>, Following)>,
+    following: BTreeMap<PipelineUid, (Arc<Pipeline>, Wanted, Following)>,
 }
+
+/// What a pipeline wants of container logs.
+type Wanted = (Reach, Vec<Input>);
 
 impl ContainerLogs {
     async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
-        let wanted: BTreeMap<&PipelineUid, (&Opened, Vec<Input>)> = opened
+        let wanted: BTreeMap<&PipelineUid, (&Opened, Wanted)> = opened
             .iter()
-            .map(|(uid, one)| (uid, (one, log_inputs(&one.inputs))))
-            .filter(|(_, (_, inputs))| !inputs.is_empty())
+            .map(|(uid, one)| (uid, (one, (one.namespaces.clone(), log_inputs(&one.inputs)))))
+            .filter(|(_, (_, (_, inputs)))| !inputs.is_empty())
             .collect();
-        let is_same = |uid: &PipelineUid, pipeline: &Arc<Pipeline>, inputs: &[Input]| {
-            wanted.get(uid).is_some_and(|(one, now)| Arc::ptr_eq(&one.pipeline, pipeline) && now == inputs)
+        let is_same = |uid: &PipelineUid, pipeline: &Arc<Pipeline>, before: &Wanted| {
+            wanted.get(uid).is_some_and(|(one, now)| Arc::ptr_eq(&one.pipeline, pipeline) && now == before)
         };
-        let changed = self.following.iter().filter(|(uid, (pipeline, inputs, _))| !is_same(uid, pipeline, inputs));
+        let changed = self.following.iter().filter(|(uid, (pipeline, before, _))| !is_same(uid, pipeline, before));
         for uid in changed.map(|(uid, _)| uid.clone()).collect::<Vec<_>>() {
             if let Some((_, _, following)) = self.following.remove(&uid) {
                 following.stop().await;
@@ -121,13 +126,13 @@ impl ContainerLogs {
             }
             return;
         };
-        for (uid, (one, inputs)) in wanted {
+        for (uid, (one, wanted)) in wanted {
             if self.following.contains_key(uid) {
                 continue;
             }
-            let log_inputs = inputs.iter().filter_map(|input| log_input(&one.pipeline, input)).collect();
+            let log_inputs = wanted.1.iter().filter_map(|input| log_input(one, input)).collect();
             let following = container_logs::start(machine.clone(), log_inputs, &self.owner, self.stats.clone());
-            self.following.insert(uid.clone(), (one.pipeline.clone(), inputs, following));
+            self.following.insert(uid.clone(), (one.pipeline.clone(), wanted, following));
             self.overview.with_sources(|sources| sources.container_logs = Some(self.stats.clone()));
         }
     }
@@ -137,11 +142,11 @@ fn log_inputs(inputs: &[Input]) -> Vec<Input> {
     inputs.iter().filter(|input| matches!(input, Input::ContainerLogs(_))).cloned().collect()
 }
 
-fn log_input(pipeline: &Arc<Pipeline>, input: &Input) -> Option<LogInput> {
+fn log_input(opened: &Opened, input: &Input) -> Option<LogInput> {
     let Input::ContainerLogs(wanted) = input else { return None };
     Some(LogInput {
-        pipeline: pipeline.clone(),
-        namespace: Some(pipeline.namespace().clone()),
+        pipeline: opened.pipeline.clone(),
+        namespaces: opened.namespaces.clone(),
         containers: wanted.containers.clone(),
         start_at: match wanted.start_at {
             manifest::StartAt::Beginning => StartAt::Beginning,

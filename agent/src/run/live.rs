@@ -149,7 +149,7 @@ impl Live {
         let diff = diff(&self.running, read);
         let mut done = Done { refused: diff.refused, ..Done::default() };
         self.again = false;
-        self.workshop.set_backends(&read.compiled.backends);
+        self.workshop.set_backends(&read.compiled);
         let backends: BTreeMap<Arc<str>, BackendPlan> =
             read.compiled.backends.iter().map(|backend| (backend.uid.clone(), backend.clone())).collect();
         let removed = diff.actions.iter().filter_map(|action| match action {
@@ -170,7 +170,8 @@ impl Live {
                         None => done.added.push(name(&unit)),
                     }
                     let uid = unit.plan.settings.uid.clone();
-                    self.opened.insert(uid.clone(), Opened { pipeline, inputs: unit.plan.inputs.clone() });
+                    let (namespaces, inputs) = (unit.plan.namespaces.clone(), unit.plan.inputs.clone());
+                    self.opened.insert(uid.clone(), Opened { pipeline, namespaces, inputs });
                     self.running.insert(uid, *unit);
                 }
                 Err(error) => self.refuse(&unit, &error, &mut done),

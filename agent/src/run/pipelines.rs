@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use spillway_backends::{BuildContext, BuildError, SecretDir, SecretSource, Secrets};
-use spillway_crds::kinds::selector::PodSelector;
+use spillway_crds::kinds::CLUSTER;
+use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::{BackendPlan, Input, PipelinePlan};
 use spillway_delivery::backend::DeliveryName;
 use spillway_delivery::clock::Clock;
@@ -20,15 +21,17 @@ use crate::settings::Settings;
 /// Refuses what an agent without an operator cannot know. Reading every pod instead would deliver what nobody asked for.
 fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
     for input in &plan.inputs {
-        let Input::ContainerLogs(logs) = input else {
-            continue;
-        };
-        if logs.pod_selector != PodSelector::default() {
-            bail!(
+        match input {
+            Input::ContainerLogs(logs) if logs.pod_selector != LabelSelector::default() => bail!(
                 "input {}: found a podSelector, allowed in a standalone run: {{}}, since it does not know the labels of \
                  pods; leave podSelector out, or select by `containers` or by `match` on origin.pod",
                 logs.name
-            );
+            ),
+            Input::Events { name } if *plan.settings.namespace == *CLUSTER => bail!(
+                "input {name}: found type Events in a ClusterMonitoringPipeline, allowed in a standalone run: \
+                 ContainerLogs, since it does not know the namespace of a sender; take events with a MonitoringPipeline"
+            ),
+            Input::ContainerLogs(_) | Input::Events { .. } => {}
         }
     }
     Ok(())
@@ -161,6 +164,23 @@ mod tests {
         let compiled = compile(&[Document::new("a.yaml", text)]);
         assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
         check_inputs(&compiled.pipelines[0])
+    }
+
+    #[test]
+    fn namespaces_of_senders_are_not_guessed() {
+        let text = "apiVersion: spillway.dev/v1alpha1\nkind: ClusterBackend\nmetadata: {name: out}\nspec: {type: Stdout}\n---\n\
+                    apiVersion: spillway.dev/v1alpha1\nkind: ClusterMonitoringPipeline\nmetadata: {name: all}\nspec:\n  \
+                    namespaceSelector: {}\n  inputs:\n  - {name: logs, type: ContainerLogs}\n  routes:\n  \
+                    - {name: all, backendRefs: [{name: out}]}\n";
+        let pushed = text.replace("{name: logs, type: ContainerLogs}", "{name: pushed, type: Events}");
+        let checked = |text: &str| {
+            let compiled = compile(&[Document::new("a.yaml", text)]);
+            assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
+            check_inputs(&compiled.pipelines[0])
+        };
+        assert!(checked(text).is_ok());
+        let error = checked(&pushed).unwrap_err().to_string();
+        assert!(error.starts_with("input pushed: found type Events in a ClusterMonitoringPipeline"), "{error}");
     }
 
     #[test]

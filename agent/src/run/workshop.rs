@@ -3,50 +3,137 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use spillway_crds::BackendPlan;
+use spillway_crds::kinds::CLUSTER;
+use spillway_crds::{BackendPlan, Compiled};
 use spillway_delivery::deliver::DeliverySpec;
 use spillway_delivery::deliver::jobs::JobTarget;
+use spillway_delivery::settings::PipelineSettings;
 
 use super::pipelines::Binder;
 
 /// Most names that a refusal lists.
 const LISTED_MAX: usize = 20;
 
-/// Namespace and name of a backend.
-type Name = (Arc<str>, Arc<str>);
-
 /// The backends there are.
 #[derive(Debug)]
 pub(super) struct Workshop {
     binder: Binder,
-    backends: Mutex<BTreeMap<Name, BackendPlan>>,
+    known: Mutex<Known>,
+}
+
+/// What the manifests say.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// By namespace and name.
+    backends: BTreeMap<(Arc<str>, Arc<str>), BackendPlan>,
+    /// What the references of routes mean: namespace, pipeline, route and name into what names a backend for good.
+    references: BTreeMap<[Arc<str>; 4], Arc<str>>,
 }
 
 impl Workshop {
     pub(super) fn new(binder: Binder) -> Self {
-        Self { binder, backends: Mutex::default() }
+        Self { binder, known: Mutex::default() }
     }
 
     /// Takes the backends as they are from now on.
-    pub(super) fn set_backends(&self, plans: &[BackendPlan]) {
-        let by_name = plans.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
-        *self.backends.lock().unwrap_or_else(PoisonError::into_inner) = by_name.collect();
+    pub(super) fn set_backends(&self, compiled: &Compiled) {
+        let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
+        let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
+        let known = Known { backends: backends.collect(), references: references.collect() };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
     /// Makes the delivery of one job; says in words why it cannot.
     pub(super) fn make(&self, target: &JobTarget) -> Result<DeliverySpec, String> {
-        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let JobTarget { namespace, pipeline, route, backend, job } = target;
-        let Some(plan) = backends.get(&(namespace.clone(), backend.clone())) else {
-            let found = backends.keys().filter(|(of, _)| of == namespace).map(|(_, name)| &**name);
-            let found: Vec<&str> = found.take(LISTED_MAX).collect();
-            return Err(format!("no backend {backend} is in namespace {namespace}; found: {}", found.join(", ")));
-        };
+        let plan = known.find(target)?;
         // A name of its own, so that files and keys of a job and of a delivery never meet.
         let known_as: Arc<str> = format!("{backend}/job-{job}").into();
         let names = (namespace.clone(), pipeline.clone());
         let spec = self.binder.delivery(&names, route, plan, known_as);
         let spec = spec.map_err(|error| format!("backend {backend} cannot be used: {error}"))?;
         Ok(DeliverySpec { backend_name: backend.clone(), ..spec })
+    }
+}
+
+impl Known {
+    /// Returns the backend that the route means by its name, else the one of the pipeline's namespace, else the one of the
+    /// cluster: manifests of files are the machine's own, so whoever runs it may send to any.
+    fn find(&self, target: &JobTarget) -> Result<&BackendPlan, String> {
+        let JobTarget { namespace, pipeline, route, backend, .. } = target;
+        let meant = self.references.get(&[namespace.clone(), pipeline.clone(), route.clone(), backend.clone()]);
+        let referred = meant.and_then(|uid| self.backends.values().find(|plan| plan.uid == *uid));
+        let places: [Arc<str>; 2] = [namespace.clone(), CLUSTER.into()];
+        let named = || places.iter().find_map(|place| self.backends.get(&(place.clone(), backend.clone())));
+        referred.or_else(named).ok_or_else(|| {
+            let found = self.backends.keys().filter(|(of, _)| places.contains(of)).map(|(_, name)| &**name);
+            let found: Vec<&str> = found.take(LISTED_MAX).collect();
+            format!("no backend {backend} is in namespace {namespace}; found: {}", found.join(", "))
+        })
+    }
+}
+
+fn references(settings: &PipelineSettings) -> impl Iterator<Item = ([Arc<str>; 4], Arc<str>)> {
+    settings.routes.iter().flat_map(move |route| {
+        route.backends.iter().map(move |reference| {
+            let key = [&settings.namespace, &settings.name, &route.name, &reference.name];
+            (key.map(Arc::clone), reference.uid.clone())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spillway_crds::{Document, compile};
+
+    const MANIFESTS: &str = "\
+apiVersion: spillway.dev/v1alpha1
+kind: Backend
+metadata: {name: lake}
+spec: {type: Stdout}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterBackend
+metadata: {name: lake}
+spec: {type: Blackhole, allowedNamespaces: {selector: {}}}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterBackend
+metadata: {name: other}
+spec: {type: Blackhole}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: MonitoringPipeline
+metadata: {name: jobs}
+spec:
+  inputs: [{name: in, type: Events}]
+  routes:
+  - {name: own, backendRefs: [{name: lake}]}
+  - {name: shared, backendRefs: [{kind: ClusterBackend, name: lake}]}
+";
+
+    #[test]
+    fn a_job_goes_to_what_its_route_means_by_the_name() {
+        let compiled = compile(&[Document::new("a.yaml", MANIFESTS)]);
+        assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
+        let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
+        let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
+        let known = Known { backends: backends.collect(), references: references.collect() };
+        let found = |route: &str, backend: &str| {
+            let target = JobTarget {
+                namespace: "default".into(),
+                pipeline: "jobs".into(),
+                route: route.into(),
+                backend: backend.into(),
+                job: "1".into(),
+            };
+            known.find(&target).map(|plan| plan.uid.to_string())
+        };
+        assert_eq!(found("own", "lake").as_deref(), Ok("default.lake"));
+        assert_eq!(found("shared", "lake").as_deref(), Ok("_cluster.lake"));
+        assert_eq!(found("own", "other").as_deref(), Ok("_cluster.other"));
+        assert!(found("own", "none").unwrap_err().ends_with("is in namespace default; found: lake, other, lake"));
     }
 }

@@ -52,6 +52,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_crds::Reach;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::supervisor::Supervisor;
@@ -113,8 +114,8 @@ pub enum StartAt {
 pub struct LogInput {
     /// Who wants it. Two inputs of one pipeline that want the same container read it once.
     pub pipeline: Arc<Pipeline>,
-    /// The namespace whose pods are read, `None` for every one.
-    pub namespace: Option<Arc<str>>,
+    /// The namespaces whose pods are read.
+    pub namespaces: Reach,
     /// The containers that are read, by name; empty for every one.
     pub containers: Vec<String>,
     /// Where files are begun that are there already.
@@ -152,8 +153,8 @@ pub fn start(
         if known.is_none() {
             pipelines.push(input.pipeline);
         }
-        let LogInput { namespace, containers, start_at, .. } = input;
-        wants.push(tailer::Want { pipeline, namespace, containers, start_at });
+        let LogInput { namespaces, containers, start_at, .. } = input;
+        wants.push(tailer::Want { pipeline, namespaces, containers, start_at });
     }
     let positions = pipelines.iter().map(|pipeline| pipeline.positions()).collect();
     let rescan = settings.rescan;

@@ -42,7 +42,7 @@ pub struct HttpSettings {
     /// How the body is compressed; `Gzip` and `Zstd` also send `Content-Encoding`.
     #[serde(default)]
     pub compression: Compression,
-    /// Headers added to every request.
+    /// Headers added to every request. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),

@@ -49,7 +49,7 @@ pub struct S3Settings {
     /// How the server encrypts objects; the bucket's default when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_side_encryption: Option<S3Encryption>,
-    /// Account that must own the bucket: twelve digits. The store refuses when another one does.
+    /// Account that must own the bucket: twelve digits. The store refuses when another one does. Default: absent, any.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 12, max = 12), regex(pattern = r"^[0-9]{12}$"))]
     pub expected_bucket_owner: Option<String>,

@@ -25,7 +25,7 @@ pub struct WebhookSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub body: Option<String>,
-    /// Headers added to every request; `Content-Type` is `application/json` unless it is here.
+    /// Headers added to every request; `Content-Type` is `application/json` unless it is here. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),

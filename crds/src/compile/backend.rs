@@ -1,24 +1,49 @@
-//! A `Backend` object into its plan.
+//! A `Backend` or `ClusterBackend` object into its plan.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_backends::BackendSettings;
 use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata, OnUndeliverable, RateLimitSettings};
 
 use super::BackendPlan;
-use crate::kinds::backend::{BackendSpec, DeliverySpec, MetadataSpec};
-use crate::manifest::error::Problem;
+use crate::kinds::backend::{BackendSpec, ClusterBackendSpec, DeliverySpec, MetadataSpec};
+use crate::kinds::selector::LabelSelector;
+use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
 
-/// Returns the plan, or adds why there is none.
+/// Returns the plan of a destination of a namespace, or adds why there is none.
 pub(super) fn plan(object: &Object, problems: &mut Vec<Problem>) -> Option<BackendPlan> {
     let spec: BackendSpec = super::pipeline::typed(object, problems)?;
+    of(object, &spec, Some(object.namespace.as_str().into()), problems)
+}
+
+/// Returns the plan of a destination of the cluster and whom it grants, or adds why there is none.
+pub(super) fn of_cluster(object: &Object, problems: &mut Vec<Problem>) -> Option<(BackendPlan, Option<LabelSelector>)> {
+    let spec: ClusterBackendSpec = super::pipeline::typed(object, problems)?;
+    let (allowed, secrets) = (spec.allowed_namespaces.selector.clone(), spec.secret_namespace.clone());
+    let plan = of(object, &spec.into_destination(), secrets.map(Into::into), problems)?;
+    if let Some(secret) = plan.settings.secrets().first().filter(|_| plan.secret_namespace.is_none()) {
+        let problem =
+            Problem::new(object.root.at("spec"), "spec.secretNamespace", "missing field: the spec names Secrets");
+        problems.push(problem.found(quoted(&secret.name)).allowed("the namespace that the Secrets are in"));
+    }
+    Some((plan, allowed))
+}
+
+fn of(
+    object: &Object,
+    spec: &BackendSpec,
+    secret_namespace: Option<Arc<str>>,
+    problems: &mut Vec<Problem>,
+) -> Option<BackendPlan> {
     let settings = spec.settings()?;
     validate(object, &settings, problems);
     Some(BackendPlan {
-        uid: format!("{}.{}", object.namespace, object.name).into(),
+        uid: object.uid(),
         namespace: object.namespace.as_str().into(),
         name: object.name.as_str().into(),
+        secret_namespace,
         settings,
         delivery: delivery(&spec.delivery),
         metadata: match spec.metadata {

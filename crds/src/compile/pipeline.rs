@@ -1,6 +1,5 @@
-//! A `MonitoringPipeline` object into its plan: conditions compiled, references resolved.
+//! A `MonitoringPipeline` or `ClusterMonitoringPipeline` object into its plan: conditions compiled, references resolved.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -11,33 +10,47 @@ use spillway_delivery::settings::{
     WhenBehind,
 };
 
-use super::{Backends, ContainerLogsInput, Input, PipelinePlan};
+use super::namespaces::Reach;
+use super::references::Targets;
+use super::{ContainerLogsInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
-    BackendRefSpec, DurabilitySpec, FailbackSpec, InputSpec, InputType, MonitoringPipelineSpec, OnUndeliverableSpec,
-    OriginSpec, RouteSpec, Strategy as StrategySpec, WhenBehind as WhenBehindSpec,
+    ClusterMonitoringPipelineSpec, DurabilitySpec, FailbackSpec, InputSpec, InputType, MonitoringPipelineSpec,
+    OnUndeliverableSpec, OriginSpec, RouteSpec, Strategy as StrategySpec, WhenBehind as WhenBehindSpec,
 };
-use crate::manifest::error::{Problem, listed, quoted};
-use crate::manifest::nearest::nearest;
+use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
 
-/// Most names that an error lists.
-const LISTED_MAX: usize = 20;
-
-/// Returns the plan, or adds why there is none.
-pub(super) fn plan(object: &Object, backends: &Backends<'_>, problems: &mut Vec<Problem>) -> Option<PipelinePlan> {
+/// Returns the plan of a pipeline of a namespace, or adds why there is none.
+pub(super) fn plan(object: &Object, targets: &Targets<'_>, problems: &mut Vec<Problem>) -> Option<PipelinePlan> {
     let spec: MonitoringPipelineSpec = typed(object, problems)?;
+    Some(of(object, Reach::of(&object.namespace), spec, targets, problems))
+}
+
+/// Returns the plan of a pipeline of the cluster, or adds why there is none.
+pub(super) fn of_cluster(object: &Object, targets: &Targets<'_>, problems: &mut Vec<Problem>) -> Option<PipelinePlan> {
+    let (selector, spec) = typed::<ClusterMonitoringPipelineSpec>(object, problems)?.into_parts();
+    Some(of(object, targets.namespaces.selected(&selector), spec, targets, problems))
+}
+
+fn of(
+    object: &Object,
+    namespaces: Reach,
+    spec: MonitoringPipelineSpec,
+    targets: &Targets<'_>,
+    problems: &mut Vec<Problem>,
+) -> PipelinePlan {
     let mut routes = Vec::with_capacity(spec.routes.len());
     for (index, route) in spec.routes.iter().enumerate() {
         routes.push(RouteSettings {
             name: route.name.as_str().into(),
             condition: condition(object, index, route, problems),
             strategy: strategy(route),
-            backends: references(object, index, route, backends, problems),
+            backends: references(object, index, route, targets, problems),
         });
     }
-    Some(PipelinePlan {
+    PipelinePlan {
         settings: PipelineSettings {
-            uid: format!("{}.{}", object.namespace, object.name).into(),
+            uid: object.uid(),
             namespace: object.namespace.as_str().into(),
             name: object.name.as_str().into(),
             log: log(&spec),
@@ -45,8 +58,9 @@ pub(super) fn plan(object: &Object, backends: &Backends<'_>, problems: &mut Vec<
             origin: spec.origin.map(origin).unwrap_or_default(),
             suspend: spec.suspend,
         },
+        namespaces,
         inputs: spec.inputs.into_iter().map(input).collect(),
-    })
+    }
 }
 
 /// Returns the object's `spec` as its type; `None` when it has errors already.
@@ -79,13 +93,13 @@ fn references(
     object: &Object,
     index: usize,
     route: &RouteSpec,
-    backends: &Backends<'_>,
+    targets: &Targets<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<BackendRefSettings> {
     let mut references = Vec::with_capacity(route.backend_refs.len());
     let is_group = route.strategy == StrategySpec::FirstHealthy;
     for (position, reference) in route.backend_refs.iter().enumerate() {
-        match resolve(object, reference, backends) {
+        match targets.resolve(object, reference) {
             Ok(resolved) => {
                 let when_behind = when_behind(if is_group { route.when_behind } else { reference.when_behind });
                 let on_undeliverable = on_undeliverable(route);
@@ -121,37 +135,6 @@ fn when_behind(spec: Option<WhenBehindSpec>) -> WhenBehind {
         WhenBehindSpec::Block => WhenBehind::Block,
         WhenBehindSpec::DropOldest => WhenBehind::DropOldest,
     }
-}
-
-/// Returns what the reference names, or why it names nothing.
-fn resolve(
-    object: &Object,
-    reference: &BackendRefSpec,
-    backends: &Backends<'_>,
-) -> Result<BackendRefSettings, Problem> {
-    let key = (object.namespace.clone(), reference.name.clone());
-    if let Some(plan) = backends.good.get(&key) {
-        let (uid, name) = (Arc::clone(&plan.uid), Arc::clone(&plan.name));
-        return Ok(BackendRefSettings { uid, name, ..BackendRefSettings::default() });
-    }
-    let problem = |message: &str| Problem::new(object.root.position, "", message).found(quoted(&reference.name));
-    if backends.excluded.contains(&key) {
-        return Err(problem("the backend is there but has errors"));
-    }
-    let every = || backends.good.keys().chain(backends.excluded);
-    let near: Vec<&str> =
-        every().filter(|(namespace, _)| *namespace == object.namespace).map(|(_, name)| name.as_str()).collect();
-    let suggestion = nearest(&reference.name, near.iter().copied());
-    let message = if every().any(|(_, name)| *name == reference.name) {
-        format!("no such backend in namespace {}; a reference reaches only its own namespace", object.namespace)
-    } else {
-        format!("no such backend in namespace {}", object.namespace)
-    };
-    let mut problem = problem(&message).suggestion(suggestion);
-    if !near.is_empty() {
-        problem = problem.allowed(listed(near.into_iter().take(LISTED_MAX)));
-    }
-    Err(problem)
 }
 
 fn on_undeliverable(route: &RouteSpec) -> OnUndeliverable {

@@ -7,6 +7,8 @@ use spillway_delivery::settings::{
 
 use super::*;
 
+mod cluster;
+
 /// The smallest useful one of the manual.
 const SMALLEST: &str = "\
 apiVersion: spillway.dev/v1alpha1
@@ -270,16 +272,15 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "backendRefs: [{name: archive}, {name: archive}]",
         &[
             "15:62: MonitoringPipeline default/jobs: spec.routes[0].backendRefs[1].name: duplicate of item [0] of the list; found \
-           \"Backend archive\"",
+           \"archive\"",
         ],
     ),
     (
         "kind: MonitoringPipeline",
         "kind: MonitoringPipline",
-        &[
-            "9:7: kind: unknown kind; found \"MonitoringPipline\"; allowed: `MonitoringPipeline`, `Backend`; help: did you mean \
-           `MonitoringPipeline`?",
-        ],
+        &["9:7: kind: unknown kind; found \"MonitoringPipline\"; allowed: `MonitoringPipeline`, `Backend`, \
+           `ClusterMonitoringPipeline`, `ClusterBackend`; help: did you mean \
+           `MonitoringPipeline`?"],
     ),
     (
         "apiVersion: spillway.dev/v1alpha1\nkind: M",

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -55,7 +56,8 @@ fn the_committed_files_are_what_the_types_give() {
         assert!(committed == yaml, "crds/{name} is not what the types give: run `cargo xtask generate`");
         names.push(name);
     }
-    assert_eq!(names, ["monitoringpipelines.spillway.dev.yaml", "backends.spillway.dev.yaml"]);
+    let plurals = ["monitoringpipelines", "backends", "clustermonitoringpipelines", "clusterbackends"];
+    assert_eq!(names, plurals.map(|plural| format!("{plural}.spillway.dev.yaml")));
 }
 
 #[test]
@@ -206,10 +208,15 @@ fn every_pattern_compiles_and_every_rule_has_a_side_in_rust() {
 
 #[test]
 fn every_rule_says_what_must_be_and_where() {
-    none_is(|_, schema| {
+    none_is(|path, schema| {
         schema["x-kubernetes-validations"].as_array()?.iter().find_map(|rule| {
             let message = rule["message"].as_str().unwrap_or_default();
-            let fine = message.starts_with('`') && message.contains(" must ") && rule["reason"].is_string();
+            // A rule over the whole object, or over one value, is told at that place anyway.
+            let placed = rule["fieldPath"].is_string() || path.ends_with("Backend") || path.ends_with("Pipeline");
+            let fine = message.starts_with('`')
+                && message.contains(" must ")
+                && rule["reason"].is_string()
+                && (placed || schema["type"] != "object");
             (!fine).then(|| rule.to_string())
         })
     });
@@ -228,12 +235,15 @@ fn a_new_object_is_not_taken_for_a_ready_one() {
     for definition in definitions() {
         let status = definition.pointer(SCHEMA).unwrap()["properties"]["status"].clone();
         assert_eq!(status["default"]["observedGeneration"], -1);
-        let ready = &status["default"]["conditions"][0];
-        assert_eq!(
-            (&ready["type"], &ready["status"], &ready["reason"]),
-            (&json!("Ready"), &json!("Unknown"), &json!("Pending"))
-        );
-        assert_eq!(definition["spec"]["versions"][0]["subresources"]["status"], json!({}));
+        let conditions = status["default"]["conditions"].as_array().unwrap();
+        assert!(conditions.len() >= 4);
+        assert_eq!(conditions[0]["type"], "Ready");
+        for condition in conditions {
+            assert_eq!((&condition["status"], &condition["reason"]), (&json!("Unknown"), &json!("Pending")));
+            let told = status["properties"]["conditions"]["description"].as_str().unwrap();
+            assert!(told.contains(&format!("`{}`", condition["type"].as_str().unwrap())), "{told}");
+        }
+        assert_eq!(definition["spec"]["versions"][0]["subresources"], json!({"status": {}}));
     }
 }
 
@@ -245,6 +255,7 @@ fn columns_fit_a_terminal_and_names_collide_with_nothing() {
         "limits", "quota", "pdb", "pc", "sc", "crd", "crds", "csr", "netpol", "psp", "rc", "cs", "cj", "cert",
         "issuer", "vs", "gw", "dr", "se", "smon", "pmon", "prom", "vp", "be",
     ];
+    let mut used = BTreeSet::new();
     for definition in definitions() {
         let version = &definition["spec"]["versions"][0];
         let columns: Vec<_> = version["additionalPrinterColumns"].as_array().unwrap().iter().collect();
@@ -259,17 +270,213 @@ fn columns_fit_a_terminal_and_names_collide_with_nothing() {
             30 + shown.iter().map(|name| 3 + if *name == "Reason" { 18 } else { name.len().max(4) }).sum::<usize>();
         assert!(width <= 80, "{width} characters");
         let names = &definition["spec"]["names"];
-        assert_eq!(names["categories"], json!(["monitoring-pipelines"]));
+        assert_eq!(names["categories"], json!(["spillway"]));
         let short = names["shortNames"][0].as_str().unwrap();
         assert!(!TAKEN.contains(&short), "{short}");
+        assert!(used.insert(short), "{short}");
+        assert!(columns.iter().all(|column| column["description"].is_string()));
     }
 }
 
 #[test]
 fn the_type_of_a_backend_cannot_change_and_can_be_selected() {
-    let backend = definitions().iter().find(|definition| definition["spec"]["names"]["kind"] == "Backend").unwrap();
-    let kind = &backend.pointer(SCHEMA).unwrap()["properties"]["spec"]["properties"]["type"];
-    assert_eq!(kind["x-kubernetes-validations"][0]["rule"], "self == oldSelf");
-    assert_eq!(kind["enum"], json!(spillway_backends::BackendSettings::type_names().collect::<Vec<_>>()));
-    assert_eq!(backend["spec"]["versions"][0]["selectableFields"], json!([{"jsonPath": ".spec.type"}]));
+    for backend in ["Backend", "ClusterBackend"] {
+        let definition = definition_of(backend);
+        let kind = &definition.pointer(SCHEMA).unwrap()["properties"]["spec"]["properties"]["type"];
+        assert_eq!(kind["x-kubernetes-validations"][0]["rule"], "self == oldSelf");
+        assert_eq!(kind["enum"], json!(spillway_backends::BackendSettings::type_names().collect::<Vec<_>>()));
+        assert_eq!(definition["spec"]["versions"][0]["selectableFields"], json!([{"jsonPath": ".spec.type"}]));
+    }
+}
+
+fn definition_of(kind: &str) -> &'static Value {
+    definitions().iter().find(|definition| definition["spec"]["names"]["kind"] == kind).unwrap()
+}
+
+/// The fields of a kind's spec.
+fn fields_of(kind: &str) -> serde_json::Map<String, Value> {
+    schema(kind).unwrap()["properties"]["spec"]["properties"].as_object().unwrap().clone()
+}
+
+#[test]
+fn kinds_of_the_cluster_have_what_those_of_a_namespace_have_and_little_else() {
+    for (of_namespace, of_cluster, own) in [
+        ("Backend", "ClusterBackend", &["allowedNamespaces", "secretNamespace"][..]),
+        ("MonitoringPipeline", "ClusterMonitoringPipeline", &["namespaceSelector"]),
+    ] {
+        assert_eq!(definition_of(of_namespace)["spec"]["scope"], "Namespaced");
+        assert_eq!(definition_of(of_cluster)["spec"]["scope"], "Cluster");
+        let mut fields = fields_of(of_cluster);
+        own.iter().for_each(|name| assert!(fields.remove(*name).is_some(), "{name}"));
+        let mut expected = json!(fields_of(of_namespace));
+        if of_cluster == "ClusterMonitoringPipeline" {
+            let reference = "/routes/items/properties/backendRefs/items/properties/kind";
+            let kind = expected.pointer_mut(reference).unwrap();
+            assert_eq!(kind["enum"], json!(["Backend", "ClusterBackend"]));
+            *kind = json!(fields).pointer(reference).unwrap().clone();
+            assert_eq!(kind["enum"], json!(["ClusterBackend"]));
+        }
+        assert_eq!(json!(fields), expected);
+        assert_eq!(
+            schema(of_namespace).unwrap()["properties"]["spec"]["x-kubernetes-validations"],
+            schema(of_cluster).unwrap()["properties"]["spec"]["x-kubernetes-validations"]
+        );
+    }
+}
+
+#[test]
+fn nobody_is_granted_by_default() {
+    let allowed = &fields_of("ClusterBackend")["allowedNamespaces"];
+    assert_eq!(allowed["default"], json!({}));
+    assert!(allowed["properties"]["selector"]["default"].is_null());
+    let required = schema("ClusterMonitoringPipeline").unwrap()["properties"]["spec"]["required"].clone();
+    assert!(required.as_array().unwrap().contains(&json!("namespaceSelector")), "{required}");
+}
+
+#[test]
+fn conditions_are_those_of_kubernetes_and_there_is_no_phase() {
+    none_is(|path, _| (path.rsplit('.').next() == Some("phase")).then(|| "a phase".to_owned()));
+    for definition in definitions() {
+        let conditions = &definition.pointer(SCHEMA).unwrap()["properties"]["status"]["properties"]["conditions"];
+        assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
+        let fields: Vec<&String> = conditions["items"]["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["lastTransitionTime", "message", "observedGeneration", "reason", "status", "type"]);
+        assert_eq!(
+            conditions["items"]["required"],
+            json!(["lastTransitionTime", "message", "reason", "status", "type"])
+        );
+    }
+}
+
+#[test]
+fn what_status_lists_is_little() {
+    for definition in definitions() {
+        let status = &definition.pointer(SCHEMA).unwrap()["properties"]["status"]["properties"];
+        for (name, field) in status.as_object().unwrap() {
+            assert!(field["maxItems"].as_u64().is_none_or(|most| most <= 64), "{name}");
+        }
+    }
+}
+
+#[test]
+fn values_are_modes_in_camel_case_and_names_say_their_unit() {
+    // What is on or off and nothing else.
+    // What the destination itself calls so.
+    const FOREIGN: [&str; 1] = ["aws:kms"];
+    const SWITCHES: &[&str] = &["suspend", "forcePathStyle", "createTemplate", "dataStream", "idempotencyKey"];
+    none_is(|path, schema| {
+        let name = path.rsplit('.').next().unwrap_or_default();
+        if schema["type"] == "boolean" && !SWITCHES.contains(&name) {
+            return Some("a new switch".to_owned());
+        }
+        let odd = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).find(|value| {
+            !value.starts_with(|c: char| c.is_ascii_uppercase()) || !value.bytes().all(|b| b.is_ascii_alphanumeric())
+        });
+        let odd = odd.filter(|value| !FOREIGN.contains(value));
+        // Bounds in time and size are told by the name alone.
+        let unitless = schema["type"] == "integer"
+            && ["timeout", "interval", "delay", "size", "duration", "period", "wait"]
+                .iter()
+                .any(|word| name.to_lowercase().ends_with(word));
+        odd.map(str::to_owned).or_else(|| unitless.then(|| "no unit".to_owned()))
+    });
+}
+
+#[test]
+fn each_type_of_destination_has_one_optional_member_and_its_rule() {
+    for kind in ["Backend", "ClusterBackend"] {
+        let spec = &schema(kind).unwrap()["properties"]["spec"];
+        assert_eq!(spec["required"], json!(["type"]), "{kind}");
+        let rules = spec["x-kubernetes-validations"].as_array().unwrap();
+        for row in spillway_backends::BackendSettings::LIST {
+            assert!(spec["properties"][row.member_name].is_object());
+            let rule = format!("!has(self.{}) || self.type == '{}'", row.member_name, row.type_name);
+            assert!(rules.iter().any(|known| known["rule"] == *rule), "{kind}: {rule}");
+        }
+    }
+}
+
+#[test]
+fn references_are_called_so_and_carry_no_namespace() {
+    let mut references = 0;
+    none_is(|path, schema| {
+        let name = path.trim_end_matches(".items").rsplit('.').next().unwrap_or_default();
+        let fields: Vec<&str> = schema["properties"].as_object()?.keys().map(String::as_str).collect();
+        let refers = fields.contains(&"name") && (fields.contains(&"kind") || fields.contains(&"key"));
+        if !path.contains(".spec.") || !refers {
+            return None;
+        }
+        references += 1;
+        let fine = (name.ends_with("Ref") || name.ends_with("Refs")) && !fields.contains(&"namespace");
+        (!fine).then(|| format!("{fields:?}"))
+    });
+    assert!(references > 10, "only {references} references");
+}
+
+#[test]
+fn every_field_that_may_be_left_out_says_what_then_counts() {
+    none_is(|path, schema| {
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        let optional = schema["properties"].as_object()?.iter().filter(|(name, _)| !required.contains(&json!(name)));
+        let silent: Vec<&String> = optional
+            .filter(|(_, field)| field["type"] != "object")
+            .filter(|(_, field)| {
+                let description = field["description"].as_str().unwrap_or_default();
+                !["Default", " absent", "left out", "without"].iter().any(|word| description.contains(word))
+            })
+            .map(|(name, _)| name)
+            .collect();
+        (path.contains(".spec") && !silent.is_empty()).then(|| format!("{silent:?}"))
+    });
+}
+
+/// The static budget of an API server for one rule; see [`cost`].
+const RULE_COST_MAX: u64 = 10_000_000;
+
+/// Returns more than an API server estimates for a rule that stands below lists of `outer` items: every word costs one,
+/// comparing text its longest length, and a word within `exists` as often as the list below has items.
+fn cost(rule: &str, schema: &Value, outer: u64) -> u64 {
+    let words = rule.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).count() as u64;
+    let below = |name: &str| schema["properties"][name]["maxItems"].as_u64().unwrap_or(1);
+    let repeated: u64 = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| rule.contains(&format!("self.{name}.exists(")))
+        .map(|(name, _)| below(name))
+        .product();
+    // The longest text that a rule compares is a value of a selection, of at most 63 characters: a tenth of it each.
+    words * 8 * repeated * outer
+}
+
+#[test]
+fn every_rule_costs_less_than_a_tenth_of_the_budget() {
+    fn walk_costs(path: &str, schema: &Value, outer: u64, costs: &mut Vec<(String, u64)>) {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let rule = rule["rule"].as_str().unwrap();
+            costs.push((format!("{path}: {rule}"), cost(rule, schema, outer)));
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            walk_costs(&format!("{path}.{name}"), inner, outer, costs);
+        }
+        if schema["items"].is_object() {
+            walk_costs(path, &schema["items"], outer * schema["maxItems"].as_u64().unwrap(), costs);
+        }
+    }
+    for definition in definitions() {
+        let mut costs = Vec::new();
+        walk_costs("", definition.pointer(SCHEMA).unwrap(), 1, &mut costs);
+        for (rule, cost) in &costs {
+            assert!(*cost <= RULE_COST_MAX / 10, "{cost}: {rule}");
+        }
+        let whole: u64 = costs.iter().map(|(_, cost)| cost).sum();
+        assert!((1..=10 * RULE_COST_MAX / 10).contains(&whole), "{whole}");
+    }
+}
+
+#[test]
+fn only_what_has_replicas_can_be_scaled() {
+    for definition in definitions() {
+        assert!(definition["spec"]["versions"][0]["subresources"]["scale"].is_null());
+    }
 }

@@ -1,4 +1,4 @@
-//! `Backend`: one destination, and how batches are formed and sent to it.
+//! `Backend` and `ClusterBackend`: one destination, and how batches are formed and sent to it.
 //!
 //! The types and their members follow from the list of `backends/src/lib.rs`; the rules that go with them are added in
 //! `crd.rs`.
@@ -8,40 +8,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spillway_backends::BackendSettings;
 
-use super::status::Status;
+use super::LABEL_PATTERN;
+use super::selector::LabelSelector;
+use super::status::BackendStatus;
 use crate::manifest::rules;
 
-macro_rules! backend_spec {
-    ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
-        /// One destination: `type` and, unless all of it is default, the member of that name.
-        #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-        #[kube(
-            group = "spillway.dev",
-            version = "v1alpha1",
-            kind = "Backend",
-            plural = "backends",
-            shortname = "mbe",
-            category = "monitoring-pipelines",
-            namespaced,
-            status = "Status",
-            derive = "PartialEq",
-            doc = "A destination that the pipelines of its namespace may name in their routes.",
-            selectable = ".spec.type",
-            validation = rules::name_rule(),
-            printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-            printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-            printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
-            printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-            printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
-        )]
+/// One kind of destination: what is its own, then what every destination has, the members out of the list of backends.
+macro_rules! destination_kind {
+    (
+        $(#[$about:meta])*
+        $spec:ident { $($own:tt)* }
+        $(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*
+    ) => {
+        $(#[$about])*
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        pub struct BackendSpec {
+        pub struct $spec {
+            $($own)*
+
             #[doc = concat!(
                 "Which kind of destination it is. It never changes: what is held for a destination cannot go to another.",
                 " The member of the same name in camelCase holds its settings.",
                 $(" `", $type, "`:", $what, ".",)*
             )]
-            #[x_kube(validation = rules::immutable("type", "create a new Backend"))]
+            #[x_kube(validation = rules::immutable("type", "create a new object"))]
             pub r#type: BackendType,
 
             $(
@@ -59,7 +48,84 @@ macro_rules! backend_spec {
             #[serde(default)]
             pub delivery: DeliverySpec,
         }
+    };
+}
 
+macro_rules! backend_spec {
+    ($($row:tt)*) => {
+        destination_kind! {
+            /// One destination: `type` and, unless all of it is default, the member of that name.
+            #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+            #[kube(
+                group = "spillway.dev",
+                version = "v1alpha1",
+                kind = "Backend",
+                plural = "backends",
+                shortname = "mbe",
+                category = "spillway",
+                namespaced,
+                status = "BackendStatus",
+                derive = "PartialEq",
+                doc = "A destination that the pipelines of its namespace may name in their routes.",
+                selectable = ".spec.type",
+                validation = rules::name_rule(),
+                printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+                printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+                printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
+                printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+                printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+            )]
+            BackendSpec {}
+            $($row)*
+        }
+        backend_types! { $($row)* }
+    };
+}
+
+macro_rules! cluster_backend_spec {
+    ($($row:tt)*) => {
+        destination_kind! {
+            /// One destination of a cluster: who may use it, and what a `Backend` has.
+            #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+            #[kube(
+                group = "spillway.dev",
+                version = "v1alpha1",
+                kind = "ClusterBackend",
+                plural = "clusterbackends",
+                shortname = "cmbe",
+                category = "spillway",
+                status = "BackendStatus",
+                derive = "PartialEq",
+                doc = "A destination that every `ClusterMonitoringPipeline` may name in its routes, and the pipelines of the \
+                       namespaces that it grants.",
+                selectable = ".spec.type",
+                validation = rules::name_rule(),
+                printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+                printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+                printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
+                printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+                printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+            )]
+            ClusterBackendSpec {
+                /// Namespaces whose pipelines may name this destination. Default: `{}`, none. A `ClusterMonitoringPipeline`
+                /// needs no grant. Example: `{selector: {matchLabels: {tier: prod}}}`.
+                #[serde(default)]
+                pub allowed_namespaces: AllowedNamespaces,
+
+                /// The namespace whose Secrets the `…SecretRef`s of this object name. It must be there when one does. Default: none.
+                /// Example: `spillway-system`.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+                pub secret_namespace: Option<String>,
+            }
+            $($row)*
+        }
+        cluster_backend_parts! { $($row)* }
+    };
+}
+
+macro_rules! backend_types {
+    ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
         impl BackendSpec {
             /// Returns the settings of its type; `None` when the member that the type needs is not there.
             pub fn settings(&self) -> Option<BackendSettings> {
@@ -81,6 +147,22 @@ macro_rules! backend_spec {
     };
 }
 
+macro_rules! cluster_backend_parts {
+    ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
+        impl ClusterBackendSpec {
+            /// Returns what it has in common with a `Backend`.
+            pub fn into_destination(self) -> BackendSpec {
+                BackendSpec {
+                    r#type: self.r#type,
+                    $($module: self.$module,)*
+                    metadata: self.metadata,
+                    delivery: self.delivery,
+                }
+            }
+        }
+    };
+}
+
 /// What a member that is needed, or that is not, says and gives.
 macro_rules! member {
     (needed about) => {
@@ -98,6 +180,17 @@ macro_rules! member {
 }
 
 spillway_backends::backend_list!(backend_spec);
+spillway_backends::backend_list!(cluster_backend_spec);
+
+/// Which namespaces may use an object of the cluster.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AllowedNamespaces {
+    /// Which namespaces, by their labels. Default: absent, none. `{}` is every namespace. Every namespace has the label
+    /// `kubernetes.io/metadata.name` with its name. Example: `{matchLabels: {tier: prod}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
 
 /// What a delivered event carries besides itself.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

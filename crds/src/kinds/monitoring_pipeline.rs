@@ -1,73 +1,135 @@
-//! `MonitoringPipeline`: what is taken in, how safely it is held, and where it goes.
+//! `MonitoringPipeline` and `ClusterMonitoringPipeline`: what is taken in, how safely it is held, and where it goes.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::selector::PodSelector;
-use super::status::Status;
+use super::selector::LabelSelector;
+use super::status::PipelineStatus;
 use super::{LABEL_PATTERN, NAME_PATTERN};
 use crate::manifest::rules;
 
-/// What is taken in, how safely it is held until it is delivered, and which backends it goes to.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[kube(
-    group = "spillway.dev",
-    version = "v1alpha1",
-    kind = "MonitoringPipeline",
-    plural = "monitoringpipelines",
-    shortname = "mpl",
-    category = "monitoring-pipelines",
-    namespaced,
-    status = "Status",
-    derive = "PartialEq",
-    doc = "Takes monitoring data in, holds it durably, and delivers it to every backend its routes name. Data of one \
-           namespace only.",
-    validation = rules::name_rule(),
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-    printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
-    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
-)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MonitoringPipelineSpec {
-    /// Stops intake and delivery, keeps what is held, and answers senders with `503`. Default: `false`.
-    #[serde(default)]
-    pub suspend: bool,
+/// One kind of pipeline: what is its own, then what every pipeline has.
+macro_rules! pipeline_kind {
+    ($(#[$about:meta])* $spec:ident { $($own:tt)* }) => {
+        $(#[$about])*
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub struct $spec {
+            $($own)*
 
-    /// What is added to the `origin` of every event of this pipeline. It never overrides what the agent knows.
-    /// Example: `{siteID: fab12, instanceID: etch-07}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<OriginSpec>,
+            /// Stops intake and delivery, keeps what is held, and answers senders with `503`. Default: `false`.
+            #[serde(default)]
+            pub suspend: bool,
 
-    /// Where the data comes from, 1 to 16 inputs. Example: `[{name: pushed, type: Events}]`.
-    #[schemars(length(min = 1, max = 16))]
-    pub inputs: Vec<InputSpec>,
+            /// What is added to the `origin` of every event of this pipeline. It never overrides what the agent knows.
+            /// Example: `{siteID: fab12, instanceID: etch-07}`.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub origin: Option<OriginSpec>,
 
-    /// What an acknowledged event survives: `Disk` (power loss: it is synced before the sender is answered) or
-    /// `Process` (the end of the process: it is in the page cache). Default: `Disk`.
-    #[serde(default)]
-    pub durability: DurabilitySpec,
+            /// Where the data comes from, 1 to 16 inputs. Example: `[{name: pushed, type: Events}]`.
+            #[schemars(length(min = 1, max = 16))]
+            pub inputs: Vec<InputSpec>,
 
-    /// How much the pipeline's log may hold, and for how long it keeps what is delivered.
-    #[serde(default)]
-    pub buffer: BufferSpec,
+            /// What an acknowledged event survives: `Disk` (power loss: it is synced before the sender is answered) or
+            /// `Process` (the end of the process: it is in the page cache). Default: `Disk`.
+            #[serde(default)]
+            pub durability: DurabilitySpec,
 
-    /// How much the pipeline's dead letters may hold: events that a backend refused for good.
-    #[serde(default)]
-    pub dead_letters: DeadLettersSpec,
+            /// How much the pipeline's log may hold, and for how long it keeps what is delivered.
+            #[serde(default)]
+            pub buffer: BufferSpec,
 
-    /// How long a removed route or backend reference may still deliver what it holds, in seconds of running time; what
-    /// is left then becomes dead letters, as far as they have room. Default: 300.
-    #[serde(default = "drain_seconds")]
-    #[schemars(range(min = 0, max = 86_400))]
-    pub drain_seconds: u64,
+            /// How much the pipeline's dead letters may hold: events that a backend refused for good.
+            #[serde(default)]
+            pub dead_letters: DeadLettersSpec,
 
-    /// Where events go, 1 to 64 routes. An event goes down every route whose `match` holds.
-    /// Example: `[{name: everything, backendRefs: [{name: archive}]}]`.
-    #[schemars(length(min = 1, max = 64))]
-    pub routes: Vec<RouteSpec>,
+            /// How long a removed route or backend reference may still deliver what it holds, in seconds of running time; what
+            /// is left then becomes dead letters, as far as they have room. Default: 300.
+            #[serde(default = "drain_seconds")]
+            #[schemars(range(min = 0, max = 86_400))]
+            pub drain_seconds: u64,
+
+            /// Where events go, 1 to 64 routes. An event goes down every route whose `match` holds.
+            /// Example: `[{name: everything, backendRefs: [{name: archive}]}]`.
+            #[schemars(length(min = 1, max = 64))]
+            pub routes: Vec<RouteSpec>,
+        }
+    };
+}
+
+pipeline_kind! {
+    /// What is taken in, how safely it is held until it is delivered, and which backends it goes to.
+    #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+    #[kube(
+        group = "spillway.dev",
+        version = "v1alpha1",
+        kind = "MonitoringPipeline",
+        plural = "monitoringpipelines",
+        shortname = "mpl",
+        category = "spillway",
+        namespaced,
+        status = "PipelineStatus",
+        derive = "PartialEq",
+        doc = "Takes monitoring data in, holds it durably, and delivers it to every backend its routes name. Data of one \
+               namespace only.",
+        validation = rules::name_rule(),
+        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+        printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
+        printcolumn = r#"{"name":"Agents","type":"integer","priority":1,"jsonPath":".status.agents.programmed","description":"On how many agents it runs as it is now."}"#,
+        printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+    )]
+    MonitoringPipelineSpec {}
+}
+
+pipeline_kind! {
+    /// Which namespaces, what is taken in, how safely it is held until it is delivered, and which backends it goes to.
+    #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+    #[kube(
+        group = "spillway.dev",
+        version = "v1alpha1",
+        kind = "ClusterMonitoringPipeline",
+        plural = "clustermonitoringpipelines",
+        shortname = "cmpl",
+        category = "spillway",
+        status = "PipelineStatus",
+        derive = "PartialEq",
+        doc = "Takes monitoring data of many namespaces in, holds it durably, and delivers it to every `ClusterBackend` its \
+               routes name.",
+        validation = rules::name_rule(),
+        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+        printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
+        printcolumn = r#"{"name":"Agents","type":"integer","priority":1,"jsonPath":".status.agents.programmed","description":"On how many agents it runs as it is now."}"#,
+        printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+    )]
+    ClusterMonitoringPipelineSpec {
+        /// The namespaces whose data is taken, by their labels. `{}` is every namespace. Every namespace has the label
+        /// `kubernetes.io/metadata.name` with its name. Example: `{matchLabels: {tier: prod}}`.
+        pub namespace_selector: LabelSelector,
+    }
+}
+
+impl ClusterMonitoringPipelineSpec {
+    /// Returns whose data it takes, and what it has in common with a `MonitoringPipeline`.
+    pub fn into_parts(self) -> (LabelSelector, MonitoringPipelineSpec) {
+        let Self {
+            namespace_selector,
+            suspend,
+            origin,
+            inputs,
+            durability,
+            buffer,
+            dead_letters,
+            drain_seconds,
+            routes,
+        } = self;
+        let common =
+            MonitoringPipelineSpec { suspend, origin, inputs, durability, buffer, dead_letters, drain_seconds, routes };
+        (namespace_selector, common)
+    }
 }
 
 fn drain_seconds() -> u64 {
@@ -78,22 +140,22 @@ fn drain_seconds() -> u64 {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OriginSpec {
-    /// Name of the site, readable as `origin.siteID`. Example: `fab12`.
+    /// Name of the site, readable as `origin.siteID`. Default: none. Example: `fab12`.
     #[serde(default, rename = "siteID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub site_id: Option<String>,
 
-    /// Name of the machine or installation, readable as `origin.instanceID`. Example: `etch-07`.
+    /// Name of the machine or installation, readable as `origin.instanceID`. Default: none. Example: `etch-07`.
     #[serde(default, rename = "instanceID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub instance_id: Option<String>,
 
-    /// Name of the application, readable as `origin.app`. Example: `etcher`.
+    /// Name of the application, readable as `origin.app`. Default: none. Example: `etcher`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub app: Option<String>,
 
-    /// Version of the application, readable as `origin.appVersion`. Quote it, so that it is text. Example: `"2.4"`.
+    /// Version of the application, readable as `origin.appVersion`. Quote it, so that it is text. Default: none. Example: `"2.4"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub app_version: Option<String>,
@@ -113,7 +175,7 @@ pub struct InputSpec {
     /// the agent over HTTP). The member of the same name in camelCase holds its settings.
     pub r#type: InputType,
 
-    /// Settings of an input of type `ContainerLogs`. Default: every container of every pod of the namespace.
+    /// Settings of an input of type `ContainerLogs`. Default: every container of every pod of the pipeline's namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_logs: Option<ContainerLogsSpec>,
 
@@ -135,10 +197,10 @@ pub enum InputType {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ContainerLogsSpec {
-    /// Which pods of this namespace, by their labels. Default: `{}`, every pod of the namespace.
+    /// Which pods of the pipeline's namespaces, by their labels. Default: `{}`, every pod.
     /// Example: `{matchLabels: {app: etcher}}`.
     #[serde(default)]
-    pub pod_selector: PodSelector,
+    pub pod_selector: LabelSelector,
 
     /// Which containers of those pods, by name, at most 64. Default: `[]`, every container. Example: `[main]`.
     #[serde(default)]
@@ -250,17 +312,18 @@ pub struct RouteSpec {
     /// (they stay where they are) or `Backfill` (the first one gets them too; the log keeps them until then, but lets them
     /// go, counted, when it is full). Default: `Leave`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FailbackSpec")]
     pub failback: Option<FailbackSpec>,
 
     /// With `FirstHealthy`, what happens when no backend has taken so much that the log is full, or its volume: `Block`
     /// (intake stops until one has caught up; nothing is lost) or `DropOldest` (the oldest events are given up, counted, and
     /// intake goes on). With `All` each reference says so itself. Default: `Block`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "WhenBehind")]
     pub when_behind: Option<WhenBehind>,
 
     /// The backends of the route, 1 to 16. Example: `[{name: archive}]`.
     #[schemars(length(min = 1, max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
     pub backend_refs: Vec<BackendRefSpec>,
 
     /// What becomes of an event that a backend of this route refuses for good: `DeadLetter` (it is kept with the reason,
@@ -303,11 +366,12 @@ pub enum FailbackSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendRefSpec {
-    /// Kind of the object referred to: `Backend` (of the pipeline's namespace). Default: `Backend`.
+    /// Kind of the object referred to: `Backend` (of the pipeline's namespace) or `ClusterBackend` (one that grants the
+    /// pipeline's namespace). Default: `Backend`.
     #[serde(default)]
     pub kind: BackendRefKind,
 
-    /// Name of the object referred to. Example: `archive`.
+    /// Name of the object referred to, unique in the route whatever its kind. Example: `archive`.
     #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
     pub name: String,
 
@@ -315,6 +379,7 @@ pub struct BackendRefSpec {
     /// it has caught up; nothing is lost) or `DropOldest` (this reference gives up its own oldest events, counted, and
     /// intake goes on). With strategy `FirstHealthy` the route says so. Default: `Block`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "WhenBehind")]
     pub when_behind: Option<WhenBehind>,
 
     /// With strategy `FirstHealthy`, which backend comes first: the lowest number; of equal numbers the one that stands
@@ -330,6 +395,8 @@ pub enum BackendRefKind {
     /// A `Backend` of the pipeline's namespace.
     #[default]
     Backend,
+    /// A `ClusterBackend` that grants the pipeline's namespace.
+    ClusterBackend,
 }
 
 /// What happens when a backend is so far behind that the log is full.

@@ -1,4 +1,4 @@
-//! Selecting pods by their labels, as Kubernetes does, with bounds.
+//! Selecting pods and namespaces by their labels, as Kubernetes does, with bounds.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::manifest::rules;
 const KEY_PATTERN: &str = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 
 /// A label value; empty is allowed.
-const VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+pub(crate) const VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
-/// Selects pods by their labels; every entry must hold, an empty selector takes every pod.
+/// Selects by labels; every entry must hold, an empty selector takes all.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PodSelector {
-    /// Labels that the pod must have with exactly these values, at most 64. Default: none. Example: `{app: etcher}`.
+pub struct LabelSelector {
+    /// Labels that must be there with exactly these values, at most 64. Default: none. Example: `{app: etcher}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend(
         "maxProperties" = 64,
@@ -45,7 +45,8 @@ pub struct LabelExpression {
     /// How the label's value is compared: `In` or `NotIn` the `values`, or the label `Exists` or `DoesNotExist`.
     pub operator: Operator,
 
-    /// The values of `In` and `NotIn`, at most 64; none for the other operators. Example: `[prod]`.
+    /// The values of `In` and `NotIn`, at most 64; none for the other operators. Default: none.
+    /// Example: `[prod]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63), regex(pattern = VALUE_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
     pub values: Vec<String>,
@@ -64,13 +65,13 @@ pub enum Operator {
     DoesNotExist,
 }
 
-impl PodSelector {
-    /// Returns whether it takes every pod.
+impl LabelSelector {
+    /// Returns whether it takes all.
     pub fn is_empty(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
 
-    /// Returns whether it takes a pod with these labels.
+    /// Returns whether it takes what has these labels.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|expression| expression.holds(labels.get(&expression.key)))
@@ -92,7 +93,7 @@ impl LabelExpression {
 mod tests {
     use super::*;
 
-    fn selector(json: &str) -> PodSelector {
+    fn selector(json: &str) -> LabelSelector {
         serde_json::from_str(json).unwrap()
     }
 
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_selector_takes_every_pod() {
+    fn an_empty_selector_takes_all() {
         assert!(selector("{}").is_empty());
         assert!(selector("{}").matches(&labels(&[])));
         assert!(selector("{}").matches(&labels(&[("app", "x")])));

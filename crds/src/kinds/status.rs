@@ -1,28 +1,134 @@
-//! The status of every kind: observed generation and conditions.
+//! The status of every kind: observed generation, conditions, and a few states; no figures that change all the time.
 //!
-//! The default in the CRD says `Ready` is `Unknown`, so that nothing that waits for readiness takes a new object for a
-//! finished one before a controller saw it.
+//! The default in the CRD says that every condition is `Unknown`, so that nothing that waits for readiness takes a new
+//! object for a finished one before a controller saw it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What the controller saw and made of the object.
+use super::NAME_PATTERN;
+use super::monitoring_pipeline::BackendRefKind;
+
+/// Most backends that the status of a pipeline names.
+const BACKENDS_MAX: u32 = 64;
+
+/// What the controller saw and made of a pipeline.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct PipelineStatus {
     /// The `metadata.generation` that this status speaks of; -1 before the first look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: Option<i64>,
 
-    /// The state in named conditions, at most 16. `Ready` sums them up.
+    /// The state in named conditions, at most 16: `Accepted` (the spec can be run), `ResolvedRefs` (what it refers to is
+    /// there and allowed), `Programmed` (the agents run it), `DataFlowing` (records arrive and leave), and `Ready`, which
+    /// sums them up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<StatusCondition>,
+
+    /// On how many agents the pipeline is to run, and does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentCounts>,
+
+    /// How the backends of the routes are, at most 64; those that are not `Healthy` come first. States only: figures are
+    /// metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = BACKENDS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["route", "name"])
+    )]
+    pub backends: Vec<BackendState>,
+}
+
+/// What the controller saw and made of a destination.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// The `metadata.generation` that this status speaks of; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1, max = 9_007_199_254_740_991_i64))]
+    pub observed_generation: Option<i64>,
+
+    /// The state in named conditions, at most 16: `Accepted` (the spec can be used), `ResolvedRefs` (the Secrets it names
+    /// are there), `Reachable` (the agents that send to it reach it), and `Ready`, which sums them up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<StatusCondition>,
+
+    /// How many pipelines refer to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub pipelines: Option<u32>,
+}
+
+/// On how many agents a pipeline is to run, and does.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentCounts {
+    /// Agents that are to run it: those on nodes that are ready, seen in the last five minutes.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub desired: u32,
+
+    /// Agents that said that they run it as it is now.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub programmed: u32,
+
+    /// Agents that refused it.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub failing: u32,
+}
+
+/// How one backend of one route is.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendState {
+    /// Name of the route.
+    #[schemars(length(min = 1, max = 63))]
+    pub route: String,
+
+    /// Kind of the object that the route refers to. Default: `Backend`.
+    #[serde(default)]
+    pub kind: BackendRefKind,
+
+    /// Name of the object that the route refers to.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Its state, the worst that an agent says: `Healthy` (it takes what is sent, or nothing was to be sent), `Retrying`
+    /// (attempts fail, others are made), `Unreachable` (so many failed that it is left alone for a while) or `Unknown`.
+    pub state: BackendHealth,
+
+    /// How many agents say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub agents: Option<u32>,
+
+    /// Since when it is in this state, RFC 3339. Example: `2026-01-02T03:04:05Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), extend("format" = "date-time"))]
+    pub since: Option<String>,
+}
+
+/// The states of a backend.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendHealth {
+    /// It takes what is sent, or nothing was to be sent.
+    Healthy,
+    /// Attempts fail, others are made.
+    Retrying,
+    /// So many attempts failed that it is left alone for a while.
+    Unreachable,
+    /// Nobody said.
+    Unknown,
 }
 
 /// One aspect of the state, as Kubernetes defines conditions.
@@ -68,13 +174,20 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// Returns the status of an object that no controller has seen.
-pub(crate) fn pending() -> Value {
-    json!({
-        "observedGeneration": -1,
-        "conditions": [{
-            "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the controller",
+/// The conditions of a pipeline, the one that sums up first.
+const OF_PIPELINES: [&str; 5] = ["Ready", "Accepted", "ResolvedRefs", "Programmed", "DataFlowing"];
+
+/// The conditions of a destination.
+const OF_BACKENDS: [&str; 4] = ["Ready", "Accepted", "ResolvedRefs", "Reachable"];
+
+/// Returns the status of an object of that kind that no controller has seen.
+pub(crate) fn pending(kind: &str) -> Value {
+    let conditions = if kind.ends_with("Pipeline") { &OF_PIPELINES[..] } else { &OF_BACKENDS[..] };
+    let unknown = |condition: &&str| {
+        json!({
+            "type": condition, "status": "Unknown", "reason": "Pending", "message": "waiting for the controller",
             "lastTransitionTime": "1970-01-01T00:00:00Z",
-        }],
-    })
+        })
+    };
+    json!({"observedGeneration": -1, "conditions": conditions.iter().map(unknown).collect::<Vec<_>>()})
 }

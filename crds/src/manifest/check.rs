@@ -252,7 +252,10 @@ fn allowed(schema: &Json) -> String {
                 return listed(values.iter().filter_map(Json::as_str));
             }
             let form = schema["pattern"].as_str().map(|pattern| format!(" matching {pattern}")).unwrap_or_default();
-            format!("text{} characters{form}", range("minLength", "maxLength"))
+            match range("minLength", "maxLength").as_str() {
+                "" => format!("text{form}"),
+                range => format!("text{range} characters{form}"),
+            }
         }
         "integer" => match (schema["minimum"].as_i64(), schema["maximum"].as_i64()) {
             (Some(min), Some(max)) => format!("an integer from {min} to {max}"),

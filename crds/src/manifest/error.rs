@@ -28,6 +28,20 @@ impl Position {
     pub const START: Self = Self { line: 1, column: 1 };
 }
 
+/// What kind of thing is wrong, for programs: whether the object itself is, or what it refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum Reason {
+    /// The object is not what its kind allows.
+    #[default]
+    Invalid,
+    /// It refers to something that is not there.
+    RefNotFound,
+    /// It refers to something that is there and has errors.
+    RefInvalid,
+    /// It refers to something that is not there or does not grant it; which of the two is not said.
+    RefNotPermitted,
+}
+
 /// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,6 +58,8 @@ pub struct ManifestError {
     /// Path of the field, as `spec.routes[1].backendRefs[0].name`; empty where it is the whole document.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
+    /// What kind of thing is wrong.
+    pub reason: Reason,
     /// What is wrong, in a few words.
     pub message: String,
     /// What was found.
@@ -84,6 +100,7 @@ impl fmt::Display for ManifestError {
 pub(crate) struct Problem {
     pub(crate) position: Position,
     pub(crate) field: String,
+    pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) found: Option<Box<str>>,
     pub(crate) allowed: Option<Box<str>>,
@@ -95,6 +112,7 @@ impl Problem {
         Self {
             position,
             field: field.trim_start_matches('.').to_owned(),
+            reason: Reason::Invalid,
             message: message.into(),
             found: None,
             allowed: None,
@@ -122,6 +140,7 @@ impl Problem {
             column: self.position.column,
             object: object.to_owned(),
             field: self.field,
+            reason: self.reason,
             message: self.message,
             found: self.found.map(String::from),
             allowed: self.allowed.map(String::from),

@@ -5,12 +5,13 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value as Json, json};
 
-use super::check::check;
+use super::check::{check, matches};
 use super::error::{Position, Problem, listed, quoted, shortened};
 use super::nearest::nearest;
 use super::tree::Node;
 use crate::crd;
-use crate::kinds::{GROUP, NAME_PATTERN, VERSION};
+use crate::kinds::selector::VALUE_PATTERN;
+use crate::kinds::{CLUSTER, GROUP, LABEL_PATTERN, NAME_PATTERN, VERSION};
 
 /// The namespace of an object that names none, as in a standalone run and as `kubectl` is set by default.
 pub(crate) const NAMESPACE_DEFAULT: &str = "default";
@@ -22,11 +23,22 @@ const NAME_BYTES_MAX: usize = 253;
 static SCHEMAS: LazyLock<BTreeMap<&'static str, Json>> =
     LazyLock::new(|| crd::kind_names().filter_map(|kind| Some((kind, whole(crd::schema(kind)?)))).collect());
 
+/// As much of the schema of a namespace as is looked at.
+static NAMESPACE: LazyLock<Json> = LazyLock::new(|| {
+    let mut schema = whole(&json!({"type": "object"}));
+    schema["required"] = json!(["metadata"]);
+    schema["properties"]["spec"] = json!({"x-kubernetes-preserve-unknown-fields": true});
+    schema["properties"]["metadata"]["properties"]["name"] =
+        json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": LABEL_PATTERN});
+    schema
+});
+
 /// One object of a kind of ours.
 #[derive(Debug)]
 pub(crate) struct Object {
     pub(crate) file: Arc<str>,
     pub(crate) kind: &'static str,
+    /// Its namespace; [`CLUSTER`] where the kind has none.
     pub(crate) namespace: String,
     pub(crate) name: String,
     /// The tree it was read from, for places.
@@ -39,6 +51,16 @@ impl Object {
     /// Returns it as errors name it.
     pub(crate) fn label(&self) -> String {
         labelled(self.kind, &self.namespace, &self.name)
+    }
+
+    /// Returns its namespace and name.
+    pub(crate) fn key(&self) -> (String, String) {
+        (self.namespace.clone(), self.name.clone())
+    }
+
+    /// Returns what names it for good: `<namespace>.<name>`.
+    pub(crate) fn uid(&self) -> Arc<str> {
+        format!("{}.{}", self.namespace, self.name).into()
     }
 
     /// Returns where its name is written.
@@ -54,6 +76,8 @@ pub(crate) enum Class {
     Ours(&'static str),
     /// A list of objects.
     List,
+    /// A namespace, whose labels are of use.
+    Namespace,
     /// An object of somebody else's, named `apiVersion kind`.
     Foreign(String),
 }
@@ -70,6 +94,9 @@ pub(crate) fn classify(root: &Node) -> Result<Class, Vec<Problem>> {
     let (Some(version), Some(kind)) = (version, kind) else { return Err(problems) };
     if (version, kind) == ("v1", "List") {
         return Ok(Class::List);
+    }
+    if (version, kind) == ("v1", "Namespace") {
+        return Ok(Class::Namespace);
     }
     let ours = format!("{GROUP}/{VERSION}");
     let group = version.split('/').next().unwrap_or_default();
@@ -115,28 +142,78 @@ fn unknown(root: &Node, field: &str, found: &str, names: &[&str]) -> Problem {
 pub(crate) fn read(file: &Arc<str>, kind: &'static str, root: Node, problems: &mut Vec<Problem>) -> Option<Object> {
     let before = problems.len();
     let mut value = SCHEMAS.get(kind).map(|schema| check(&root, schema, "", problems)).unwrap_or_default();
+    if crd::is_of_the_cluster(kind)
+        && let Some(namespace) = root.get("metadata").and_then(|metadata| metadata.entry("namespace"))
+    {
+        let message = format!("a {kind} belongs to the cluster and has no namespace");
+        problems
+            .push(Problem::new(namespace.position, "metadata.namespace", message).found(namespace.node.described()));
+    }
+    check_keys(&root, problems);
     let spec = (problems.len() == before).then(|| value["spec"].take());
-    let (namespace, name) = identity(&root)?;
+    let (namespace, name) = identity(kind, &root)?;
     Some(Object { file: Arc::clone(file), kind, namespace, name, root, spec })
+}
+
+/// Adds the keys of labels and annotations that no API server takes.
+fn check_keys(root: &Node, problems: &mut Vec<Problem>) {
+    for map in ["labels", "annotations"] {
+        let entries = root.get("metadata").and_then(|metadata| metadata.get(map)).into_iter().flat_map(Node::entries);
+        for entry in entries.filter(|entry| !is_key(&entry.key)) {
+            let field = format!("metadata.{map}.{}", shortened(&entry.key));
+            let problem = Problem::new(entry.position, &field, "not of the form that is needed");
+            let allowed =
+                "a name of at most 63 letters, digits, `-`, `_` and `.`, or a domain name, `/` and such a name";
+            problems.push(problem.found(quoted(&entry.key)).allowed(allowed));
+        }
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    prefix.is_none_or(|prefix| prefix.len() <= NAME_BYTES_MAX && matches(NAME_PATTERN, prefix))
+        && name.len() <= 63
+        && !name.is_empty()
+        && matches(VALUE_PATTERN, name)
+}
+
+/// Returns the name and the labels of a namespace and adds what is wrong in it.
+pub(crate) fn read_namespace(root: &Node, problems: &mut Vec<Problem>) -> Option<(String, BTreeMap<String, String>)> {
+    let before = problems.len();
+    let value = check(root, &NAMESPACE, "", problems);
+    check_keys(root, problems);
+    let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
+    let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    let name = value["metadata"]["name"].as_str().filter(|_| problems.len() == before);
+    name.map(|name| (name.to_owned(), labels))
 }
 
 /// Returns the object's name as errors show it, as far as it has one.
 pub(crate) fn label(kind: &str, root: &Node) -> String {
-    match identity(root) {
+    match identity(kind, root) {
         Some((namespace, name)) => labelled(kind, &namespace, &name),
         None => kind.to_owned(),
     }
 }
 
-fn labelled(kind: &str, namespace: &str, name: &str) -> String {
+/// Returns an object of a kind of ours as errors name it.
+pub(crate) fn labelled(kind: &str, namespace: &str, name: &str) -> String {
     // A name that is too long for any object is told with its error, not with every error.
     let name = if name.len() <= NAME_BYTES_MAX { name.to_owned() } else { shortened(name) };
-    format!("{kind} {}/{name}", shortened(namespace))
+    match namespace {
+        CLUSTER => format!("{kind} {name}"),
+        _ => format!("{kind} {}/{name}", shortened(namespace)),
+    }
 }
 
-fn identity(root: &Node) -> Option<(String, String)> {
+fn identity(kind: &str, root: &Node) -> Option<(String, String)> {
     let metadata = root.get("metadata")?;
-    let namespace = metadata.get("namespace").and_then(Node::text).unwrap_or(NAMESPACE_DEFAULT);
+    let namespace = match metadata.get("namespace").and_then(Node::text) {
+        _ if crd::is_of_the_cluster(kind) => CLUSTER,
+        Some(CLUSTER) => "",
+        Some(namespace) => namespace,
+        None => NAMESPACE_DEFAULT,
+    };
     Some((namespace.to_owned(), metadata.get("name")?.text()?.to_owned()))
 }
 
@@ -145,9 +222,14 @@ fn whole(schema: &Json) -> Json {
     let text = || json!({"type": "string"});
     let anything = || json!({"x-kubernetes-preserve-unknown-fields": true});
     let texts = || json!({"type": "object", "additionalProperties": {"type": "string"}});
-    let name = |max: usize| json!({"type": "string", "minLength": 1, "maxLength": max, "pattern": NAME_PATTERN});
-    let mut properties =
-        json!({"name": name(NAME_BYTES_MAX), "namespace": name(63), "labels": texts(), "annotations": texts()});
+    let value = json!({"type": "string", "maxLength": 63, "pattern": VALUE_PATTERN});
+    let labels = json!({"type": "object", "additionalProperties": value});
+    let name =
+        |max: usize, pattern: &str| json!({"type": "string", "minLength": 1, "maxLength": max, "pattern": pattern});
+    let mut properties = json!({
+        "name": name(NAME_BYTES_MAX, NAME_PATTERN), "namespace": name(63, LABEL_PATTERN),
+        "labels": labels, "annotations": texts(),
+    });
     for kept_by_the_server in [
         "uid",
         "resourceVersion",

@@ -70,6 +70,14 @@ impl Node {
         }
     }
 
+    /// Returns the fields of a mapping; anything else has none.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
     /// Returns whether it is a mapping.
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.value, Value::Map(_))

@@ -107,3 +107,73 @@ fn an_origin_says_who_wrote_a_line() {
     assert_eq!(origin["container"], "main");
     assert_eq!(origin["node"], "node-1");
 }
+
+/// A pipeline over the namespaces of tier `prod`, and one of a namespace that may use the same destination.
+const OF_THE_CLUSTER: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: fab12, labels: {tier: prod}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: lab, labels: {tier: test}}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterBackend
+metadata: {name: archive}
+spec:
+  allowedNamespaces: {selector: {matchLabels: {tier: prod}}}
+  type: Filesystem
+  filesystem: {file: '{namespace}/{pipeline}.ndjson'}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterMonitoringPipeline
+metadata: {name: every-log}
+spec:
+  namespaceSelector: {matchLabels: {tier: prod}}
+  inputs: [{name: logs, type: ContainerLogs}]
+  routes: [{name: all, backendRefs: [{name: archive}]}]
+---
+apiVersion: spillway.dev/v1alpha1
+kind: MonitoringPipeline
+metadata: {name: own, namespace: fab12}
+spec:
+  inputs: [{name: logs, type: ContainerLogs}]
+  routes: [{name: all, backendRefs: [{kind: ClusterBackend, name: archive}]}]
+";
+
+#[test]
+fn a_pipeline_of_the_cluster_reads_the_namespaces_it_selects() {
+    let place = Place::new(OF_THE_CLUSTER);
+    let mut logs = ["fab12", "lab", "unknown"].map(|namespace| {
+        let mut log = ContainerLog::create_in(&place.path("pods"), namespace, "tool", "main");
+        (0..10).for_each(|n| log.line(&format!("{namespace} {n}")));
+        log
+    });
+    let mut agent = place.start();
+    agent.wait_until_delivered(10);
+    let below = |folder: &str| output::count_by(&output::lines_below(&place.path("out").join(folder)), "message");
+    let namespaces = |folder: &str| {
+        let words = below(folder).into_keys().map(|line| line.split(' ').next().unwrap_or_default().to_owned());
+        words.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!((below("_cluster").len(), below("fab12").len()), (10, 10));
+    assert_eq!((namespaces("_cluster"), namespaces("fab12")), (["fab12".into()].into(), ["fab12".into()].into()));
+
+    // A namespace is labelled: its logs are read, and nothing else begins anew.
+    place.write_manifests(&OF_THE_CLUSTER.replace("tier: test", "tier: prod"));
+    agent.wait_until("the other namespace", |status| {
+        let pipelines = status["pipelines"].as_array().cloned().unwrap_or_default();
+        pipelines.iter().any(|pipeline| pipeline["name"] == "every-log" && pipeline["acceptedEvents"] == 20)
+    });
+    logs[1].line("lab 10");
+    agent.wait_until("a line of it", |status| {
+        let pipelines = status["pipelines"].as_array().cloned().unwrap_or_default();
+        pipelines.iter().any(|pipeline| pipeline["name"] == "every-log" && pipeline["acceptedEvents"] == 21)
+    });
+    agent.wait_until_delivered(10);
+    agent.stop();
+    assert_eq!(namespaces("_cluster"), ["fab12".to_owned(), "lab".to_owned()].into());
+    assert!(below("_cluster").values().all(|count| *count == 1), "no line twice");
+    assert_eq!(below("fab12").len(), 10);
+}

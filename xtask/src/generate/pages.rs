@@ -1,5 +1,5 @@
-//! The reference of the backends: one page each from one template, and an index that says what each guarantees; and the page
-//! of `MonitoringPipeline`.
+//! The reference of the backends: one page each from one template, and an index that says what each guarantees; and a page
+//! of each kind.
 //!
 //! By hand, in the backend's folder below `backends/src`: `page.md` (the sections [`SECTIONS`], in this order; the first
 //! paragraph of the first is what the index says) and `full.yaml` (its settings, every one of them, for the manifest that
@@ -17,13 +17,13 @@ use crate::workspace::Workspace;
 const FOLDER: &str = "docs/reference/backends";
 /// The sections of a `page.md`.
 const SECTIONS: [&str; 4] = ["Guarantee", "Limits", "Permissions", "How it fails"];
-/// Where the schema of a spec is in a CRD.
-const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+/// Where the parts of a kind are in a CRD.
+const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema/properties";
 
 /// Returns every page: its path and its text.
 pub(super) fn all(workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
     let spec = spec("Backend")?;
-    let mut pages = vec![pipeline_page()?];
+    let mut pages = kind_pages()?;
     let mut index = String::from(INDEX);
     for row in BackendSettings::LIST {
         let folder = format!("backends/src/{}", row.module);
@@ -53,16 +53,44 @@ pub(super) fn all(workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>
 
 /// Returns the fields of a kind's spec.
 fn spec(kind: &str) -> anyhow::Result<&'static Value> {
-    let mut definitions = spillway_crds::crd::definitions().iter();
-    let found = definitions.find(|crd| crd["spec"]["names"]["kind"] == kind);
-    found.and_then(|crd| crd.pointer(SPEC)).with_context(|| format!("no CRD of {kind}"))
+    Ok(&object(kind, "spec")?["properties"])
 }
 
-/// Returns the page of `MonitoringPipeline`.
-fn pipeline_page() -> anyhow::Result<(String, String)> {
-    let mut rows = Vec::new();
-    settings(&mut rows, &serde_json::json!({ "properties": spec("MonitoringPipeline")? }), "");
-    Ok(("docs/reference/monitoringpipeline.md".to_owned(), format!("{PIPELINE}{TABLE}{}", rows.concat())))
+/// Returns the schema of a part of a kind.
+fn object(kind: &str, part: &str) -> anyhow::Result<&'static Value> {
+    let mut definitions = spillway_crds::crd::definitions().iter();
+    let found = definitions.find(|crd| crd["spec"]["names"]["kind"] == kind);
+    found.and_then(|crd| crd.pointer(SCHEMA)?.get(part)).with_context(|| format!("no CRD of {kind}"))
+}
+
+/// Returns the pages of the kinds that are not one type of backend.
+fn kind_pages() -> anyhow::Result<Vec<(String, String)>> {
+    [
+        ("MonitoringPipeline", PIPELINE, &[][..]),
+        ("ClusterMonitoringPipeline", CLUSTER_PIPELINE, &["namespaceSelector"]),
+        ("Backend", BACKEND, &["type", "metadata", "delivery"]),
+        ("ClusterBackend", CLUSTER_BACKEND, &["allowedNamespaces", "secretNamespace"]),
+    ]
+    .into_iter()
+    .map(|(kind, head, shown)| kind_page(kind, head, shown))
+    .collect()
+}
+
+/// Returns the page of a kind; with `shown` only of these fields, since another page has the others.
+fn kind_page(kind: &str, head: &str, shown: &[&str]) -> anyhow::Result<(String, String)> {
+    let (spec, status) = (object(kind, "spec")?, object(kind, "status")?);
+    let mut own = spec.clone();
+    if let Some(fields) = own["properties"].as_object_mut().filter(|_| !shown.is_empty()) {
+        fields.retain(|name, _| shown.contains(&name.as_str()));
+        ensure!(fields.len() == shown.len(), "{kind} lacks one of {shown:?}");
+    }
+    let (mut of_spec, mut of_status) = (Vec::new(), Vec::new());
+    settings(&mut of_spec, &own, "");
+    settings(&mut of_status, status, "");
+    let status_head = "\n## Fields of `status`\n\nWritten by the operator. An agent of its own writes none: its \
+                       `spillway-agent status` says it.\n\n";
+    let text = format!("{head}{TABLE}{}{status_head}{TABLE}{}", of_spec.concat(), of_status.concat());
+    Ok((format!("docs/reference/{}.md", kind.to_lowercase()), text))
 }
 
 const PIPELINE: &str = "\
@@ -94,6 +122,91 @@ More: what a [condition](conditions.md) may say, what [an accepted event survive
 ## Fields of `spec`
 
 `inputs`, `routes`, their names and types must be given; what has a default may be left out. Unknown fields are errors.
+
+";
+
+const CLUSTER_PIPELINE: &str = "\
+<!-- Written by `cargo xtask generate`. Do not edit. -->
+
+# ClusterMonitoringPipeline
+
+A [MonitoringPipeline](monitoringpipeline.md) over many namespaces, for those who run the platform. Its routes name
+[ClusterBackends](clusterbackend.md) alone, and need no grant. The least it needs:
+
+```yaml
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterBackend
+metadata: {name: archive}
+spec: {type: Filesystem}
+---
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterMonitoringPipeline
+metadata: {name: every-log}
+spec:
+  namespaceSelector: {}
+  inputs:
+  - {name: logs, type: ContainerLogs}
+  routes:
+  - {name: everything, backendRefs: [{name: archive}]}
+```
+
+Where a name is made of the namespace of a pipeline, such as `{namespace}` in a template or the label `namespace` of a
+metric, `_cluster` stands. The namespace of an event is in its `origin`. What a run without Kubernetes knows of namespaces
+stands in [sharing a backend](../how-to/share-a-backend.md#without-kubernetes).
+
+## Fields of `spec`
+
+Its own. All others are those of a [MonitoringPipeline](monitoringpipeline.md#fields-of-spec); a reference has the kind
+`ClusterBackend`, also where it says none.
+
+";
+
+const BACKEND: &str = "\
+<!-- Written by `cargo xtask generate`. Do not edit. -->
+
+# Backend
+
+A destination that the pipelines of its namespace may name in their routes. `type` says which; the member of that name holds
+its settings. The least it needs:
+
+```yaml
+apiVersion: spillway.dev/v1alpha1
+kind: Backend
+metadata: {name: archive}
+spec: {type: Filesystem}
+```
+
+Each type has [a page of its own](backends/README.md): guarantee, limits, permissions, failures, settings.
+
+## Fields of `spec`
+
+Besides the member of the type. The type never changes: what is held for a destination cannot go to another.
+
+";
+
+const CLUSTER_BACKEND: &str = "\
+<!-- Written by `cargo xtask generate`. Do not edit. -->
+
+# ClusterBackend
+
+A destination of the cluster, for those who run the platform: every
+[ClusterMonitoringPipeline](clustermonitoringpipeline.md) may name it, and the pipelines of the namespaces that it grants.
+By default it grants none.
+
+```yaml
+apiVersion: spillway.dev/v1alpha1
+kind: ClusterBackend
+metadata: {name: archive}
+spec:
+  allowedNamespaces: {selector: {matchLabels: {tier: prod}}}
+  type: Filesystem
+```
+
+How a pipeline uses it, and what happens without a grant: [sharing a backend](../how-to/share-a-backend.md).
+
+## Fields of `spec`
+
+Its own. All others are those of a [Backend](backend.md#fields-of-spec) and of [its type](backends/README.md).
 
 ";
 
@@ -264,7 +377,15 @@ fn settings(rows: &mut Vec<String>, schema: &Value, path: &str) {
             Some(Value::Object(_)) | None => String::new(),
             Some(default) => format!("`{default}`"),
         };
-        let description = schema["description"].as_str().unwrap_or_default().replace('|', "\\|").replace("\n\n", " ");
+        let description = schema["description"].as_str().unwrap_or_default();
+        // The column before says it.
+        let (said, quoted) = (default.trim_matches('`'), default.trim_matches(['`', '"']));
+        let description = [said, quoted]
+            .iter()
+            .find_map(|default| description.strip_suffix(&format!(" Default: `{default}`.")))
+            .unwrap_or(description)
+            .replace('|', "\\|")
+            .replace("\n\n", " ");
         let secret = is_secret(name, schema);
         let kind = if secret { "`{name, key}` of a Secret".to_owned() } else { kind(schema) };
         rows.push(format!("| `{path}` | {kind} | {default} | {} | {description} |\n", bounds(schema)));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use spillway_crds::Reach;
 use spillway_delivery::event::{Origin, OriginBuilder};
 
 use super::super::StartAt;
@@ -17,8 +18,8 @@ use super::IN_FLIGHT_MAX;
 pub(in super::super) struct Want {
     /// The pipeline, by its place in the list.
     pub(in super::super) pipeline: usize,
-    /// The namespace, `None` for every one.
-    pub(in super::super) namespace: Option<Arc<str>>,
+    /// The namespaces.
+    pub(in super::super) namespaces: Reach,
     /// The containers by name, empty for every one.
     pub(in super::super) containers: Vec<String>,
     /// Where files are begun that were there before the pipeline.
@@ -28,7 +29,7 @@ pub(in super::super) struct Want {
 impl Want {
     /// Returns whether any container of the pod may be wanted.
     pub(super) fn takes_pod(&self, facts: &PodFacts) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == facts.namespace)
+        self.namespaces.takes(&facts.namespace)
     }
 
     /// Returns whether a container is wanted.

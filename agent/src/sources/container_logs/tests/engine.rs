@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_crds::Reach;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::OriginBuilder;
@@ -45,8 +46,12 @@ async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
 fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
     let owner = Supervisor::new("sources");
     let settings = ContainerLogsSettings { root: root.into(), ..ContainerLogsSettings::default() };
-    let input =
-        LogInput { pipeline: pipeline.clone(), namespace: None, containers: Vec::new(), start_at: StartAt::Beginning };
+    let input = LogInput {
+        pipeline: pipeline.clone(),
+        namespaces: Reach::everywhere(),
+        containers: Vec::new(),
+        start_at: StartAt::Beginning,
+    };
     start(settings, vec![input], &owner, Arc::<ContainerLogStats>::default());
     owner
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use spillway_crds::Reach;
+
 use super::super::StartAt;
 use super::super::file::Links;
 use super::super::watch::Watch;
@@ -229,7 +231,7 @@ fn a_pipeline_that_takes_nothing_holds_up_nobody() {
 #[test]
 fn only_wanted_containers_are_read_and_never_the_agents_own() {
     let mut want = everything(0);
-    want.namespace = Some("fab12".into());
+    want.namespaces = Reach::of("fab12");
     want.containers = vec!["main".into()];
     let mut world = World::new(vec![want]);
     world.settings.own_pod_uid = Some("own".into());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use spillway_crds::Reach;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::Batch;
 use tempfile::TempDir;
@@ -86,7 +87,7 @@ pub(super) const POD: &str = "fab12_etch-0_6b1c-77";
 
 /// Returns what a pipeline wants that wants everything.
 pub(super) fn everything(pipeline: usize) -> Want {
-    Want { pipeline, namespace: None, containers: Vec::new(), start_at: StartAt::Beginning }
+    Want { pipeline, namespaces: Reach::everywhere(), containers: Vec::new(), start_at: StartAt::Beginning }
 }
 
 impl World {
