@@ -160,6 +160,18 @@ pub struct LogReport {
     pub next_seq: u64,
     /// Syncs since the start.
     pub syncs: u64,
+    /// Bytes of frames that no file holds (level `Memory`).
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Frames spilled since the start (level `Memory`).
+    #[serde(default)]
+    pub spilled_frames: u64,
+    /// Their payload bytes.
+    #[serde(default)]
+    pub spilled_bytes: u64,
+    /// Events that are known to be lost with the process before (level `Memory`).
+    #[serde(default)]
+    pub lost_events: u64,
     /// Failed writes and syncs since the start.
     pub failures: u64,
     /// Damaged records and segments met, set aside and counted.

@@ -9,7 +9,8 @@
 //!
 //! segment  magic "SPWYLOG1", u32 length, u32 CRC32C, header body
 //!          header body: incarnation, ordinal, base sequence, running time, wall time, route names (bit order of the
-//!          masks below), and the state as of the base: totals, positions, keys
+//!          masks below), the state as of the base (totals, positions, keys), u64 the sequence behind the last event that
+//!          was written before, u8 whether the log is at level `Memory`
 //! frame    u32 magic "SPF1", u32 body length, u32 CRC32C of everything behind it, u32 events, u64 first sequence,
 //!          i64 time of receipt, u64 running time, u32 origin, u32 unrouted, u8 kind, u8 mask form, u8 codec (0), u8 flags,
 //!          u32 synced, u32 meta length; then meta (masks, ends, position, key) and payload (NDJSON)
@@ -19,8 +20,15 @@
 //! ```
 //!
 //! # Guarantees
-//! - A frame is seen by readers, and its receipt resolves, when it has reached the pipeline's level: written (`Process`)
-//!   or synced (`Disk`). What was acknowledged at a level survives what that level names.
+//! - A frame is seen by readers, and its receipt resolves, when it has reached the pipeline's level: held (`Memory`), written
+//!   (`Process`) or synced (`Disk`). What was acknowledged at a level survives what that level names.
+//! - **Level `Memory`**: a frame that every delivery has passed before memory is at its bound is never written, and while all
+//!   keep up nothing is synced. At the bound the oldest frames **spill**: they are written and synced in one go, so that each
+//!   frame is in memory, durable, or passed by all. A log that ends writes the rest; a process that is killed takes it along.
+//!   Then: no id names two events, for the next incarnation begins above everything a cursor or plan names; a position or key
+//!   is never ahead of events that are neither delivered nor durable, but may be a minute ([`CHECKPOINT_PERIOD`]) behind what
+//!   was delivered; what is lost is held nowhere, and counted where a cursor or plan knows of it. With retention nothing is
+//!   passed: frames spill when they leave memory.
 //! - **Incarnations.** Each open draws a random 64-bit incarnation and begins a new segment above the log's end, every
 //!   cursor and every plan. An [`EventId`](crate::event::EventId) never names two events.
 //! - **One truth for positions and keys**: they travel in the frame that holds the data, and recovery takes them from
@@ -33,9 +41,11 @@
 //!   A hole is a torn tail unless a later frame says (`synced`) that the place had been synced: then it is damage.
 //!
 //! # Limits
-//! See the constants of this module. Per log in memory: [`TAIL_BYTES_MAX`] of frames for readers, [`UNSYNCED_BYTES_MAX`]
-//! for the failed-sync rule, the sparse index (one entry per [`INDEX_STRIDE_BYTES`]: 20 bytes plus 12 per route), live
+//! See the constants of this module. Per log in memory: [`TAIL_BYTES_MAX`] of frames for readers, [`MEMORY_BYTES_MAX`] of
+//! frames in no file at level `Memory`, [`UNSYNCED_BYTES_MAX`] for the failed-sync rule, the sparse index (one entry per [`INDEX_STRIDE_BYTES`]: 20 bytes plus 12 per route), live
 //! positions and keys.
+
+use std::time::Duration;
 
 mod codec;
 mod core;
@@ -73,6 +83,13 @@ pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
 /// Most bytes of fresh frames a log keeps in memory for readers that keep up: three batches of the default size, so that
 /// one that is a batch behind still reads from memory. A reader that falls behind keeps nothing here.
 pub const TAIL_BYTES_MAX: usize = 12 << 20;
+
+/// Most bytes of frames a log at level `Memory` holds in no file: what a delivery of the default size has under way (four
+/// batches of 4 MiB), one that is forming, and one that has just come. A quarter of the quota where that is less.
+pub const MEMORY_BYTES_MAX: usize = 24 << 20;
+
+/// How often a log at level `Memory` writes down where moved positions stand: what is read again after a crash.
+pub const CHECKPOINT_PERIOD: Duration = Duration::from_mins(1);
 
 /// Bytes written and not synced at which a log at level `Process` syncs.
 pub const UNSYNCED_BYTES_MAX: usize = 8 << 20;

@@ -15,6 +15,8 @@ pub enum Durability {
     Disk,
     /// Written to the page cache: survives SIGKILL of the process.
     Process,
+    /// In memory: a process that ends by itself writes it, one that is killed loses it.
+    Memory,
 }
 
 /// The log of one pipeline.

@@ -107,15 +107,25 @@ fn intake(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Res
 }
 
 fn logs(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Result {
-    let gauges: [Figure<LogReport>; 3] = [
+    let gauges: [Figure<LogReport>; 4] = [
         ("log_bytes", "Bytes of the log on disk.", |log| log.bytes),
         ("log_max_bytes", "Most bytes of the log on disk; at this size new data is refused.", |log| log.bytes_max),
         ("log_segments", "Files of the log.", |log| log.segments),
+        ("log_memory_bytes", "Bytes of events that only memory holds (durability Memory).", |log| log.memory_bytes),
     ];
     for (name, help, value) in gauges {
         families.gauge(name, help, each(pipelines, |one| count(value(&one.log))))?;
     }
-    let counters: [Figure<LogReport>; 3] = [
+    let counters: [Figure<LogReport>; 6] = [
+        ("log_spilled_frames", "Frames spilled to files since the start (durability Memory).", |log| {
+            log.spilled_frames
+        }),
+        ("log_spilled_bytes", "Bytes of events spilled to files since the start (durability Memory).", |log| {
+            log.spilled_bytes
+        }),
+        ("log_lost_events", "Events known to be lost with the process before (durability Memory).", |log| {
+            log.lost_events
+        }),
         ("log_syncs", "Syncs of the log since the start.", |log| log.syncs),
         ("log_failures", "Failed writes and syncs of the log since the start.", |log| log.failures),
         ("log_damaged", "Damaged records and segments met, set aside and counted.", |log| log.damaged),

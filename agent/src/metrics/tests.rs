@@ -24,6 +24,20 @@ fn route() -> RouteReport {
     }
 }
 
+fn log() -> LogReport {
+    LogReport {
+        state: "ok".into(),
+        bytes: 1000,
+        bytes_max: 2000,
+        segments: 2,
+        memory_bytes: 300,
+        spilled_frames: 4,
+        spilled_bytes: 500,
+        lost_events: 6,
+        ..LogReport::default()
+    }
+}
+
 fn report(namespace: &str, name: &str) -> StatusReport {
     let delivery = DeliveryReport {
         route: "everything".into(),
@@ -67,7 +81,7 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         unrouted_events: 2,
         routed_events: 10,
         refused_requests: BTreeMap::from([("full".into(), 5)]),
-        log: LogReport { state: "ok".into(), bytes: 1000, bytes_max: 2000, segments: 2, ..LogReport::default() },
+        log: log(),
         routes: vec![route()],
         deliveries: vec![delivery],
         dead_letters: DeadLettersReport {
@@ -194,6 +208,10 @@ fn every_figure_of_the_ledger_is_there() {
         ("spillway_log_bytes", 1000.0),
         ("spillway_log_max_bytes", 2000.0),
         ("spillway_log_segments", 2.0),
+        ("spillway_log_memory_bytes", 300.0),
+        ("spillway_log_spilled_frames_total", 4.0),
+        ("spillway_log_spilled_bytes_total", 500.0),
+        ("spillway_log_lost_events_total", 6.0),
         ("spillway_route_condition_errors_total", 6.0),
         ("spillway_delivery_delivered_events_total", 4.0),
         ("spillway_delivery_dropped_events_total", 1.0),

@@ -119,6 +119,7 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
             events(log)
         ),
     );
+    memory(log, out);
     line(
         out,
         &format!(
@@ -153,6 +154,17 @@ fn failovers(route: &RouteReport, out: &mut String) {
     }
     for FailoverReport { from, to, times } in &route.failovers {
         line(out, &format!("  route {name}: {} took over from {} {}", plain(to), plain(from), counted(*times, "time")));
+    }
+}
+
+/// What a log at level `Memory` has beyond its files.
+fn memory(log: &LogReport, out: &mut String) {
+    if log.memory_bytes + log.spilled_bytes > 0 {
+        let (held, spilled) = (bytes(log.memory_bytes), bytes(log.spilled_bytes));
+        line(out, &format!("  in memory alone {held}, spilled {spilled} since the start"));
+    }
+    if log.lost_events > 0 {
+        line(out, &format!("  lost with the process before: at least {}", counted(log.lost_events, "event")));
     }
 }
 

@@ -149,6 +149,7 @@ fn log(spec: &MonitoringPipelineSpec) -> LogSettings {
         durability: match spec.durability {
             DurabilitySpec::Disk => Durability::Disk,
             DurabilitySpec::Process => Durability::Process,
+            DurabilitySpec::Memory => Durability::Memory,
         },
         bytes_max: spec.buffer.max_bytes,
         retain: Duration::from_secs(spec.buffer.retain_seconds),

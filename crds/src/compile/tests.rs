@@ -172,6 +172,18 @@ fn every_field_reaches_the_plan() {
 }
 
 #[test]
+fn each_level_of_durability_is_the_engines() {
+    for (name, level) in [("Disk", Durability::Disk), ("Process", Durability::Process), ("Memory", Durability::Memory)]
+    {
+        let compiled = of(&FULL.replace("durability: Process", &format!("durability: {name}")));
+        assert_eq!(told(&compiled), [""; 0]);
+        let log = &compiled.pipelines[0].settings.log;
+        // Retention goes with every level.
+        assert_eq!((log.durability, log.retain), (level, Duration::from_hours(24)));
+    }
+}
+
+#[test]
 fn the_first_healthy_backend_is_found_by_priority_then_by_place() {
     let backend = |name: &str| {
         format!(

@@ -30,8 +30,9 @@ macro_rules! pipeline_kind {
             #[schemars(length(min = 1, max = 16))]
             pub inputs: Vec<InputSpec>,
 
-            /// What an acknowledged event survives: `Disk` (power loss: it is synced before the sender is answered) or
-            /// `Process` (the end of the process: it is in the page cache). Default: `Disk`.
+            /// What an acknowledged event survives: `Disk` (power loss: it is synced before the sender is answered), `Process`
+            /// (the end of the process: it is in the page cache) or `Memory` (an end of the process that is not SIGKILL or a
+            /// crash; files are written only when a backend falls behind). Default: `Disk`.
             #[serde(default)]
             pub durability: DurabilitySpec,
 
@@ -236,6 +237,9 @@ pub enum DurabilitySpec {
     Disk,
     /// The end of the process, also by SIGKILL.
     Process,
+    /// The end of the process where that was told to end. SIGKILL and a crash take what only memory holds: at most
+    /// 24 MiB, a quarter of `buffer.maxBytes` where that is less. With `retainSeconds` what leaves memory is written.
+    Memory,
 }
 
 /// How much a pipeline's log may hold.

@@ -24,7 +24,7 @@ use super::life::{Parted, reordered};
 use super::pace::Ticket;
 use super::status::DeliveryStatus;
 use super::target::Target;
-use super::{DeliverySpec, PROCESS_SYNC_PERIOD, RESOLVED_RANGES_MAX, SAVE_PERIOD};
+use super::{DeliverySpec, RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind, Items, OutBatch};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
 use crate::settings::{Durability, WhenBehind};
@@ -126,6 +126,7 @@ impl Delivery {
         let of_spec = || DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() };
         let key = ground.job.as_ref().map_or_else(of_spec, |job| job.key.clone());
         ground.log.reached(&key, progress.cursor);
+        ground.log.passed(&key, progress.cursor);
         let mut spec = spec;
         if ground.job.is_some() {
             // What somebody asked for again is not given up for want of room.
@@ -160,7 +161,6 @@ impl Delivery {
         if !self.open_backend(&stop).await {
             return self.part().await;
         }
-        self.reconcile_totals();
         let mut flights = Flights::new();
         loop {
             self.tell_group(flights.len());
@@ -242,7 +242,7 @@ impl Delivery {
         let may_save = !self.reopen && (!self.target.traits.commits || flights.is_empty());
         let not_before = |at: Instant| self.save_not_before.map_or(at, |earliest| at.max(earliest));
         let save = self.dirty_since.filter(|_| may_save).map(|since| not_before(since + SAVE_PERIOD));
-        let sync = (self.unsynced && may_save).then(|| not_before(self.synced_at + PROCESS_SYNC_PERIOD));
+        let sync = self.sync_at().filter(|_| self.unsynced && may_save).map(not_before);
         let budget = self.budget_short.then(|| Instant::now() + BUDGET_PERIOD);
         let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
         let ripe = self.former.ripe_at(self.target.spec.settings.batch_wait_max);

@@ -416,7 +416,7 @@ async fn taken_back(log: &Log, key: &DeliveryKey, progress: &Progress) -> Progre
     {
         tracing::warn!(%error, route = %key.route, "could not note that a reference is back");
     }
-    Progress { removed: None, ..progress.clone() }
+    super::saving::reconciled(log, key, Progress { removed: None, ..progress.clone() }).await
 }
 
 /// Writes down where a new delivery begins before anything is taken in: a process that dies early must

@@ -14,7 +14,11 @@ use super::give_up::asked;
 use super::life::{Parted, reordered};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind, Mark};
+use crate::log::{DeliveryKey, Log, Progress};
 use crate::settings::Durability;
+
+/// The reason under which events are counted that went with a process at level `Memory`, as far as the log knows of them.
+const LOST: &str = "lost";
 
 /// How long after a save that failed the next one is tried.
 const SAVE_AGAIN_PERIOD: Duration = Duration::from_secs(1);
@@ -24,16 +28,24 @@ impl Delivery {
         let hurry = *self.ground.hurry.borrow();
         let hurry = hurry || self.pressed;
         let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
-        let sync = self.unsynced && (hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD);
+        let sync = self.unsynced && (hurry || self.sync_at().is_some_and(|at| at <= Instant::now()));
         let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
         may && (dirty || sync) && !self.reopen && (!self.target.traits.commits || flights.is_empty())
+    }
+
+    /// Returns when what was saved shall survive power loss at the latest: only what does frees files, and only behind that
+    /// a backend that commits never goes back.
+    pub(super) fn sync_at(&self) -> Option<Instant> {
+        let log = &self.ground.log;
+        let wanted = self.target.traits.commits || log.durability() != Durability::Memory || log.holds_files();
+        wanted.then_some(self.synced_at + PROCESS_SYNC_PERIOD)
     }
 
     /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
     pub(super) async fn save(&mut self, flights: &mut Flights, last: bool) {
         let disk = self.ground.log.durability() == Durability::Disk;
         let hurry = last || self.pressed || *self.ground.hurry.borrow();
-        let sync = disk || hurry || self.synced_at.elapsed() >= PROCESS_SYNC_PERIOD;
+        let sync = disk || hurry || self.sync_at().is_some_and(|at| at <= Instant::now());
         if self.target.traits.commits {
             match self.mark(sync).await {
                 Ok(mark) => self.progress.mark = mark,
@@ -81,11 +93,19 @@ impl Delivery {
             self.synced_at = Instant::now();
             self.synced.clone_from(&self.progress);
         }
+        self.note_passed();
         self.ground.status.show(&self.progress);
         self.ground.log.reached(&self.key, self.progress.cursor);
         if self.ground.drain_until_ms.is_none() {
             self.ground.status.saved(self.progress.cursor);
         }
+    }
+
+    /// Tells the log below what this delivery never reads again. A backend that commits may lose what it was given since the
+    /// last commit that was synced.
+    pub(super) fn note_passed(&self) {
+        let fixed = if self.target.traits.commits { &self.synced } else { &self.progress };
+        self.ground.log.passed(&self.key, fixed.cursor);
     }
 
     /// After a failed commit nothing is known of what was delivered since the last one that was synced: it is sent again,
@@ -293,17 +313,25 @@ impl Delivery {
             tracing::error!(route = %self.key.route, events = account.imbalance, "events lost by damage of the log");
         }
     }
+}
 
-    /// At the start only: a log that lost its own totals (power loss at level `Process`, a quarantined segment) must not
-    /// make more delivered than was routed.
-    pub(super) fn reconcile_totals(&mut self) {
-        if self.ground.job.is_some() {
-            return;
-        }
-        let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return };
-        if account.imbalance < 0 {
-            tracing::warn!(route = %self.key.route, events = -account.imbalance, "log lost count of events it had passed on");
-            self.progress.routed_before += account.imbalance;
-        }
+/// Brings a delivery's figures and the log's to agree when a log is opened. A log that lost its own totals (power loss at
+/// level `Process`, a quarantined segment, a process killed at level `Memory`) must not make more delivered than was routed,
+/// nor less where it counts what everybody had passed and the record of that is lost.
+pub(super) async fn reconciled(log: &Log, key: &DeliveryKey, mut progress: Progress) -> Progress {
+    let (reader, of, at) = (log.clone(), key.clone(), progress.clone());
+    let counted = tokio::task::spawn_blocking(move || status::account(&reader, &of, &at)).await;
+    let Ok(Ok(account)) = counted else { return progress };
+    if account.imbalance < 0 {
+        tracing::warn!(route = %key.route, events = -account.imbalance, "log lost count of events it had passed on");
+        progress.routed_before += account.imbalance;
     }
+    if account.imbalance > 0 && log.recovered().in_memory {
+        tracing::warn!(
+            route = %key.route, events = account.imbalance,
+            "a process that was killed took events with it, or the record that they were delivered"
+        );
+        progress.drop_events(LOST, account.imbalance as u64, 0);
+    }
+    progress
 }

@@ -73,6 +73,7 @@ impl Delivery {
         self.ground.status.landed(in_flight, delivered_bytes, self.target.pace.in_flight_max());
         self.ground.log.reached(&self.key, self.progress.cursor);
         if !self.target.traits.commits {
+            self.note_passed();
             self.ground.status.show(&self.progress);
         }
     }

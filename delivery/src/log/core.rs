@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::format::{self, Fixed, Footer};
+use super::format::{self, Footer, Place};
 use super::frame::{Frame, Pending};
 use super::recovery::{self, Recovered};
 use super::segment::{SegmentFile, Summary};
@@ -24,10 +24,13 @@ use crate::filesystem::Filesystem;
 use crate::settings::Durability;
 
 mod active;
+mod memory;
 mod table;
 
 use active::Active;
 pub(super) use active::DRAFT_EXTENSION;
+use memory::Held;
+pub(super) use memory::Spilled;
 pub use table::CoreEdit;
 
 /// What a log is opened with.
@@ -106,6 +109,9 @@ pub struct LogCore {
     base_seq: u64,
     unsynced: Vec<(Arc<Frame>, Box<[Tally]>)>,
     unsynced_bytes: usize,
+    held: Held,
+    /// Running time of the last header.
+    header_ms: u64,
     running_base_ms: u64,
     syncs: u64,
     /// Recovered segments that are not durable yet.
@@ -135,6 +141,8 @@ impl LogCore {
             base_seq: next_seq,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
+            held: Held::default(),
+            header_ms: found.running_ms,
             running_base_ms: found.running_ms,
             syncs: 0,
             unsealed: found.unsealed,
@@ -188,6 +196,7 @@ impl LogCore {
     pub(super) fn state(&self) -> State {
         let mut state = self.base.clone();
         self.unsynced.iter().for_each(|(frame, tallies)| state.apply(frame, tallies));
+        self.held.iter().for_each(|frame| state.apply(frame, &frame.tallies()));
         state
     }
 
@@ -211,20 +220,47 @@ impl LogCore {
         self.state().totals.routes.get(route).copied().unwrap_or(0)
     }
 
-    /// Writes a group of frames, in order, and brings them to the log's level.
+    /// Takes a group, in order, and brings it to the log's level.
     pub fn commit(&mut self, group: Vec<Pending>, since_open: Duration) -> Committed {
+        if self.options.durability == Durability::Memory {
+            self.hold(group, since_open)
+        } else {
+            self.write(group, since_open)
+        }
+    }
+
+    /// Takes a group into memory; what must go to make room for it is spilled before.
+    fn hold(&mut self, group: Vec<Pending>, since_open: Duration) -> Committed {
+        let frames = self.frames(group, self.running_ms(since_open));
+        let to_spill = self.to_spill(frames.iter().map(|frame| frame.memory_bytes()).sum());
+        if to_spill > 0
+            && let Err(source) = self.spill(to_spill, since_open)
+        {
+            return Committed { frames: Vec::new(), error: Some(CommitError { source, maybe_kept: false }) };
+        }
+        for frame in &frames {
+            self.next_seq = frame.end_seq();
+            self.held.push(frame.clone());
+        }
+        Committed { frames, error: None }
+    }
+
+    /// Writes a group; what an earlier level left in memory comes before it.
+    fn write(&mut self, group: Vec<Pending>, since_open: Duration) -> Committed {
         let running_ms = self.running_ms(since_open);
+        let unkept = |source| CommitError { source, maybe_kept: false };
+        let group = self.frames(group, running_ms);
         let mut frames = Vec::with_capacity(group.len());
-        let mut error = self.mend(running_ms).err().map(|source| CommitError { source, maybe_kept: false });
-        let mut rest = group.into_iter().peekable();
-        while error.is_none() && rest.peek().is_some() {
-            match self.write_some(&mut rest, running_ms, &mut frames) {
-                Ok(()) => {}
+        let mut error = self.settled(since_open).err().map(unkept);
+        while error.is_none() && frames.len() < group.len() {
+            let rest = group.get(frames.len()..).unwrap_or_default();
+            match self.write_some(rest, running_ms, &mut frames) {
+                Ok(_) => self.next_seq = frames.last().map_or(self.next_seq, |last| last.end_seq()),
                 Err(source) => error = Some(CommitError { source, maybe_kept: self.active.is_none() }),
             }
         }
         if self.options.durability == Durability::Disk
-            && let Err(source) = self.sync(since_open)
+            && let Err(source) = self.sync_at(running_ms)
         {
             // What a seal in the midst of the group had synced is kept; the rest never was.
             frames.truncate(frames.len().saturating_sub(self.unsynced.len()));
@@ -234,10 +270,48 @@ impl LogCore {
         Committed { frames, error }
     }
 
+    /// Opens a segment where none is, and writes what is held although the level wants it written.
+    fn settled(&mut self, since_open: Duration) -> io::Result<()> {
+        if self.held.front().is_some() {
+            return self.spill(usize::MAX, since_open);
+        }
+        self.mend(self.running_ms(since_open))
+    }
+
+    /// Gives a group its sequences. They are used once the caller says so.
+    fn frames(&self, group: Vec<Pending>, running_ms: u64) -> Vec<Arc<Frame>> {
+        let mut next_seq = self.next_seq;
+        let mut frame = |Pending { batch, masks, unrouted }| {
+            let frame = Frame {
+                first_seq: next_seq,
+                incarnation: self.options.incarnation,
+                received: batch.received,
+                running_ms,
+                origin: batch.origin,
+                routes: self.routes.clone(),
+                masks,
+                ends: batch.ends,
+                payload: batch.payload,
+                unrouted,
+                position: batch.position,
+                key: batch.key,
+            };
+            next_seq = frame.end_seq();
+            Arc::new(frame)
+        };
+        group.into_iter().map(&mut frame).collect()
+    }
+
     /// Makes everything written survive power loss. On failure the frames are written anew once; when that fails too, they
     /// stay in memory and the next call begins there.
     pub fn sync(&mut self, since_open: Duration) -> io::Result<()> {
-        let running_ms = self.running_ms(since_open);
+        if self.options.durability != Durability::Memory && self.held.front().is_some() {
+            return self.spill(usize::MAX, since_open);
+        }
+        self.sync_at(self.running_ms(since_open))
+    }
+
+    fn sync_at(&mut self, running_ms: u64) -> io::Result<()> {
         self.mend(running_ms)?;
         if self.unsynced.is_empty() {
             return Ok(());
@@ -252,8 +326,11 @@ impl LogCore {
 
     /// Seals the segment being written and begins the next, so that what is delivered of it can be freed.
     pub fn seal(&mut self, since_open: Duration) -> io::Result<()> {
-        self.sync(since_open)?;
-        let running_ms = self.running_ms(since_open);
+        self.seal_at(self.running_ms(since_open))
+    }
+
+    fn seal_at(&mut self, running_ms: u64) -> io::Result<()> {
+        self.sync_at(running_ms)?;
         let Some(active) = &self.active else { return Ok(()) };
         let ordinal = active.ordinal;
         let Some(info) = self.segments.get(&ordinal).filter(|info| info.data_end > info.data_start) else {
@@ -303,18 +380,14 @@ impl LogCore {
         freed
     }
 
-    /// Writes as many frames of `rest` as the segment takes, in one call to the file system.
-    fn write_some(
-        &mut self,
-        rest: &mut std::iter::Peekable<std::vec::IntoIter<Pending>>,
-        running_ms: u64,
-        done: &mut Vec<Arc<Frame>>,
-    ) -> io::Result<()> {
+    /// Writes as many of `frames` as the segment takes, in one call to the file system, appends them to `done` and returns how
+    /// many. They are of one table, in order, and there is at least one.
+    fn write_some(&mut self, frames: &[Arc<Frame>], running_ms: u64, done: &mut Vec<Arc<Frame>>) -> io::Result<usize> {
         let segment_bytes = self.segment_bytes();
-        self.settle_table(running_ms)?;
-        let full = self.active_info().is_none_or(|info| info.data_end >= segment_bytes);
-        if full {
-            self.seal(Duration::from_millis(running_ms - self.running_base_ms))?;
+        let Some(first) = frames.first() else { return Ok(0) };
+        self.settle_table(first, running_ms)?;
+        if self.active_info().is_none_or(|info| info.data_end >= segment_bytes) {
+            self.seal_at(running_ms)?;
         }
         let (Some(active), Some(start)) =
             (&mut self.active, self.segments.values().next_back().map(|info| info.data_end))
@@ -322,32 +395,20 @@ impl LogCore {
             return Err(io::Error::other("no segment is open"));
         };
         let origins_before = active.origins.len();
-        let mut metas = Vec::new();
-        let mut placed: Vec<(u64, usize, usize, Arc<Frame>)> = Vec::new();
-        let mut end = start;
-        let mut next_seq = self.next_seq;
-        while end < segment_bytes || placed.is_empty() {
-            let Some(pending) = rest.next() else { break };
+        let (mut metas, mut placed, mut end) = (Vec::new(), Vec::new(), start);
+        for frame in frames.iter().take_while(|frame| Arc::ptr_eq(&frame.routes, &first.routes)) {
+            if end >= segment_bytes && !placed.is_empty() {
+                break;
+            }
             let meta_start = metas.len();
-            let origin = active.origin_id(&pending.batch.origin, &mut metas);
-            let origin_bytes = (metas.len() - meta_start) as u64;
-            let synced = active.synced_end as u32;
-            format::encode_data(
-                &mut metas,
-                &pending,
-                Fixed { first_seq: next_seq, running_ms, origin: Some(origin), synced },
-            );
-            let frame = active.frame(pending, next_seq, running_ms);
-            next_seq = frame.end_seq();
-            let offset = end + origin_bytes;
+            let origin = active.origin_id(&frame.origin, &mut metas);
+            let offset = end + (metas.len() - meta_start) as u64;
+            format::encode_data(&mut metas, frame, Place { origin, synced: active.synced_end as u32 });
             end += (metas.len() - meta_start) as u64 + frame.payload.len() as u64;
-            placed.push((offset, meta_start, metas.len(), Arc::new(frame)));
+            placed.push((offset, meta_start..metas.len(), frame));
         }
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(placed.len() * 2);
-        for (_, meta_start, meta_end, frame) in &placed {
-            parts.push(&metas[*meta_start..*meta_end]);
-            parts.push(&frame.payload);
-        }
+        let parts = placed.iter().flat_map(|(_, meta, frame)| [&metas[meta.clone()], &frame.payload]);
+        let parts: Vec<&[u8]> = parts.collect();
         let file = active.file.clone();
         if let Err(error) = file.write_at(start, &parts) {
             if file.truncate(start).and_then(|()| file.sync()).is_err() {
@@ -358,9 +419,8 @@ impl LogCore {
             }
             return Err(error);
         }
-        self.next_seq = next_seq;
-        self.account(placed.into_iter().map(|(offset, _, _, frame)| (offset, frame)), end, done);
-        Ok(())
+        self.account(placed.iter().map(|(offset, _, frame)| (*offset, (*frame).clone())), end, done);
+        Ok(placed.len())
     }
 
     fn account(&mut self, placed: impl Iterator<Item = (u64, Arc<Frame>)>, end: u64, done: &mut Vec<Arc<Frame>>) {

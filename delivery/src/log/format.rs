@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codec::{Get, Put};
-use super::frame::{Frame, Masks, Pending};
+use super::frame::{Frame, Masks};
 use super::segment::{IndexEntry, Summary};
 use super::state::{State, Tally};
 use crate::clock::UnixNanos;
@@ -43,6 +43,10 @@ pub(super) struct SegmentHeader {
     pub(super) created: UnixNanos,
     pub(super) routes: Arc<[Arc<str>]>,
     pub(super) state: State,
+    /// Behind the last event that was written before: what lies from there to the base never was in a file.
+    pub(super) follows_seq: u64,
+    /// Whether the log may hold events in memory alone.
+    pub(super) in_memory: bool,
 }
 
 impl SegmentHeader {
@@ -58,6 +62,8 @@ impl SegmentHeader {
             body.put_bytes(route.as_bytes());
         }
         self.state.write(&mut body);
+        body.put_u64(self.follows_seq);
+        body.push(u8::from(self.in_memory));
         let mut out = Vec::with_capacity(body.len() + PREAMBLE_BYTES);
         out.extend_from_slice(SEGMENT_MAGIC);
         out.put_u32(body.len() as u32);
@@ -80,10 +86,11 @@ impl SegmentHeader {
         let body = get.take(len)?;
         (crc32c::crc32c(body) == crc).then_some(())?;
         let mut get = Get(body);
+        let (incarnation, ordinal, base_seq) = (get.u64()?, get.u64()?, get.u64()?);
         Some(Self {
-            incarnation: get.u64()?,
-            ordinal: get.u64()?,
-            base_seq: get.u64()?,
+            incarnation,
+            ordinal,
+            base_seq,
             running_ms: get.u64()?,
             created: get.i64()?,
             routes: {
@@ -91,6 +98,9 @@ impl SegmentHeader {
                 (0..count).map(|_| get.text().map(Arc::from)).collect::<Option<Vec<Arc<str>>>>()?.into()
             },
             state: State::read(&mut get)?,
+            // What stands behind the state is younger than the first logs.
+            follows_seq: get.u64().unwrap_or(base_seq),
+            in_memory: get.u8() == Some(1),
         })
     }
 }
@@ -167,39 +177,49 @@ pub(super) struct Footer {
 }
 
 /// Encodes a frame's header and meta; the payload follows as it is.
-pub(super) fn encode_data(out: &mut Vec<u8>, pending: &Pending, fixed: Fixed) {
+pub(super) fn encode_data(out: &mut Vec<u8>, frame: &Frame, place: Place) {
     let start = out.len();
     out.resize(start + FRAME_HEADER_BYTES, 0);
-    let batch = &pending.batch;
-    let mask_form = encode_masks(out, &pending.masks);
-    for end in &batch.ends {
+    let mask_form = encode_masks(out, &frame.masks);
+    for end in &frame.ends {
         out.put_u32(*end);
     }
     let mut flags = 0;
-    if let Some(position) = &batch.position {
+    if let Some(position) = &frame.position {
         flags |= FLAG_POSITION;
         out.put_bytes(&position.source);
         out.push(u8::from(position.value.is_some()));
         out.put_bytes(position.value.as_deref().unwrap_or_default());
     }
-    if let Some(key) = &batch.key {
+    if let Some(key) = &frame.key {
         flags |= FLAG_KEY;
         out.put_bytes(&key.sender);
         out.put_bytes(&key.key);
         out.extend_from_slice(&key.body_hash.to_le_bytes());
     }
     let tags = Tags { kind: KIND_DATA, mask_form, flags };
-    let counts = Counts { events: batch.len() as u32, unrouted: pending.unrouted, received: batch.received };
-    finish_header(out, start, &batch.payload, (fixed, tags, counts));
+    let counts = Counts { events: frame.len() as u32, unrouted: frame.unrouted, received: frame.received };
+    let fixed = Fixed {
+        first_seq: frame.first_seq,
+        running_ms: frame.running_ms,
+        origin: Some(place.origin),
+        synced: place.synced,
+    };
+    finish_header(out, start, &frame.payload, (fixed, tags, counts));
 }
 
-/// What the writer knows of a frame and the batch does not.
+/// What a frame is told of the segment it is written to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fixed {
-    pub(super) first_seq: u64,
-    pub(super) running_ms: u64,
-    pub(super) origin: Option<u32>,
+pub(super) struct Place {
+    pub(super) origin: u32,
     pub(super) synced: u32,
+}
+
+struct Fixed {
+    first_seq: u64,
+    running_ms: u64,
+    origin: Option<u32>,
+    synced: u32,
 }
 
 struct Tags {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::segment::tally_below;
+use super::state::Tally;
 use crate::clock::UnixNanos;
 use crate::event::{Batch, IdempotencyKey, Origin, Position};
 
@@ -41,13 +43,26 @@ impl Pending {
     /// Returns an upper bound of the bytes the frame takes on disk, its origin and the share of a footer included.
     pub fn disk_bytes(&self) -> u64 {
         let batch = &self.batch;
-        let position = batch
-            .position
-            .as_ref()
-            .map_or(0, |position| position.source.len() + position.value.as_ref().map_or(0, Bytes::len) + 16);
-        let key = batch.key.as_ref().map_or(0, |key| key.sender.len() + key.key.len() + 32);
-        (batch.payload.len() + batch.len() * 12 + 2 * batch.origin.json().len() + 2 * position + 2 * key + 512) as u64
+        let events = batch.payload.len() + batch.len() * 12 + 2 * batch.origin.json().len();
+        events as u64 + extra_bytes(batch.position.as_ref(), batch.key.as_ref())
     }
+
+    /// Returns roughly what the frame costs in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        memory_bytes(self.batch.payload.len(), self.batch.ends.len())
+    }
+}
+
+fn memory_bytes(payload_bytes: usize, events: usize) -> usize {
+    payload_bytes + events * 4 + 256
+}
+
+/// What a frame takes on disk beyond its events and its origin.
+fn extra_bytes(position: Option<&Position>, key: Option<&IdempotencyKey>) -> u64 {
+    let value_bytes = |position: &Position| position.value.as_ref().map_or(0, Bytes::len);
+    let position = position.map_or(0, |position| position.source.len() + value_bytes(position) + 16);
+    let key = key.map_or(0, |key| key.sender.len() + key.key.len() + 32);
+    (2 * position + 2 * key + 512) as u64
 }
 
 /// Events that were appended together. Immutable and shared; the payload is the arena the source made.
@@ -80,19 +95,6 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Returns the frame as a batch that is to be written again.
-    pub(super) fn again(&self) -> Pending {
-        let batch = Batch {
-            payload: self.payload.clone(),
-            ends: self.ends.clone(),
-            origin: self.origin.clone(),
-            received: self.received,
-            position: self.position.clone(),
-            key: self.key.clone(),
-        };
-        Pending { batch, masks: self.masks.clone(), unrouted: self.unrouted }
-    }
-
     /// Returns how many events there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -119,8 +121,21 @@ impl Frame {
         (start, self.ends[index] - 1)
     }
 
+    /// Returns an upper bound of the bytes it takes on disk, as its batch said before it was a frame.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let events = self.payload.len() + self.ends.len() * 12 + 2 * self.origin.json().len();
+        events as u64 + extra_bytes(self.position.as_ref(), self.key.as_ref())
+    }
+
+    /// Returns its events and bytes per route.
+    pub(super) fn tallies(&self) -> Box<[Tally]> {
+        let mut tallies = vec![Tally::default(); self.routes.len()].into_boxed_slice();
+        tally_below(self, self.end_seq(), &mut tallies);
+        tallies
+    }
+
     /// Returns roughly what the frame costs in memory.
     pub fn memory_bytes(&self) -> usize {
-        self.payload.len() + self.ends.len() * 4 + 256
+        memory_bytes(self.payload.len(), self.ends.len())
     }
 }

@@ -33,6 +33,7 @@ mod claim;
 mod commit;
 mod edit;
 mod fill;
+mod memory;
 mod oldest;
 mod ranges;
 mod reader;
@@ -45,6 +46,8 @@ pub(crate) use room::{ROOM_ASK_PERIOD, ROOM_WAIT_MAX};
 
 /// How long written data may stay unsynced at level `Process`.
 const UNSYNCED_TIME_MAX: Duration = Duration::from_secs(1);
+/// How often what only memory holds is looked after when nothing else happens.
+const MEMORY_PERIOD: Duration = Duration::from_secs(1);
 /// How long a log that cannot be written waits before it tries again by itself.
 const MEND_PERIOD: Duration = Duration::from_secs(1);
 
@@ -90,7 +93,7 @@ struct Inner {
     incarnation: u64,
     /// Running time of the log when it was opened.
     running_base_ms: u64,
-    /// The writer; locked only off the runtime's threads, and for short reads of its accounts.
+    /// The writer; locked off the runtime's threads where files are touched, else for as long as memory takes.
     core: Mutex<LogCore>,
     journal: Mutex<Journal>,
     shared: Mutex<Shared>,
@@ -143,6 +146,7 @@ struct Shared {
     tail: VecDeque<Arc<Frame>>,
     tail_bytes: usize,
     tail_start: u64,
+    memory: memory::InMemory,
     segments: BTreeMap<u64, Arc<SegmentInfo>>,
     active: Option<ActiveSegment>,
     /// Durable cursors: what lies below all of them may go.
@@ -177,6 +181,47 @@ impl Drop for Reservation {
     }
 }
 
+impl Shared {
+    /// Returns what a writer that was just opened shows.
+    fn of(core: &LogCore, settings: LogSettings) -> Self {
+        let next_seq = core.next_seq();
+        Self {
+            settings,
+            queue: VecDeque::new(),
+            queued: 0,
+            taken: 0,
+            edits: VecDeque::new(),
+            reserved: 0,
+            disk_bytes: core.bytes(),
+            free_bytes: u64::MAX,
+            trouble: None,
+            refusing: None,
+            last_error: None,
+            failures: 0,
+            state: core.state(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_start: next_seq,
+            memory: memory::InMemory::of(core),
+            segments: core.segments.iter().map(|(ordinal, info)| (*ordinal, Arc::new(info.clone()))).collect(),
+            active: core.active_file().map(|(ordinal, file, origins)| (ordinal, file, origins.into())),
+            floors: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            next_reader: 0,
+            free_wanted: false,
+            seal_wanted: false,
+            sync_wanted: 0,
+            synced_seq: next_seq,
+            damaged: 0,
+            unsynced: false,
+            claimed: HashSet::new(),
+            closed: false,
+            room: room::Room::default(),
+            fills: BTreeMap::new(),
+        }
+    }
+}
+
 impl Log {
     /// Opens a log: recovery, a new incarnation, and its committer task under `owner`. Blocks.
     pub fn open(options: LogOptions, owner: &Supervisor, incarnation: u64) -> io::Result<Self> {
@@ -192,43 +237,15 @@ impl Log {
             seq_min: journal.seq_min(),
             now: options.clock.now(),
         };
-        let (core, recovered) = LogCore::open(fs.clone(), open)?;
+        let (core, mut recovered) = LogCore::open(fs.clone(), open)?;
+        recovered.lost_events = memory::lost_events(&recovered, journal.progress());
         let next_seq = core.next_seq();
-        let shared = Shared {
-            settings: options.settings.clone(),
-            queue: VecDeque::new(),
-            queued: 0,
-            taken: 0,
-            edits: VecDeque::new(),
-            reserved: 0,
-            disk_bytes: core.bytes(),
-            free_bytes: fs.free_bytes(&options.dir).unwrap_or(u64::MAX),
-            trouble: None,
-            refusing: None,
-            last_error: None,
-            failures: 0,
-            state: core.state(),
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-            tail_start: next_seq,
-            segments: core.segments.iter().map(|(ordinal, info)| (*ordinal, Arc::new(info.clone()))).collect(),
-            active: core.active_file().map(|(ordinal, file, origins)| (ordinal, file, origins.into())),
-            // What every known delivery may still need stays until it has saved anew: what the journal shows may be in the
-            // page cache alone.
-            floors: journal.progress().keys().map(|key| (key.clone(), 0)).collect(),
-            readers: BTreeMap::new(),
-            next_reader: 0,
-            free_wanted: false,
-            seal_wanted: false,
-            sync_wanted: 0,
-            synced_seq: next_seq,
-            damaged: recovered.damaged_records + recovered.quarantined_segments + recovered.unreadable_segments,
-            unsynced: false,
-            claimed: HashSet::new(),
-            closed: false,
-            room: room::Room::default(),
-            fills: BTreeMap::new(),
-        };
+        let mut shared = Shared::of(&core, options.settings.clone());
+        shared.free_bytes = fs.free_bytes(&options.dir).unwrap_or(u64::MAX);
+        shared.damaged = recovered.damaged_records + recovered.quarantined_segments + recovered.unreadable_segments;
+        // What every known delivery may still need stays until it has saved anew: what the journal shows may be in the
+        // page cache alone.
+        shared.floors = journal.progress().keys().map(|key| (key.clone(), 0)).collect();
         let log = Self {
             inner: Arc::new(Inner {
                 options,
@@ -309,9 +326,9 @@ impl Log {
     }
 
     /// Saves what a delivery has resolved. The log itself is synced first as far as it is named, then the record, so that
-    /// no cursor outlives its data. With `sync` off the record survives SIGKILL only (for plans at level `Process`).
+    /// no cursor outlives its data; at level `Memory` it may. With `sync` off the record survives SIGKILL only (for plans at level `Process`).
     pub async fn save(&self, key: &DeliveryKey, progress: &Progress, sync: bool) -> Result<(), JournalError> {
-        if sync {
+        if sync && self.durability() != Durability::Memory {
             self.sync_to(progress.seq_min()).await.map_err(JournalError::Write)?;
         }
         let (log, owned_key, progress) = (self.clone(), key.clone(), progress.clone());
@@ -344,6 +361,7 @@ impl Log {
         let mut shared = self.shared();
         shared.floors.remove(key);
         shared.room.forget(key);
+        shared.memory.forget(key);
         Ok(())
     }
 
@@ -409,7 +427,8 @@ impl Log {
     pub fn report(&self) -> LogReport {
         let syncs = self.inner.core.lock().unwrap_or_else(PoisonError::into_inner).syncs();
         let shared = self.shared();
-        let full = shared.disk_bytes + shared.reserved >= shared.settings.bytes_max / 100 * 99;
+        let (memory_bytes, spilled_frames, spilled_bytes) = shared.memory.figures();
+        let full = shared.used_bytes() + shared.reserved >= shared.settings.bytes_max / 100 * 99;
         LogReport {
             state: shared.trouble.map_or(if full { "full" } else { "ok" }, RefusalReason::as_str).to_owned(),
             bytes: shared.disk_bytes,
@@ -418,6 +437,10 @@ impl Log {
             first_seq: shared.segments.values().next().map_or(0, |info| info.base_seq),
             next_seq: *self.inner.visible.borrow(),
             syncs,
+            memory_bytes,
+            spilled_frames,
+            spilled_bytes,
+            lost_events: self.inner.recovered.lost_events,
             failures: shared.failures,
             damaged: shared.damaged,
             last_error: shared.last_error.clone(),

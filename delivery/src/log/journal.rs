@@ -321,6 +321,16 @@ impl Journal {
         saved
     }
 
+    /// Makes what was saved survive power loss.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        let slot = self.slots[self.current].file.as_ref().filter(|_| !self.distrusted);
+        if slot.is_some_and(|file| file.sync().is_ok()) {
+            return Ok(());
+        }
+        // A slot whose sync failed is left for the other one.
+        self.turn().map_err(JournalError::Write)
+    }
+
     /// Forgets a delivery that has come to its end.
     pub fn forget(&mut self, key: &DeliveryKey) -> Result<(), JournalError> {
         let mut body = vec![KIND_REMOVED];

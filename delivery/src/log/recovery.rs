@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::QUARANTINE_BYTES_MAX;
 use super::core::{DRAFT_EXTENSION, SegmentInfo};
-use super::format::Footer;
+use super::format::{Footer, SegmentHeader};
 use super::segment::{SegmentFile, Stop, Summary, ordinal_of};
 use super::state::State;
 use crate::event::Origin;
@@ -28,6 +28,14 @@ pub struct Recovered {
     pub quarantined_segments: u64,
     /// Segments that the file system refused to read, whole or from some place on.
     pub unreadable_segments: u64,
+    /// Whether the log was at level `Memory`: a process that did not end by itself may have taken events with it that
+    /// nothing else knows of.
+    pub in_memory: bool,
+    /// Events that went with it at least: they stand below a cursor or in a plan, in no file, and not every delivery had
+    /// them.
+    pub lost_events: u64,
+    /// Sequence behind the last event that is there, or was passed by all.
+    pub end_seq: u64,
     /// Damaged things that could not be set aside because `quarantine/` is full, and were deleted.
     pub quarantine_overflow: u64,
 }
@@ -87,20 +95,22 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         let (info, ending, unsealed) = examine(file, path, limit, &mut report);
         found.unsealed.extend(unsealed);
         let next = files.get(index + 1).map(|(_, next)| &next.header);
-        if next.is_some_and(|next| next.incarnation == file.header.incarnation && info.summary.end_seq < next.base_seq)
-        {
+        let lacks_end = |next: &SegmentHeader| info.summary.end_seq < next.follows_seq;
+        if next.is_some_and(|next| next.incarnation == file.header.incarnation && lacks_end(next)) {
             // The next segment was begun when this one was whole: what is missing at its end is damage, not a torn tail.
             report.damaged_records += 1;
         }
         found.end_seq = found.end_seq.max(info.summary.end_seq).max(info.base_seq);
         found.running_ms = found.running_ms.max(ending.running_ms);
         found.state = ending.state;
+        report.in_memory = file.header.in_memory;
         found.segments.insert(info.ordinal, info);
     }
     if report.unreadable_segments > 0 {
         // What they hold must not be hidden by a new segment's base once they can be read again.
         found.end_seq += UNREADABLE_SEQ_GAP;
     }
+    report.end_seq = found.end_seq;
     Ok((report, found))
 }
 

@@ -58,8 +58,7 @@ impl Summary {
         if self.oldest == 0 {
             self.oldest = frame.received;
         }
-        let mut tallies = vec![Tally::default(); self.tallies.len()].into_boxed_slice();
-        tally_below(frame, frame.end_seq(), &mut tallies);
+        let tallies = frame.tallies();
         for (sum, tally) in self.tallies.iter_mut().zip(&tallies) {
             sum.add(tally.events, tally.bytes);
         }

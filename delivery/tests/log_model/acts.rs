@@ -44,6 +44,7 @@ impl World {
     pub(crate) async fn give_way(&mut self) -> Checked {
         let below = self.subject()?.log.give_up_below();
         let Ok(frames) = self.subject()?.frames().await? else { return Ok(()) };
+        self.model.check_running(&frames)?;
         let live = &mut self.readers[YIELDING].live;
         if below <= live.cursor {
             return Ok(());
@@ -85,11 +86,13 @@ impl World {
     /// Resolves and saves everything, but for the delivery that drops its oldest.
     async fn deliver_blocking(&mut self) -> Checked {
         let Ok(frames) = self.subject()?.frames().await? else { return Ok(()) };
+        self.model.check_running(&frames)?;
         for route in 0..YIELDING {
             self.resolve_frames(route, &frames, true);
             let end = self.subject()?.log.visible_end();
             let live = &mut self.readers[route].live;
             live.resolve(live.cursor, end);
+            self.note_passed(route);
             self.save_one(route, true).await?;
         }
         Ok(())

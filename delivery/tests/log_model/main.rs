@@ -52,7 +52,10 @@ where
 }
 
 fn run(seed: u64, weather: Weather) {
-    let level = if seed.is_multiple_of(3) { Durability::Process } else { Durability::Disk };
+    run_at(if seed.is_multiple_of(3) { Durability::Process } else { Durability::Disk }, seed, weather);
+}
+
+fn run_at(level: Durability, seed: u64, weather: Weather) {
     play(seed, level, async |world| {
         world.run(STEPS, weather).await?;
         world.drain().await
@@ -65,6 +68,24 @@ fn run_fixed(first: u64, weather: Weather) {
         return run(seed, weather);
     }
     (first..first + FIXED_SEEDS).for_each(|seed| run(seed, weather));
+}
+
+/// The same at level `Memory`.
+fn run_fixed_in_memory(first: u64, weather: Weather) {
+    if let Some(seed) = std::env::var("SPILLWAY_LOG_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return run_at(Durability::Memory, seed, weather);
+    }
+    (first..first + 2 * FIXED_SEEDS).for_each(|seed| run_at(Durability::Memory, seed, weather));
+}
+
+#[test]
+fn in_memory_only_what_did_not_spill_is_lost_and_only_by_an_end_that_is_not_clean() {
+    run_fixed_in_memory(5_000, FAIR);
+}
+
+#[test]
+fn in_memory_a_failing_disk_loses_nothing_while_the_process_lives() {
+    run_fixed_in_memory(6_000, FAULTS);
 }
 
 #[test]
@@ -95,6 +116,9 @@ fn fresh_seeds_hold_too() {
         let seed = seeds.draw();
         println!("seed {seed}, {:?}", weather_of(seed));
         run(seed, weather_of(seed));
+        let weather = if seed & 1 == 0 { FAIR } else { FAULTS };
+        println!("seed {seed}, in memory, {weather:?}");
+        run_at(Durability::Memory, seed, weather);
     }
 }
 
@@ -145,6 +169,8 @@ fn power_loss_at_every_change_keeps_a_log_at_level_process_consistent() {
 
 #[test]
 fn sigkill_at_every_change_of_the_disk_loses_nothing_acknowledged() {
+    stop_everywhere(Durability::Memory, End::Kill, 2);
+    stop_everywhere(Durability::Memory, End::PowerLoss, 4);
     stop_everywhere(Durability::Process, End::Kill, 2);
     stop_everywhere(Durability::Disk, End::Kill, 2);
 }
@@ -182,7 +208,7 @@ fn a_file_that_cannot_be_read_at_a_start_is_not_passed_over() {
 
 #[test]
 fn a_full_log_takes_more_once_it_is_delivered() {
-    for level in [Durability::Disk, Durability::Process] {
+    for level in [Durability::Disk, Durability::Process, Durability::Memory] {
         play(2, level, async |world| {
             world.model.bulky = true;
             world.fill().await?;
@@ -197,7 +223,7 @@ fn a_full_log_takes_more_once_it_is_delivered() {
 #[test]
 fn a_full_log_takes_more_where_a_delivery_gives_up_its_oldest() {
     for (seed, end) in (20..).zip([End::Clean, End::Kill, End::PowerLoss]) {
-        for level in [Durability::Disk, Durability::Process] {
+        for level in [Durability::Disk, Durability::Process, Durability::Memory] {
             play(seed, level, async |world| {
                 world.overflow(end).await?;
                 world.drain().await

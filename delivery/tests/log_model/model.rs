@@ -69,6 +69,8 @@ pub(crate) struct Model {
     freed_below: u64,
     /// How many batches had been sent when damage was last done.
     harmed_at: usize,
+    /// Events per route that everybody had, and that the log forgot with a process at level `Memory`.
+    uncounted: [u64; 3],
 }
 
 impl Model {
@@ -84,6 +86,7 @@ impl Model {
             group: 0,
             freed_below: 0,
             harmed_at: 0,
+            uncounted: [0; 3],
         }
     }
 
@@ -151,6 +154,9 @@ impl Model {
 
     /// Notes that everything below `seq` survives power loss.
     pub(crate) fn synced_below(&mut self, seq: u64) {
+        if self.level == Durability::Memory {
+            return;
+        }
         for sent in self.sent.iter_mut().filter(|sent| sent.fate == Fate::Kept) {
             sent.synced |= sent.id.is_some_and(|id| id.seq < seq);
         }
@@ -222,6 +228,8 @@ impl Model {
     /// Compares what the log shows after a start, and settles what was open.
     pub(crate) fn check_opened(&mut self, end: End, frames: &[Arc<Frame>], positions: &[(Bytes, Bytes)]) -> Checked {
         let seen = self.seen(frames)?;
+        let in_memory = self.level == Durability::Memory && end != End::Clean;
+        let may_lose = in_memory || end == End::PowerLoss;
         let mut lost = None;
         for index in 0..self.sent.len() {
             let sent = &self.sent[index];
@@ -234,7 +242,9 @@ impl Model {
                     let hole = lost.filter(|_| !sent.synced && !sent.harmed);
                     Invariant::OrderKept.check(hole.is_none(), || format!("{hole:?} is lost, but not {sent:?}"))?;
                 }
-                Fate::Kept if end == End::PowerLoss && !sent.synced => {
+                // Everybody had it; what it did to the state may be lost.
+                Fate::Kept if in_memory && !sent.synced && self.freed_away(index) => {}
+                Fate::Kept if may_lose && !sent.synced => {
                     // What damage took says nothing of what came after it.
                     lost = lost.or((!sent.harmed).then_some(index));
                     self.sent[index].fate = Fate::Gone;
@@ -257,11 +267,83 @@ impl Model {
                 Fate::Gone => {}
             }
         }
-        self.check_positions_after(end, positions)?;
-        if end == End::PowerLoss || self.level == Durability::Disk {
-            self.synced();
+        if in_memory {
+            self.settle_positions(&seen, positions)?;
+        } else {
+            self.check_positions_after(end, positions)?;
         }
         self.check_keys_once()
+    }
+
+    /// Notes that everything there is has been found after a start, where that makes it durable.
+    pub(crate) fn opened(&mut self, end: End) {
+        if end == End::PowerLoss || self.level != Durability::Process {
+            self.synced();
+        }
+    }
+
+    /// After an end that took memory with it a position is that of a batch that is there, or that everybody had: never ahead
+    /// of the data, and never behind what a file holds. What stood behind it is forgotten.
+    fn settle_positions(&mut self, seen: &BTreeMap<usize, u64>, positions: &[(Bytes, Bytes)]) -> Checked {
+        for source in 0..4 {
+            let is = position_of(positions, source);
+            let mut forgotten = Vec::new();
+            let movers = self.sent.iter().enumerate().rev();
+            for (index, sent) in movers.filter(|(_, sent)| sent.moves(source) && sent.fate != Fate::Gone) {
+                if sent.source.and_then(|(_, value)| value) == is {
+                    break;
+                }
+                let durable = seen.contains_key(&index) || sent.synced;
+                Invariant::PositionMatchesData
+                    .check(!durable, || format!("source {source} stands at {is:?}, behind {sent:?}"))?;
+                forgotten.push(index);
+            }
+            for index in forgotten {
+                let sent = &mut self.sent[index];
+                if sent.sizes.is_empty() {
+                    sent.fate = Fate::Gone;
+                } else {
+                    sent.source = None;
+                }
+            }
+        }
+        for sent in self.sent.iter_mut().filter(|sent| sent.fate == Fate::Maybe) {
+            sent.fate = Fate::Kept;
+        }
+        self.check_positions(positions)
+    }
+
+    /// Returns the keys of batches that everybody had and that the log may have forgotten.
+    pub(crate) fn keys_in_doubt(&self) -> Vec<(usize, IdempotencyKey)> {
+        let doubted = |sent: &Sent| sent.fate == Fate::Kept && !sent.synced;
+        let keyed = self.sent.iter().enumerate().filter(|(_, sent)| doubted(sent));
+        keyed.filter_map(|(index, sent)| Some((index, key_of(sent.key?)))).collect()
+    }
+
+    /// Notes that the log forgot the key of a batch; returns whether it may: no file holds it.
+    pub(crate) fn key_forgotten(&mut self, index: usize, frames: &[Arc<Frame>]) -> bool {
+        self.sent[index].key = None;
+        let id = self.sent[index].id;
+        !frames
+            .iter()
+            .any(|frame| id.is_some_and(|id| id.seq == frame.first_seq && id.incarnation == frame.incarnation))
+    }
+
+    /// Takes over how many events of a route the log counts after an end that took memory with it; returns whether it may
+    /// have forgotten so many.
+    pub(crate) fn forgot(&mut self, route: usize, counted: u64) -> bool {
+        let want = self.routed_ever(route);
+        let doubted = self.sent.iter().filter(|sent| sent.fate == Fate::Kept && !sent.synced);
+        let most = doubted.flat_map(|sent| &sent.masks).filter(|mask| *mask >> route & 1 == 1).count() as u64;
+        let before = self.uncounted[route];
+        let Some(uncounted) = want.checked_sub(counted) else { return false };
+        self.uncounted[route] = uncounted;
+        (before..=before + most).contains(&uncounted)
+    }
+
+    /// Returns how many events were accepted that an end may take.
+    pub(crate) fn doubted_events(&self) -> u64 {
+        self.sent.iter().filter(|sent| !sent.synced).map(|sent| sent.sizes.len() as u64).sum()
     }
 
     fn freed_away(&self, index: usize) -> bool {
@@ -397,8 +479,12 @@ impl Model {
         self.sent.iter().filter(|sent| sent.harmed).map(|sent| sent.sizes.len() as u64).sum()
     }
 
-    /// Returns the events that a route's mask held, of what is kept.
+    /// Returns the events that a route's mask held, of what is kept and what the log knows of.
     pub(crate) fn routed(&self, route: usize) -> u64 {
+        self.routed_ever(route) - self.uncounted[route]
+    }
+
+    fn routed_ever(&self, route: usize) -> u64 {
         let kept = self.sent.iter().filter(|sent| sent.fate == Fate::Kept).flat_map(|sent| &sent.masks);
         kept.filter(|mask| *mask >> route & 1 == 1).count() as u64
     }

@@ -127,7 +127,9 @@ async fn answered<T>(call: impl Future<Output = T>, name: &str) -> Checked<T> {
 
 /// Returns the settings of the logs here: small segments, so that a short run has many.
 pub(crate) fn settings(level: Durability) -> LogSettings {
-    LogSettings { durability: level, bytes_max: 512 << 10, ..LogSettings::default() }
+    // At level `Memory` a quarter of it is held, and a short run must spill.
+    let bytes_max = if level == Durability::Memory { 160 << 10 } else { 512 << 10 };
+    LogSettings { durability: level, bytes_max, ..LogSettings::default() }
 }
 
 /// Returns a disk that holds nothing but the data directory.

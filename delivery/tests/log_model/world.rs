@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spillway_delivery::filesystem::{Faults, FaultyFs, SplitMix64};
-use spillway_delivery::log::{Frame, Progress, Refused};
+use spillway_delivery::log::{Frame, KeyLookup, Progress, Refused};
 use spillway_delivery::settings::Durability;
 
 use crate::invariant::{Checked, Invariant};
@@ -46,6 +46,8 @@ pub(crate) struct World {
     outlived: [i64; 3],
     /// Whether this life met a fault, or was to be cut short.
     troubled: bool,
+    /// Whether what the last start found is durable for sure.
+    found_durable: bool,
     /// What was done, for people.
     pub(crate) trace: Vec<String>,
 }
@@ -68,6 +70,7 @@ impl World {
             readers: (0..ROUTES.len()).map(|_| reader()).collect(),
             outlived: [0; 3],
             troubled: false,
+            found_durable: true,
             trace: Vec::new(),
         };
         world.open(End::Clean).await?;
@@ -180,7 +183,20 @@ impl World {
         let from = if from_cursor { live.cursor } else { first.first_seq };
         live.resolve(from, last.end_seq());
         let cursor = live.cursor;
+        self.note_passed(route);
         self.note(format!("resolve {} [{from}, {}), cursor {cursor}", ROUTES[route], last.end_seq()));
+    }
+
+    /// At level `Memory` the log is told what a delivery is past for good, saved or not.
+    pub(crate) fn note_passed(&mut self, route: usize) {
+        if self.model.level != Durability::Memory {
+            return;
+        }
+        if let Some(subject) = &self.subject {
+            subject.log.passed(&subject::delivery(route), self.readers[route].live.cursor);
+        }
+        let low = self.readers.iter().map(|reader| reader.live.cursor).min();
+        self.model.freed(low.unwrap_or(0));
     }
 
     async fn save(&mut self) -> Checked {
@@ -301,6 +317,16 @@ impl World {
     pub(crate) async fn end(&mut self, end: End) -> Checked {
         self.note(format!("{end:?}"));
         self.troubled |= self.fs.stopped();
+        if end == End::Clean && self.model.level == Durability::Memory {
+            // What a delivery is past it has saved before the log ends, where it can.
+            for route in 0..ROUTES.len() {
+                self.save_one(route, false).await?;
+            }
+            if !self.is_calm() {
+                self.close().await?;
+                return self.open(End::Kill).await;
+            }
+        }
         match end {
             End::Clean => self.close().await?,
             End::Kill => {
@@ -341,6 +367,8 @@ impl World {
             return Invariant::OpenNeverFails.check(stopped, || error.to_string());
         }
         self.check_bounds(end)?;
+        // What was found with faults about may be in the page cache alone.
+        self.found_durable = self.fs.faults() == Faults::default();
         if self.fs.faults() != Faults::default() {
             self.troubled = true;
             self.clear().await?;
@@ -361,6 +389,9 @@ impl World {
         let recovered = self.subject()?.log.recovered();
         let troubled = std::mem::take(&mut self.troubled);
         let scanned_max = if end == End::PowerLoss { 2 } else { 1 };
+        let whole = recovered.damaged_records + recovered.quarantined_segments == 0;
+        Invariant::WorksWithoutFaults
+            .check(troubled || self.model.was_harmed() || whole, || format!("{recovered:?}"))?;
         Invariant::BoundedRecovery.check(troubled || recovered.scanned <= scanned_max, || format!("{recovered:?}"))
     }
 
@@ -375,17 +406,55 @@ impl World {
         let frames = read.map_err(|error| Invariant::NoAckedLossProcess.broken(format!("{error}: {error:?}")))?;
         let positions = subject.log.positions();
         self.model.check_opened(end, &frames, &positions)?;
+        let in_memory = self.model.level == Durability::Memory && end != End::Clean;
+        if in_memory {
+            self.settle_forgotten(&frames).await?;
+        }
         for route in 0..ROUTES.len() {
             let synced = self.compare_progress(end, route)?;
+            if in_memory {
+                self.settle_lost(route, &frames)?;
+            }
             if !synced && end == End::PowerLoss && self.model.level == Durability::Process {
                 let lost = self.imbalance(route, &frames)?.unwrap_or(0).min(0);
                 self.outlived[route] += lost;
             }
         }
+        if self.found_durable || self.model.level != Durability::Memory {
+            self.model.opened(end);
+        }
         for route in 0..ROUTES.len() {
             self.save_one(route, true).await?;
         }
         self.compare().await
+    }
+
+    /// Takes over which keys and totals went with a process at level `Memory`.
+    async fn settle_forgotten(&mut self, frames: &[Arc<Frame>]) -> Checked {
+        for (index, key) in self.model.keys_in_doubt() {
+            if self.subject()?.log.claim_key(&key).await.0 == KeyLookup::New {
+                let may = self.model.key_forgotten(index, frames);
+                Invariant::KeyRemembered.check(may, || format!("the key of batch {index} is forgotten"))?;
+            }
+        }
+        for (route, name) in ROUTES.iter().enumerate() {
+            let counted = self.subject()?.log.routed_events(name);
+            let may = self.model.forgot(route, counted);
+            Invariant::LedgerBalances.check(may, || format!("{name} counts {counted} events after the start"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what a delivery brings into balance at such a start: what it delivered and the log forgot, and what the log
+    /// counts and the record of its delivery is lost.
+    fn settle_lost(&mut self, route: usize, frames: &[Arc<Frame>]) -> Checked {
+        let off = self.imbalance(route, frames)?.unwrap_or(0);
+        let doubted = self.model.doubted_events();
+        Invariant::LedgerBalances.check(off.unsigned_abs() <= doubted, || {
+            format!("{} is off by {off}, and {doubted} events may be lost", ROUTES[route])
+        })?;
+        self.outlived[route] += off;
+        Ok(())
     }
 
     /// Takes over what a delivery had saved; returns whether it had been synced.
@@ -501,6 +570,7 @@ impl World {
             let end = self.subject()?.log.visible_end();
             let live = &mut self.readers[route].live;
             live.resolve(live.cursor, end);
+            self.note_passed(route);
             self.save_one(route, true).await?;
         }
         Ok(())

@@ -13,6 +13,7 @@ mod input;
 mod kills;
 mod letters;
 mod live;
+mod memory;
 mod over_http;
 mod pod_logs;
 mod process;

@@ -122,6 +122,8 @@ fn what_is_wrong_is_said_in_words() {
     let pipeline = &mut report.pipelines[0];
     pipeline.log.state = "full".into();
     pipeline.log.damaged = 2;
+    pipeline.log.memory_bytes = 1 << 20;
+    pipeline.log.lost_events = 7;
     let api = &mut pipeline.deliveries[1];
     api.state = DeliveryState::Retrying;
     api.held_events = 1200;
@@ -147,6 +149,7 @@ fn what_is_wrong_is_said_in_words() {
         "    dropped: 5 by quota (1.0 KiB)\n",
         "    last error: connection refused\n",
         "  ledger NOT balanced: 10 events\n",
+        "  in memory alone 1.0 MiB, spilled 0 B since the start\n  lost with the process before: at least 7 events\n",
         "not run: MonitoringPipeline default/x\n  a.yaml:1:1: no\n",
         "\nwrong (6):\n  - the agent is not ready: draining\n  - MonitoringPipeline default/x is not run: 1 error\n",
         "  - default/jobs: its log is full (12.3 MiB of 1.0 GiB), new data is refused until a delivery frees some\n",

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use super::{LogCore, SegmentInfo};
 use crate::event::Origin;
 use crate::filesystem::File;
-use crate::log::format::{self, Fixed, SegmentHeader};
-use crate::log::frame::{Frame, Pending};
+use crate::log::format::{self, Place, SegmentHeader};
+use crate::log::frame::Frame;
 use crate::log::segment::{Summary, path_of};
 use crate::log::state::Tally;
+use crate::settings::Durability;
 
 /// A segment that has no name yet; recovery removes it.
 pub(in crate::log) const DRAFT_EXTENSION: &str = "new";
@@ -42,6 +43,8 @@ impl LogCore {
             created: self.options.now,
             routes: routes.clone(),
             state: self.base.clone(),
+            follows_seq: self.written_end(),
+            in_memory: self.options.durability == Durability::Memory,
         };
         let path = path_of(&self.options.dir, ordinal);
         let draft = path.with_extension(DRAFT_EXTENSION);
@@ -87,8 +90,32 @@ impl LogCore {
         active.synced_end = info.data_end;
         self.segments.insert(ordinal, info);
         self.active = Some(active);
+        self.header_ms = running_ms;
+        self.held.header_written();
         self.all_synced();
         Ok(())
+    }
+
+    /// Begins the next segment, with the state as it is: the one being written is sealed, or goes when it is empty.
+    pub(super) fn turn_over(&mut self, running_ms: u64) -> io::Result<()> {
+        self.sync_at(running_ms)?;
+        let before = self.active_info().map(|info| (info.ordinal, info.data_end == info.data_start));
+        let Some((ordinal, is_empty)) = before else { return Ok(()) };
+        if !is_empty {
+            return self.seal_at(running_ms);
+        }
+        self.begin_segment(running_ms)?;
+        if let Some(info) = self.segments.get_mut(&ordinal) {
+            info.sealed_ms = Some(running_ms);
+        }
+        self.remove_empty_segments();
+        Ok(())
+    }
+
+    /// Returns the sequence behind the last event in a segment that is there.
+    fn written_end(&self) -> u64 {
+        let written = self.segments.values().rev().find(|info| info.data_end > info.data_start);
+        written.map_or(0, |info| info.summary.end_seq)
     }
 
     /// Makes durable what recovery found, before a header speaks of it.
@@ -107,7 +134,7 @@ impl LogCore {
             self.base.apply(&frame, &tallies);
         }
         self.unsynced_bytes = 0;
-        self.base_seq = self.next_seq;
+        self.base_seq = self.memory_start();
         self.syncs += 1;
     }
 
@@ -172,33 +199,14 @@ impl Active {
         let mut metas = Vec::with_capacity(frames.len());
         for (frame, _) in frames {
             let mut meta = Vec::new();
-            let origin = Some(self.origin_id(&frame.origin, &mut meta));
+            let origin = self.origin_id(&frame.origin, &mut meta);
             let offset = info.data_end + meta.len() as u64;
-            let (first_seq, running_ms, synced) = (frame.first_seq, frame.running_ms, info.data_start as u32);
-            format::encode_data(&mut meta, &frame.again(), Fixed { first_seq, running_ms, origin, synced });
+            format::encode_data(&mut meta, frame, Place { origin, synced: info.data_start as u32 });
             info.data_end += (meta.len() + frame.payload.len()) as u64;
             info.summary.push(frame, offset);
             metas.push(meta);
         }
         info.bytes = info.data_end;
         metas
-    }
-
-    pub(super) fn frame(&self, pending: Pending, first_seq: u64, running_ms: u64) -> Frame {
-        let Pending { batch, masks, unrouted } = pending;
-        Frame {
-            first_seq,
-            incarnation: self.header.incarnation,
-            received: batch.received,
-            running_ms,
-            origin: batch.origin,
-            routes: self.header.routes.clone(),
-            masks,
-            ends: batch.ends,
-            payload: batch.payload,
-            unrouted,
-            position: batch.position,
-            key: batch.key,
-        }
     }
 }

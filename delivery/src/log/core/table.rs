@@ -6,9 +6,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::LogCore;
+use crate::log::frame::Frame;
 use crate::settings::Durability;
 
 /// What an edit changes of a log.
@@ -34,25 +34,16 @@ impl LogCore {
         self.next_seq
     }
 
-    /// Returns the table of the segment to begin: that of the frames to be written again, where there are any.
+    /// Returns the table of the segment to begin: that of the frames to be written, where there are any.
     pub(super) fn table(&self) -> Arc<[Arc<str>]> {
-        self.unsynced.first().map_or_else(|| self.routes.clone(), |(frame, _)| frame.routes.clone())
+        let first = self.unsynced.first().map(|(frame, _)| frame);
+        first.or(self.held.front()).map_or_else(|| self.routes.clone(), |frame| frame.routes.clone())
     }
 
-    /// Begins a segment under the table of now, where the one being written has another.
-    pub(super) fn settle_table(&mut self, running_ms: u64) -> io::Result<()> {
-        let outdated = self.active_info().filter(|info| !Arc::ptr_eq(&info.routes, &self.routes));
-        let Some((ordinal, is_empty)) = outdated.map(|info| (info.ordinal, info.data_end == info.data_start)) else {
-            return Ok(());
-        };
-        if !is_empty {
-            return self.seal(Duration::from_millis(running_ms - self.running_base_ms));
-        }
-        self.begin_segment(running_ms)?;
-        if let Some(info) = self.segments.get_mut(&ordinal) {
-            info.sealed_ms = Some(running_ms);
-        }
-        self.remove_empty_segments();
-        Ok(())
+    /// Begins a segment where the one being written has another table than the frame to be written, or does not know the
+    /// state as it is.
+    pub(super) fn settle_table(&mut self, frame: &Frame, running_ms: u64) -> io::Result<()> {
+        let is_good = |info: &super::SegmentInfo| Arc::ptr_eq(&info.routes, &frame.routes) && !self.held.needs_header();
+        if self.active_info().is_none_or(is_good) { Ok(()) } else { self.turn_over(running_ms) }
     }
 }

@@ -1,14 +1,16 @@
-//! The committer: the one task that writes a log.
+//! The committer: the one task that writes a log. What touches files it does off the runtime's threads; at level `Memory`,
+//! where most turns touch none, it does those where it stands.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    GROUP_BYTES_MAX, Keep, Log, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_TIME_MAX, Waiting,
-    fill, room,
+    GROUP_BYTES_MAX, Keep, Log, MEMORY_PERIOD, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX,
+    UNSYNCED_TIME_MAX, Waiting, fill, room,
 };
 use crate::intake::RefusalReason;
 use crate::log::core::{Committed, LogCore};
@@ -24,17 +26,34 @@ struct Turn {
     sync: bool,
     seal: bool,
     free: Option<(u64, Keep)>,
+    /// Below, no delivery reads again.
+    passed: u64,
+    /// What only memory holds shall be looked after.
+    tend: bool,
+}
+
+impl Turn {
+    fn is_idle(&self) -> bool {
+        self.edit.is_none() && self.group.is_empty() && !self.tend && !self.touches_files()
+    }
+
+    fn touches_files(&self) -> bool {
+        self.sync || self.seal || self.free.is_some()
+    }
 }
 
 /// What one turn did.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what was done, each for itself")]
 struct Done {
     committed: Option<Committed>,
     synced: bool,
     error: Option<std::io::Error>,
     sealed: bool,
     freed: bool,
-    free_bytes: u64,
-    unsynced_bytes: usize,
+    passed: bool,
+    /// `None`: not looked at.
+    free_bytes: Option<u64>,
 }
 
 pub(super) async fn run(log: Log, stop: CancellationToken) {
@@ -52,15 +71,10 @@ pub(super) async fn run(log: Log, stop: CancellationToken) {
         loop {
             let timed_out = due.is_some_and(|due| due <= Instant::now());
             let turn = next_turn(&log, timed_out);
-            let idle = turn.edit.is_none() && turn.group.is_empty() && !turn.sync && !turn.seal && turn.free.is_none();
+            let idle = turn.is_idle();
             if !idle {
-                let unsynced = take_turn(&log, turn).await;
-                let period = if log.shared().trouble.is_some() {
-                    Some(MEND_PERIOD)
-                } else {
-                    unsynced.then_some(UNSYNCED_TIME_MAX)
-                };
-                due = period.map(|period| due.filter(|_| !timed_out).unwrap_or_else(|| Instant::now() + period));
+                let look_again = take_turn(&log, turn).await;
+                due = look_again.map(|period| due.filter(|_| !timed_out).unwrap_or_else(|| Instant::now() + period));
             }
             if idle && timed_out {
                 due = None;
@@ -96,10 +110,13 @@ async fn finish(log: &Log) {
     let sealed = tokio::task::spawn_blocking(move || {
         let mut core = last.inner.core.lock().unwrap_or_else(PoisonError::into_inner);
         let since = last.inner.opened.elapsed();
-        core.seal(since)
+        core.pass(last.shared().passed_low());
+        sync_journal(&core, &last);
+        core.close(since)
     });
-    if let Ok(Err(error)) = sealed.await {
-        tracing::warn!(%error, dir = %log.inner.options.dir.display(), "log could not be sealed at the end");
+    if let Ok(Err((error, events))) = sealed.await {
+        let dir = log.inner.options.dir.display();
+        tracing::error!(%error, %dir, lost_events = events, "log could not be sealed at the end");
     }
     log.inner.ended.cancel();
 }
@@ -107,7 +124,16 @@ async fn finish(log: &Log) {
 fn next_turn(log: &Log, timed_out: bool) -> Turn {
     let mut shared = log.shared();
     let edit = shared.take_edit();
-    let mut turn = Turn { edit, group: Vec::new(), replies: Vec::new(), sync: false, seal: false, free: None };
+    let mut turn = Turn {
+        edit,
+        group: Vec::new(),
+        replies: Vec::new(),
+        sync: false,
+        seal: false,
+        free: None,
+        passed: shared.passed_low(),
+        tend: timed_out && shared.memory.is_busy(),
+    };
     let mut bytes = 0;
     while bytes < GROUP_BYTES_MAX as u64 && shared.until_edit() > 0 {
         let Some(Waiting { pending, bytes: size, reply }) = shared.queue.pop_front() else { break };
@@ -122,107 +148,160 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
     if std::mem::take(&mut shared.free_wanted) || turn.seal {
         let settings = &shared.settings;
         let low = shared.floors.values().copied().min().unwrap_or(0);
-        let over = (shared.disk_bytes + shared.reserved + bytes).saturating_sub(settings.bytes_max / 10 * 9);
+        let over = (shared.used_bytes() + shared.reserved + bytes).saturating_sub(settings.bytes_max / 10 * 9);
         let over = over.max(log.lacking(&shared));
         turn.free = Some((low, Keep { retain: settings.retain, bytes_over: over }));
     }
     turn
 }
 
-/// Does one turn off the runtime's threads and tells everybody. Returns whether something stays unsynced.
-async fn take_turn(log: &Log, turn: Turn) -> bool {
-    let Turn { edit, group, replies, sync, seal, free } = turn;
+/// Does one turn and tells everybody. Returns when there is something to do even if nothing happens.
+async fn take_turn(log: &Log, turn: Turn) -> Option<Duration> {
+    let mut turn = turn;
+    if let Some(done) = take_in_memory(log, &mut turn) {
+        return done.look_again;
+    }
     let worker = log.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut core = worker.inner.core.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(order) = edit {
+        if let Some(order) = turn.edit.take() {
             // Who asked may have gone away; the edit stands.
             order.reply.send(core.edit(order.edit)).ok();
         }
-        let done = work(&mut core, &worker, (group, sync, seal, free));
+        let replies = std::mem::take(&mut turn.replies);
+        let done = work(&mut core, &worker, turn);
         publish(&worker, &core, done, replies)
     });
     match work.await {
-        Ok(unsynced) => unsynced,
+        Ok(look_again) => look_again,
         // A writer that panicked is in no known state: the task ends with it, and the process says so.
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => false,
+        Err(_) => None,
     }
 }
 
-fn work(
-    core: &mut LogCore,
-    log: &Log,
-    (group, sync, seal, free): (Vec<Pending>, bool, bool, Option<(u64, Keep)>),
-) -> Done {
+/// A turn that was done, and when there is something to do even if nothing happens.
+struct Taken {
+    look_again: Option<Duration>,
+}
+
+/// Does a turn that touches no file; `None` for one that does.
+fn take_in_memory(log: &Log, turn: &mut Turn) -> Option<Taken> {
+    let calm = turn.edit.is_none() && !turn.tend && !turn.touches_files() && log.shared().trouble.is_none();
+    if !calm || log.durability() != Durability::Memory {
+        return None;
+    }
+    let mut core = log.inner.core.lock().unwrap_or_else(PoisonError::into_inner);
+    let passed = core.pass(turn.passed);
+    let incoming = turn.group.iter().map(Pending::memory_bytes).sum();
+    if core.to_spill(incoming) > 0 || core.unsynced_bytes() > 0 {
+        turn.tend |= passed;
+        return None;
+    }
+    let committed = Some(core.commit(std::mem::take(&mut turn.group), log.inner.opened.elapsed()));
+    let done = Done { committed, passed, ..Done::default() };
+    Some(Taken { look_again: publish(log, &core, done, std::mem::take(&mut turn.replies)) })
+}
+
+fn work(core: &mut LogCore, log: &Log, turn: Turn) -> Done {
     let since = log.inner.opened.elapsed();
-    let mut done = Done {
-        committed: None,
-        synced: false,
-        error: None,
-        sealed: false,
-        freed: false,
-        free_bytes: 0,
-        unsynced_bytes: 0,
-    };
-    if !group.is_empty() {
-        done.committed = Some(core.commit(group, since));
+    let mut done = Done { passed: core.pass(turn.passed) || turn.tend, ..Done::default() };
+    let incoming = turn.group.iter().map(Pending::memory_bytes).sum();
+    let checkpoint = core.checkpoint_due(since);
+    if checkpoint || turn.seal || core.to_spill(incoming) > 0 {
+        sync_journal(core, log);
+    }
+    if !turn.group.is_empty() {
+        done.committed = Some(core.commit(turn.group, since));
         done.synced = log.durability() == Durability::Disk;
     }
-    if sync || core.unsynced_bytes() >= UNSYNCED_BYTES_MAX {
-        match core.sync(since) {
-            Ok(()) => done.synced = true,
-            Err(error) => done.error = Some(error),
+    let failed = done.committed.as_ref().is_some_and(|committed| committed.error.is_some());
+    if log.durability() == Durability::Memory && !failed {
+        // After a failure only what frees half the bound counts as mended, so that the state does not flutter.
+        let in_trouble = log.shared().trouble.is_some();
+        let to_spill = core.to_spill(if in_trouble { core.memory_bytes_max() / 2 } else { 0 });
+        if to_spill > 0 {
+            done.note(core.spill(to_spill, since));
         }
     }
-    if seal {
-        match core.seal(since) {
-            Ok(()) => done.sealed = true,
-            Err(error) => done.error = Some(error),
-        }
+    if turn.sync || core.unsynced_bytes() >= UNSYNCED_BYTES_MAX {
+        done.synced = done.note(core.sync(since)) && done.error.is_none();
     }
-    if let Some((below, keep)) = free {
+    if checkpoint {
+        done.note(core.checkpoint(since));
+    }
+    if turn.seal {
+        done.sealed = done.note(core.seal(since));
+    }
+    if let Some((below, keep)) = turn.free {
         done.freed = !core.free(below, keep, since).is_empty();
     }
-    done.free_bytes = log.inner.options.filesystem.free_bytes(&log.inner.options.dir).unwrap_or(u64::MAX);
-    done.unsynced_bytes = core.unsynced_bytes();
+    done.free_bytes = Some(log.inner.options.filesystem.free_bytes(&log.inner.options.dir).unwrap_or(u64::MAX));
     done
 }
 
-fn publish(log: &Log, core: &LogCore, done: Done, replies: Vec<oneshot::Sender<Result<(), Refused>>>) -> bool {
+/// Cursors come before the state of the log that counts what they have passed, on the disk too.
+fn sync_journal(core: &LogCore, log: &Log) {
+    if core.passed_any()
+        && let Err(error) = log.journal().sync()
+    {
+        tracing::debug!(%error, "cursors are not synced; after a power loss they may stand behind what was passed");
+    }
+}
+
+impl Done {
+    /// Keeps what went wrong; returns whether nothing did.
+    fn note(&mut self, result: std::io::Result<()>) -> bool {
+        let is_good = result.is_ok();
+        self.error = result.err().or(self.error.take());
+        is_good
+    }
+}
+
+fn publish(
+    log: &Log,
+    core: &LogCore,
+    done: Done,
+    replies: Vec<oneshot::Sender<Result<(), Refused>>>,
+) -> Option<Duration> {
     let mut shared = log.shared();
     let (frames, error) = done.committed.map_or((Vec::new(), None), |committed| (committed.frames, committed.error));
     let failed = error.as_ref().map(|error| (reason_of(&error.source), error.maybe_kept));
     let kept = frames.len();
     for frame in frames {
-        let tallies = tallies_of(&frame);
-        shared.state.apply(&frame, &tallies);
+        shared.state.apply(&frame, &frame.tallies());
         if !frame.is_empty() {
             shared.tail_bytes += frame.memory_bytes();
             shared.tail.push_back(frame);
         }
     }
+    shared.memory.update(core);
     trim_tail(&mut shared);
     let trouble = error.map(|error| error.source).or(done.error);
     let mended = shared.trouble.is_some();
-    note_trouble(log, &mut shared, trouble.as_ref(), kept > 0 || done.synced);
+    // What was taken into memory says nothing of the disk.
+    let wrote = kept > 0 && shared.settings.durability != Durability::Memory;
+    note_trouble(log, &mut shared, trouble.as_ref(), wrote || done.synced);
     let mended = mended && shared.trouble.is_none();
-    let room = done.freed || done.sealed || mended;
+    let room = done.freed || done.sealed || mended || (done.passed && shared.room.is_pressed());
     if done.freed {
         shared.room.freed();
     }
     if room {
         shared.room.changed();
     }
-    shared.disk_bytes = core.bytes();
-    shared.free_bytes = done.free_bytes;
-    refresh_segments(&mut shared, core);
+    shared.free_bytes = done.free_bytes.unwrap_or(shared.free_bytes);
+    shared.unsynced = core.unsynced_bytes() > 0;
+    if done.free_bytes.is_some() {
+        shared.disk_bytes = core.bytes();
+        refresh_segments(&mut shared, core);
+    }
     fill::note_backlogs(&mut shared);
     let end = core.next_seq();
-    shared.unsynced = done.unsynced_bytes > 0;
     if !shared.unsynced {
-        shared.synced_seq = end;
+        shared.synced_seq = core.memory_start();
     }
+    let look_again = look_again(&shared);
     drop(shared);
     log.inner.visible.send_replace(end);
     if room {
@@ -234,13 +313,16 @@ fn publish(log: &Log, core: &LogCore, done: Done, replies: Vec<oneshot::Sender<R
         // A caller that went away does not want to know.
         reply.send(answer).ok();
     }
-    done.unsynced_bytes > 0
+    look_again
 }
 
-fn tallies_of(frame: &crate::log::Frame) -> Box<[crate::log::state::Tally]> {
-    let mut tallies = vec![crate::log::state::Tally::default(); frame.routes.len()].into_boxed_slice();
-    crate::log::segment::tally_below(frame, frame.end_seq(), &mut tallies);
-    tallies
+/// Returns when there is something to do even if nothing happens.
+fn look_again(shared: &super::Shared) -> Option<Duration> {
+    match shared {
+        _ if shared.trouble.is_some() => Some(MEND_PERIOD),
+        _ if shared.unsynced => Some(UNSYNCED_TIME_MAX),
+        _ => shared.memory.is_busy().then_some(MEMORY_PERIOD),
+    }
 }
 
 /// Only what changed is copied: the segments at the end, and those that went.
@@ -257,7 +339,8 @@ fn refresh_segments(shared: &mut super::Shared, core: &LogCore) {
 }
 
 pub(super) fn trim_tail(shared: &mut super::Shared) {
-    while let Some(front) = shared.tail.front() {
+    // What only memory holds stays, whoever reads.
+    while let Some(front) = shared.tail.front().filter(|front| front.first_seq < shared.memory.start) {
         // Who is behind the tail reads from the segments and keeps nothing in memory.
         let near = shared.readers.values().copied().filter(|seq| *seq >= shared.tail_start);
         if shared.tail_bytes <= TAIL_BYTES_MAX && near.min().is_some_and(|seq| front.end_seq() > seq) {

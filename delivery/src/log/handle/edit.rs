@@ -89,7 +89,9 @@ impl Shared {
     pub(super) fn take_edit(&mut self) -> Option<Order> {
         let order = self.edits.pop_front_if(|order| order.after <= self.taken)?;
         self.settings = order.settings.clone();
-        if self.settings.durability == Durability::Disk && self.unsynced {
+        let unsynced = self.unsynced && self.settings.durability != Durability::Process;
+        let unwritten = self.memory.disk_bytes > 0 && self.settings.durability != Durability::Memory;
+        if unsynced || unwritten {
             self.sync_wanted = u64::MAX;
         }
         // Retention or quota may have shrunk.

@@ -1,6 +1,6 @@
 //! When a log will be full at the present rate: a moving estimate per delivery.
 //!
-//! A delivery's backlog is what the log holds on disk from its cursor on. It is noted at most every [`SAMPLE_PERIOD`], the
+//! A delivery's backlog is what the log holds from its cursor on, in the bytes it takes on disk. It is noted at most every [`SAMPLE_PERIOD`], the
 //! last [`SAMPLES_MAX`] times: two minutes. What counts is whether the **lowest** backlog of the newer half lies above that
 //! of the older half: a delivery that keeps up comes back to next to nothing between batches, however much is under way,
 //! and so has no estimate; one that falls behind has one after eight seconds.
@@ -81,21 +81,23 @@ impl Log {
         note_backlogs(&mut shared);
         let backlog = backlog(&shared, shared.reached(key));
         let quota = shared.settings.bytes_max.saturating_sub(backlog);
-        let others = shared.disk_bytes.saturating_sub(backlog);
+        let others = shared.used_bytes().saturating_sub(backlog);
         let volume = shared.free_bytes.saturating_sub(options.free_bytes_min).saturating_add(others);
         shared.fills.get(key)?.left(quota.min(volume)).map(|left| left.as_secs())
     }
 }
 
-/// Returns the bytes on disk from `seq` on; within a segment in proportion to its events.
+/// Returns the bytes that count against the quota from `seq` on; within a segment in proportion to its events.
 fn backlog(shared: &Shared, seq: u64) -> u64 {
     let above = shared.segments.values().rev().take_while(|info| info.summary.end_seq > seq);
-    above
+    let held = shared.in_memory().filter(|frame| frame.end_seq() > seq).map(|frame| frame.disk_bytes());
+    let on_disk = above
         .map(|info| {
             let (events, held) = (info.summary.end_seq - info.base_seq, info.summary.end_seq - seq.max(info.base_seq));
             (info.bytes as f64 * held as f64 / events.max(1) as f64) as u64
         })
-        .sum()
+        .sum::<u64>();
+    on_disk + held.sum::<u64>()
 }
 
 #[cfg(test)]

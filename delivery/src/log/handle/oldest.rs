@@ -29,7 +29,8 @@ impl Log {
     /// Returns when the first event of a route was received that `progress` has not resolved; `None` without one. Blocks.
     pub fn oldest_held(&self, route: &str, progress: &Progress) -> Result<Option<UnixNanos>, ReadError> {
         let (stretches, newest) = self.stretches_above(route, progress.cursor);
-        if let Some(near) = near(&stretches, progress.cursor, newest) {
+        let in_memory = self.oldest_in_memory(route, progress);
+        if let Some(near) = near(&stretches, progress.cursor, (newest, in_memory)) {
             return Ok(Some(near));
         }
         for stretch in &stretches {
@@ -38,7 +39,14 @@ impl Log {
                 return Ok(found);
             }
         }
-        Ok(None)
+        Ok(in_memory)
+    }
+
+    /// The receipt of the first event that no file holds.
+    fn oldest_in_memory(&self, route: &str, progress: &Progress) -> Option<UnixNanos> {
+        let shared = self.shared();
+        let mut above = shared.in_memory().filter(|frame| frame.end_seq() > progress.cursor);
+        above.find(|frame| holds(frame, frame.bit(route), progress)).map(|frame| frame.received)
     }
 
     /// The stretches that end above `cursor`, and the newest receipt that the memory tail knows.
@@ -74,14 +82,7 @@ impl Log {
             let (given, opened) = read_disk(self, at, stretch.end, open.take()).map_err(ReadError::Io)?;
             let Given::Frames(frames) = given else { break };
             open = opened;
-            let holds = |frame: &Frame| {
-                let mut seqs = frame.first_seq..frame.end_seq();
-                seqs.any(|seq| {
-                    let is_routed = frame.masks.get((seq - frame.first_seq) as usize) >> stretch.bit & 1 == 1;
-                    is_routed && !progress.is_resolved(seq)
-                })
-            };
-            if let Some(frame) = frames.iter().find(|frame| holds(frame)) {
+            if let Some(frame) = frames.iter().find(|frame| holds(frame, 1 << stretch.bit, progress)) {
                 return Ok(Some(frame.received));
             }
             at = frames.last().map_or(stretch.end, |last| last.end_seq());
@@ -90,11 +91,22 @@ impl Log {
     }
 }
 
+/// Returns whether a frame has an event with this bit in its mask that is not resolved.
+fn holds(frame: &Frame, bit: u64, progress: &Progress) -> bool {
+    let mut seqs = frame.first_seq..frame.end_seq();
+    seqs.any(|seq| frame.masks.get((seq - frame.first_seq) as usize) & bit != 0 && !progress.is_resolved(seq))
+}
+
 /// The receipt of the first stretch, where the event cannot be much younger: it is in that stretch, or, where the cursor
-/// has passed all of the route's events there, in the first one above the cursor.
-fn near(stretches: &[Stretch], cursor: u64, newest: Option<UnixNanos>) -> Option<UnixNanos> {
+/// has passed all of the route's events there, in the first one above the cursor, or in memory where there is none.
+fn near(
+    stretches: &[Stretch],
+    cursor: u64,
+    (newest, in_memory): (Option<UnixNanos>, Option<UnixNanos>),
+) -> Option<UnixNanos> {
     let first = stretches.first()?;
-    let last = stretches.iter().find(|stretch| stretch.seq >= cursor).or(stretches.last())?;
-    let latest = last.next_received.or(newest)?;
+    let above = stretches.iter().find(|stretch| stretch.seq >= cursor);
+    let last = above.or(stretches.last())?;
+    let latest = last.next_received.or(newest)?.max(in_memory.filter(|_| above.is_none()).unwrap_or(UnixNanos::MIN));
     (0..=NEAR_NANOS).contains(&(latest - first.received)).then_some(first.received)
 }

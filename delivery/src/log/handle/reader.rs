@@ -170,8 +170,13 @@ pub(super) fn read_disk(
     open: Option<OpenSegment>,
 ) -> io::Result<(Given, Option<OpenSegment>)> {
     let Some(info) = segment_at(log, seq) else {
-        // Nothing at or above: burnt sequences at the end, or a writer that could not write again what it lost.
+        // No file has anything at or above: what only memory holds, burnt sequences at the end, or a writer that could not
+        // write again what it lost.
         let shared = log.shared();
+        let memory = shared.memory.start.min(visible_end);
+        if seq < memory && memory < visible_end {
+            return Ok((Given::Skip(memory), None));
+        }
         if shared.trouble.is_some() {
             return Err(io::Error::other("the log waits for its file system"));
         }
@@ -271,6 +276,8 @@ fn refresh_origins(log: &Log, open: &mut OpenSegment) {
 #[derive(Debug)]
 pub struct Census {
     segments: Vec<Arc<SegmentInfo>>,
+    /// What no file holds.
+    memory: Vec<Arc<Frame>>,
     routed: std::collections::BTreeMap<Arc<str>, u64>,
 }
 
@@ -285,7 +292,11 @@ impl Log {
     /// Returns the segments and totals of this moment.
     pub fn census(&self) -> Census {
         let shared = self.shared();
-        Census { segments: shared.segments.values().cloned().collect(), routed: shared.state.totals.routes.clone() }
+        Census {
+            segments: shared.segments.values().cloned().collect(),
+            memory: shared.in_memory().cloned().collect(),
+            routed: shared.state.totals.routes.clone(),
+        }
     }
 
     /// Counts the events of a route, and their payload bytes, that stand in the log at or above `from` and below `to`, by
@@ -297,6 +308,16 @@ impl Log {
             let upper = self.tally_to(info, bit, to)?;
             let lower = self.tally_to(info, bit, from)?;
             sum.add(upper.events.saturating_sub(lower.events), upper.bytes.saturating_sub(lower.bytes));
+        }
+        for frame in census.memory.iter().filter(|frame| frame.end_seq() > from && frame.first_seq < to) {
+            let Some(bit) = frame.routes.iter().position(|known| **known == *route) else { continue };
+            let below = |seq| {
+                let mut tallies = vec![Tally::default(); frame.routes.len()];
+                tally_below(frame, seq, &mut tallies);
+                tallies.get(bit).copied().unwrap_or_default()
+            };
+            let (upper, lower) = (below(to), below(from));
+            sum.add(upper.events - lower.events, upper.bytes - lower.bytes);
         }
         Ok((sum.events, sum.bytes))
     }

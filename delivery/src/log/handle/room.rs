@@ -62,6 +62,11 @@ impl Room {
         self.asked_at = None;
     }
 
+    /// Returns whether a batch found no room lately.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressing.is_some()
+    }
+
     /// Notes that segments went.
     pub(super) fn freed(&mut self) {
         self.freed_in_trouble = true;
@@ -109,10 +114,10 @@ impl Log {
             Some(RefusalReason::Stopping)
         } else if shared.trouble.is_some() {
             shared.trouble
-        } else if shared.free_bytes.saturating_sub(wanted) < options.free_bytes_min {
+        } else if shared.free_bytes.saturating_sub(wanted + shared.memory.disk_bytes) < options.free_bytes_min {
             Some(RefusalReason::NoSpace)
         } else {
-            (shared.disk_bytes + wanted > shared.settings.bytes_max).then_some(RefusalReason::Full)
+            (shared.used_bytes() + wanted > shared.settings.bytes_max).then_some(RefusalReason::Full)
         }
     }
 
@@ -121,7 +126,7 @@ impl Log {
         let dir = self.inner.options.dir.display();
         match (before, refusal) {
             (before, Some(reason)) if before != refusal => {
-                tracing::warn!(%dir, reason = reason.as_str(), bytes = shared.disk_bytes, "log refuses new events");
+                tracing::warn!(%dir, reason = reason.as_str(), bytes = shared.used_bytes(), "log refuses new events");
             }
             (Some(before), None) => tracing::info!(%dir, before = before.as_str(), "log takes events again"),
             _ => {}
@@ -164,8 +169,8 @@ impl Log {
         if wanted == shared.reserved {
             return 0;
         }
-        let quota = (shared.disk_bytes + wanted).saturating_sub(shared.settings.bytes_max);
-        let floor = (options.free_bytes_min + wanted).saturating_sub(shared.free_bytes);
+        let quota = (shared.used_bytes() + wanted).saturating_sub(shared.settings.bytes_max);
+        let floor = (options.free_bytes_min + wanted + shared.memory.disk_bytes).saturating_sub(shared.free_bytes);
         // A volume that said it is full does not say by how much: one segment at a time, then it is tried.
         let refused = shared.trouble == Some(RefusalReason::NoSpace) && !shared.room.freed_in_trouble;
         quota.max(floor).max(u64::from(refused))

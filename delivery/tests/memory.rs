@@ -1,0 +1,524 @@
+//! Level `Memory` with whole engines: what is written, what is kept, and what an end of each kind leaves.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
+use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder, Position};
+use spillway_delivery::filesystem::{Faults, FaultyFs};
+use spillway_delivery::intake::{Intake, Pipeline, SubmitError};
+use spillway_delivery::ledger::PipelineReport;
+use spillway_delivery::settings::{
+    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
+    Strategy, WhenBehind,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A destination that can be dead; it keeps what it got over the lives of the engine.
+#[derive(Debug, Default)]
+struct Place {
+    commits: bool,
+    dead: Mutex<bool>,
+    got: Mutex<Vec<(String, u32)>>,
+    changed: Notify,
+}
+
+impl Place {
+    fn set_dead(&self, dead: bool) {
+        *self.dead.lock().unwrap() = dead;
+    }
+
+    async fn until(&self, events: usize) {
+        loop {
+            let changed = self.changed.notified();
+            if self.got.lock().unwrap().len() >= events {
+                return;
+            }
+            tokio::time::timeout(Duration::from_secs(600), changed).await.expect("nothing more was delivered");
+        }
+    }
+
+    /// Returns the numbers of the events, sorted.
+    fn numbers(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = self.got.lock().unwrap().iter().map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Fails where an id names two events.
+    fn check_ids(&self) {
+        let mut named = BTreeMap::new();
+        for (id, number) in self.got.lock().unwrap().iter() {
+            let before = named.insert(id.clone(), *number);
+            assert!(before.is_none_or(|before| before == *number), "{id} names {before:?} and {number}");
+        }
+    }
+}
+
+impl Backend for Place {
+    fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(async move {
+            if *self.dead.lock().unwrap() {
+                return Err(Fault::new(FaultKind::Unreachable, "dead, as told"));
+            }
+            let number = |bytes: &[u8]| {
+                let digits = bytes[5..].split(|byte| !byte.is_ascii_digit()).next().unwrap();
+                std::str::from_utf8(digits).unwrap().parse().unwrap()
+            };
+            let events = batch.events().map(|event| (event.id.to_string(), number(event.bytes)));
+            self.got.lock().unwrap().extend(events);
+            self.changed.notify_waiters();
+            Ok(Items::All(Outcome::Delivered))
+        })
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { commits: self.commits, ordered: self.commits, ..Traits::default() }
+    }
+
+    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if self.commits {
+                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                self.got.lock().unwrap().truncate(committed);
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
+        let mark = self.commits.then(|| self.got.lock().unwrap().len().to_string().into());
+        Box::pin(async { Ok(mark) })
+    }
+}
+
+fn log_settings() -> LogSettings {
+    // A quarter of it is held: 1 MiB.
+    LogSettings { durability: Durability::Memory, bytes_max: 4 << 20, ..LogSettings::default() }
+}
+
+fn settings(log: LogSettings, backends: &[&str]) -> PipelineSettings {
+    let backend =
+        |name: &&str| BackendRefSettings { uid: (*name).into(), name: (*name).into(), ..BackendRefSettings::default() };
+    let backends = backends.iter().map(backend).collect();
+    PipelineSettings {
+        uid: "default.jobs".into(),
+        namespace: "default".into(),
+        name: "jobs".into(),
+        log,
+        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
+        suspend: false,
+        origin: OriginBuilder::default(),
+    }
+}
+
+fn spec(name: &str, backend: &Arc<Place>) -> DeliverySpec {
+    DeliverySpec {
+        route: "all".into(),
+        backend_uid: name.into(),
+        backend_name: name.into(),
+        backend_type: "Place".into(),
+        backend: backend.clone(),
+        settings: DeliverySettings {
+            batch_wait_max: Duration::from_millis(5),
+            retry_initial: Duration::from_millis(5),
+            retry_max: Duration::from_millis(20),
+            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
+            ..DeliverySettings::default()
+        },
+        when_behind: WhenBehind::Block,
+    }
+}
+
+/// One life of an agent.
+struct Life {
+    engine: Engine,
+    pipeline: Arc<Pipeline>,
+    fs: FaultyFs,
+    /// The engine's own few files, which are not on the disk that fails.
+    _dir: tempfile::TempDir,
+}
+
+impl Life {
+    async fn begin(fs: &FaultyFs, log: LogSettings, places: &[(&str, &Arc<Place>)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(EngineSettings {
+            data_dir: dir.path().to_owned(),
+            filesystem: Arc::new(Below { fs: fs.clone(), dir: dir.path().to_owned() }),
+            clock: Clock::manual(1),
+            free_bytes_min: 0,
+        })
+        .unwrap();
+        let names: Vec<&str> = places.iter().map(|(name, _)| *name).collect();
+        let specs = places.iter().map(|(name, place)| spec(name, place)).collect();
+        let pipeline = engine.add(settings(log, &names), specs, &|_| None).await.unwrap();
+        Self { engine, pipeline, fs: fs.clone(), _dir: dir }
+    }
+
+    async fn send(&self, range: std::ops::Range<u32>) {
+        Intake.submit(std::slice::from_ref(&self.pipeline), batch(range)).await.unwrap();
+    }
+
+    async fn report(&self) -> PipelineReport {
+        let pipeline = self.pipeline.clone();
+        tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap()
+    }
+
+    /// Returns the report once the ledger of every delivery shows nothing held.
+    async fn at_rest(&self) -> PipelineReport {
+        loop {
+            let report = self.report().await;
+            if report.deliveries.iter().all(|delivery| delivery.held_events == 0) {
+                return report;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends in order; what is held stays in the log.
+    async fn end(self) -> FaultyFs {
+        self.engine.drain(Instant::now() + Duration::from_secs(20)).await;
+        self.fs
+    }
+
+    /// Ends as by SIGKILL: what is not in files is gone.
+    fn kill(self) -> FaultyFs {
+        self.fs.kill()
+    }
+}
+
+/// The same disk at the same place for every life, whatever folder the engine has for its lock.
+#[derive(Debug)]
+struct Below {
+    fs: FaultyFs,
+    dir: std::path::PathBuf,
+}
+
+impl Below {
+    fn at(&self, path: &Path) -> std::path::PathBuf {
+        Path::new("/data").join(path.strip_prefix(&self.dir).unwrap_or(path))
+    }
+}
+
+impl spillway_delivery::filesystem::Filesystem for Below {
+    fn create(&self, path: &Path) -> std::io::Result<Arc<dyn spillway_delivery::filesystem::File>> {
+        self.fs.create(&self.at(path))
+    }
+
+    fn open(&self, path: &Path, write: bool) -> std::io::Result<Arc<dyn spillway_delivery::filesystem::File>> {
+        self.fs.open(&self.at(path), write)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.create_dir_all(&self.at(path))
+    }
+
+    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.sync_dir(&self.at(path))
+    }
+
+    fn list(&self, path: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+        self.fs.list(&self.at(path))
+    }
+
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.remove(&self.at(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.fs.rename(&self.at(from), &self.at(to))
+    }
+
+    fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
+        self.fs.free_bytes(&self.at(path))
+    }
+}
+
+fn batch(range: std::ops::Range<u32>) -> Batch {
+    let (mut builder, pad) = (BatchBuilder::default(), "x".repeat(1000));
+    range.for_each(|number| builder.push(format!("{{\"n\":{number},\"pad\":\"{pad}\"}}").as_bytes()));
+    builder.build(Arc::<Origin>::default(), 1)
+}
+
+fn all(range: std::ops::Range<u32>) -> Vec<u32> {
+    range.collect()
+}
+
+/// A disk on which nothing is but the data directory.
+fn disk() -> FaultyFs {
+    let fs = FaultyFs::new(1);
+    fs.put(Path::new("/data/lock"), b"");
+    fs
+}
+
+fn segment_bytes(fs: &FaultyFs) -> u64 {
+    let files = fs.files();
+    files.iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "log")).map(|(_, len)| len).sum()
+}
+
+fn assert_balanced(report: &PipelineReport) {
+    assert!(report.deliveries.iter().all(|delivery| delivery.imbalance_events == 0), "{report:#?}");
+}
+
+fn dropped(report: &PipelineReport) -> u64 {
+    report.deliveries.iter().flat_map(|delivery| delivery.dropped_events.values()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_readers_keep_up_nothing_is_written_to_segments_and_nothing_is_synced() {
+    let place = Arc::new(Place::default());
+    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (before, bytes) = (life.fs.counts(), segment_bytes(&life.fs));
+    for round in 0..300 {
+        life.send(round * 20..round * 20 + 20).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let report = life.at_rest().await;
+    let after = life.fs.counts();
+    assert_eq!((after.syncs - before.syncs, segment_bytes(&life.fs)), (0, bytes), "{report:#?}");
+    assert_eq!((report.log.spilled_bytes, report.log.spilled_frames), (0, 0));
+    assert!(report.log.memory_bytes < 64 << 10, "what was passed leaves memory: {}", report.log.memory_bytes);
+    assert_balanced(&report);
+    let fs = life.end().await;
+    let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+    assert_eq!(life.at_rest().await.accepted_events, 6000, "totals survive an end in order");
+    assert_eq!(place.numbers(), all(0..6000));
+    place.check_ids();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_falls_behind_makes_the_log_spill_and_gets_everything_once() {
+    let (well, slow) = (Arc::new(Place::default()), Arc::new(Place::default()));
+    slow.set_dead(true);
+    let life = Life::begin(&disk(), log_settings(), &[("a", &well), ("b", &slow)]).await;
+    for round in 0..100 {
+        life.send(round * 20..round * 20 + 20).await;
+        let report = life.report().await;
+        assert!(report.log.memory_bytes <= 1 << 20, "the bound: {}", report.log.memory_bytes);
+    }
+    well.until(2000).await;
+    let report = life.report().await;
+    assert!(report.log.spilled_bytes > 512 << 10 && report.log.memory_bytes > 0, "{report:#?}");
+    assert_eq!(report.deliveries[1].held_events, 2000);
+    assert_balanced(&report);
+    // It ends in order while one is still dead; the next life has everything for it.
+    let fs = life.end().await;
+    slow.set_dead(false);
+    let life = Life::begin(&fs, log_settings(), &[("a", &well), ("b", &slow)]).await;
+    let report = life.at_rest().await;
+    assert_balanced(&report);
+    assert_eq!((well.numbers(), slow.numbers()), (all(0..2000), all(0..2000)));
+    assert_eq!((dropped(&report), report.log.lost_events), (0, 0));
+    slow.check_ids();
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_takes_what_only_memory_had_and_the_ledger_says_so() {
+    let (well, slow) = (Arc::new(Place::default()), Arc::new(Place::default()));
+    slow.set_dead(true);
+    let life = Life::begin(&disk(), log_settings(), &[("a", &well), ("b", &slow)]).await;
+    for round in 0..100 {
+        life.send(round * 20..round * 20 + 20).await;
+    }
+    well.until(2000).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = life.report().await.log.memory_bytes;
+    let fs = life.kill();
+    slow.set_dead(false);
+    let life = Life::begin(&fs, log_settings(), &[("a", &well), ("b", &slow)]).await;
+    life.send(2000..2020).await;
+    slow.until(1).await;
+    let report = life.at_rest().await;
+    assert_balanced(&report);
+    let got = slow.numbers();
+    let lost = 2020 - got.len() as u64;
+    assert!(lost > 0 && lost * 1000 <= held, "{lost} events lost of {held} bytes in memory");
+    let kept = 2000 - lost as u32;
+    let expected: Vec<u32> = (0..kept).chain(2000..2020).collect();
+    assert_eq!(got, expected, "what is lost is the newest");
+    assert_eq!(report.log.lost_events, lost, "a cursor of the other one knows of them");
+    assert_eq!(report.deliveries[1].held_events, 0);
+    assert_eq!(well.numbers(), all(0..2020));
+    well.check_ids();
+    slow.check_ids();
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn kills_in_fair_weather_never_name_two_events_and_keep_the_ledger() {
+    for commits in [false, true] {
+        let place = Arc::new(Place { commits, ..Place::default() });
+        let (mut fs, mut sent) = (disk(), 0);
+        for life in 0..12_u32 {
+            let now = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+            for _ in 0..=life * 7 % 5 {
+                now.send(sent..sent + 30).await;
+                sent += 30;
+            }
+            tokio::time::sleep(Duration::from_millis(u64::from(life) * 311)).await;
+            assert_balanced(&now.report().await);
+            fs = now.kill();
+        }
+        let last = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+        let report = last.at_rest().await;
+        assert_balanced(&report);
+        let got = place.numbers();
+        assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), got.len(), "each once at most");
+        place.check_ids();
+        last.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_of_the_level_write_what_memory_holds_and_go_back() {
+    let place = Arc::new(Place::default());
+    place.set_dead(true);
+    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let mut sent = 0;
+    for level in [Durability::Disk, Durability::Memory, Durability::Process, Durability::Memory, Durability::Disk] {
+        for _ in 0..5 {
+            life.send(sent..sent + 20).await;
+            sent += 20;
+        }
+        let log = LogSettings { durability: level, ..log_settings() };
+        life.engine.apply(settings(log, &["a"]), Vec::new(), &|_| None).await.unwrap();
+        // The edit stands before what comes now.
+        life.send(sent..sent + 20).await;
+        sent += 20;
+        let report = life.report().await;
+        assert_eq!(report.deliveries[0].held_events, u64::from(sent), "after an edit to {level:?}");
+        if level != Durability::Memory {
+            assert_eq!(report.log.memory_bytes, 0, "after an edit to {level:?}");
+        }
+        assert_balanced(&report);
+    }
+    // The last level is `Disk`: power loss takes nothing.
+    let fs = life.fs.crash(7);
+    drop(life);
+    place.set_dead(false);
+    let log = LogSettings { durability: Durability::Disk, ..log_settings() };
+    let life = Life::begin(&fs, log, &[("a", &place)]).await;
+    assert_balanced(&life.at_rest().await);
+    assert_eq!(place.numbers(), all(0..sent));
+    place.check_ids();
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_refuses_to_spill_stops_intake_and_no_delivery() {
+    let place = Arc::new(Place::default());
+    place.set_dead(true);
+    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    life.fs.set_faults(Faults { capacity: Some(life.fs.used_bytes()), free: Some(1 << 40), ..Faults::default() });
+    let mut sent = 0;
+    let refused = loop {
+        match Intake.submit(std::slice::from_ref(&life.pipeline), batch(sent..sent + 20)).await {
+            Ok(_) => sent += 20,
+            Err(error) => break error,
+        }
+        assert!(sent < 4000, "memory is filled without a bound");
+    };
+    assert!(matches!(refused, SubmitError::Refused { .. }), "{refused:?}");
+    let report = life.report().await;
+    assert_eq!((report.log.state.as_str(), report.deliveries[0].held_events), ("no_space", u64::from(sent)));
+    assert!(report.log.memory_bytes <= 1 << 20);
+    // The backend comes back, the disk does not.
+    place.set_dead(false);
+    place.until(sent as usize).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    life.send(sent..sent + 20).await;
+    place.until(sent as usize + 20).await;
+    assert_eq!(place.numbers(), all(0..sent + 20));
+    let report = life.at_rest().await;
+    assert_balanced(&report);
+    assert_eq!(report.log.spilled_bytes, 0);
+    life.fs.set_faults(Faults::default());
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_retained_is_never_passed() {
+    let place = Arc::new(Place::default());
+    let log = LogSettings { retain: Duration::from_hours(1), bytes_max: 32 << 20, ..log_settings() };
+    let life = Life::begin(&disk(), log.clone(), &[("a", &place)]).await;
+    for round in 0..500 {
+        life.send(round * 20..round * 20 + 20).await;
+    }
+    life.at_rest().await;
+    let report = life.report().await;
+    assert!(report.log.spilled_bytes > 0, "{report:#?}");
+    let fs = life.end().await;
+    assert!(segment_bytes(&fs) > 10_000 * 1000, "all of it is there to be replayed");
+    let life = Life::begin(&fs, log, &[("a", &place)]).await;
+    assert_balanced(&life.at_rest().await);
+    assert_eq!(place.numbers(), all(0..10_000));
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_is_never_durable_ahead_of_its_data_and_at_most_a_minute_behind() {
+    let place = Arc::new(Place::default());
+    let at = |range: std::ops::Range<u32>| {
+        let value = Some(range.end.to_string().into());
+        Batch { position: Some(Position { source: "file".into(), value }), ..batch(range) }
+    };
+    let stands = |life: &Life| {
+        let value = life.pipeline.position(b"file").unwrap_or_default();
+        std::str::from_utf8(&value).unwrap().parse::<u32>().unwrap_or(0)
+    };
+    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let mut sent = 0;
+    for _ in 0..180 {
+        Intake.submit(std::slice::from_ref(&life.pipeline), at(sent..sent + 10)).await.unwrap();
+        sent += 10;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // A backend that is down: what comes now is delivered by nobody.
+    place.set_dead(true);
+    let delivered = sent;
+    for _ in 0..180 {
+        Intake.submit(std::slice::from_ref(&life.pipeline), at(sent..sent + 1)).await.unwrap();
+        sent += 1;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(stands(&life), sent, "while the process lives");
+    let fs = life.kill();
+    let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+    let found = stands(&life);
+    assert!(found <= delivered && found + 620 > delivered, "{found}, {delivered} were delivered, {sent} accepted");
+    let fs = life.end().await;
+    let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+    assert_eq!(stands(&life), found);
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_commits_holds_its_events_until_its_output_is_synced() {
+    let place = Arc::new(Place { commits: true, ..Place::default() });
+    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    for round in 0..400 {
+        life.send(round * 20..round * 20 + 20).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    let report = life.at_rest().await;
+    // Half a megabyte a second, and memory for two seconds: it spills.
+    assert!(report.log.spilled_bytes > 0, "{report:#?}");
+    assert_balanced(&report);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(life.report().await.log.memory_bytes < 64 << 10, "a commit lets go of them");
+    let fs = life.end().await;
+    let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+    assert_balanced(&life.at_rest().await);
+    assert_eq!(place.numbers(), all(0..8000));
+    life.end().await;
+}
