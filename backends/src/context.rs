@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Serialize;
 use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::settings::Metadata;
@@ -25,6 +26,16 @@ pub struct BuildContext {
     pub allow_absolute: bool,
     /// Wall time.
     pub clock: Clock,
+}
+
+impl BuildContext {
+    /// Returns the number that stands for how batches are encoded: by `settings`, those that decide over bytes and names, and
+    /// by what else decides over them. Never 0.
+    pub(crate) fn encoding(&self, settings: &impl Serialize) -> u64 {
+        let full = matches!(self.metadata, Metadata::Full);
+        let text = serde_json::to_vec(&(settings, full)).unwrap_or_default();
+        xxhash_rust::xxh3::xxh3_64(&text).max(1)
+    }
 }
 
 /// Why a backend could not be made.

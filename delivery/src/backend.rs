@@ -132,6 +132,9 @@ pub struct Traits {
     pub ordered: bool,
     /// The destination recognises a repeat by [`OutBatch::key`]: the batch is planned durably before its first attempt.
     pub keyed: bool,
+    /// How the bytes of a batch are made, and what they are called, as a number: another one, and the same batch under the
+    /// same key would be other bytes. 0: always in the same way. Counts where [`Traits::keyed`] holds.
+    pub encoding: u64,
     /// Delivery is provisional until [`Backend::commit`] returned a mark.
     pub commits: bool,
     /// On this machine, so that a small batch costs no more per event: none waits to fill up.

@@ -23,6 +23,7 @@
 
 mod backoff;
 mod batches;
+mod beginnings;
 mod breaker;
 mod budget;
 mod bury;

@@ -634,7 +634,7 @@ async fn what_lies_between_two_plans_of_a_dead_process_is_delivered() {
         let mut journal = Journal::open(fs, &dir.path().join("spool/default.jobs"));
         let (key, saved) =
             journal.progress().first_key_value().map(|(key, saved)| (key.clone(), saved.clone())).unwrap();
-        let plan = |first, end, key: &str| Plan { first, end, key: key.into() };
+        let plan = |first, end, key: &str| Plan { first, end, key: key.into(), encoding: 0 };
         let plans = vec![plan(saved.cursor, 26, "left"), plan(51, 101, "next")];
         journal.save(&key, &Progress { plans, ..saved }, true).unwrap();
     }

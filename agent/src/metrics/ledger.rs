@@ -209,6 +209,11 @@ fn resolved(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::R
         "delivery_late_events",
         "Events counted as dropped that the backend took while that was decided, since the start.",
         each_delivery(pipelines, |one| one.late_events),
+    )?;
+    families.counter(
+        "delivery_unknown_batches",
+        "Batches tried whose encoding was edited before they were answered, sent again under other keys, since the start.",
+        each_delivery(pipelines, |one| one.unknown_batches),
     )
 }
 

@@ -88,7 +88,9 @@ fn letter_problems(pipeline: &PipelineReport, found: &mut Vec<String>) {
 
 fn delivery_problems(pipeline: &PipelineReport, delivery: &DeliveryReport, now: i64, found: &mut Vec<String>) {
     let name = format!("{}, {} to {}", name(pipeline), plain(&delivery.route), plain(&delivery.backend));
-    if delivery.state == DeliveryState::Retrying {
+    let is_down = delivery.breaker.state != BreakerState::Closed && delivery.held_events > 0;
+    let drains = delivery.state == DeliveryState::Draining && is_down;
+    if delivery.state == DeliveryState::Retrying || drains {
         let because = delivery.last_error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
         let oldest =
             delivery.oldest_held.map(|then| format!(", the oldest for {}", age(then, now))).unwrap_or_default();
@@ -100,7 +102,8 @@ fn delivery_problems(pipeline: &PipelineReport, delivery: &DeliveryReport, now: 
         let (since, held) = (time(delivery.since), counted(delivery.held_events, "event"));
         let full = delivery.seconds_until_full.map(|left| format!(", about {} until the log is full", span(left)));
         let full = full.unwrap_or_default();
-        found.push(format!("{name}: not delivering since {since}{because}{breaker}; holding {held}{oldest}{full}"));
+        let what = if drains { "removed and draining, but not delivering," } else { "not delivering" };
+        found.push(format!("{name}: {what} since {since}{because}{breaker}; holding {held}{oldest}{full}"));
     }
     if delivery.imbalance_events != 0 {
         found.push(format!(

@@ -35,6 +35,8 @@ pub struct Http {
     format: HttpFormat,
     compression: Compression,
     keyed: bool,
+    /// How a body is written.
+    encoding: u64,
     metadata: Metadata,
     each: Each,
 }
@@ -65,6 +67,7 @@ impl Http {
             format: settings.format,
             compression: settings.compression,
             keyed: settings.idempotency_key,
+            encoding: context.encoding(&("HTTP", settings.format, settings.compression)),
             metadata: context.metadata,
             each: Each::default(),
         })
@@ -124,7 +127,9 @@ impl Backend for Http {
 
     fn traits(&self) -> Traits {
         match self.format {
-            HttpFormat::Ndjson | HttpFormat::JsonArray => Traits { keyed: self.keyed, ..Traits::default() },
+            HttpFormat::Ndjson | HttpFormat::JsonArray => {
+                Traits { keyed: self.keyed, encoding: self.encoding, ..Traits::default() }
+            }
             // The key of a request is the id of its event: it needs no plan.
             HttpFormat::JsonObject => Traits { batch_events_max: Some(BATCH_EVENTS_MAX), ..Traits::default() },
         }

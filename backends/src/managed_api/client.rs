@@ -29,6 +29,8 @@ pub struct ManagedApi {
     health_url: Url,
     headers: HeaderMap,
     compression: Compression,
+    /// How a body is written.
+    encoding: u64,
     metadata: Metadata,
     /// The last attempt failed as a whole: the service is asked how it is before the next.
     unwell: AtomicBool,
@@ -59,6 +61,7 @@ impl ManagedApi {
             health_url: url(&settings.health_path, "healthPath")?,
             headers,
             compression: settings.compression,
+            encoding: context.encoding(&("ManagedAPI", settings.compression)),
             metadata: context.metadata,
             unwell: AtomicBool::new(false),
         })
@@ -136,7 +139,8 @@ impl Backend for ManagedApi {
     }
 
     fn traits(&self) -> Traits {
-        Traits { keyed: true, batch_events_max: Some(BATCH_EVENTS_MAX), ..Traits::default() }
+        let batch_events_max = Some(BATCH_EVENTS_MAX);
+        Traits { keyed: true, encoding: self.encoding, batch_events_max, ..Traits::default() }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

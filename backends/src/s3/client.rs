@@ -34,6 +34,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct S3 {
     keys: Keys,
     manner: Manner,
+    /// What an object is called and how it is packed.
+    encoding: u64,
     compression: Compression,
     metadata: Metadata,
     store: Store,
@@ -47,7 +49,9 @@ impl S3 {
     /// Returns the backend; connects at the first batch.
     pub fn try_new(settings: &S3Settings, context: BuildContext) -> Result<Self, BuildError> {
         let template = key::parse(&settings.key).map_err(|problem| BuildError::Settings(vec![problem]))?;
+        let encoding = context.encoding(&("S3", &settings.key, settings.compression));
         Ok(Self {
+            encoding,
             keys: Keys::new(&template, context.name, settings.compression),
             manner: Manner::new(settings),
             compression: settings.compression,
@@ -130,7 +134,7 @@ impl Backend for S3 {
     }
 
     fn traits(&self) -> Traits {
-        Traits { keyed: true, ..Traits::default() }
+        Traits { keyed: true, encoding: self.encoding, ..Traits::default() }
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -15,6 +15,7 @@
 //! | `over_http` | every type that speaks HTTP, and what all of them owe |
 //! | `tls` | whom those trust |
 //! | `hostile_echo`, `log` | servers that repeat secrets; what was logged |
+//! | `encoding` | which settings change how a planned batch is written |
 //! | `bulk` | a server made by hand that takes bulk requests |
 //! | `hostile_elasticsearch` | what such servers do wrong |
 
@@ -28,6 +29,7 @@ mod batches;
 mod bucket;
 mod bulk;
 mod destinations;
+mod encoding;
 mod hostile_echo;
 mod hostile_elasticsearch;
 mod hostile_files;

@@ -5,6 +5,7 @@
 //! it is told what to do, so that an order either reaches it or finds it gone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub(crate) struct Deliveries {
     /// Rung when one has ended.
     pub(super) ended: Notify,
     pub(crate) groups: Groups,
+    /// How many ranges got a name after they were begun: a reference that comes back gives none again.
+    pub(super) names_given: AtomicU64,
     statuses: RwLock<Vec<Arc<DeliveryStatus>>>,
 }
 

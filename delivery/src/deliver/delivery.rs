@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -25,7 +24,7 @@ use super::pace::Ticket;
 use super::status::DeliveryStatus;
 use super::target::Target;
 use super::{DeliverySpec, RESOLVED_RANGES_MAX, SAVE_PERIOD};
-use crate::backend::{Fault, FaultKind, Items, OutBatch};
+use crate::backend::{Fault, FaultKind, Items, OutBatch, Traits};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
 use crate::settings::{Durability, WhenBehind};
 
@@ -48,10 +47,8 @@ pub(super) struct Ground {
     pub(super) job: Option<JobGround>,
     /// Set where only the first healthy delivery of its route sends.
     pub(super) group: Option<Arc<Group>>,
-    /// Its reference was removed and others of its group have what it holds: it sends nothing.
-    pub(super) released: bool,
-    /// How many ranges got a name after they were begun.
-    pub(super) names_given: AtomicU64,
+    /// Its reference was removed and others of this group have what it holds: it sends nothing.
+    pub(super) released: Option<Arc<Group>>,
 }
 
 /// What a job has that a delivery of the configuration has not.
@@ -77,10 +74,7 @@ pub(super) struct Landed {
 pub(super) type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
 
 /// One delivery at run time.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four independent facts; an enum of their sixteen products says less"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts; an enum of their products says less")]
 pub(super) struct Delivery {
     pub(super) target: Target,
     pub(super) ground: Ground,
@@ -97,8 +91,11 @@ pub(super) struct Delivery {
     pub(super) ended: bool,
     /// The backend lost its place and must be opened at the last mark before anything is sent.
     pub(super) reopen: bool,
-    /// What was saved last so that it survives power loss: where to go back to when a commit fails.
-    pub(super) synced: Progress,
+    /// What was saved last, of a backend that commits what was saved so that it survives power loss: what others may count
+    /// on, and where to go back to when a commit fails.
+    pub(super) kept: Progress,
+    /// A backend that commits took something that it has not committed for good.
+    pub(super) uncommitted: bool,
     /// After a save that failed: when to try again.
     pub(super) save_not_before: Option<Instant>,
     /// Changes when the log is full and wants what is resolved saved now.
@@ -121,6 +118,8 @@ pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 impl Delivery {
     pub(super) fn new(spec: DeliverySpec, ground: Ground, progress: Progress, seed: u64) -> Self {
+        let mut progress = progress;
+        give_other_keys(&mut progress, spec.backend.traits(), &ground);
         let (retry, from) = begun(&progress, &ground);
         let end = progress.removed.map_or(u64::MAX, |removed| removed.end_seq);
         let of_spec = || DeliveryKey { route: spec.route.clone(), backend_uid: spec.backend_uid.clone() };
@@ -137,10 +136,11 @@ impl Delivery {
             asks: ground.log.asks(),
             pressed: false,
             given_up: GivenUp::default(),
-            following: ground.group.as_deref().map(Following::new),
+            following: ground.group.as_deref().or(ground.released.as_deref()).map(Following::new),
             key,
             former: Former::new(ground.names.clone(), &ground.log, from, end),
-            synced: progress.clone(),
+            kept: progress.clone(),
+            uncommitted: false,
             save_not_before: None,
             progress,
             retry,
@@ -207,11 +207,11 @@ impl Delivery {
             || !self.may_send()
     }
 
-    /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered.
+    /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered; and before
+    /// more is sent where what it took last tells whether it is well.
     fn commit_waits(&self, flights: &Flights) -> bool {
-        self.target.traits.commits
-            && !flights.is_empty()
-            && (self.pressed || self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD))
+        let due = self.pressed || self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD);
+        self.target.traits.commits && ((!flights.is_empty() && due) || self.is_on_trial())
     }
 
     fn woken(&mut self) {
@@ -271,7 +271,8 @@ impl Delivery {
                 self.budget_short = true;
                 return;
             };
-            if !self.plan(&work).await || !self.enters(flights.is_empty()) {
+            // What is planned is tried: a plan that is found says that its batch may have been taken.
+            if !self.enters(flights.is_empty()) || !self.plan(&work).await {
                 self.retry.insert(work.first, work);
                 return;
             }
@@ -324,11 +325,14 @@ impl Delivery {
 
     /// Writes a batch down before its first attempt, where the backend recognises a repeat by its key.
     async fn plan(&mut self, work: &Work) -> bool {
-        let known = self.progress.plans.iter().any(|plan| plan.key == work.key);
-        if !self.target.traits.keyed || known {
+        let traits = self.target.traits;
+        let known = self.progress.plans.iter().any(|plan| plan.key == work.key && !is_other(plan, traits));
+        if !traits.keyed || known {
             return true;
         }
-        self.progress.plans.push(Plan { first: work.first, end: work.end, key: work.key.clone() });
+        let (first, end, key, encoding) = (work.first, work.end, work.key.clone(), traits.encoding);
+        self.progress.plans.retain(|plan| plan.key != key);
+        self.progress.plans.push(Plan { first, end, key, encoding });
         let sync = self.ground.log.durability() == Durability::Disk;
         match self.ground.log.save(&self.key, &self.progress, sync).await {
             Ok(()) => true,
@@ -350,6 +354,28 @@ impl Delivery {
             };
             Landed { work, batch, result, ticket, latency: begun.elapsed(), _share: share }
         })
+    }
+}
+
+/// Whether the bytes of a batch would not be those it was planned with.
+fn is_other(plan: &Plan, traits: Traits) -> bool {
+    traits.keyed && plan.encoding != 0 && plan.encoding != traits.encoding
+}
+
+/// A batch whose bytes would not be those that were sent under its key gets another key: it may come twice, and what a
+/// destination knows by a key is never taken for something else.
+fn give_other_keys(progress: &mut Progress, traits: Traits, ground: &Ground) {
+    let mut batches = 0;
+    for plan in progress.plans.iter_mut().filter(|plan| is_other(plan, traits)) {
+        plan.key = ground.other_name((plan.first, plan.end), "encoded");
+        batches += 1;
+    }
+    if batches > 0 {
+        ground.status.unknown(batches);
+        tracing::warn!(
+            route = %ground.names.route, batches,
+            "encoding was changed under batches whose outcome is unknown; they are sent again under other keys"
+        );
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -205,7 +204,6 @@ impl Engine {
             bytes_max: settings.log.dead_letters_bytes_max,
             shelf: OnceCell::new(),
         });
-        let saved = log.saved_deliveries();
         let deliveries = Arc::<Deliveries>::default();
         let names = Names::new(&settings, &"".into());
         let bed = Bed { names, log: log.clone(), dead_letters, deliveries: deliveries.clone() };
@@ -215,6 +213,8 @@ impl Engine {
             log.set_floor(&spec.key(), 0);
             log.set_when_behind(&spec.key(), spec.when_behind);
         }
+        super::beginnings::find(&log).await;
+        let saved = log.saved_deliveries();
         let seats = Seats::of(&bed, &settings);
         let mut begun = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -234,7 +234,7 @@ impl Engine {
         }
         for (spec, progress) in begun {
             let task = if settings.suspend { Task::Rest } else { Task::Deliver };
-            let seat = seats.seat(&spec.route, progress.began);
+            let seat = seats.seat(&spec.route, progress.began.unwrap_or(progress.cursor));
             self.start(&bed, &mut orders, Order { spec, task, seat }, progress);
         }
         for (released, key, progress) in missing {
@@ -243,7 +243,8 @@ impl Engine {
             let now = Removed { since_ms: log.running_ms(), end_seq: log.visible_end() };
             let removed = progress.removed.unwrap_or(now);
             let task = Task::Drain { removed, within, released };
-            self.start(&bed, &mut orders, Order { spec, task, seat: None }, progress);
+            let seat = seats.seat(&key.route, progress.cursor).filter(|_| released);
+            self.start(&bed, &mut orders, Order { spec, task, seat }, progress);
         }
         drop(orders);
         let pipeline = Arc::new(Pipeline::new(settings, log, deliveries));
@@ -302,8 +303,7 @@ impl Engine {
             drain_until_ms: None,
             job: None,
             group: None,
-            released: false,
-            names_given: AtomicU64::new(0),
+            released: None,
         };
         // Names of routes and backends repeat between pipelines: whatever the delivery tells is told with these.
         let (namespace, pipeline) = (&bed.names.namespace, &bed.names.pipeline);
@@ -434,7 +434,7 @@ pub(super) fn first_progress(log: &Log, route: &str, first_ever: bool) -> Progre
     let routed = census.routed_events(route) as i64;
     if !first_ever {
         let cursor = log.visible_end();
-        return Progress { cursor, began: cursor, routed_before: routed, ..Progress::default() };
+        return Progress { cursor, began: Some(cursor), routed_before: routed, ..Progress::default() };
     }
     progress_from(log, route, log.first_seq())
 }
@@ -444,7 +444,7 @@ pub(super) fn progress_from(log: &Log, route: &str, cursor: u64) -> Progress {
     let census = log.census();
     let routed = census.routed_events(route) as i64;
     let there = log.count_events(&census, route, cursor, u64::MAX).map_or(0, |(events, _)| events as i64);
-    Progress { cursor, began: cursor, routed_before: routed - there, ..Progress::default() }
+    Progress { cursor, began: Some(cursor), routed_before: routed - there, ..Progress::default() }
 }
 
 fn lock(dir: &Path) -> Result<fs::File, EngineError> {

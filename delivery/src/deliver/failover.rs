@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::batches::{Work, key_again};
 use super::breaker::Blame;
 use super::delivery::{Delivery, Ground};
-use super::group::{Done, Group, Stand};
+use super::group::{Done, Group, Health, Stand};
 use super::{RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind};
 use crate::ledger::BreakerState;
@@ -63,9 +63,9 @@ pub(super) async fn news(following: &mut Option<Following>, done: bool) {
 }
 
 impl Ground {
-    /// Returns a name for a range that was begun before: no other range of this delivery has it.
+    /// Returns a name for a range that was begun before: no other range has it.
     pub(super) fn other_name(&self, range: (u64, u64), what: &str) -> Arc<str> {
-        let number = self.names_given.fetch_add(1, Ordering::Relaxed);
+        let number = self.deliveries.names_given.fetch_add(1, Ordering::Relaxed);
         key_again(&self.names, self.log.incarnation(), range, &format!("{what}{number:x}"))
     }
 }
@@ -82,9 +82,8 @@ impl Delivery {
 
     /// Notes in the group that an attempt begins; returns whether it may.
     pub(super) fn enters(&mut self, idle: bool) -> bool {
-        let uid = self.key.backend_uid.clone();
+        let (uid, is_healthy) = (self.key.backend_uid.clone(), self.is_healthy());
         let (Some(group), Some(following)) = (&self.ground.group, &mut self.following) else { return true };
-        let is_healthy = self.target.breaker.state() == BreakerState::Closed;
         let stale = idle && is_healthy && group.takes(&uid) && group.newest(&uid) > following.seen;
         if stale {
             following.not_before = Instant::now();
@@ -92,18 +91,34 @@ impl Delivery {
         !stale && group.enter(&uid)
     }
 
-    /// Tells the group how this delivery is.
-    pub(super) fn tell_group(&mut self, under_way: usize) {
-        let is_healthy = self.target.breaker.state() == BreakerState::Closed;
-        self.tell_group_that(is_healthy, under_way);
+    pub(super) fn is_healthy(&self) -> bool {
+        self.target.breaker.state() == BreakerState::Closed
     }
 
-    pub(super) fn tell_group_that(&mut self, is_healthy: bool, under_way: usize) {
+    /// Whether events came to an end here that others cannot count on yet, and that can still be written down.
+    fn owes(&self) -> bool {
+        let can = !self.reopen && self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
+        can && self.ground.group.is_some() && self.progress.outcomes() != self.kept.outcomes()
+    }
+
+    /// Whether others go on here, or are about to, and wait for what came to its end.
+    pub(super) fn gives_way(&self) -> bool {
+        self.owes() && (!self.is_healthy() || self.stand() == Stand::By)
+    }
+
+    /// Tells the group how this delivery is.
+    pub(super) fn tell_group(&mut self, under_way: usize) {
+        let owes = self.owes();
+        let unwell = if owes { Health::Leaving } else { Health::Ill };
+        let health = if self.is_healthy() { Health::Well } else { unwell };
+        self.tell_group_that(health, under_way.max(usize::from(owes)));
+    }
+
+    pub(super) fn tell_group_that(&mut self, health: Health, under_way: usize) {
         let Some(group) = &self.ground.group else { return };
         let uid = &self.key.backend_uid;
-        // What a backend has and did not commit may be cut again.
-        let progress = if self.target.traits.commits { &self.synced } else { &self.progress };
-        group.note(uid, is_healthy, under_way, progress);
+        // What is not saved a process that dies forgets; what a backend has and did not commit may be cut again.
+        group.note(uid, health, under_way, &self.kept);
         self.ground.log.set_spare(&self.key.route, group.spare());
         let by = group.stand(uid) == Stand::By;
         self.ground.status.stand(by);
@@ -114,9 +129,12 @@ impl Delivery {
 
     /// Whether what others resolve is to be taken although nothing is to be sent.
     pub(super) fn awaits_others(&self, idle: bool) -> bool {
+        if self.ground.released.is_some() {
+            return true;
+        }
         let (Some(group), Some(following)) = (&self.ground.group, &self.following) else { return false };
         let uid = &self.key.backend_uid;
-        let leads = group.stand(uid) == Stand::Sends && self.target.breaker.state() == BreakerState::Closed;
+        let leads = group.stand(uid) == Stand::Sends && self.is_healthy();
         idle && !leads && group.takes(uid) && group.newest(uid) <= following.seen
     }
 
@@ -280,7 +298,7 @@ mod tests {
     use super::*;
 
     fn progress(seqs: &BTreeSet<u64>) -> Progress {
-        let mut progress = Progress::default();
+        let mut progress = Progress { began: Some(0), ..Progress::default() };
         seqs.iter().for_each(|seq| progress.resolve(*seq, seq + 1));
         progress
     }

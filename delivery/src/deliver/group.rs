@@ -6,7 +6,8 @@
 //! # Guarantees
 //! - A member sends while no better one is healthy. One that is healthy again begins, beyond the one batch that proved it,
 //!   when the worse ones have nothing under way: what they resolved last is told together with that, under one lock.
-//! - What a member says is resolved is true for good: of a backend that commits, what is synced.
+//! - What a member says is resolved is true for good: it is saved, and of a backend that commits it is synced.
+//! - A member whose health is gone hands over when it has said what it resolved, as far as it still can say it.
 //! - Which member leads changes once per change of health, and each such change is counted and told once.
 //!
 //! # Must not know
@@ -40,7 +41,16 @@ pub(super) struct Done {
 impl Done {
     /// Returns what a delivery may say it has resolved: nothing from before it began.
     pub(super) fn of(progress: &Progress) -> Self {
-        Self { from: progress.began, cursor: progress.cursor, ranges: progress.resolved.clone() }
+        Self { from: first_own(progress), cursor: progress.cursor, ranges: progress.resolved.clone() }
+    }
+
+    /// Returns that of it which survives power loss, of a delivery whose cursor was synced last at `synced`.
+    pub(super) fn up_to(progress: &Progress, synced: u64) -> Self {
+        if progress.cursor <= synced {
+            return Self::of(progress);
+        }
+        let from = first_own(progress);
+        Self { from, cursor: synced.max(from), ranges: Vec::new() }
     }
 
     /// Returns the ranges, ascending.
@@ -49,13 +59,34 @@ impl Done {
         below.into_iter().chain(self.ranges.iter().copied())
     }
 
+    fn has(&self, (from, to): (u64, u64)) -> bool {
+        let from = from.max(self.cursor);
+        from >= to || self.ranges.iter().any(|(start, end)| *start <= from && to <= *end)
+    }
+
     fn end(&self) -> u64 {
         self.ranges.last().map_or(self.cursor, |(_, end)| *end)
     }
 
     fn is(&self, progress: &Progress) -> bool {
-        self.from == progress.began && self.cursor == progress.cursor && self.ranges == progress.resolved
+        self.from == first_own(progress) && self.cursor == progress.cursor && self.ranges == progress.resolved
     }
+}
+
+/// How a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It takes what it is given.
+    Well,
+    /// Not any more; what it took while it was well it will say next. Until then it keeps its place.
+    Leaving,
+    /// It does not.
+    Ill,
+}
+
+/// Returns where what a delivery has resolved begins. One that does not know says nothing of what lies below its cursor.
+fn first_own(progress: &Progress) -> u64 {
+    progress.began.unwrap_or(progress.cursor)
 }
 
 /// What a member may do now.
@@ -160,6 +191,13 @@ impl Group {
         self.done.send_replace(());
     }
 
+    /// Keeps the place of a member that comes, unless it is there: nobody sends what it has, or before it.
+    pub(super) fn reserve(&self, uid: &Arc<str>, name: &Arc<str>, done: Done) {
+        if !self.state().members.iter().any(|member| member.uid == *uid) {
+            self.seat(uid, name, done);
+        }
+    }
+
     /// Takes a member out; what it resolved stays told until the others have it.
     pub(super) fn unseat(&self, uid: &str, done: Done) {
         let mut state = self.state();
@@ -168,22 +206,17 @@ impl Group {
         if state.members.len() == before {
             return;
         }
+        // Whoever leads now knows it before it begins.
+        state.remember(done);
         self.lead(&mut state, Cause::Edit);
         drop(state);
-        self.remember(done);
         self.news.send_replace(());
         self.done.send_replace(());
     }
 
     /// Takes note of what somebody resolved who is gone.
     pub(super) fn remember(&self, done: Done) {
-        let mut state = self.state();
-        state.stamp += 1;
-        let stamp = state.stamp;
-        state.departed.push((stamp, done));
-        if state.departed.len() > DEPARTED_MAX {
-            state.departed.remove(0);
-        }
+        self.state().remember(done);
     }
 
     /// Returns what a member may do now.
@@ -213,11 +246,12 @@ impl Group {
         true
     }
 
-    /// Notes how a member is, what it has under way, and what it has resolved.
-    pub(super) fn note(&self, uid: &str, healthy: bool, under_way: usize, progress: &Progress) {
+    /// Notes how a member is, what it has under way or cannot say yet, and what it has resolved.
+    pub(super) fn note(&self, uid: &str, health: Health, under_way: usize, progress: &Progress) {
         let mut state = self.state();
         let stamp = state.stamp + 1;
         let Some(member) = state.member(uid) else { return };
+        let healthy = health == Health::Well || (health == Health::Leaving && member.healthy);
         let turned = std::mem::replace(&mut member.healthy, healthy) != healthy;
         let landed = std::mem::replace(&mut member.under_way, under_way) > 0 && under_way == 0;
         let resolved = !member.done.is(progress);
@@ -251,6 +285,13 @@ impl Group {
         let others = state.members.iter().filter(|member| *member.uid != *uid).map(|member| member.done.clone());
         let others = others.chain(state.departed.iter().map(|(_, done)| done.clone())).collect();
         (state.newest(uid), others)
+    }
+
+    /// Whether all that take what others resolved say that they have what one did that left.
+    pub(super) fn has_taken(&self, done: &Done) -> bool {
+        let state = self.state();
+        let mut takers = state.members.iter().filter(|member| state.takes(&member.uid));
+        takers.all(|member| done.ranges().all(|range| member.done.has(range)))
     }
 
     /// Returns who holds events for a backfill, and below which sequence nothing else is held by it.
@@ -297,6 +338,14 @@ impl Group {
 }
 
 impl State {
+    fn remember(&mut self, done: Done) {
+        self.stamp += 1;
+        self.departed.push((self.stamp, done));
+        if self.departed.len() > DEPARTED_MAX {
+            self.departed.remove(0);
+        }
+    }
+
     fn member(&mut self, uid: &str) -> Option<&mut Member> {
         self.members.iter_mut().find(|member| *member.uid == *uid)
     }

@@ -19,7 +19,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -314,8 +313,7 @@ impl Desk {
             drain_until_ms: None,
             job: Some(JobGround { key: job.key(), letters: job.kind == JobKind::Redrive }),
             group: None,
-            released: false,
-            names_given: AtomicU64::new(0),
+            released: None,
         };
         if let Some(shelf) = self.dead_letters.shelf.get().filter(|_| job.kind == JobKind::Redrive) {
             shelf.hide(job);

@@ -57,15 +57,16 @@ pub(super) async fn run(mut ground: Ground, key: DeliveryKey, mut progress: Prog
 }
 
 /// Takes its seat in the group that the order names, and leaves any other.
-fn sit(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
-    ground.released = matches!(order.task, Task::Drain { released: true, .. });
-    let seat = order.seat.as_ref().filter(|_| !ground.released && !matches!(order.task, Task::Rest));
+async fn sit(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
+    let released = matches!(order.task, Task::Drain { released: true, .. });
+    ground.released = order.seat.as_ref().filter(|_| released).map(|seat| seat.group.clone());
+    let seat = order.seat.as_ref().filter(|_| !released && !matches!(order.task, Task::Rest));
     let is_other = |group: &Arc<Group>| !seat.is_some_and(|seat| Arc::ptr_eq(&seat.group, group));
     if let Some(group) = ground.group.take_if(|group| is_other(group)) {
         leave(&ground.log, key, &group, progress);
     }
     if let Some(seat) = seat {
-        begin_earlier(&ground.log, &key.route, progress, seat.from);
+        begin_earlier(&ground.log, key, progress, seat.from).await;
         seat.group.seat(&key.backend_uid, &order.spec.backend_name, Done::of(progress));
         ground.group = Some(seat.group.clone());
     }
@@ -76,28 +77,31 @@ fn leave(log: &Log, key: &DeliveryKey, group: &Arc<Group>, progress: &Progress) 
     log.set_spare(&key.route, group.spare());
 }
 
-/// What its group had to deliver before this delivery began is its business from now on.
-pub(super) fn begin_earlier(log: &Log, route: &str, progress: &mut Progress, from: u64) {
-    let began = progress.began;
-    if began <= from {
+/// What its group had to deliver before this delivery began is its business from now on, for good: others may leave it to
+/// this one at once.
+async fn begin_earlier(log: &Log, key: &DeliveryKey, progress: &mut Progress, from: u64) {
+    let Some(began) = progress.began.filter(|began| *began > from) else { return };
+    // Nothing of it may go any more.
+    log.set_floor(key, from);
+    let (reader, route) = (log.clone(), key.route.clone());
+    let count = move || reader.count_events(&reader.census(), &route, from, began);
+    let Ok(Ok((events, _))) = tokio::task::spawn_blocking(count).await else {
+        tracing::warn!(route = %key.route, "what a route held before a backend was added to it cannot be read; others keep it");
         return;
-    }
-    match log.count_events(&log.census(), route, from, began) {
-        Ok((events, _)) => {
-            if progress.cursor > began {
-                progress.resolved.insert(0, (began, progress.cursor));
-            }
-            (progress.cursor, progress.began) = (from, from);
-            progress.routed_before -= events as i64;
-        }
+    };
+    let mut earlier = Progress { cursor: from, began: Some(from), ..progress.clone() };
+    earlier.resolve(began, progress.cursor);
+    earlier.routed_before -= events as i64;
+    match log.save(key, &earlier, true).await {
+        Ok(()) => *progress = earlier,
         Err(error) => {
-            tracing::warn!(%error, %route, "what a route held before a backend was added to it cannot be read; others keep it");
+            tracing::warn!(%error, route = %key.route, "what a route held before a backend was added to it stays with others");
         }
     }
 }
 
 async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
-    sit(ground, key, progress, order);
+    sit(ground, key, progress, order).await;
     ground.drain_until_ms = None;
     ground.status.bind(&order.spec);
     match &order.task {
@@ -123,7 +127,7 @@ async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress
             }
             tracing::info!(
                 pipeline = %ground.names.pipeline, route = %key.route, backend = %order.spec.backend_uid,
-                released = ground.released,
+                released = ground.released.is_some(),
                 "reference removed; delivering what is left, or leaving it to the others of its route"
             );
         }

@@ -11,6 +11,7 @@ use super::deliveries::Task;
 use super::delivery::{DRAIN_LOOK_PERIOD, Delivery, Flights, begun};
 use super::failover::news;
 use super::give_up::asked;
+use super::group::{Done, Health};
 use super::life::{Parted, reordered};
 use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind, Mark};
@@ -23,10 +24,12 @@ const LOST: &str = "lost";
 /// How long after a save that failed the next one is tried.
 const SAVE_AGAIN_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long one that was removed waits at most for the others of its route to write down what it resolved.
+const TAKING_MAX: Duration = Duration::from_secs(5);
+
 impl Delivery {
     pub(super) fn save_due(&self, flights: &Flights) -> bool {
-        let hurry = *self.ground.hurry.borrow();
-        let hurry = hurry || self.pressed;
+        let hurry = self.hurries();
         let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
         let sync = self.unsynced && (hurry || self.sync_at().is_some_and(|at| at <= Instant::now()));
         let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
@@ -41,11 +44,20 @@ impl Delivery {
         wanted.then_some(self.synced_at + PROCESS_SYNC_PERIOD)
     }
 
+    /// Whether what is resolved is to be safe at once.
+    fn hurries(&self) -> bool {
+        *self.ground.hurry.borrow() || self.pressed || self.gives_way() || self.is_on_trial()
+    }
+
+    /// Whether a backend that commits took something after it had failed: only its commit says that it is well.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.uncommitted && !self.is_healthy()
+    }
+
     /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
     pub(super) async fn save(&mut self, flights: &mut Flights, last: bool) {
         let disk = self.ground.log.durability() == Durability::Disk;
-        let hurry = last || self.pressed || *self.ground.hurry.borrow();
-        let sync = disk || hurry || self.sync_at().is_some_and(|at| at <= Instant::now());
+        let sync = disk || last || self.hurries() || self.sync_at().is_some_and(|at| at <= Instant::now());
         if self.target.traits.commits {
             match self.mark(sync).await {
                 Ok(mark) => self.progress.mark = mark,
@@ -91,7 +103,10 @@ impl Delivery {
         self.unsynced = !sync;
         if sync {
             self.synced_at = Instant::now();
-            self.synced.clone_from(&self.progress);
+            self.committed();
+        }
+        if sync || !self.target.traits.commits {
+            self.kept.clone_from(&self.progress);
         }
         self.note_passed();
         self.ground.status.show(&self.progress);
@@ -104,7 +119,7 @@ impl Delivery {
     /// Tells the log below what this delivery never reads again. A backend that commits may lose what it was given since the
     /// last commit that was synced.
     pub(super) fn note_passed(&self) {
-        let fixed = if self.target.traits.commits { &self.synced } else { &self.progress };
+        let fixed = if self.target.traits.commits { &self.kept } else { &self.progress };
         self.ground.log.passed(&self.key, fixed.cursor);
     }
 
@@ -112,7 +127,8 @@ impl Delivery {
     /// from there.
     pub(super) fn rewind(&mut self, fault: &Fault) {
         self.failed(fault, Blame::Destination);
-        self.progress.clone_from(&self.synced);
+        self.uncommitted = false;
+        self.progress.clone_from(&self.kept);
         self.begin_anew();
         self.takes_again();
         self.ground.log.reached(&self.key, self.progress.cursor);
@@ -160,7 +176,7 @@ impl Delivery {
                 () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                     // Others of its route do not wait for one that hangs.
                     patience = None;
-                    self.tell_group_that(false, 0);
+                    self.tell_group_that(Health::Ill, 0);
                 }
             }
         }
@@ -219,7 +235,10 @@ impl Delivery {
         if (account.held > 0 && !self.drain_is_over()) || !self.settled().await {
             return false;
         }
-        if account.held > 0 && !self.ground.released && (self.ends_later() || !self.bury().await) {
+        if !self.is_taken_over() {
+            return false;
+        }
+        if account.held > 0 && self.ground.released.is_none() && (self.ends_later() || !self.bury().await) {
             return false;
         }
         let Ok(account) = status::account(&self.ground.log, &self.key, &self.progress) else { return false };
@@ -233,7 +252,7 @@ impl Delivery {
             tracing::warn!(%error, "could not forget a removed reference; trying again");
             return false;
         }
-        if account.held > 0 && self.ground.released {
+        if account.held > 0 && self.ground.released.is_some() {
             self.progress.elsewhere += account.held;
             tracing::info!(
                 route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,
@@ -256,6 +275,17 @@ impl Delivery {
         orders.remove(&self.key);
         deliveries.end(&self.key);
         true
+    }
+
+    /// Whether the others of its group have written down what it resolved: a process that dies when it is forgotten must not
+    /// find that with nobody. Some that are busy take nothing for long: they are not waited for.
+    fn is_taken_over(&self) -> bool {
+        let Some(group) = &self.ground.released else { return true };
+        let since_ms = self.progress.removed.map_or(0, |removed| removed.since_ms);
+        let waited = Duration::from_millis(self.ground.log.running_ms().saturating_sub(since_ms));
+        // A process that ends lets all save before it does.
+        let ends = *self.ground.hurry.borrow();
+        ends || waited >= TAKING_MAX || group.has_taken(&Done::of(&self.progress))
     }
 
     /// Commits what was delivered before the mark is forgotten, and once more: only the second proves to the backend that

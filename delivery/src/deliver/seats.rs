@@ -32,17 +32,13 @@ impl Seats {
         let mut groups = BTreeMap::new();
         for route in settings.routes.iter().filter(|route| route.strategy != Strategy::All) {
             let known = bed.deliveries.groups.find(&route.name);
-            let is_new = known.is_none();
             let group = known.unwrap_or_else(|| Group::new(&settings.name, &route.name));
             let (mut from, mut began) = (None, None);
             for backend in &route.backends {
                 let key = DeliveryKey { route: route.name.clone(), backend_uid: backend.uid.clone() };
                 let Some(progress) = bed.log.progress(&key) else { continue };
                 from = Some(from.map_or(progress.cursor, |from: u64| from.min(progress.cursor)));
-                began = Some(began.map_or(progress.began, |began: u64| began.min(progress.began)));
-                if is_new && !settings.suspend {
-                    group.seat(&backend.uid, &backend.name, Done::of(&progress));
-                }
+                began = began.into_iter().chain(progress.began).min();
             }
             groups.insert(route.name.clone(), Wanted { group, from, began });
         }
@@ -83,14 +79,26 @@ impl Seats {
         let seat = |key: &DeliveryKey| orders.get(key).and_then(|sender| sender.borrow().seat.clone());
         let Some(own) = seat(key) else { return false };
         let Some(cursor) = bed.log.progress(key).map(|progress| progress.cursor) else { return false };
-        let has_all = |other: &DeliveryKey| bed.log.progress(other).is_some_and(|progress| progress.began <= cursor);
+        let has_all = |other: &DeliveryKey| {
+            bed.log.progress(other).and_then(|progress| progress.began).is_some_and(|began| began <= cursor)
+        };
         let is_of_group = |other| seat(other).is_some_and(|other| Arc::ptr_eq(&own.group, &other.group));
         wanted.iter().any(|other| is_of_group(other) && has_all(other))
     }
 
-    /// Brings the groups of the pipeline to what is wanted, now that it is.
+    /// Brings the groups of the pipeline to what is wanted, now that it is, and keeps the places of those that come.
     pub(super) fn arrange(&self, bed: &Bed, settings: &PipelineSettings) {
         let groups = self.groups.values().map(|wanted| wanted.group.clone()).collect();
         bed.deliveries.groups.arrange(settings, groups);
+        for route in settings.routes.iter().filter(|_| !settings.suspend) {
+            let Some(wanted) = self.groups.get(&route.name) else { continue };
+            for backend in &route.backends {
+                let key = DeliveryKey { route: route.name.clone(), backend_uid: backend.uid.clone() };
+                let Some(progress) = bed.log.progress(&key) else { continue };
+                // One that runs may be brought back to what it synced last.
+                let done = Done::up_to(&progress, bed.log.floor(&key));
+                wanted.group.reserve(&backend.uid, &backend.name, done);
+            }
+        }
     }
 }

@@ -88,10 +88,28 @@ impl Delivery {
         self.dirty_since.get_or_insert_with(Instant::now);
     }
 
+    /// The backend took something. Of one that commits that says that it is well when it has committed: one whose commits
+    /// hang would be well for ever and move nothing.
     fn succeeded(&mut self) {
-        let flows = self.target.succeeded();
+        if self.target.traits.commits {
+            self.uncommitted = true;
+        } else {
+            self.target.succeeded();
+        }
+        self.flows();
+    }
+
+    /// What the backend took is committed for good.
+    pub(super) fn committed(&mut self) {
+        if std::mem::take(&mut self.uncommitted) {
+            self.target.succeeded();
+            self.flows();
+        }
+    }
+
+    fn flows(&mut self) {
         self.ground.status.breaker(self.target.breaker.state());
-        if flows && self.ground.status.succeeded() {
+        if self.is_healthy() && self.ground.status.succeeded() {
             tracing::info!(route = %self.target.spec.route, backend = %self.target.spec.backend_name, "backend takes events again");
         }
     }

@@ -31,6 +31,8 @@ struct Figures {
     backend_type: Arc<str>,
     state: DeliveryState,
     since: i64,
+    /// Whether its backend has failed since it took something last.
+    fails: bool,
     breaker: BreakerReport,
     /// What is reported as resolved: durable for backends that commit, the latest for others.
     progress: Progress,
@@ -41,6 +43,7 @@ struct Figures {
     in_flight: u64,
     in_flight_limit: u64,
     late: u64,
+    unknown_batches: u64,
     rejections: Reasons,
     last_error: Option<String>,
 }
@@ -58,6 +61,7 @@ impl DeliveryStatus {
                 backend_type: spec.backend_type.clone(),
                 state,
                 since,
+                fails: false,
                 breaker: BreakerReport { since, ..BreakerReport::default() },
                 saved_cursor: progress.cursor,
                 progress,
@@ -67,6 +71,7 @@ impl DeliveryStatus {
                 in_flight: 0,
                 in_flight_limit: 1,
                 late: 0,
+                unknown_batches: 0,
                 rejections: Reasons::default(),
                 last_error: None,
             }),
@@ -92,6 +97,7 @@ impl DeliveryStatus {
         self.breaker(BreakerState::Closed);
         let mut figures = self.figures();
         figures.faultless = state;
+        figures.fails = false;
         self.change(&mut figures, state);
     }
 
@@ -142,6 +148,11 @@ impl DeliveryStatus {
         self.figures().late += events;
     }
 
+    /// Notes batches that may have been taken, and go again under another key.
+    pub(super) fn unknown(&self, batches: u64) {
+        self.figures().unknown_batches += batches;
+    }
+
     /// Notes an event that went to the dead letters, and why.
     pub(super) fn rejected(&self, reason: &str) {
         self.figures().rejections.count(reason);
@@ -152,12 +163,15 @@ impl DeliveryStatus {
         self.figures().last_error = Some(error.to_owned());
     }
 
-    /// Notes a fault and returns whether that changed the state.
+    /// Notes a fault and returns whether that is the first since the last success. One that drains goes on draining.
     pub(super) fn failed(&self, fault: &Fault) -> bool {
         let mut figures = self.figures();
         *figures.faults.entry(fault.kind.as_str()).or_default() += 1;
         figures.last_error = Some(fault.to_string());
-        self.change(&mut figures, DeliveryState::Retrying)
+        if figures.faultless != DeliveryState::Draining {
+            self.change(&mut figures, DeliveryState::Retrying);
+        }
+        !std::mem::replace(&mut figures.fails, true)
     }
 
     /// Notes that some events were left behind while others were taken.
@@ -193,15 +207,12 @@ impl DeliveryStatus {
         self.change(&mut figures, if by || is_well { faultless } else { DeliveryState::Retrying });
     }
 
-    /// Notes a success and returns whether that changed the state.
+    /// Notes a success and returns whether that is the first since the last fault.
     pub(super) fn succeeded(&self) -> bool {
         let mut figures = self.figures();
-        let change = figures.state == DeliveryState::Retrying;
-        if change {
-            let faultless = figures.faultless;
-            self.change(&mut figures, faultless);
-        }
-        change
+        let faultless = figures.faultless;
+        self.change(&mut figures, faultless);
+        std::mem::take(&mut figures.fails)
     }
 
     fn change(&self, figures: &mut Figures, state: DeliveryState) -> bool {
@@ -262,6 +273,7 @@ impl DeliveryStatus {
             dropped_events: by_reason(&progress.dropped),
             dropped_bytes: by_reason(&progress.dropped_bytes),
             late_events: figures.late,
+            unknown_batches: figures.unknown_batches,
             rejections: figures.rejections.counts().clone(),
             seconds_until_full: None,
             held_events: 0,

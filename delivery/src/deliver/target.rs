@@ -12,7 +12,6 @@ use super::breaker::{Blame, Breaker};
 use super::pace::{Pace, Signal, Ticket};
 use super::rate::Rate;
 use crate::backend::{Fault, FaultKind, OutBatch, Traits};
-use crate::ledger::BreakerState;
 
 /// One destination of a delivery.
 pub(super) struct Target {
@@ -71,10 +70,9 @@ impl Target {
         self.pace.landed(ticket, signal, latency);
     }
 
-    /// Notes that something was taken; returns whether attempts flow.
-    pub(super) fn succeeded(&mut self) -> bool {
+    /// Notes that something was taken.
+    pub(super) fn succeeded(&mut self) {
         self.breaker.succeeded(Instant::now());
-        self.breaker.state() == BreakerState::Closed
     }
 
     /// Notes a failure; returns how long nothing is tried.

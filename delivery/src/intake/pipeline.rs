@@ -155,6 +155,11 @@ impl Pipeline {
         }
     }
 
+    /// Returns the name of the backend that leads a route of which the first healthy one sends, where one is healthy.
+    pub(crate) fn active(&self, route: &str) -> Option<Arc<str>> {
+        self.deliveries.groups.report(route).0
+    }
+
     /// Returns whether every delivery has resolved everything, durably.
     pub(crate) fn is_drained(&self) -> bool {
         let end = self.log.visible_end();

@@ -353,6 +353,11 @@ impl Log {
         }
     }
 
+    /// Returns the cursor that a delivery synced last, 0 where it has synced none since the open.
+    pub(crate) fn floor(&self, key: &DeliveryKey) -> u64 {
+        self.shared().floors.get(key).copied().unwrap_or(0)
+    }
+
     /// Forgets a delivery that has come to its end; it holds nothing any more.
     pub async fn forget(&self, key: &DeliveryKey) -> Result<(), JournalError> {
         let (log, owned) = (self.clone(), key.clone());

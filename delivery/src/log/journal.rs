@@ -35,6 +35,7 @@ const KIND_ONE: u8 = 5;
 const TAG_LEFT: u8 = 1;
 const TAG_BEGAN: u8 = 2;
 const TAG_ELSEWHERE: u8 = 3;
+const TAG_ENCODINGS: u8 = 4;
 
 /// Names a delivery within its pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,8 @@ pub struct Plan {
     pub end: u64,
     /// What it is sent under.
     pub key: Arc<str>,
+    /// How its bytes are made ([`crate::backend::Traits::encoding`]); 0 where that is not known.
+    pub encoding: u64,
 }
 
 /// A reference that is not in the settings any more.
@@ -103,8 +106,8 @@ pub struct Progress {
     pub removed: Option<Removed>,
     /// What its backend left behind, by first sequence.
     pub left: Vec<Left>,
-    /// Where the delivery began: what lies below is not its business. Its cursor where an earlier version saved it.
-    pub began: u64,
+    /// Where the delivery began: what lies below is not its business. `None`, not known, where an earlier version saved it.
+    pub began: Option<u64>,
     /// Events that another backend of its route got in its place.
     pub elsewhere: u64,
 }
@@ -139,6 +142,11 @@ impl Progress {
         let above = &seqs[seqs.partition_point(|seq| *seq < self.cursor)..];
         resolved::add_each(&mut self.resolved, above);
         self.cursor = resolved::pass(&mut self.resolved, self.cursor);
+    }
+
+    /// Returns how many events came to an end here, not elsewhere.
+    pub fn outcomes(&self) -> u64 {
+        self.delivered + self.duplicates + self.rejected + self.dropped.values().sum::<u64>()
     }
 
     /// Counts events as given up.
@@ -195,7 +203,13 @@ impl Progress {
                 [left.first, left.end, left.for_ms].into_iter().for_each(|number| out.put_u64(number));
             }
         }
-        for (tag, number) in [(TAG_BEGAN, self.began), (TAG_ELSEWHERE, self.elsewhere)] {
+        if self.plans.iter().any(|plan| plan.encoding != 0) {
+            out.push(TAG_ENCODINGS);
+            out.put_u32(8 * self.plans.len() as u32);
+            self.plans.iter().for_each(|plan| out.put_u64(plan.encoding));
+        }
+        for (tag, number) in [(TAG_BEGAN, self.began), (TAG_ELSEWHERE, Some(self.elsewhere))] {
+            let Some(number) = number else { continue };
             out.push(tag);
             out.put_bytes(&number.to_le_bytes());
         }
@@ -207,8 +221,13 @@ impl Progress {
             let (tag, mut get) = (tags.u8()?, Get(tags.bytes()?));
             match tag {
                 TAG_LEFT => self.left = read_left(&mut get)?,
-                TAG_BEGAN => self.began = get.u64()?,
+                TAG_BEGAN => self.began = Some(get.u64()?),
                 TAG_ELSEWHERE => self.elsewhere = get.u64()?,
+                TAG_ENCODINGS => {
+                    for plan in &mut self.plans {
+                        plan.encoding = get.u64()?;
+                    }
+                }
                 _ => {}
             }
         }
@@ -235,7 +254,7 @@ impl Progress {
             }
         }
         for _ in 0..get.count(20)? {
-            progress.plans.push(Plan { first: get.u64()?, end: get.u64()?, key: get.text()?.into() });
+            progress.plans.push(Plan { first: get.u64()?, end: get.u64()?, key: get.text()?.into(), encoding: 0 });
         }
         let some = get.u8()? == 1;
         progress.mark = some.then_some(Bytes::copy_from_slice(get.bytes()?));
@@ -418,7 +437,6 @@ fn write_entry(out: &mut Vec<u8>, key: &DeliveryKey, progress: &Progress) {
 /// Reads the entry behind a key, of version 2 or 1.
 fn read_entry(get: &mut Get<'_>, version: u8) -> Option<Progress> {
     let mut progress = Progress::read(get)?;
-    progress.began = progress.cursor;
     if version > 1 {
         progress.read_tags(Get(get.bytes()?))?;
     }
@@ -520,7 +538,7 @@ mod tests {
     fn records_of_version_1_are_read_and_unknown_tags_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
-        let old = Progress { cursor: 7, began: 7, delivered: 6, resolved: vec![(9, 11)], ..Progress::default() };
+        let old = Progress { cursor: 7, delivered: 6, resolved: vec![(9, 11)], ..Progress::default() };
         let key_bytes = |out: &mut Vec<u8>| {
             out.put_bytes(b"r");
             out.put_bytes(b"b");
@@ -529,12 +547,22 @@ mod tests {
         snapshot.put_u32(1);
         key_bytes(&mut snapshot);
         old.write(&mut snapshot);
-        let newer = Progress { cursor: 8, began: 8, ..old.clone() };
+        let newer = Progress { cursor: 8, ..old.clone() };
         let mut one = vec![KIND_ONE_V1];
         key_bytes(&mut one);
         newer.write(&mut one);
         let left = vec![Left { first: 12, end: 14, for_ms: 5 }];
-        let newest = Progress { cursor: 9, began: 2, elsewhere: 3, resolved: vec![(10, 11)], left, ..newer.clone() };
+        let plan = |first, encoding| Plan { first, end: first + 1, key: "k".into(), encoding };
+        let plans = vec![plan(14, 0), plan(15, u64::MAX)];
+        let newest = Progress {
+            plans,
+            cursor: 9,
+            began: Some(2),
+            elsewhere: 3,
+            resolved: vec![(10, 11)],
+            left,
+            ..newer.clone()
+        };
         let mut tagged = vec![KIND_ONE];
         key_bytes(&mut tagged);
         newest.write(&mut tagged);

@@ -88,6 +88,7 @@ fn summary(delivery: &DeliveryReport) -> String {
         ("elsewhere", delivery.elsewhere_events),
         ("dropped", dropped),
         ("late", delivery.late_events),
+        ("batches unknown", delivery.unknown_batches),
     ];
     figures.extend(others.iter().filter(|(_, events)| *events > 0).map(|(what, events)| format!("{what} {events}")));
     let state = match delivery.state {

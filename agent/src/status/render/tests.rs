@@ -163,6 +163,24 @@ fn what_is_wrong_is_said_in_words() {
 }
 
 #[test]
+fn a_removed_reference_that_cannot_drain_is_draining_and_told() {
+    let mut report = report();
+    let api = &mut report.pipelines[0].deliveries[1];
+    api.state = DeliveryState::Draining;
+    assert!(problems(&report).is_empty());
+    let api = &mut report.pipelines[0].deliveries[1];
+    api.breaker.state = BreakerState::Open;
+    api.held_events = 1200;
+    api.last_error = Some("connection refused".into());
+    let text = render(&report, Paint::plain());
+    let told =
+        "everything to api: removed and draining, but not delivering, since 2025-11-23T08:04:12Z: connection refused;";
+    for part in ["  everything  api      draining ", told] {
+        assert!(text.contains(part), "{part}\n---\n{text}");
+    }
+}
+
+#[test]
 fn accepted_without_a_place_is_an_imbalance() {
     let mut report = report();
     report.pipelines[0].accepted_events += 5;

@@ -9,6 +9,7 @@ use crate::clock::{UnixNanos, write_rfc3339};
 use crate::deliver::dead_letters::Selection;
 use crate::deliver::desk::Desk;
 use crate::log::Log;
+use crate::settings::Strategy;
 
 /// What is to be replayed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub struct ReplayRequest {
     pub from: String,
     /// Where to end, not included: `now`, or as `from`.
     pub to: String,
-    /// To this backend; to each of the route when absent.
+    /// To this backend. When absent: to each of the route, of a route with `strategy: FirstHealthy` to the one that is active.
     #[serde(default)]
     pub backend: Option<String>,
     /// Only say what would be sent.
@@ -163,9 +164,14 @@ impl Desk {
             let wanted = crate::backend::one_line(&request.route);
             return Err(JobError::Request(format!("no route {wanted}; found: {}", known.join(", "))));
         };
+        let mut names = route.backends.iter().map(|reference| reference.name.to_string());
         Ok(match &request.backend {
             Some(backend) => vec![backend.clone()],
-            None => route.backends.iter().map(|reference| reference.name.to_string()).collect(),
+            None if route.strategy == Strategy::All => names.collect(),
+            // One that is not healthy is as good as another: the best.
+            None => {
+                self.pipeline.active(&route.name).map(|name| name.to_string()).or(names.next()).into_iter().collect()
+            }
         })
     }
 

@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(lost_events(&found(1), &saved(vec![at(50), at(30)])), 20);
         assert_eq!(lost_events(&found(40), &saved(vec![at(50), at(30)])), 10, "files have the rest");
         assert_eq!(lost_events(&found(60), &saved(vec![at(50), at(30)])), 0);
-        let plans = vec![Plan { first: 50, end: 55, key: "k".into() }];
+        let plans = vec![Plan { first: 50, end: 55, key: "k".into(), encoding: 0 }];
         let planned = Progress { plans, resolved: vec![(52, 53)], ..at(50) };
         assert_eq!(lost_events(&found(1), &saved(vec![planned])), 4);
         let disk = Recovered { in_memory: false, ..found(1) };
