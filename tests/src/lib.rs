@@ -12,6 +12,7 @@
 )]
 
 pub mod agent;
+pub mod cluster;
 pub mod http;
 pub mod manifests;
 pub mod output;

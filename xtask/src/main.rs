@@ -8,6 +8,7 @@
 mod bench;
 mod cargo_steps;
 mod ci;
+mod cluster;
 mod demo;
 mod deny;
 mod examples;
@@ -58,6 +59,12 @@ enum Command {
     Bench(bench::Arguments),
     /// Installs the real servers that tests need into the cache; does nothing where they are there
     Servers(servers::Arguments),
+    /// A real Kubernetes of two nodes for tests: up, down, status, load, kubectl
+    Cluster {
+        /// What to do
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Runs all tests: unit, conformance, model, scenarios, examples in the documentation
     Test(test::Arguments),
     /// Runs every step of CI in order of speed, the tests last
@@ -89,6 +96,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Demo(arguments) => demo::run(workspace, &arguments),
         Command::Bench(arguments) => bench::run(workspace, &arguments),
         Command::Servers(arguments) => servers::run(workspace, &arguments),
+        Command::Cluster { action } => cluster::run(workspace, &action),
         Command::Test(arguments) => test::run(workspace, &arguments),
         Command::Ci(arguments) => ci::run(workspace, &arguments),
     }
