@@ -73,5 +73,12 @@ pub const RESOLVED_RANGES_MAX: usize = 16_384;
 /// How often progress is saved while there is some.
 pub const SAVE_PERIOD: Duration = Duration::from_millis(500);
 
+/// Bytes of events after which progress is saved before that: two segments of the log, so that those of a fast delivery go
+/// one by one and their files are written over while the kernel still has them in memory.
+pub const SAVE_BYTES: usize = 32 << 20;
+
 /// How often progress is made safe from power loss where the pipeline's level is `Process`.
 pub const PROCESS_SYNC_PERIOD: Duration = Duration::from_secs(5);
+
+/// Bytes of events after which it is made so before that, so that what was delivered leaves the log.
+pub const PROCESS_SYNC_BYTES: usize = 64 << 20;

@@ -1,20 +1,22 @@
 //! The durable log of one pipeline: what an agent accepts is appended here once, and every delivery is a reader of it.
 //!
-//! # Files (format version 1; integers little-endian)
+//! # Files (format version 2; integers little-endian)
 //! ```text
 //! <data>/spool/<pipeline uid>/
 //!     <ordinal:016x>.log     a segment: header, frames, and once sealed a footer
 //!     cursors.a  cursors.b   what each delivery has resolved: two slots, the newer one counts (`journal`)
+//!     <ordinal>.new, <ordinal>.spare    a segment that is begun; the file of one that went, to be written over
 //!     quarantine/            damaged segments and records, set aside for people (at most 64 MiB)
 //!
-//! segment  magic "SPWYLOG1", u32 length, u32 CRC32C, header body
-//!          header body: incarnation, ordinal, base sequence, running time, wall time, route names (bit order of the
-//!          masks below), the state as of the base (totals, positions, keys), u64 the sequence behind the last event that
-//!          was written before, u8 whether the log is at level `Memory`
-//! frame    u32 magic "SPF1", u32 body length, u32 CRC32C of everything behind it, u32 events, u64 first sequence,
+//! segment  magic "SPWYLOG2", u32 length, u32 CRC32C, header body
+//!          header body: incarnation, ordinal, base sequence, running time, wall time, length of the file when it began,
+//!          route names (bit order of the masks below), the state as of the base (totals, positions, keys), u64 the
+//!          sequence behind the last event that was written before, u8 whether the log is at level `Memory`
+//! frame    u32 magic "SPF1", u32 body length, u32 CRC32C of incarnation, ordinal and everything behind it, u32 events,
+//!          u64 first sequence,
 //!          i64 time of receipt, u64 running time, u32 origin, u32 unrouted, u8 kind, u8 mask form, u8 codec (0), u8 flags,
 //!          u32 synced, u32 meta length; then meta (masks, ends, position, key) and payload (NDJSON)
-//!          kind 1 data, 2 origin (payload is its JSON; numbered from 0 in order of appearance), 3 footer
+//!          kind 1 data, 2 origin (payload is its JSON, `origin` its number), 3 footer
 //! footer   a frame of kind 3 (counts and bytes per route, sparse index, origins, state as of the end), then
 //!          u32 its length, and magic "SPWYEND1"
 //! ```
@@ -36,7 +38,7 @@
 //! - **A failed sync is not retried**: the frames since the last good one are written from memory into a new segment,
 //!   whose base hides the old one's from there on, and only then resolved.
 //! - **Recovery is bounded by segments**: header and footer of each, and a scan of the unsealed ones (the last; one more
-//!   after a power loss, or after a failed sync). It never refuses: a torn tail is cut, a damaged record is skipped and
+//!   after a power loss, after a failed sync, and for each kill in the midst of a seal before a power loss). It never refuses: a torn tail is cut, a damaged record is skipped and
 //!   counted, a segment without a readable header is quarantined.
 //!   A hole is a torn tail unless a later frame says (`synced`) that the place had been synced: then it is damage.
 //!

@@ -84,6 +84,10 @@ pub(super) struct Delivery {
     /// Ranges that were tried, or planned before a restart, by their first sequence.
     pub(super) retry: BTreeMap<u64, Work>,
     pub(super) dirty_since: Option<Instant>,
+    /// Bytes of the batches that came back since the last save.
+    pub(super) dirty_bytes: usize,
+    /// Bytes of them that are saved and not safe from power loss.
+    pub(super) unsynced_bytes: usize,
     pub(super) synced_at: Instant,
     /// Progress was saved, and would not survive power loss yet.
     pub(super) unsynced: bool,
@@ -146,6 +150,8 @@ impl Delivery {
             retry,
             // The first save makes sure that what the journal showed survives power loss; until then nothing is freed.
             dirty_since: Some(Instant::now()),
+            dirty_bytes: 0,
+            unsynced_bytes: 0,
             synced_at: Instant::now(),
             unsynced: true,
             ended: false,
@@ -210,7 +216,7 @@ impl Delivery {
     /// A backend that commits does so between batches, so that its mark is exactly what was reported delivered; and before
     /// more is sent where what it took last tells whether it is well.
     fn commit_waits(&self, flights: &Flights) -> bool {
-        let due = self.pressed || self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD);
+        let due = self.pressed || self.save_is_ripe();
         self.target.traits.commits && ((!flights.is_empty() && due) || self.is_on_trial())
     }
 

@@ -13,7 +13,7 @@ use super::failover::news;
 use super::give_up::asked;
 use super::group::{Done, Health};
 use super::life::{Parted, reordered};
-use super::{PROCESS_SYNC_PERIOD, SAVE_PERIOD, status};
+use super::{PROCESS_SYNC_BYTES, PROCESS_SYNC_PERIOD, SAVE_BYTES, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind, Mark};
 use crate::log::{DeliveryKey, Log, Progress};
 use crate::settings::Durability;
@@ -30,7 +30,7 @@ const TAKING_MAX: Duration = Duration::from_secs(5);
 impl Delivery {
     pub(super) fn save_due(&self, flights: &Flights) -> bool {
         let hurry = self.hurries();
-        let dirty = self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || hurry);
+        let dirty = self.save_is_ripe() || (hurry && self.dirty_since.is_some());
         let sync = self.unsynced && (hurry || self.sync_at().is_some_and(|at| at <= Instant::now()));
         let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
         may && (dirty || sync) && !self.reopen && (!self.target.traits.commits || flights.is_empty())
@@ -54,10 +54,17 @@ impl Delivery {
         self.uncommitted && !self.is_healthy()
     }
 
+    /// Whether progress has waited for its save as long, or grown as much, as it may.
+    pub(super) fn save_is_ripe(&self) -> bool {
+        self.dirty_since.is_some_and(|since| since.elapsed() >= SAVE_PERIOD || self.dirty_bytes >= SAVE_BYTES)
+    }
+
     /// Commits the backend where it wants that, then saves the cursor. Batches under way go on meanwhile.
     pub(super) async fn save(&mut self, flights: &mut Flights, last: bool) {
         let disk = self.ground.log.durability() == Durability::Disk;
-        let sync = disk || last || self.hurries() || self.sync_at().is_some_and(|at| at <= Instant::now());
+        let much = self.unsynced_bytes + self.dirty_bytes >= PROCESS_SYNC_BYTES;
+        let due = self.sync_at().is_some_and(|at| much || at <= Instant::now());
+        let sync = disk || last || self.hurries() || due;
         if self.target.traits.commits {
             match self.mark(sync).await {
                 Ok(mark) => self.progress.mark = mark,
@@ -98,7 +105,9 @@ impl Delivery {
     }
 
     fn saved(&mut self, sync: bool) {
+        self.unsynced_bytes = if sync { 0 } else { self.unsynced_bytes + self.dirty_bytes };
         self.dirty_since = None;
+        self.dirty_bytes = 0;
         self.save_not_before = None;
         self.unsynced = !sync;
         if sync {
@@ -133,6 +142,7 @@ impl Delivery {
         self.takes_again();
         self.ground.log.reached(&self.key, self.progress.cursor);
         self.dirty_since = None;
+        self.dirty_bytes = 0;
         self.reopen = true;
     }
 

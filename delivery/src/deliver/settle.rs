@@ -70,6 +70,7 @@ impl Delivery {
             Err(fault) => self.again(work, &batch, &fault).await,
         }
         self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_bytes += batch.payload_bytes();
         self.ground.status.landed(in_flight, delivered_bytes, self.target.pace.in_flight_max());
         self.ground.log.reached(&self.key, self.progress.cursor);
         if !self.target.traits.commits {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::format::{self, Footer, Place};
+use super::format::{self, Footer};
 use super::frame::{Frame, Pending};
 use super::recovery::{self, Recovered};
 use super::segment::{SegmentFile, Summary};
@@ -25,12 +25,15 @@ use crate::settings::Durability;
 
 mod active;
 mod memory;
+mod spares;
 mod table;
 
 use active::Active;
 pub(super) use active::DRAFT_EXTENSION;
 use memory::Held;
 pub(super) use memory::Spilled;
+pub(super) use spares::SPARE_EXTENSION;
+use spares::Spares;
 pub use table::CoreEdit;
 
 /// What a log is opened with.
@@ -116,6 +119,8 @@ pub struct LogCore {
     syncs: u64,
     /// Recovered segments that are not durable yet.
     unsealed: Vec<recovery::Unsealed>,
+    /// Files of segments that went, to be written over.
+    spares: Spares,
 }
 
 impl LogCore {
@@ -146,6 +151,7 @@ impl LogCore {
             running_base_ms: found.running_ms,
             syncs: 0,
             unsealed: found.unsealed,
+            spares: Spares::default(),
         };
         match core.begin_segment(core.running_base_ms) {
             Ok(()) => core.remove_empty_segments(),
@@ -342,15 +348,17 @@ impl LogCore {
             running_ms,
             state: self.base.clone(),
         };
-        let bytes = footer.encode(active.synced_end as u32);
-        let (file, at) = (active.file.clone(), info.data_end);
+        let bytes = footer.encode(active.place());
+        let (file, at, stale_end) = (active.file.clone(), info.data_end, active.header.stale_end);
         self.begin_segment(running_ms)?;
         // A footer that cannot be written costs the next start a scan of one segment, nothing else.
-        let written = file.write_at(at, &[&bytes]).and_then(|()| file.sync()).is_ok();
+        let end = at + bytes.len() as u64;
+        let cut = || if end < stale_end { file.truncate(end) } else { Ok(()) };
+        let written = file.write_at(at, &[&bytes]).and_then(|()| cut()).and_then(|()| file.sync()).is_ok();
         if let Some(info) = self.segments.get_mut(&ordinal) {
             info.sealed_ms = Some(running_ms);
             if written {
-                info.bytes = at + bytes.len() as u64;
+                info.bytes = end;
             }
         }
         Ok(())
@@ -362,16 +370,24 @@ impl LogCore {
         let now_ms = self.running_ms(since_open);
         let mut freed = Vec::new();
         let mut over = keep.bytes_over;
+        if over > 0 {
+            self.spares.drop_all(&*self.fs);
+        }
         while let Some(first) = self.segments.values().next() {
             let Some(sealed_ms) = first.sealed_ms.filter(|_| first.summary.end_seq <= below) else { break };
+            // Where none could be begun since the open, the last one alone says where sources stand.
+            let is_all = self.active.is_none() && self.segments.len() == 1;
             let due = sealed_ms + keep.retain.as_millis() as u64 <= now_ms;
-            if !due && over == 0 {
+            if is_all || (!due && over == 0) {
                 break;
             }
             let (ordinal, path, bytes) = (first.ordinal, first.path.clone(), first.bytes);
-            match self.fs.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => break,
-                _ => {}
+            let may_stay = over == 0 && bytes >= self.segment_bytes();
+            if !(may_stay && self.spares.keep(&*self.fs, &path)) {
+                match self.fs.remove(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => break,
+                    _ => {}
+                }
             }
             over = over.saturating_sub(bytes);
             self.segments.remove(&ordinal);
@@ -403,7 +419,7 @@ impl LogCore {
             let meta_start = metas.len();
             let origin = active.origin_id(&frame.origin, &mut metas);
             let offset = end + (metas.len() - meta_start) as u64;
-            format::encode_data(&mut metas, frame, Place { origin, synced: active.synced_end as u32 });
+            format::encode_data(&mut metas, frame, origin, active.place());
             end += (metas.len() - meta_start) as u64 + frame.payload.len() as u64;
             placed.push((offset, meta_start..metas.len(), frame));
         }

@@ -11,7 +11,7 @@ use super::state::{State, Tally};
 use crate::clock::UnixNanos;
 use crate::event::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, IdempotencyKey, Origin, Position};
 
-pub(super) const SEGMENT_MAGIC: &[u8; 8] = b"SPWYLOG1";
+pub(super) const SEGMENT_MAGIC: &[u8; 8] = b"SPWYLOG2";
 pub(super) const END_MAGIC: &[u8; 8] = b"SPWYEND1";
 pub(super) const FRAME_MAGIC: &[u8; 4] = b"SPF1";
 
@@ -31,6 +31,8 @@ const KIND_FOOTER: u8 = 3;
 const FLAG_POSITION: u8 = 1;
 const FLAG_KEY: u8 = 2;
 const NO_ORIGIN: u32 = u32::MAX;
+/// Most origins of a segment: each has a frame, and a segment has at most 16 MiB and a frame more.
+const ORIGINS_MAX: u32 = 1 << 20;
 
 /// What a segment says of itself at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(super) struct SegmentHeader {
     pub(super) base_seq: u64,
     pub(super) running_ms: u64,
     pub(super) created: UnixNanos,
+    /// Length the file had when it began: what stands below may be left of the segment it was before.
+    pub(super) stale_end: u64,
     pub(super) routes: Arc<[Arc<str>]>,
     pub(super) state: State,
     /// Behind the last event that was written before: what lies from there to the base never was in a file.
@@ -50,6 +54,15 @@ pub(super) struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Returns what the checksums of this segment's frames begin with, so that what another segment left in the file is no
+    /// frame here.
+    pub(super) fn seed(&self) -> u32 {
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&self.incarnation.to_le_bytes());
+        name[8..].copy_from_slice(&self.ordinal.to_le_bytes());
+        crc32c::crc32c(&name)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u64(self.incarnation);
@@ -57,6 +70,7 @@ impl SegmentHeader {
         body.put_u64(self.base_seq);
         body.put_u64(self.running_ms);
         body.put_u64(self.created as u64);
+        body.put_u64(self.stale_end);
         body.put_u16(self.routes.len() as u16);
         for route in &*self.routes {
             body.put_bytes(route.as_bytes());
@@ -93,6 +107,7 @@ impl SegmentHeader {
             base_seq,
             running_ms: get.u64()?,
             created: get.i64()?,
+            stale_end: get.u64()?,
             routes: {
                 let count = get.u16()?;
                 (0..count).map(|_| get.text().map(Arc::from)).collect::<Option<Vec<Arc<str>>>>()?.into()
@@ -162,8 +177,12 @@ impl FrameHeader {
 /// A frame, decoded. Its origin is still a number of its segment.
 #[derive(Debug)]
 pub(super) enum Decoded {
-    Data { frame: Box<Frame>, origin: Option<u32> },
-    Origin(Arc<Origin>),
+    Data {
+        frame: Box<Frame>,
+        origin: Option<u32>,
+    },
+    /// Its number, and what it says.
+    Origin(u32, Arc<Origin>),
     Footer(Box<Footer>),
 }
 
@@ -177,7 +196,7 @@ pub(super) struct Footer {
 }
 
 /// Encodes a frame's header and meta; the payload follows as it is.
-pub(super) fn encode_data(out: &mut Vec<u8>, frame: &Frame, place: Place) {
+pub(super) fn encode_data(out: &mut Vec<u8>, frame: &Frame, origin: u32, place: Place) {
     let start = out.len();
     out.resize(start + FRAME_HEADER_BYTES, 0);
     let mask_form = encode_masks(out, &frame.masks);
@@ -199,27 +218,24 @@ pub(super) fn encode_data(out: &mut Vec<u8>, frame: &Frame, place: Place) {
     }
     let tags = Tags { kind: KIND_DATA, mask_form, flags };
     let counts = Counts { events: frame.len() as u32, unrouted: frame.unrouted, received: frame.received };
-    let fixed = Fixed {
-        first_seq: frame.first_seq,
-        running_ms: frame.running_ms,
-        origin: Some(place.origin),
-        synced: place.synced,
-    };
+    let fixed = Fixed { first_seq: frame.first_seq, running_ms: frame.running_ms, origin: Some(origin), place };
     finish_header(out, start, &frame.payload, (fixed, tags, counts));
 }
 
-/// What a frame is told of the segment it is written to.
+/// Where a frame is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    pub(super) origin: u32,
+    /// Up to this offset of the segment, everything has been synced.
     pub(super) synced: u32,
+    /// See [`SegmentHeader::seed`].
+    pub(super) seed: u32,
 }
 
 struct Fixed {
     first_seq: u64,
     running_ms: u64,
     origin: Option<u32>,
-    synced: u32,
+    place: Place,
 }
 
 struct Tags {
@@ -247,10 +263,10 @@ fn finish_header(out: &mut [u8], start: usize, payload: &[u8], (fixed, tags, cou
     header.put_u32(fixed.origin.unwrap_or(NO_ORIGIN));
     header.put_u32(counts.unrouted);
     header.extend_from_slice(&[tags.kind, tags.mask_form, 0, tags.flags]);
-    header.put_u32(fixed.synced);
+    header.put_u32(fixed.place.synced);
     header.put_u32(meta_len as u32);
     out[start..start + FRAME_HEADER_BYTES].copy_from_slice(&header);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&out[start + 12..]), payload);
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(fixed.place.seed, &out[start + 12..]), payload);
     out[start + 8..start + 12].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -272,22 +288,27 @@ fn encode_masks(out: &mut Vec<u8>, masks: &Masks) -> u8 {
 }
 
 /// Encodes an origin frame whole.
-pub(super) fn encode_origin(out: &mut Vec<u8>, origin: &Origin, synced: u32) {
-    encode_blob(out, KIND_ORIGIN, origin.json(), synced);
+pub(super) fn encode_origin(out: &mut Vec<u8>, number: u32, origin: &Origin, place: Place) {
+    encode_blob(out, (KIND_ORIGIN, Some(number)), origin.json(), place);
 }
 
-fn encode_blob(out: &mut Vec<u8>, kind: u8, payload: &[u8], synced: u32) {
+fn encode_blob(out: &mut Vec<u8>, (kind, origin): (u8, Option<u32>), payload: &[u8], place: Place) {
     let start = out.len();
     out.resize(start + FRAME_HEADER_BYTES, 0);
-    let fixed = Fixed { first_seq: 0, running_ms: 0, origin: None, synced };
+    let fixed = Fixed { first_seq: 0, running_ms: 0, origin, place };
     let tags = Tags { kind, mask_form: 0, flags: 0 };
     finish_header(out, start, payload, (fixed, tags, Counts { events: 0, unrouted: 0, received: 0 }));
     out.extend_from_slice(payload);
 }
 
 impl Footer {
+    /// Returns the origins in the order of their numbers.
+    pub(super) fn known_origins(&self) -> Vec<Arc<Origin>> {
+        self.origins.iter().map(|json| Origin::from_json(json).unwrap_or_default()).collect()
+    }
+
     /// Encodes the footer frame and the trailer behind it.
-    pub(super) fn encode(&self, synced: u32) -> Vec<u8> {
+    pub(super) fn encode(&self, place: Place) -> Vec<u8> {
         let mut body = Vec::new();
         let summary = &self.summary;
         body.put_u64(summary.end_seq);
@@ -305,7 +326,7 @@ impl Footer {
         self.origins.iter().for_each(|origin| body.put_bytes(origin));
         self.state.write(&mut body);
         let mut out = Vec::with_capacity(body.len() + FRAME_HEADER_BYTES + TRAILER_BYTES);
-        encode_blob(&mut out, KIND_FOOTER, &body, synced);
+        encode_blob(&mut out, (KIND_FOOTER, None), &body, place);
         let len = out.len() as u32;
         out.put_u32(len);
         out.extend_from_slice(END_MAGIC);
@@ -350,12 +371,14 @@ fn get_tallies(get: &mut Get<'_>) -> Option<Box<[Tally]>> {
 pub(super) fn decode_frame(bytes: &Bytes, header: &FrameHeader, segment: &SegmentHeader) -> Option<Decoded> {
     let len = header.frame_len();
     let whole = bytes.get(..len)?;
-    (crc32c::crc32c(&whole[12..]) == header.crc && header.codec == 0).then_some(())?;
+    (crc32c::crc32c_append(segment.seed(), &whole[12..]) == header.crc && header.codec == 0).then_some(())?;
     let meta_end = FRAME_HEADER_BYTES + header.meta_len;
     let payload = bytes.slice(meta_end..len);
     match header.kind {
         KIND_DATA => decode_data(&whole[FRAME_HEADER_BYTES..meta_end], payload, header, segment),
-        KIND_ORIGIN => Origin::from_json(&payload).map(Decoded::Origin),
+        KIND_ORIGIN if header.origin < ORIGINS_MAX => {
+            Some(Decoded::Origin(header.origin, Origin::from_json(&payload)?))
+        }
         KIND_FOOTER => Footer::decode(&payload).map(|footer| Decoded::Footer(Box::new(footer))),
         _ => None,
     }

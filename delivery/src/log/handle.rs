@@ -211,7 +211,7 @@ impl Shared {
             free_wanted: false,
             seal_wanted: false,
             sync_wanted: 0,
-            synced_seq: next_seq,
+            synced_seq: if core.is_writing() { next_seq } else { 0 },
             damaged: 0,
             unsynced: false,
             claimed: HashSet::new(),
@@ -345,6 +345,10 @@ impl Log {
     pub fn set_floor(&self, key: &DeliveryKey, cursor: u64) {
         let mut shared = self.shared();
         shared.floors.insert(key.clone(), cursor);
+        // One that takes over what another had goes back behind what it had passed itself.
+        if let Some(passed) = shared.memory.passed.get_mut(key) {
+            *passed = (*passed).min(cursor);
+        }
         let low = shared.floors.values().copied().min().unwrap_or(0);
         let first_end = shared.segments.values().next().map_or(u64::MAX, |info| info.summary.end_seq);
         if low >= first_end {

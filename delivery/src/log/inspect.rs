@@ -161,7 +161,7 @@ fn inspect_segment(
                     at = next;
                 }
                 None => {
-                    found.torn_bytes = end - at;
+                    found.torn_bytes = end.saturating_sub(at.max(header.stale_end));
                     break;
                 }
             },

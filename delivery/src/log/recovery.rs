@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::QUARANTINE_BYTES_MAX;
-use super::core::{DRAFT_EXTENSION, SegmentInfo};
-use super::format::{Footer, SegmentHeader};
+use super::core::{DRAFT_EXTENSION, SPARE_EXTENSION, SegmentInfo};
+use super::format::{Footer, Place, SegmentHeader};
 use super::segment::{SegmentFile, Stop, Summary, ordinal_of};
 use super::state::State;
 use crate::event::Origin;
@@ -74,7 +74,7 @@ struct Ending {
 pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered, Found)> {
     let mut report = Recovered::default();
     let paths = fs.list(dir)?;
-    for draft in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == DRAFT_EXTENSION)) {
+    for draft in paths.iter().filter(|path| path.extension().is_some_and(is_scrap)) {
         fs.remove(draft).ok();
     }
     let mut ordinals: Vec<u64> = paths.iter().filter_map(|path| ordinal_of(path)).collect();
@@ -155,7 +155,7 @@ fn examine(
             ordinal: header.ordinal,
             path: path.to_owned(),
             end: scan.end,
-            footer: footer_of(&scan),
+            footer: footer_of(&scan, header.seed()),
         });
         (scan.summary, scan.end, Ending { state: scan.state, running_ms: scan.running_ms })
     };
@@ -171,6 +171,11 @@ fn examine(
         sealed_ms: Some(ending.running_ms),
     };
     (info, ending, unsealed)
+}
+
+/// Whether a file of this extension is no segment yet, or none any more.
+fn is_scrap(extension: &std::ffi::OsStr) -> bool {
+    extension == DRAFT_EXTENSION || extension == SPARE_EXTENSION
 }
 
 struct Scan {
@@ -222,7 +227,7 @@ fn scan(file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> S
             },
         }
     }
-    report.cut_bytes += bytes.saturating_sub(scan.end);
+    report.cut_bytes += bytes.saturating_sub(scan.end.max(header.stale_end));
     scan
 }
 
@@ -244,14 +249,14 @@ fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> Option<u64> {
     None
 }
 
-fn footer_of(scan: &Scan) -> Vec<u8> {
+fn footer_of(scan: &Scan, seed: u32) -> Vec<u8> {
     let footer = Footer {
         summary: scan.summary.clone(),
         origins: scan.origins.iter().map(|origin| origin.json().clone()).collect(),
         running_ms: scan.running_ms,
         state: scan.state.clone(),
     };
-    footer.encode(0)
+    footer.encode(Place { synced: 0, seed })
 }
 
 impl Unsealed {

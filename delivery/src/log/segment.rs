@@ -210,7 +210,13 @@ impl SegmentFile {
                     }
                     block.frames.push(Placed { offset: block.next, synced: header.synced, frame: *frame });
                 }
-                Some(Decoded::Origin(origin)) => origins.push(origin),
+                Some(Decoded::Origin(number, origin)) => {
+                    // One that is damaged leaves its number to nobody.
+                    if origins.len() <= number as usize {
+                        origins.resize_with(number as usize + 1, Arc::default);
+                    }
+                    origins[number as usize] = origin;
+                }
                 Some(Decoded::Footer(_)) => {
                     block.stop = Stop::End;
                     return Ok(block);

@@ -83,6 +83,22 @@ impl World {
         Invariant::GivesUpWhatHelps.check(gave, || "nothing was ever given up".into())
     }
 
+    /// Appends and delivers, segment after segment. Returns whether the machine lived to the end.
+    pub(crate) async fn flow(&mut self, rounds: u64) -> Checked<bool> {
+        self.model.bulky = true;
+        for _ in 0..rounds {
+            self.append().await?;
+            self.deliver_all().await?;
+            self.compare().await?;
+        }
+        Ok(!self.fs.stopped())
+    }
+
+    /// Whether the log's directory holds a path with this in it.
+    pub(crate) fn holds(&self, part: &str) -> bool {
+        self.fs.files().iter().any(|(path, _)| path.to_string_lossy().contains(part))
+    }
+
     /// Resolves and saves everything, but for the delivery that drops its oldest.
     async fn deliver_blocking(&mut self) -> Checked {
         let Ok(frames) = self.subject()?.frames().await? else { return Ok(()) };

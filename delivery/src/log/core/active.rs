@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,21 +36,25 @@ impl LogCore {
         self.seal_recovered()?;
         let (ordinal, routes) = (self.next_ordinal, self.table());
         self.next_ordinal += 1;
+        let path = path_of(&self.options.dir, ordinal);
+        let draft = path.with_extension(DRAFT_EXTENSION);
+        let (file, stale_end) = match self.spares.take(&*self.fs, &self.options.dir, &draft) {
+            Some(spare) => spare,
+            None => (self.create_draft(&draft)?, 0),
+        };
         let header = SegmentHeader {
             incarnation: self.options.incarnation,
             ordinal,
             base_seq: self.base_seq,
             running_ms: running_ms.max(self.running_base_ms),
             created: self.options.now,
+            stale_end,
             routes: routes.clone(),
             state: self.base.clone(),
             follows_seq: self.written_end(),
             in_memory: self.options.durability == Durability::Memory,
         };
-        let path = path_of(&self.options.dir, ordinal);
-        let draft = path.with_extension(DRAFT_EXTENSION);
         let head = header.encode();
-        let file = self.fs.create(&draft)?;
         let data_start = head.len() as u64;
         let mut info = SegmentInfo {
             ordinal,
@@ -87,6 +92,7 @@ impl LogCore {
             }
             return Err(error);
         }
+        self.spares.named();
         active.synced_end = info.data_end;
         self.segments.insert(ordinal, info);
         self.active = Some(active);
@@ -116,6 +122,19 @@ impl LogCore {
     fn written_end(&self) -> u64 {
         let written = self.segments.values().rev().find(|info| info.data_end > info.data_start);
         written.map_or(0, |info| info.summary.end_seq)
+    }
+
+    fn create_draft(&self, draft: &Path) -> io::Result<Arc<dyn File>> {
+        self.fs.create(draft).or_else(|error| {
+            // One of an earlier start that could not be removed then.
+            let is_left = error.kind() == io::ErrorKind::AlreadyExists && self.fs.remove(draft).is_ok();
+            if is_left { self.fs.create(draft) } else { Err(error) }
+        })
+    }
+
+    /// Whether a segment is being written. Where none is since the open, what recovery found may be in the page cache alone.
+    pub(in crate::log) fn is_writing(&self) -> bool {
+        self.active.is_some()
     }
 
     /// Makes durable what recovery found, before a header speaks of it.
@@ -175,13 +194,17 @@ impl LogCore {
 }
 
 impl Active {
+    pub(super) fn place(&self) -> Place {
+        Place { synced: self.synced_end as u32, seed: self.header.seed() }
+    }
+
     /// Returns the number of an origin in this segment, appending its frame to `out` at its first appearance.
     pub(super) fn origin_id(&mut self, origin: &Arc<Origin>, out: &mut Vec<u8>) -> u32 {
         if let Some(id) = self.origin_ids.get(origin.json()) {
             return *id;
         }
-        format::encode_origin(out, origin, self.synced_end as u32);
         let id = self.origins.len() as u32;
+        format::encode_origin(out, id, origin, self.place());
         self.origin_ids.insert(origin.json().clone(), id);
         self.origins.push(origin.clone());
         id
@@ -201,7 +224,7 @@ impl Active {
             let mut meta = Vec::new();
             let origin = self.origin_id(&frame.origin, &mut meta);
             let offset = info.data_end + meta.len() as u64;
-            format::encode_data(&mut meta, frame, Place { origin, synced: info.data_start as u32 });
+            format::encode_data(&mut meta, frame, origin, self.place());
             info.data_end += (meta.len() + frame.payload.len()) as u64;
             info.summary.push(frame, offset);
             metas.push(meta);

@@ -298,7 +298,7 @@ fn publish(
     }
     fill::note_backlogs(&mut shared);
     let end = core.next_seq();
-    if !shared.unsynced {
+    if !shared.unsynced && core.is_writing() {
         shared.synced_seq = core.memory_start();
     }
     let look_again = look_again(&shared);

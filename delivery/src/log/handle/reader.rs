@@ -201,6 +201,10 @@ pub(super) fn read_disk(
             .filter(|frame| frame.end_seq() > seq && frame.first_seq < info.summary.end_seq)
             .map(Arc::new)
             .collect();
+        if block.stop == Stop::Bad && frames.is_empty() && !log.shared().segments.contains_key(&info.ordinal) {
+            // Its file is another segment's by now: it was let go while it was read.
+            break;
+        }
         if block.stop == Stop::Bad {
             at.offset = past_damage(log, &at, &info)?;
         }
@@ -242,7 +246,7 @@ fn open_segment(log: &Log, info: &SegmentInfo, seq: u64) -> io::Result<OpenSegme
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "segment header is damaged"))?;
     let mut open = OpenSegment { ordinal: info.ordinal, file, origins: Vec::new(), origins_known: true, offset };
     if let Some((_, footer)) = open.file.footer()? {
-        open.origins = footer.origins.iter().filter_map(|json| Origin::from_json(json)).collect();
+        open.origins = footer.known_origins();
     } else {
         // No footer: read the origins on the way from the start.
         let mut at = info.data_start;
@@ -265,7 +269,7 @@ fn refresh_origins(log: &Log, open: &mut OpenSegment) {
         Some((_, _, origins)) => open.origins = origins.to_vec(),
         None => {
             if let Ok(Some((_, footer))) = open.file.footer() {
-                open.origins = footer.origins.iter().filter_map(|json| Origin::from_json(json)).collect();
+                open.origins = footer.known_origins();
                 open.origins_known = true;
             }
         }
