@@ -346,9 +346,7 @@ impl Log {
         let mut shared = self.shared();
         shared.floors.insert(key.clone(), cursor);
         // One that takes over what another had goes back behind what it had passed itself.
-        if let Some(passed) = shared.memory.passed.get_mut(key) {
-            *passed = (*passed).min(cursor);
-        }
+        shared.memory.goes_back(key, cursor);
         let low = shared.floors.values().copied().min().unwrap_or(0);
         let first_end = shared.segments.values().next().map_or(u64::MAX, |info| info.summary.end_seq);
         if low >= first_end {

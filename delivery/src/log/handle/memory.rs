@@ -50,6 +50,13 @@ impl InMemory {
         self.disk_bytes > 0 || self.positions_moved
     }
 
+    /// Notes that a delivery may read from `seq` on again.
+    pub(super) fn goes_back(&mut self, key: &DeliveryKey, seq: u64) {
+        if let Some(passed) = self.passed.get_mut(key) {
+            *passed = (*passed).min(seq);
+        }
+    }
+
     /// Forgets a delivery that has come to its end.
     pub(super) fn forget(&mut self, key: &DeliveryKey) {
         self.passed.remove(key);
