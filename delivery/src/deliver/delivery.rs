@@ -88,6 +88,8 @@ pub(super) struct Delivery {
     pub(super) dirty_bytes: usize,
     /// Bytes of them that are saved and not safe from power loss.
     pub(super) unsynced_bytes: usize,
+    /// Damage of the log that its ledger knows of.
+    pub(super) damage_counted: u64,
     pub(super) synced_at: Instant,
     /// Progress was saved, and would not survive power loss yet.
     pub(super) unsynced: bool,
@@ -152,6 +154,7 @@ impl Delivery {
             dirty_since: Some(Instant::now()),
             dirty_bytes: 0,
             unsynced_bytes: 0,
+            damage_counted: 0,
             synced_at: Instant::now(),
             unsynced: true,
             ended: false,

@@ -33,7 +33,9 @@ impl Delivery {
         let dirty = self.save_is_ripe() || (hurry && self.dirty_since.is_some());
         let sync = self.unsynced && (hurry || self.sync_at().is_some_and(|at| at <= Instant::now()));
         let may = self.save_not_before.is_none_or(|earliest| earliest <= Instant::now());
-        may && (dirty || sync) && !self.reopen && (!self.target.traits.commits || flights.is_empty())
+        may && (dirty || sync || self.damage_is_new(flights))
+            && !self.reopen
+            && (!self.target.traits.commits || flights.is_empty())
     }
 
     /// Returns when what was saved shall survive power loss at the latest: only what does frees files, and only behind that
@@ -52,6 +54,11 @@ impl Delivery {
     /// Whether a backend that commits took something after it had failed: only its commit says that it is well.
     pub(super) fn is_on_trial(&self) -> bool {
         self.uncommitted && !self.is_healthy()
+    }
+
+    /// Whether the log lost events since the ledger was last made whole, and it can be made whole now.
+    fn damage_is_new(&self, flights: &Flights) -> bool {
+        flights.is_empty() && self.ground.job.is_none() && self.ground.log.damaged() != self.damage_counted
     }
 
     /// Whether progress has waited for its save as long, or grown as much, as it may.
@@ -344,15 +351,21 @@ impl Delivery {
     /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
     fn reconcile_damage(&mut self) {
         let log = &self.ground.log;
-        if log.damaged() == 0 || self.ground.job.is_some() {
+        let known = log.damaged();
+        if known == 0 || self.ground.job.is_some() {
             return;
         }
         let Ok(account) = status::account(log, &self.key, &self.progress) else { return };
+        self.damage_counted = known;
         if account.imbalance > 0 {
-            self.progress.drop_events("damaged", account.imbalance as u64, 0);
-            tracing::error!(route = %self.key.route, events = account.imbalance, "events lost by damage of the log");
+            damaged(&mut self.progress, &self.key, account.imbalance);
         }
     }
+}
+
+fn damaged(progress: &mut Progress, key: &DeliveryKey, events: i64) {
+    progress.drop_events("damaged", events as u64, 0);
+    tracing::error!(route = %key.route, events, "events lost by damage of the log");
 }
 
 /// Brings a delivery's figures and the log's to agree when a log is opened. A log that lost its own totals (power loss at
@@ -372,6 +385,8 @@ pub(super) async fn reconciled(log: &Log, key: &DeliveryKey, mut progress: Progr
             "a process that was killed took events with it, or the record that they were delivered"
         );
         progress.drop_events(LOST, account.imbalance as u64, 0);
+    } else if account.imbalance > 0 && log.damaged() > 0 {
+        damaged(&mut progress, key, account.imbalance);
     }
     progress
 }
