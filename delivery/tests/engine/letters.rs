@@ -1,7 +1,5 @@
 //! Dead letters over a real file system and a destination that refuses what it is told to.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,15 +10,15 @@ use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Out
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::dead_letters::{Offline, Selection};
 use spillway_delivery::deliver::jobs::{JobError, JobTarget, RedriveRequest, ReplayRequest};
-use spillway_delivery::deliver::{DeliverySpec, Desk, Engine, EngineSettings};
+use spillway_delivery::deliver::{DeliverySpec, Desk, Engine};
 use spillway_delivery::event::{Batch, BatchBuilder, OriginBuilder};
 use spillway_delivery::filesystem::{Filesystem, RealFs};
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::ledger::{JobState, PipelineReport};
-use spillway_delivery::settings::{
-    DeliverySettings, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, Strategy,
-};
+use spillway_delivery::settings::{LogSettings, OnUndeliverable, PipelineSettings, Strategy};
 use tokio::time::Instant;
+
+use crate::common::{self, engine, engine_over, pipeline_of, quick, route, spec_of};
 
 /// Refuses the events that contain `refused`, with a reason that holds the event's number.
 #[derive(Debug, Default)]
@@ -51,35 +49,10 @@ impl Backend for Picky {
     }
 }
 
-fn engine(dir: &Path) -> Engine {
-    engine_at(dir, &Clock::system())
-}
-
-fn engine_at(dir: &Path, clock: &Clock) -> Engine {
-    let settings = EngineSettings {
-        data_dir: dir.to_owned(),
-        filesystem: Arc::new(RealFs),
-        clock: clock.clone(),
-        free_bytes_min: 0,
-    };
-    Engine::open(settings).unwrap()
-}
-
 fn settings(dead_letters_bytes_max: u64) -> PipelineSettings {
-    PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log: LogSettings { dead_letters_bytes_max, ..LogSettings::default() },
-        routes: vec![RouteSettings {
-            name: "all".into(),
-            condition: None,
-            strategy: Strategy::All,
-            backends: Vec::new(),
-        }],
-        suspend: false,
-        origin: OriginBuilder { site_id: Some("site-1".into()), ..OriginBuilder::default() },
-    }
+    let log = LogSettings { dead_letters_bytes_max, ..LogSettings::default() };
+    let origin = OriginBuilder { site_id: Some("site-1".into()), ..OriginBuilder::default() };
+    PipelineSettings { origin, ..pipeline_of(log, vec![route("all", Strategy::All, Vec::new())]) }
 }
 
 /// A pipeline of a log of at most `bytes_max` that keeps for an hour what was delivered.
@@ -90,20 +63,7 @@ fn keeping(bytes_max: u64) -> PipelineSettings {
 }
 
 fn spec(backend: &Arc<Picky>) -> DeliverySpec {
-    DeliverySpec {
-        when_behind: spillway_delivery::settings::WhenBehind::Block,
-        route: "all".into(),
-        backend_uid: "b".into(),
-        backend_name: "b".into(),
-        backend_type: "Picky".into(),
-        backend: backend.clone(),
-        settings: DeliverySettings {
-            batch_wait_max: Duration::from_millis(5),
-            retry_initial: Duration::from_millis(5),
-            retry_max: Duration::from_millis(20),
-            ..DeliverySettings::default()
-        },
-    }
+    spec_of("all", "b", backend.clone(), quick())
 }
 
 /// Starts a pipeline to a destination that refuses the events that contain `text`.
@@ -135,7 +95,7 @@ async fn submit_or_full(pipeline: &Arc<Pipeline>, range: std::ops::Range<u32>, f
 }
 
 async fn drain(engine: &Engine) {
-    assert!(engine.drain(Instant::now() + Duration::from_secs(20)).await);
+    assert!(common::drain(engine).await);
 }
 
 async fn reports(engine: &Arc<Engine>) -> PipelineReport {
@@ -429,7 +389,7 @@ fn replay(from: &str, to: &str) -> ReplayRequest {
 async fn a_range_that_was_kept_is_sent_again_under_its_ids_and_another_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000_000_000);
-    let engine = Arc::new(engine_at(dir.path(), &clock));
+    let engine = Arc::new(engine_over(dir.path(), Arc::new(RealFs), clock.clone()));
     let (first, second) = (Arc::new(Picky::default()), Arc::new(Picky::default()));
     let pipeline = engine.add(keeping(64 << 20), vec![spec(&first)], &|_| None).await.unwrap();
     serve(&engine, &second).await;

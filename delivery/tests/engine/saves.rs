@@ -1,8 +1,6 @@
 //! Saves of cursors and wake-ups of readers, each where it could go wrong without any test of the data noticing: a disk that
 //! is full from the start, a journal that fails for a minute, a reader that falls asleep just as something is committed.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -16,17 +14,16 @@ use futures_util::future::BoxFuture;
 use rustix::io::Errno;
 use spillway_delivery::backend::{Backend, Fault, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
+use spillway_delivery::deliver::Engine;
 use spillway_delivery::filesystem::{Faults, FaultyFs, File, Filesystem, SplitMix64};
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::log::{DeliveryKey, Log, LogOptions, Masks, Pending, Progress};
-use spillway_delivery::settings::{
-    BackendRefSettings, DeliverySettings, LogSettings, PipelineSettings, RouteSettings, Strategy, WhenBehind,
-};
+use spillway_delivery::settings::{DeliverySettings, LogSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::common::{batch, disk, engine_over, marked, pipeline_of, reference, route, spec_of};
 
 const DIR: &str = "/data/spool/uid";
 
@@ -42,27 +39,15 @@ fn open(fs: &FaultyFs, owner: &Supervisor, incarnation: u64) -> Log {
     Log::open(options, owner, incarnation).unwrap()
 }
 
-fn disk() -> FaultyFs {
-    let fs = FaultyFs::new(1);
-    fs.put(Path::new("/data/lock"), b"");
-    fs
-}
-
 fn key(backend: &str) -> DeliveryKey {
     DeliveryKey { route: "all".into(), backend_uid: backend.into() }
-}
-
-fn batch(range: std::ops::Range<u32>) -> Batch {
-    let mut builder = BatchBuilder::default();
-    range.for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
-    builder.build(Arc::<Origin>::default(), 1)
 }
 
 // ── A disk that is full from the start ──────────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test(start_paused = true)]
 async fn cursors_are_saved_on_a_disk_that_is_full_since_the_start() {
-    let fs = disk();
+    let fs = disk(Path::new("/data"));
     let owner = Supervisor::new("saves");
     let log = open(&fs, &owner, 1);
     fs.set_faults(Faults { capacity: Some(fs.used_bytes()), ..Faults::default() });
@@ -224,7 +209,7 @@ impl Backend for Taking {
     fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             if self.traits.commits {
-                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                let committed = mark.as_ref().map_or(0, marked);
                 self.got.lock().unwrap().truncate(committed);
             }
             Ok(())
@@ -238,27 +223,10 @@ impl Backend for Taking {
 }
 
 async fn started(dir: &Path, fs: Arc<dyn Filesystem>, backend: &Arc<Taking>) -> (Engine, Arc<Pipeline>) {
-    let (data_dir, clock) = (dir.to_owned(), Clock::manual(1));
-    let engine = Engine::open(EngineSettings { data_dir, filesystem: fs, clock, free_bytes_min: 0 }).unwrap();
-    let backends = vec![BackendRefSettings { uid: "b".into(), name: "b".into(), ..BackendRefSettings::default() }];
-    let settings = PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log: LogSettings::default(),
-        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
-        suspend: false,
-        origin: OriginBuilder::default(),
-    };
-    let spec = DeliverySpec {
-        route: "all".into(),
-        backend_uid: "b".into(),
-        backend_name: "b".into(),
-        backend_type: "Taking".into(),
-        backend: backend.clone(),
-        settings: DeliverySettings { batch_wait_max: BATCH_WAIT, ..DeliverySettings::default() },
-        when_behind: WhenBehind::Block,
-    };
+    let engine = engine_over(dir, fs, Clock::manual(1));
+    let settings = pipeline_of(LogSettings::default(), vec![route("all", Strategy::All, vec![reference("b")])]);
+    let delivery = DeliverySettings { batch_wait_max: BATCH_WAIT, ..DeliverySettings::default() };
+    let spec = spec_of("all", "b", backend.clone(), delivery);
     let pipeline = engine.add(settings, vec![spec], &|_| None).await.unwrap();
     (engine, pipeline)
 }
@@ -349,7 +317,7 @@ fn pending(number: u32) -> Pending {
 
 /// Plays one order of acts and returns how many events the reader has seen at the end, and how many there are.
 async fn asleep(acts: &[Act]) -> (u64, u64) {
-    let (fs, owner) = (disk(), Supervisor::new("wake-ups"));
+    let (fs, owner) = (disk(Path::new("/data")), Supervisor::new("wake-ups"));
     let log = open(&fs, &owner, 1);
     let mut reader = log.reader(1);
     let (mut seen, mut queued, mut receipts) = (0, 0_u32, Vec::new());

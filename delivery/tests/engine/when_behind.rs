@@ -1,8 +1,6 @@
 //! A log at its quota: who stops intake, who gives up its oldest, and that each event is counted once, whenever the process
 //! dies.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,16 +10,20 @@ use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
-use spillway_delivery::filesystem::{Faults, FaultyFs, Filesystem, RealFs};
+use spillway_delivery::event::Batch;
+use spillway_delivery::filesystem::{Faults, FaultyFs};
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{DeliveryReport, PipelineReport};
 use spillway_delivery::settings::{
-    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
-    Strategy, WhenBehind,
+    BackendRefSettings, DeliverySettings, Durability, LogSettings, Strategy, WhenBehind,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::common::{
+    self, batch_of, disk, engine, engine_over, marked, of, pipeline_of, quick, quick_breaker, reference, report, route,
+    spec_of,
+};
 
 const QUOTA: u64 = 512 << 10;
 const SEGMENT: u64 = 64 << 10;
@@ -103,7 +105,7 @@ impl Backend for Place {
         Box::pin(async move {
             self.open.subscribe().wait_for(|open| *open).await.unwrap();
             if self.traits.commits {
-                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                let committed = mark.as_ref().map_or(0, marked);
                 self.got.send_modify(|got| got.truncate(committed));
             }
             Ok(())
@@ -134,44 +136,16 @@ fn keyed() -> Traits {
 /// A reference: its name, where it leads, and what happens when it is behind.
 type Reference<'a> = (&'static str, &'a Arc<Place>, WhenBehind);
 
-fn engine(dir: &Path, filesystem: Arc<dyn Filesystem>) -> Engine {
-    let settings = EngineSettings { data_dir: dir.to_owned(), filesystem, clock: Clock::system(), free_bytes_min: 0 };
-    Engine::open(settings).unwrap()
-}
-
 async fn add(engine: &Engine, durability: Durability, references: &[Reference<'_>]) -> Option<Arc<Pipeline>> {
     let backends = references
         .iter()
-        .map(|(name, _, when_behind)| BackendRefSettings {
-            uid: (*name).into(),
-            name: (*name).into(),
-            when_behind: *when_behind,
-            ..BackendRefSettings::default()
-        })
+        .map(|(name, _, when_behind)| BackendRefSettings { when_behind: *when_behind, ..reference(name) })
         .collect();
-    let settings = PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log: LogSettings { durability, bytes_max: QUOTA, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
-        suspend: false,
-        origin: OriginBuilder::default(),
-    };
-    let specs = references.iter().map(|(name, place, when_behind)| DeliverySpec {
-        route: "all".into(),
-        backend_uid: (*name).into(),
-        backend_name: (*name).into(),
-        backend_type: "Place".into(),
-        backend: (*place).clone(),
-        settings: DeliverySettings {
-            batch_wait_max: Duration::from_millis(5),
-            retry_initial: Duration::from_millis(5),
-            retry_max: Duration::from_millis(20),
-            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
-            ..DeliverySettings::default()
-        },
-        when_behind: *when_behind,
+    let log = LogSettings { durability, bytes_max: QUOTA, ..LogSettings::default() };
+    let settings = pipeline_of(log, vec![route("all", Strategy::All, backends)]);
+    let specs = references.iter().map(|(name, place, when_behind)| {
+        let settings = DeliverySettings { breaker: quick_breaker(), ..quick() };
+        DeliverySpec { when_behind: *when_behind, ..spec_of("all", name, (*place).clone(), settings) }
     });
     engine.add(settings, specs.collect(), &|_| None).await.ok()
 }
@@ -181,22 +155,11 @@ fn line(number: u32) -> String {
 }
 
 fn batch(number: u32) -> Batch {
-    let mut builder = BatchBuilder::default();
-    (number * EVENTS..(number + 1) * EVENTS).for_each(|event| builder.push(line(event).as_bytes()));
-    builder.build(Arc::<Origin>::default(), 1)
+    batch_of((number * EVENTS..(number + 1) * EVENTS).map(line))
 }
 
 async fn submit(pipeline: &Arc<Pipeline>, number: u32) -> Result<(), SubmitError> {
     Intake.submit(std::slice::from_ref(pipeline), batch(number)).await.map(drop)
-}
-
-async fn report(pipeline: &Arc<Pipeline>) -> PipelineReport {
-    let pipeline = pipeline.clone();
-    tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap()
-}
-
-fn of<'a>(report: &'a PipelineReport, backend: &str) -> &'a DeliveryReport {
-    report.deliveries.iter().find(|delivery| *delivery.backend == *backend).unwrap()
 }
 
 /// Returns the events and bytes given up at quota.
@@ -206,7 +169,7 @@ fn given_up(delivery: &DeliveryReport) -> (u64, u64) {
 }
 
 fn assert_balanced(report: &PipelineReport) {
-    assert!(report.deliveries.iter().all(|delivery| delivery.imbalance_events == 0), "{report:#?}");
+    common::assert_balanced(report);
     assert!(report.log.bytes <= QUOTA, "{report:#?}");
 }
 
@@ -222,7 +185,7 @@ fn bytes_of(events: std::ops::Range<u64>) -> u64 {
 async fn a_dead_reference_that_drops_its_oldest_stops_nobody_and_loses_what_had_to_go() {
     for durability in [Durability::Disk, Durability::Process] {
         let dir = tempfile::tempdir().unwrap();
-        let engine = engine(dir.path(), Arc::new(RealFs));
+        let engine = engine(dir.path());
         let (good, dead) = (Place::new(Mode::Take, commits()), Place::new(Mode::Refuse, ordered()));
         let references = [("good", &good, WhenBehind::Block), ("dead", &dead, WhenBehind::DropOldest)];
         let pipeline = add(&engine, durability, &references).await.unwrap();
@@ -253,7 +216,7 @@ async fn a_dead_reference_that_drops_its_oldest_stops_nobody_and_loses_what_had_
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_hangs_holds_a_full_log_no_longer_than_an_attempt() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path(), Arc::new(RealFs));
+    let engine = engine(dir.path());
     let (good, hung) = (Place::new(Mode::Take, commits()), Place::new(Mode::Take, commits()));
     let references = [("good", &good, WhenBehind::Block), ("hung", &hung, WhenBehind::DropOldest)];
     let pipeline = add(&engine, Durability::Disk, &references).await.unwrap();
@@ -285,7 +248,7 @@ async fn a_commit_that_hangs_holds_a_full_log_no_longer_than_an_attempt() {
 #[tokio::test(start_paused = true)]
 async fn a_reference_that_blocks_stops_intake_and_costs_the_others_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path(), Arc::new(RealFs));
+    let engine = engine(dir.path());
     let (blocks, drops) = (Place::new(Mode::Refuse, ordered()), Place::new(Mode::Refuse, ordered()));
     let references = [("blocks", &blocks, WhenBehind::Block), ("drops", &drops, WhenBehind::DropOldest)];
     let pipeline = add(&engine, Durability::Disk, &references).await.unwrap();
@@ -315,7 +278,7 @@ async fn a_reference_that_blocks_stops_intake_and_costs_the_others_nothing() {
 async fn an_answer_that_comes_late_counts_no_second_time() {
     for traits in [ordered(), keyed(), Traits::default()] {
         let dir = tempfile::tempdir().unwrap();
-        let engine = engine(dir.path(), Arc::new(RealFs));
+        let engine = engine(dir.path());
         let slow = Place::new(Mode::Hang, traits);
         let pipeline = add(&engine, Durability::Disk, &[("slow", &slow, WhenBehind::DropOldest)]).await.unwrap();
         for number in 0..70 {
@@ -338,7 +301,7 @@ async fn an_answer_that_comes_late_counts_no_second_time() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_comes_late_brings_nothing_back() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path(), Arc::new(RealFs));
+    let engine = engine(dir.path());
     let slow = Place::new(Mode::Hang, keyed());
     let pipeline = add(&engine, Durability::Disk, &[("slow", &slow, WhenBehind::DropOldest)]).await.unwrap();
     for number in 0..70 {
@@ -363,7 +326,7 @@ async fn a_failure_that_comes_late_brings_nothing_back() {
 async fn a_backend_that_commits_has_what_is_counted_delivered_and_nothing_else() {
     for mode in [Mode::Refuse, Mode::Hang] {
         let dir = tempfile::tempdir().unwrap();
-        let engine = engine(dir.path(), Arc::new(RealFs));
+        let engine = engine(dir.path());
         let place = Place::new(Mode::Take, commits());
         let pipeline = add(&engine, Durability::Disk, &[("file", &place, WhenBehind::DropOldest)]).await.unwrap();
         for number in 0..20 {
@@ -390,7 +353,7 @@ async fn a_backend_that_commits_has_what_is_counted_delivered_and_nothing_else()
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_never_opens_holds_no_full_log() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path(), Arc::new(RealFs));
+    let engine = engine(dir.path());
     let (good, stuck) = (Place::new(Mode::Take, ordered()), Place::new(Mode::Take, commits()));
     stuck.open.send_replace(false);
     let references = [("good", &good, WhenBehind::Block), ("stuck", &stuck, WhenBehind::DropOldest)];
@@ -435,28 +398,21 @@ async fn a_volume_at_its_floor_is_a_full_log_too() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_larger_than_the_log_is_refused_and_nothing_given_up_for_it() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path(), Arc::new(RealFs));
+    let engine = engine(dir.path());
     let dead = Place::new(Mode::Refuse, ordered());
     let pipeline = add(&engine, Durability::Disk, &[("dead", &dead, WhenBehind::DropOldest)]).await.unwrap();
     submit(&pipeline, 0).await.unwrap();
-    let mut builder = BatchBuilder::default();
-    builder.push(format!("{{\"pad\":\"{}\"}}", "-".repeat(QUOTA as usize)).as_bytes());
-    let refused = Intake.submit(std::slice::from_ref(&pipeline), builder.build(Arc::default(), 1)).await;
+    let large = format!("{{\"pad\":\"{}\"}}", "-".repeat(QUOTA as usize));
+    let refused = Intake.submit(std::slice::from_ref(&pipeline), batch_of(std::iter::once(large))).await;
     assert!(matches!(refused, Err(SubmitError::Refused { reason: RefusalReason::Full, .. })), "{refused:?}");
     let report = report(&pipeline).await;
     assert_balanced(&report);
     assert_eq!((given_up(of(&report, "dead")), of(&report, "dead").held_events), ((0, 0), u64::from(EVENTS)));
 }
 
-fn disk(dir: &Path) -> FaultyFs {
-    let fs = FaultyFs::new(1);
-    fs.put(&dir.join("lock"), b"");
-    fs
-}
-
 /// Fills a log to its quota and beyond; returns how many batches were acknowledged.
 async fn story(dir: &Path, fs: &FaultyFs, durability: Durability, changes: Option<u64>) -> u32 {
-    let engine = engine(dir, Arc::new(fs.clone()));
+    let engine = engine_over(dir, Arc::new(fs.clone()), Clock::system());
     let (good, dead) = (Place::new(Mode::Take, ordered()), Place::new(Mode::Refuse, keyed()));
     let references = [("good", &good, WhenBehind::Block), ("dead", &dead, WhenBehind::DropOldest)];
     let Some(pipeline) = add(&engine, durability, &references).await else { return 0 };
@@ -491,7 +447,7 @@ async fn a_process_killed_at_every_step_counts_what_it_gave_up_once() {
             let fs = disk(dir.path());
             let taken = story(dir.path(), &fs, durability, Some(changes)).await;
             let left = fs.kill();
-            let engine = engine(dir.path(), Arc::new(left));
+            let engine = engine_over(dir.path(), Arc::new(left), Clock::system());
             let (good, back) = (Place::new(Mode::Take, ordered()), Place::new(Mode::Take, keyed()));
             let references = [("good", &good, WhenBehind::Block), ("dead", &back, WhenBehind::DropOldest)];
             let pipeline = add(&engine, durability, &references).await.unwrap();
@@ -510,7 +466,7 @@ async fn a_process_killed_at_every_step_counts_what_it_gave_up_once() {
 async fn a_count_that_cannot_be_saved_frees_nothing_and_does_not_spin() {
     let dir = tempfile::tempdir().unwrap();
     let fs = disk(dir.path());
-    let engine = engine(dir.path(), Arc::new(fs.clone()));
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::system());
     let dead = Place::new(Mode::Refuse, ordered());
     let pipeline = add(&engine, Durability::Disk, &[("dead", &dead, WhenBehind::DropOldest)]).await.unwrap();
     let mut number = 0;

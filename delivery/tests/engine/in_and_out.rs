@@ -1,7 +1,5 @@
 //! The engine over a real file system and a scripted destination: what goes in comes out once, whatever happens between.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,17 +12,22 @@ use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatc
 use spillway_delivery::clock::Clock;
 use spillway_delivery::condition::Condition;
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, OriginBuilder, Position};
+use spillway_delivery::event::{Batch, BatchBuilder, IdempotencyKey, Origin, Position};
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{BreakerState, PipelineReport};
 use spillway_delivery::log::{Journal, Plan, Progress};
 use spillway_delivery::settings::{
     BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings,
-    RateLimitSettings, RouteSettings, Strategy, WhenBehind,
+    RateLimitSettings, Strategy,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::common::{
+    self, batch, drain, engine, engine_over, line, marked, pipeline_of, quick, quick_breaker, reference, report, route,
+    spec_of,
+};
 
 /// What a scripted destination answers to the next attempt; after the last it takes everything.
 #[derive(Debug, Clone)]
@@ -147,7 +150,7 @@ impl Backend for Scripted {
     fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             if self.traits.commits {
-                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                let committed = mark.as_ref().map_or(0, marked);
                 self.got.lock().unwrap().truncate(committed);
             }
             Ok(())
@@ -174,77 +177,26 @@ impl Backend for Scripted {
     }
 }
 
-fn engine(dir: &Path) -> Engine {
-    let settings = EngineSettings {
-        data_dir: dir.to_owned(),
-        filesystem: Arc::new(RealFs),
-        clock: Clock::system(),
-        free_bytes_min: 0,
-    };
-    Engine::open(settings).unwrap()
-}
-
 fn pipeline_settings(durability: Durability, bytes_max: u64) -> PipelineSettings {
-    let backends = vec![BackendRefSettings { uid: "b".into(), name: "b".into(), ..BackendRefSettings::default() }];
-    PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log: LogSettings { durability, bytes_max, ..LogSettings::default() },
-        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
-        suspend: false,
-        origin: OriginBuilder::default(),
-    }
+    let log = LogSettings { durability, bytes_max, ..LogSettings::default() };
+    pipeline_of(log, vec![route("all", Strategy::All, vec![reference("b")])])
 }
 
 fn spec(backend: &Arc<Scripted>) -> DeliverySpec {
-    DeliverySpec {
-        route: "all".into(),
-        backend_uid: "b".into(),
-        backend_name: "b".into(),
-        backend_type: "Scripted".into(),
-        backend: backend.clone(),
-        settings: DeliverySettings {
-            batch_wait_max: Duration::from_millis(5),
-            retry_initial: Duration::from_millis(5),
-            retry_max: Duration::from_millis(20),
-            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
-            ..DeliverySettings::default()
-        },
-        when_behind: WhenBehind::Block,
-    }
+    spec_of("all", "b", backend.clone(), DeliverySettings { breaker: quick_breaker(), ..quick() })
 }
 
 async fn add(engine: &Engine, backend: &Arc<Scripted>, durability: Durability) -> Arc<Pipeline> {
     engine.add(pipeline_settings(durability, 1 << 30), vec![spec(backend)], &|_| None).await.unwrap()
 }
 
-fn batch(range: std::ops::Range<u32>) -> Batch {
-    let mut builder = BatchBuilder::default();
-    for number in range {
-        builder.push(format!("{{\"n\":{number}}}").as_bytes());
-    }
-    builder.build(Arc::<Origin>::default(), 1)
-}
-
 fn lines(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|number| format!("{{\"n\":{number}}}")).collect()
-}
-
-async fn drain(engine: &Engine) -> bool {
-    engine.drain(Instant::now() + Duration::from_secs(20)).await
+    range.map(line).collect()
 }
 
 fn assert_balanced(report: &PipelineReport, events: u64) {
     assert_eq!(report.accepted_events, events, "{report:#?}");
-    for delivery in &report.deliveries {
-        assert_eq!(delivery.imbalance_events, 0, "{report:#?}");
-    }
-}
-
-async fn report(pipeline: &Arc<Pipeline>) -> PipelineReport {
-    let pipeline = pipeline.clone();
-    tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap()
+    common::assert_balanced(report);
 }
 
 #[tokio::test]
@@ -566,13 +518,7 @@ async fn a_clock_that_steps_back_an_hour_changes_labels_only() {
     const HOUR: i64 = 3_600_000_000_000;
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(10 * HOUR);
-    let settings = EngineSettings {
-        data_dir: dir.path().to_owned(),
-        filesystem: Arc::new(RealFs),
-        clock: clock.clone(),
-        free_bytes_min: 0,
-    };
-    let engine = Engine::open(settings).unwrap();
+    let engine = engine_over(dir.path(), Arc::new(RealFs), clock.clone());
     let backend = Arc::new(Scripted { traits: Traits { ordered: true, ..Traits::default() }, ..Scripted::default() });
     let pipeline = add(&engine, &backend, Durability::Disk).await;
     let key = |name: &'static str| {

@@ -1,8 +1,6 @@
 //! Routes whose first healthy backend gets the events: the backlog moves, nothing is lost, and what may be sent twice is
 //! bounded, whenever the process dies.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,20 +8,22 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
-use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::jobs::{JobTarget, ReplayRequest};
-use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
+use spillway_delivery::deliver::{DeliverySpec, Engine};
+use spillway_delivery::event::Batch;
 use spillway_delivery::filesystem::{RealFs, SplitMix64};
 use spillway_delivery::intake::{Intake, Pipeline};
-use spillway_delivery::ledger::{DeliveryReport, DeliveryState, PipelineReport};
+use spillway_delivery::ledger::{DeliveryState, PipelineReport};
 use spillway_delivery::log::{Journal, Progress};
 use spillway_delivery::settings::{
-    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, Failback, LogSettings, PipelineSettings,
-    RouteSettings, Strategy, WhenBehind,
+    DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, RouteSettings, Strategy, WhenBehind,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::common::{
+    balanced, batch_of, drain, engine, marked, of, pipeline_of, quick_breaker, reference, route, send, spec_of, until,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -143,7 +143,7 @@ impl Backend for Place {
         Box::pin(async move {
             self.opens.subscribe().wait_for(|opens| *opens).await.unwrap();
             if self.traits.commits {
-                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                let committed = mark.as_ref().map_or(0, marked);
                 self.got.send_modify(|got| got.truncate(committed));
             }
             Ok(())
@@ -167,87 +167,27 @@ fn number_of(bytes: &[u8]) -> u32 {
 
 type Places<'a> = [(&'static str, &'a Arc<Place>)];
 
-fn engine(dir: &Path) -> Engine {
-    let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
-    Engine::open(EngineSettings { data_dir: dir.to_owned(), filesystem, clock, free_bytes_min: 0 }).unwrap()
-}
-
 /// A pipeline with one route to `places`, best first.
 fn settings(strategy: Strategy, places: &Places<'_>) -> PipelineSettings {
-    let backend = |(name, _): &(&'static str, &Arc<Place>)| BackendRefSettings {
-        uid: (*name).into(),
-        name: (*name).into(),
-        ..BackendRefSettings::default()
-    };
-    let backends = places.iter().map(backend).collect();
-    PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log: LogSettings::default(),
-        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy, backends }],
-        suspend: false,
-        origin: OriginBuilder::default(),
-    }
+    let backends = places.iter().map(|(name, _)| reference(name)).collect();
+    pipeline_of(LogSettings::default(), vec![route("all", strategy, backends)])
 }
 
 fn specs(places: &Places<'_>) -> Vec<DeliverySpec> {
-    let spec = |(name, place): &(&'static str, &Arc<Place>)| DeliverySpec {
-        route: "all".into(),
-        backend_uid: (*name).into(),
-        backend_name: (*name).into(),
-        backend_type: "Place".into(),
-        backend: (*place).clone(),
-        settings: DeliverySettings {
-            batch_wait_max: Duration::from_millis(2),
-            batch_events_max: 10,
-            retry_initial: Duration::from_millis(2),
-            retry_max: Duration::from_millis(5),
-            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
-            ..DeliverySettings::default()
-        },
-        when_behind: WhenBehind::Block,
+    let settings = DeliverySettings {
+        batch_wait_max: Duration::from_millis(2),
+        batch_events_max: 10,
+        retry_initial: Duration::from_millis(2),
+        retry_max: Duration::from_millis(5),
+        breaker: quick_breaker(),
+        ..DeliverySettings::default()
     };
-    places.iter().map(spec).collect()
+    places.iter().map(|(name, place)| spec_of("all", name, (*place).clone(), settings.clone())).collect()
 }
 
 async fn open(engine: &Engine, failback: Failback, places: &Places<'_>) -> Arc<Pipeline> {
     let settings = settings(Strategy::FirstHealthy(failback), places);
     engine.add(settings, specs(places), &|_| None).await.unwrap()
-}
-
-fn batch(range: std::ops::Range<u32>) -> Batch {
-    let mut builder = BatchBuilder::default();
-    range.for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
-    builder.build(Arc::<Origin>::default(), 1)
-}
-
-async fn send(pipeline: &Arc<Pipeline>, range: std::ops::Range<u32>) {
-    Intake.submit(std::slice::from_ref(pipeline), batch(range)).await.unwrap();
-}
-
-async fn report(pipeline: &Arc<Pipeline>) -> PipelineReport {
-    let pipeline = pipeline.clone();
-    let report = tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap();
-    assert!(report.deliveries.iter().all(|delivery| delivery.imbalance_events == 0), "{report:#?}");
-    report
-}
-
-fn of<'a>(report: &'a PipelineReport, backend: &str) -> &'a DeliveryReport {
-    report.deliveries.iter().find(|delivery| *delivery.backend == *backend).unwrap()
-}
-
-/// Asks again until `holds`.
-async fn until(pipeline: &Arc<Pipeline>, holds: impl Fn(&PipelineReport) -> bool) -> PipelineReport {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let report = report(pipeline).await;
-        if holds(&report) {
-            return report;
-        }
-        assert!(Instant::now() < deadline, "{report:#?}");
-        tokio::task::yield_now().await;
-    }
 }
 
 async fn until_held_nowhere(pipeline: &Arc<Pipeline>) -> PipelineReport {
@@ -267,16 +207,12 @@ fn doubles(places: &[&Arc<Place>]) -> usize {
 /// Sends until a backend leads: one that recovers is noticed by an event that it takes. Returns what is sent next.
 async fn send_until_active(pipeline: &Arc<Pipeline>, backend: &str, mut next: u32) -> u32 {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while report(pipeline).await.routes[0].active.as_deref() != Some(backend) {
+    while balanced(pipeline).await.routes[0].active.as_deref() != Some(backend) {
         assert!(Instant::now() < deadline);
         send(pipeline, next..next + 5).await;
         next += 5;
     }
     next
-}
-
-async fn drain(engine: &Engine) -> bool {
-    engine.drain(Instant::now() + Duration::from_secs(20)).await
 }
 
 const BOTH: [Failback; 2] = [Failback::Leave, Failback::Backfill];
@@ -331,7 +267,7 @@ async fn the_backlog_moves_as_soon_as_the_breaker_opens() {
         assert_eq!((failovers.len(), &*failovers[0].from, &*failovers[0].to), (1, "a", "b"));
         a.turn(Mode::Take);
         let sent = send_until_active(&pipeline, "a", 500).await;
-        assert_eq!(report(&pipeline).await.routes[0].failovers.len(), 2);
+        assert_eq!(balanced(&pipeline).await.routes[0].failovers.len(), 2);
         send(&pipeline, sent..sent + 100).await;
         assert!(drain(&engine).await);
         let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
@@ -370,7 +306,7 @@ async fn what_is_unknown_at_the_failover_goes_to_the_second_and_back_only_by_a_b
         assert!(drain(&engine).await);
         let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
         assert_eq!((every, doubles(&[&a]), doubles(&[&b])), (numbers(0..sent), 0, 0));
-        let report = report(&pipeline).await;
+        let report = balanced(&pipeline).await;
         match failback {
             Failback::Leave => {
                 // Under way at the failover, and a probe.
@@ -479,7 +415,7 @@ async fn run_over_kills(seed: u64, failback: Failback) {
                 }
             }
         }
-        drop(report(&pipeline).await);
+        drop(balanced(&pipeline).await);
     }
     places.iter().for_each(|(_, place)| place.turn(Mode::Take));
     let engine = engine(dir.path());
@@ -842,10 +778,7 @@ const QUOTA: u64 = 512 << 10;
 
 /// A batch of a hundred events of more than 200 bytes.
 fn big(number: u32) -> Batch {
-    let mut builder = BatchBuilder::default();
-    let line = |number| format!("{{\"n\":{number},\"pad\":\"{:-<200}\"}}", "");
-    (number..number + 100).for_each(|number| builder.push(line(number).as_bytes()));
-    builder.build(Arc::<Origin>::default(), 1)
+    batch_of((number..number + 100).map(|number| format!("{{\"n\":{number},\"pad\":\"{:-<200}\"}}", "")))
 }
 
 #[tokio::test]
@@ -862,13 +795,13 @@ async fn what_is_held_for_a_backfill_alone_goes_before_intake_stops() {
     for number in (0..12_000).step_by(100) {
         while Intake.submit(std::slice::from_ref(&pipeline), big(number)).await.is_err() {
             refused += 1;
-            assert!(refused < 1000, "{:#?}", report(&pipeline).await);
+            assert!(refused < 1000, "{:#?}", balanced(&pipeline).await);
             b.until(|got| got.len() >= number as usize).await;
             pipeline.room().await;
         }
     }
     b.until(|got| got.len() >= 12_000).await;
-    let report = report(&pipeline).await;
+    let report = balanced(&pipeline).await;
     println!("{refused} refusals");
     assert!(report.log.bytes <= QUOTA);
     let first = of(&report, "a");

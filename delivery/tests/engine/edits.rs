@@ -1,28 +1,25 @@
 //! Edits of running pipelines: nothing is lost or repeated by them, and what they do not name is not touched.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
-use spillway_delivery::clock::Clock;
 use spillway_delivery::condition::Condition;
-use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder};
-use spillway_delivery::filesystem::{RealFs, SplitMix64};
+use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError};
+use spillway_delivery::filesystem::SplitMix64;
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{DeliveryReport, DeliveryState, PipelineReport};
 use spillway_delivery::log::DeliveryKey;
-use spillway_delivery::settings::{
-    BackendRefSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings, Strategy,
-};
+use spillway_delivery::settings::{Durability, LogSettings, PipelineSettings, Strategy};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::common::{
+    balanced, batch, drain, engine, marked, numbers, pipeline_of, quick, reference, route, send, spec_of, until,
+};
 
 /// A destination that outlives the backends that write to it, as files and servers do.
 #[derive(Debug, Default)]
@@ -86,9 +83,7 @@ impl Backend for To {
         Box::pin(async move {
             self.place.opens.fetch_add(1, Ordering::Relaxed);
             if self.commits {
-                let at = mark.map_or(self.place.committed.load(Ordering::Relaxed), |mark| {
-                    std::str::from_utf8(&mark).unwrap().parse().unwrap()
-                });
+                let at = mark.as_ref().map_or(self.place.committed.load(Ordering::Relaxed), marked);
                 self.place.got.lock().unwrap().truncate(at);
             }
             Ok(())
@@ -110,32 +105,10 @@ impl Backend for To {
     }
 }
 
-fn engine(dir: &Path) -> Engine {
-    let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
-    Engine::open(EngineSettings { data_dir: dir.to_owned(), filesystem, clock, free_bytes_min: 0 }).unwrap()
-}
-
 /// A pipeline whose routes, named like their only backends, take every event.
 fn settings(routes: &[&str]) -> PipelineSettings {
-    let route = |name: &&str| RouteSettings {
-        name: (*name).into(),
-        condition: None,
-        strategy: Strategy::All,
-        backends: vec![BackendRefSettings {
-            uid: (*name).into(),
-            name: (*name).into(),
-            ..BackendRefSettings::default()
-        }],
-    };
-    PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log: LogSettings::default(),
-        routes: routes.iter().map(route).collect(),
-        origin: OriginBuilder::default(),
-        suspend: false,
-    }
+    let route = |name: &&str| route(name, Strategy::All, vec![reference(name)]);
+    pipeline_of(LogSettings::default(), routes.iter().map(route).collect())
 }
 
 fn to(name: &str, place: &Arc<Place>) -> DeliverySpec {
@@ -147,65 +120,12 @@ fn committing(name: &str, place: &Arc<Place>) -> DeliverySpec {
 }
 
 fn spec(name: &str, backend: Arc<To>) -> DeliverySpec {
-    DeliverySpec {
-        when_behind: spillway_delivery::settings::WhenBehind::Block,
-        route: name.into(),
-        backend_uid: name.into(),
-        backend_name: name.into(),
-        backend_type: "Place".into(),
-        backend,
-        settings: DeliverySettings {
-            batch_wait_max: Duration::from_millis(5),
-            retry_initial: Duration::from_millis(5),
-            retry_max: Duration::from_millis(20),
-            ..DeliverySettings::default()
-        },
-    }
-}
-
-fn batch(range: std::ops::Range<u32>) -> Batch {
-    let mut builder = BatchBuilder::default();
-    range.for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
-    builder.build(Arc::<Origin>::default(), 1)
-}
-
-async fn send(pipeline: &Arc<Pipeline>, range: std::ops::Range<u32>) {
-    Intake.submit(std::slice::from_ref(pipeline), batch(range)).await.unwrap();
-}
-
-async fn report(pipeline: &Arc<Pipeline>) -> PipelineReport {
-    let pipeline = pipeline.clone();
-    let report = tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap();
-    for delivery in &report.deliveries {
-        assert_eq!(delivery.imbalance_events, 0, "{report:#?}");
-    }
-    report
-}
-
-/// Asks again until `holds`.
-async fn until(pipeline: &Arc<Pipeline>, holds: impl Fn(&PipelineReport) -> bool) -> PipelineReport {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let report = report(pipeline).await;
-        if holds(&report) {
-            return report;
-        }
-        assert!(Instant::now() < deadline, "{report:#?}");
-        tokio::task::yield_now().await;
-    }
+    spec_of(name, name, backend, quick())
 }
 
 fn sorted(mut numbers: Vec<u32>) -> Vec<u32> {
     numbers.sort_unstable();
     numbers
-}
-
-fn numbers(range: std::ops::Range<u32>) -> Vec<u32> {
-    range.collect()
-}
-
-async fn drain(engine: &Engine) -> bool {
-    engine.drain(Instant::now() + Duration::from_secs(20)).await
 }
 
 #[tokio::test]
@@ -244,7 +164,7 @@ async fn what_an_edit_does_not_name_is_not_touched() {
     }
     assert_eq!(sorted(a.until(200).await), numbers(0..200));
     assert_eq!((a.opens.load(Ordering::Relaxed), a.closes.load(Ordering::Relaxed)), (1, 0));
-    assert_eq!(report(&pipeline).await.log.bytes_max, (1 << 30) + 19);
+    assert_eq!(balanced(&pipeline).await.log.bytes_max, (1 << 30) + 19);
     assert!(drain(&engine).await);
 }
 
@@ -266,7 +186,7 @@ async fn a_condition_that_changes_counts_for_what_comes_then() {
     place.is_down.store(false, Ordering::Relaxed);
     assert_eq!(sorted(place.until(10).await), numbers(0..10));
     assert!(drain(&engine).await);
-    assert_eq!(report(&pipeline).await.unrouted_events, 10);
+    assert_eq!(balanced(&pipeline).await.unrouted_events, 10);
 }
 
 #[tokio::test]
@@ -338,7 +258,7 @@ async fn a_reference_that_comes_back_while_it_drains_goes_on_where_it_stood() {
     assert_eq!(a.until(20).await, expected, "not what came while its route was gone");
     assert_eq!(sorted(b.until(30).await), numbers(0..30));
     assert!(drain(&engine).await);
-    let report = report(&pipeline).await;
+    let report = balanced(&pipeline).await;
     assert!(report.deliveries.iter().all(|one| one.held_events == 0 && one.dropped_events.is_empty()), "{report:#?}");
 }
 
@@ -386,7 +306,7 @@ async fn a_reference_that_a_restart_found_gone_comes_back_with_its_backend() {
     send(&pipeline, 10..20).await;
     assert_eq!(sorted(a.until(20).await), numbers(0..20));
     assert!(drain(&engine).await);
-    report(&pipeline).await;
+    balanced(&pipeline).await;
 }
 
 #[tokio::test]
@@ -481,7 +401,7 @@ async fn a_suspended_pipeline_refuses_holds_and_goes_on() {
     // So it stays over a restart, until it is told otherwise.
     let engine = engine(dir.path());
     let pipeline = engine.apply(resting(true), vec![committing("a", &place)], &|_| None).await.unwrap();
-    assert_eq!(report(&pipeline).await.deliveries[0].held_events, 10);
+    assert_eq!(balanced(&pipeline).await.deliveries[0].held_events, 10);
     assert!(place.got.lock().unwrap().is_empty());
     engine.apply(resting(false), Vec::new(), &|_| None).await.unwrap();
     send(&pipeline, 10..20).await;
@@ -501,10 +421,10 @@ async fn a_removed_pipeline_drains_and_its_log_goes() {
     assert!(!engine.remove("default.jobs").await);
     let refused = Intake.submit(std::slice::from_ref(&pipeline), batch(10..20)).await;
     assert!(matches!(refused, Err(SubmitError::Refused { reason: RefusalReason::Removed, .. })), "{refused:?}");
-    assert!(report(&pipeline).await.removed);
+    assert!(balanced(&pipeline).await.removed);
     // It comes back while it drains, as the same pipeline.
     let back = engine.apply(settings(&["a"]), Vec::new(), &|_| None).await.unwrap();
-    assert!(Arc::ptr_eq(&back, &pipeline) && !report(&pipeline).await.removed);
+    assert!(Arc::ptr_eq(&back, &pipeline) && !balanced(&pipeline).await.removed);
     send(&pipeline, 10..20).await;
     assert!(engine.remove("default.jobs").await);
     place.is_down.store(false, Ordering::Relaxed);
@@ -518,7 +438,7 @@ async fn a_removed_pipeline_drains_and_its_log_goes() {
     // A namesake begins with nothing.
     let namesake = engine.apply(settings(&["a"]), vec![to("a", &place)], &|_| None).await.unwrap();
     assert!(!Arc::ptr_eq(&namesake, &pipeline));
-    assert_eq!(report(&namesake).await.accepted_events, 0);
+    assert_eq!(balanced(&namesake).await.accepted_events, 0);
     send(&namesake, 20..30).await;
     assert_eq!(sorted(place.until(30).await), numbers(0..30));
     assert!(drain(&engine).await);
@@ -538,10 +458,10 @@ async fn a_level_that_changes_counts_from_the_edit() {
     for round in 0..10 {
         let level = if round % 2 == 0 { Durability::Process } else { Durability::Disk };
         engine.apply(at(level), Vec::new(), &|_| None).await.unwrap();
-        let before = report(&pipeline).await.log.syncs;
+        let before = balanced(&pipeline).await.log.syncs;
         send(&pipeline, round * 10..round * 10 + 10).await;
         if level == Durability::Disk {
-            assert!(report(&pipeline).await.log.syncs > before);
+            assert!(balanced(&pipeline).await.log.syncs > before);
         }
     }
     assert_eq!(sorted(place.until(100).await), numbers(0..100));
@@ -657,7 +577,7 @@ fn a_reference_that_came_back_is_there_for_a_process_that_dies_at_once() {
         send(&pipeline, 0..10).await;
         story.open(&engine, &["b"]).await;
         // A backend that is down does not change what becomes of it.
-        let failed_since = report(&pipeline).await.deliveries[0].attempts + 2;
+        let failed_since = balanced(&pipeline).await.deliveries[0].attempts + 2;
         let fails = |one: &DeliveryReport| one.attempts >= failed_since && one.last_error.is_some();
         let ends = |one: &DeliveryReport| fails(one) && one.state == DeliveryState::Draining;
         until(&pipeline, |report| ends(&report.deliveries[0])).await;
@@ -694,7 +614,7 @@ fn edits_under_load_lose_and_repeat_nothing_over_processes_that_die() {
             let engine = engine(dir.path());
             let all = story.open(&engine, &NAMES).await;
             assert!(drain(&engine).await);
-            report(&all).await;
+            balanced(&all).await;
         });
         story.check(seed);
     }

@@ -1,7 +1,5 @@
 //! Level `Memory` with whole engines: what is written, what is kept, and what an end of each kind leaves.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,17 +8,19 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
-use spillway_delivery::event::{Batch, BatchBuilder, Origin, OriginBuilder, Position};
+use spillway_delivery::deliver::{DeliverySpec, Engine};
+use spillway_delivery::event::{Batch, Position};
 use spillway_delivery::filesystem::{Faults, FaultyFs};
 use spillway_delivery::intake::{Intake, Pipeline, SubmitError};
 use spillway_delivery::ledger::PipelineReport;
-use spillway_delivery::settings::{
-    BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings, RouteSettings,
-    Strategy, WhenBehind,
-};
+use spillway_delivery::settings::{DeliverySettings, Durability, LogSettings, PipelineSettings, Strategy};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::common::{
+    assert_balanced, batch_of, disk, engine_over, marked, numbers, pipeline_of, quick, quick_breaker, reference,
+    report, route, spec_of,
+};
 
 /// A destination that can be dead; it keeps what it got over the lives of the engine.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Backend for Place {
     fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             if self.commits {
-                let committed = mark.map_or(0, |mark| std::str::from_utf8(&mark).unwrap().parse().unwrap());
+                let committed = mark.as_ref().map_or(0, marked);
                 self.got.lock().unwrap().truncate(committed);
             }
             Ok(())
@@ -106,36 +106,12 @@ fn log_settings() -> LogSettings {
 }
 
 fn settings(log: LogSettings, backends: &[&str]) -> PipelineSettings {
-    let backend =
-        |name: &&str| BackendRefSettings { uid: (*name).into(), name: (*name).into(), ..BackendRefSettings::default() };
-    let backends = backends.iter().map(backend).collect();
-    PipelineSettings {
-        uid: "default.jobs".into(),
-        namespace: "default".into(),
-        name: "jobs".into(),
-        log,
-        routes: vec![RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends }],
-        suspend: false,
-        origin: OriginBuilder::default(),
-    }
+    let backends = backends.iter().map(|name| reference(name)).collect();
+    pipeline_of(log, vec![route("all", Strategy::All, backends)])
 }
 
 fn spec(name: &str, backend: &Arc<Place>) -> DeliverySpec {
-    DeliverySpec {
-        route: "all".into(),
-        backend_uid: name.into(),
-        backend_name: name.into(),
-        backend_type: "Place".into(),
-        backend: backend.clone(),
-        settings: DeliverySettings {
-            batch_wait_max: Duration::from_millis(5),
-            retry_initial: Duration::from_millis(5),
-            retry_max: Duration::from_millis(20),
-            breaker: BreakerSettings { open: Duration::from_millis(20), ..BreakerSettings::default() },
-            ..DeliverySettings::default()
-        },
-        when_behind: WhenBehind::Block,
-    }
+    spec_of("all", name, backend.clone(), DeliverySettings { breaker: quick_breaker(), ..quick() })
 }
 
 /// One life of an agent.
@@ -150,13 +126,8 @@ struct Life {
 impl Life {
     async fn begin(fs: &FaultyFs, log: LogSettings, places: &[(&str, &Arc<Place>)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(EngineSettings {
-            data_dir: dir.path().to_owned(),
-            filesystem: Arc::new(Below { fs: fs.clone(), dir: dir.path().to_owned() }),
-            clock: Clock::manual(1),
-            free_bytes_min: 0,
-        })
-        .unwrap();
+        let below = Below { fs: fs.clone(), dir: dir.path().to_owned() };
+        let engine = engine_over(dir.path(), Arc::new(below), Clock::manual(1));
         let names: Vec<&str> = places.iter().map(|(name, _)| *name).collect();
         let specs = places.iter().map(|(name, place)| spec(name, place)).collect();
         let pipeline = engine.add(settings(log, &names), specs, &|_| None).await.unwrap();
@@ -168,8 +139,7 @@ impl Life {
     }
 
     async fn report(&self) -> PipelineReport {
-        let pipeline = self.pipeline.clone();
-        tokio::task::spawn_blocking(move || pipeline.report()).await.unwrap()
+        report(&self.pipeline).await
     }
 
     /// Returns the report once the ledger of every delivery shows nothing held.
@@ -243,29 +213,13 @@ impl spillway_delivery::filesystem::Filesystem for Below {
 }
 
 fn batch(range: std::ops::Range<u32>) -> Batch {
-    let (mut builder, pad) = (BatchBuilder::default(), "x".repeat(1000));
-    range.for_each(|number| builder.push(format!("{{\"n\":{number},\"pad\":\"{pad}\"}}").as_bytes()));
-    builder.build(Arc::<Origin>::default(), 1)
-}
-
-fn all(range: std::ops::Range<u32>) -> Vec<u32> {
-    range.collect()
-}
-
-/// A disk on which nothing is but the data directory.
-fn disk() -> FaultyFs {
-    let fs = FaultyFs::new(1);
-    fs.put(Path::new("/data/lock"), b"");
-    fs
+    let pad = "x".repeat(1000);
+    batch_of(range.map(|number| format!("{{\"n\":{number},\"pad\":\"{pad}\"}}")))
 }
 
 fn segment_bytes(fs: &FaultyFs) -> u64 {
     let files = fs.files();
     files.iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "log")).map(|(_, len)| len).sum()
-}
-
-fn assert_balanced(report: &PipelineReport) {
-    assert!(report.deliveries.iter().all(|delivery| delivery.imbalance_events == 0), "{report:#?}");
 }
 
 fn dropped(report: &PipelineReport) -> u64 {
@@ -275,7 +229,7 @@ fn dropped(report: &PipelineReport) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn while_readers_keep_up_nothing_is_written_to_segments_and_nothing_is_synced() {
     let place = Arc::new(Place::default());
-    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (before, bytes) = (life.fs.counts(), segment_bytes(&life.fs));
     for round in 0..300 {
@@ -291,7 +245,7 @@ async fn while_readers_keep_up_nothing_is_written_to_segments_and_nothing_is_syn
     let fs = life.end().await;
     let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
     assert_eq!(life.at_rest().await.accepted_events, 6000, "totals survive an end in order");
-    assert_eq!(place.numbers(), all(0..6000));
+    assert_eq!(place.numbers(), numbers(0..6000));
     place.check_ids();
 }
 
@@ -299,7 +253,7 @@ async fn while_readers_keep_up_nothing_is_written_to_segments_and_nothing_is_syn
 async fn a_reader_that_falls_behind_makes_the_log_spill_and_gets_everything_once() {
     let (well, slow) = (Arc::new(Place::default()), Arc::new(Place::default()));
     slow.set_dead(true);
-    let life = Life::begin(&disk(), log_settings(), &[("a", &well), ("b", &slow)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &well), ("b", &slow)]).await;
     for round in 0..100 {
         life.send(round * 20..round * 20 + 20).await;
         let report = life.report().await;
@@ -316,7 +270,7 @@ async fn a_reader_that_falls_behind_makes_the_log_spill_and_gets_everything_once
     let life = Life::begin(&fs, log_settings(), &[("a", &well), ("b", &slow)]).await;
     let report = life.at_rest().await;
     assert_balanced(&report);
-    assert_eq!((well.numbers(), slow.numbers()), (all(0..2000), all(0..2000)));
+    assert_eq!((well.numbers(), slow.numbers()), (numbers(0..2000), numbers(0..2000)));
     assert_eq!((dropped(&report), report.log.lost_events), (0, 0));
     slow.check_ids();
     life.end().await;
@@ -326,7 +280,7 @@ async fn a_reader_that_falls_behind_makes_the_log_spill_and_gets_everything_once
 async fn a_kill_takes_what_only_memory_had_and_the_ledger_says_so() {
     let (well, slow) = (Arc::new(Place::default()), Arc::new(Place::default()));
     slow.set_dead(true);
-    let life = Life::begin(&disk(), log_settings(), &[("a", &well), ("b", &slow)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &well), ("b", &slow)]).await;
     for round in 0..100 {
         life.send(round * 20..round * 20 + 20).await;
     }
@@ -348,7 +302,7 @@ async fn a_kill_takes_what_only_memory_had_and_the_ledger_says_so() {
     assert_eq!(got, expected, "what is lost is the newest");
     assert_eq!(report.log.lost_events, lost, "a cursor of the other one knows of them");
     assert_eq!(report.deliveries[1].held_events, 0);
-    assert_eq!(well.numbers(), all(0..2020));
+    assert_eq!(well.numbers(), numbers(0..2020));
     well.check_ids();
     slow.check_ids();
     life.end().await;
@@ -358,7 +312,7 @@ async fn a_kill_takes_what_only_memory_had_and_the_ledger_says_so() {
 async fn kills_in_fair_weather_never_name_two_events_and_keep_the_ledger() {
     for commits in [false, true] {
         let place = Arc::new(Place { commits, ..Place::default() });
-        let (mut fs, mut sent) = (disk(), 0);
+        let (mut fs, mut sent) = (disk(Path::new("/data")), 0);
         for life in 0..12_u32 {
             let now = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
             for _ in 0..=life * 7 % 5 {
@@ -383,7 +337,7 @@ async fn kills_in_fair_weather_never_name_two_events_and_keep_the_ledger() {
 async fn edits_of_the_level_write_what_memory_holds_and_go_back() {
     let place = Arc::new(Place::default());
     place.set_dead(true);
-    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
     let mut sent = 0;
     for level in [Durability::Disk, Durability::Memory, Durability::Process, Durability::Memory, Durability::Disk] {
         for _ in 0..5 {
@@ -409,7 +363,7 @@ async fn edits_of_the_level_write_what_memory_holds_and_go_back() {
     let log = LogSettings { durability: Durability::Disk, ..log_settings() };
     let life = Life::begin(&fs, log, &[("a", &place)]).await;
     assert_balanced(&life.at_rest().await);
-    assert_eq!(place.numbers(), all(0..sent));
+    assert_eq!(place.numbers(), numbers(0..sent));
     place.check_ids();
     life.end().await;
 }
@@ -418,7 +372,7 @@ async fn edits_of_the_level_write_what_memory_holds_and_go_back() {
 async fn a_disk_that_refuses_to_spill_stops_intake_and_no_delivery() {
     let place = Arc::new(Place::default());
     place.set_dead(true);
-    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
     life.fs.set_faults(Faults { capacity: Some(life.fs.used_bytes()), free: Some(1 << 40), ..Faults::default() });
     let mut sent = 0;
     let refused = loop {
@@ -438,7 +392,7 @@ async fn a_disk_that_refuses_to_spill_stops_intake_and_no_delivery() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     life.send(sent..sent + 20).await;
     place.until(sent as usize + 20).await;
-    assert_eq!(place.numbers(), all(0..sent + 20));
+    assert_eq!(place.numbers(), numbers(0..sent + 20));
     let report = life.at_rest().await;
     assert_balanced(&report);
     assert_eq!(report.log.spilled_bytes, 0);
@@ -450,7 +404,7 @@ async fn a_disk_that_refuses_to_spill_stops_intake_and_no_delivery() {
 async fn what_is_retained_is_never_passed() {
     let place = Arc::new(Place::default());
     let log = LogSettings { retain: Duration::from_hours(1), bytes_max: 32 << 20, ..log_settings() };
-    let life = Life::begin(&disk(), log.clone(), &[("a", &place)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log.clone(), &[("a", &place)]).await;
     for round in 0..500 {
         life.send(round * 20..round * 20 + 20).await;
     }
@@ -461,7 +415,7 @@ async fn what_is_retained_is_never_passed() {
     assert!(segment_bytes(&fs) > 10_000 * 1000, "all of it is there to be replayed");
     let life = Life::begin(&fs, log, &[("a", &place)]).await;
     assert_balanced(&life.at_rest().await);
-    assert_eq!(place.numbers(), all(0..10_000));
+    assert_eq!(place.numbers(), numbers(0..10_000));
     life.end().await;
 }
 
@@ -476,7 +430,7 @@ async fn a_position_is_never_durable_ahead_of_its_data_and_at_most_a_minute_behi
         let value = life.pipeline.position(b"file").unwrap_or_default();
         std::str::from_utf8(&value).unwrap().parse::<u32>().unwrap_or(0)
     };
-    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
     let mut sent = 0;
     for _ in 0..180 {
         Intake.submit(std::slice::from_ref(&life.pipeline), at(sent..sent + 10)).await.unwrap();
@@ -505,7 +459,7 @@ async fn a_position_is_never_durable_ahead_of_its_data_and_at_most_a_minute_behi
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_commits_holds_its_events_until_its_output_is_synced() {
     let place = Arc::new(Place { commits: true, ..Place::default() });
-    let life = Life::begin(&disk(), log_settings(), &[("a", &place)]).await;
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
     for round in 0..400 {
         life.send(round * 20..round * 20 + 20).await;
         tokio::time::sleep(Duration::from_millis(40)).await;
@@ -519,6 +473,6 @@ async fn a_backend_that_commits_holds_its_events_until_its_output_is_synced() {
     let fs = life.end().await;
     let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
     assert_balanced(&life.at_rest().await);
-    assert_eq!(place.numbers(), all(0..8000));
+    assert_eq!(place.numbers(), numbers(0..8000));
     life.end().await;
 }

@@ -1,0 +1,12 @@
+//! The engine as a whole, over destinations made for the tests: what is sent, kept, moved, given up and told.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+mod common;
+mod edits;
+mod failover;
+mod in_and_out;
+mod letters;
+mod memory;
+mod saves;
+mod when_behind;
