@@ -14,6 +14,7 @@
 
 pub mod alertmanager;
 pub mod java;
+pub mod kube_api;
 pub mod opensearch_security;
 pub mod process;
 pub mod search;

@@ -1,0 +1,128 @@
+//! A bare Kubernetes API server: `etcd` and `kube-apiserver` on loopback, no node, no controller.
+//!
+//! Enough for whatever the API server itself decides: schemas, rules, defaults, apply, columns. The programs are those of
+//! the cluster of the tests, which `cargo xtask cluster up` installs; this installs none.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::process::{Process, free_port};
+
+/// What is needed, in one folder.
+const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+
+/// How long the server may take until it answers; it starts in ten seconds on two idle cores.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The token of the one user, who may do everything. The server listens on loopback and lives as long as its test.
+const TOKEN: &str = "of-this-test";
+
+/// Returns the folder of the programs, or says which are not there.
+pub fn programs() -> Result<PathBuf, String> {
+    let cache = super::cache();
+    let folders = fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut whole: Vec<PathBuf> =
+        folders.filter(|folder| PROGRAMS.iter().all(|program| folder.join(program).is_file())).collect();
+    whole.sort();
+    whole.pop().ok_or_else(|| format!("no {} below {}: `cargo xtask cluster up`", PROGRAMS.join(", "), cache.display()))
+}
+
+/// A running API server.
+#[derive(Debug)]
+pub struct KubeApi {
+    // Dropped in this order.
+    server: Process,
+    _etcd: Process,
+    kubectl: PathBuf,
+    folder: PathBuf,
+}
+
+/// What `kubectl` said.
+#[derive(Debug)]
+pub struct Said {
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+impl KubeApi {
+    /// Starts the server with the programs of `programs` and its data in `folder`.
+    pub fn start(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let (client, peer, port) = (free_port(), free_port(), free_port());
+        let etcd = Process::start(etcd(programs, folder, client, peer), &folder.join("etcd.log"))?;
+        let key = rcgen::KeyPair::generate().context("making a key")?;
+        fs::write(folder.join("service-accounts.key"), key.serialize_pem())?;
+        fs::write(folder.join("service-accounts.pub"), key.public_key_pem())?;
+        fs::write(folder.join("tokens"), format!("{TOKEN},tests,tests,system:masters\n"))?;
+        let config = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
+             clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{port}', insecure-skip-tls-verify: true}}}}]\n\
+             users: [{{name: it, user: {{token: {TOKEN}}}}}]\ncontexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n"
+        );
+        fs::write(folder.join("kubeconfig"), config)?;
+        let server = Process::start(server(programs, folder, client, port), &folder.join("server.log"))?;
+        let mut started = Self { server, _etcd: etcd, kubectl: programs.join("kubectl"), folder: folder.to_owned() };
+        let probe = (started.kubectl.clone(), started.folder.clone());
+        started.server.wait_until(PATIENCE, || {
+            said(&probe.0, &probe.1, &["get", "namespace", "default"], "").is_ok_and(|said| said.ok)
+        })?;
+        Ok(started)
+    }
+
+    /// Calls `kubectl` with these arguments and `input` on its standard input.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+        said(&self.kubectl, &self.folder, arguments, input)
+    }
+}
+
+fn said(kubectl: &Path, folder: &Path, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+    let mut command = Command::new(kubectl);
+    command.arg("--kubeconfig").arg(folder.join("kubeconfig")).args(arguments);
+    command.env("HOME", folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("starting kubectl")?;
+    let mut stdin = child.stdin.take().context("its input")?;
+    // It may end without reading.
+    stdin.write_all(input.as_bytes()).ok();
+    drop(stdin);
+    let output = child.wait_with_output().context("waiting for kubectl")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Said { ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) })
+}
+
+fn etcd(programs: &Path, folder: &Path, client: u16, peer: u16) -> Command {
+    let mut command = Command::new(programs.join("etcd"));
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    command.arg("--data-dir").arg(folder.join("etcd")).args(["--log-level", "warn", "--unsafe-no-fsync"]);
+    command.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
+    command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
+    command.args(["--initial-cluster", &format!("default={}", url(peer))]);
+    command
+}
+
+fn server(programs: &Path, folder: &Path, etcd: u16, port: u16) -> Command {
+    let mut command = Command::new(programs.join("kube-apiserver"));
+    let key = |ending: &str| folder.join(format!("service-accounts.{ending}"));
+    command.args([
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--cert-dir={}", folder.join("certificates").display()),
+        format!("--token-auth-file={}", folder.join("tokens").display()),
+        "--authorization-mode=RBAC".to_owned(),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-account-signing-key-file={}", key("key").display()),
+        format!("--service-account-key-file={}", key("pub").display()),
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+        "--profiling=false".to_owned(),
+    ]);
+    command
+}
