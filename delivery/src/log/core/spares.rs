@@ -9,7 +9,7 @@
 //!
 //! # Limits
 //! At most [`SPARES_MAX`] per log, each of a full segment. They do not count in `maxBytes`: a log that grows takes them
-//! first, and one that needs room drops them. A clean open drops them too.
+//! first, and one that needs room drops them. An open removes what an earlier process left.
 //!
 //! [`SegmentHeader::seed`]: crate::log::format::SegmentHeader::seed
 
