@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Outcome, Traits};
 use spillway_delivery::deliver::jobs::{JobTarget, ReplayRequest};
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::event::Batch;
@@ -22,7 +22,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::common::{
-    balanced, batch_of, drain, engine, marked, of, pipeline_of, quick_breaker, reference, route, send, spec_of, until,
+    Store, balanced, batch_of, drain, engine, kept_in_store, of, pipeline_of, quick_breaker, reference, route, send,
+    spec_of, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +43,8 @@ enum Mode {
 struct Place {
     traits: Traits,
     mode: watch::Sender<Mode>,
-    /// Whether it can be opened; one that cannot hangs.
-    opens: watch::Sender<bool>,
-    /// Whether it commits; one that does not hangs.
-    marks: watch::Sender<bool>,
-    /// The events in the order they came, those of batches it knew left out.
-    got: watch::Sender<Vec<u32>>,
+    /// The events of batches that it knew are left out.
+    store: Store<u32>,
     keys: Mutex<BTreeMap<String, Vec<u32>>>,
     attempts: watch::Sender<Vec<Instant>>,
 }
@@ -57,9 +54,7 @@ impl Place {
         Arc::new(Self {
             traits,
             mode: watch::channel(mode).0,
-            opens: watch::channel(true).0,
-            marks: watch::channel(true).0,
-            got: watch::channel(Vec::new()).0,
+            store: Store::default(),
             keys: Mutex::default(),
             attempts: watch::channel(Vec::new()).0,
         })
@@ -80,7 +75,7 @@ impl Place {
     }
 
     fn got(&self) -> Vec<u32> {
-        self.got.borrow().clone()
+        self.store.all()
     }
 
     fn each(&self) -> BTreeSet<u32> {
@@ -88,8 +83,7 @@ impl Place {
     }
 
     async fn until(&self, holds: impl FnMut(&Vec<u32>) -> bool) {
-        let mut got = self.got.subscribe();
-        tokio::time::timeout(Duration::from_secs(30), got.wait_for(holds)).await.expect("it got nothing more").unwrap();
+        self.store.until(holds).await;
     }
 
     async fn tried(&self, times: usize) {
@@ -122,7 +116,7 @@ impl Backend for Place {
             let taken = format!("{} taken", batch.key());
             let is_new = !self.traits.keyed || self.keys.lock().unwrap().insert(taken, Vec::new()).is_none();
             if is_new {
-                self.got.send_modify(|got| got.extend(numbers));
+                self.store.add(numbers);
             }
             if mode == Mode::Once {
                 self.turn(Mode::Refuse);
@@ -135,28 +129,7 @@ impl Backend for Place {
         })
     }
 
-    fn traits(&self) -> Traits {
-        self.traits
-    }
-
-    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            self.opens.subscribe().wait_for(|opens| *opens).await.unwrap();
-            if self.traits.commits {
-                let committed = mark.as_ref().map_or(0, marked);
-                self.got.send_modify(|got| got.truncate(committed));
-            }
-            Ok(())
-        })
-    }
-
-    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
-        Box::pin(async {
-            self.marks.subscribe().wait_for(|marks| *marks).await.unwrap();
-            let committed = self.got.borrow().len().to_string();
-            Ok(self.traits.commits.then(|| committed.into()))
-        })
-    }
+    kept_in_store!();
 }
 
 fn number_of(bytes: &[u8]) -> u32 {
@@ -530,11 +503,11 @@ async fn one_whose_commits_hang_is_not_healthy_and_what_it_could_not_commit_goes
         send(&pipeline, 0..50).await;
         a.until(|got| got.len() == 50).await;
         until_held_nowhere(&pipeline).await;
-        a.marks.send_replace(false);
+        a.store.marks.send_replace(false);
         send(&pipeline, 50..100).await;
         b.until(|got| got.len() >= 50).await;
         assert!(b.each().is_superset(&numbers(50..100)));
-        a.marks.send_replace(true);
+        a.store.marks.send_replace(true);
         let sent = send_until_active(&pipeline, "a", 100).await;
         assert!(drain(&engine).await);
         let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
@@ -585,13 +558,13 @@ async fn what_one_cannot_commit_when_the_first_healthy_one_is_to_send_nobody_tak
     send(&pipeline, 0..100).await;
     // It is saved, and the next sync is seconds away.
     until(&pipeline, |report| of(report, "a").delivered_events == 100).await;
-    a.marks.send_replace(false);
+    a.store.marks.send_replace(false);
     engine.apply(group, Vec::new(), &|_| None).await.unwrap();
     let before = b.attempts.borrow().len();
     b.tried(before + 2).await;
     b.turn(Mode::Take);
     until(&pipeline, |report| of(report, "b").held_events == 0).await;
-    a.marks.send_replace(true);
+    a.store.marks.send_replace(true);
     assert!(drain(&engine).await);
     let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();
     assert_eq!((every, doubles(&[&b])), (numbers(0..100), 0));
@@ -1002,7 +975,7 @@ async fn one_that_cannot_be_opened_holds_up_nobody_and_keeps_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let (a, b) = (Place::new(Mode::Take), Place::new(Mode::Take));
-    a.opens.send_replace(false);
+    a.store.opens.send_replace(false);
     let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
     let group = Strategy::FirstHealthy(Failback::Leave);
     let bound = specs(&places).into_iter().map(impatient).collect();
@@ -1010,7 +983,7 @@ async fn one_that_cannot_be_opened_holds_up_nobody_and_keeps_nothing() {
     send(&pipeline, 0..100).await;
     b.until(|got| got.len() == 100).await;
     until_held_nowhere(&pipeline).await;
-    a.opens.send_replace(true);
+    a.store.opens.send_replace(true);
     let sent = send_until_active(&pipeline, "a", 100).await;
     assert!(drain(&engine).await);
     let every: BTreeSet<u32> = a.each().union(&b.each()).copied().collect();

@@ -21,11 +21,10 @@ use spillway_delivery::settings::{
     BackendRefSettings, BreakerSettings, DeliverySettings, Durability, LogSettings, PipelineSettings,
     RateLimitSettings, Strategy,
 };
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::common::{
-    self, batch, drain, engine, engine_over, line, marked, pipeline_of, quick, quick_breaker, reference, report, route,
+    self, Store, batch, drain, engine, engine_over, line, pipeline_of, quick, quick_breaker, reference, report, route,
     spec_of,
 };
 
@@ -48,14 +47,13 @@ struct Scripted {
     traits: Traits,
     answers: Mutex<VecDeque<Answer>>,
     stuck: Mutex<Option<Answer>>,
-    got: Mutex<Vec<String>>,
+    store: Store<String>,
     keys: Mutex<BTreeMap<String, Vec<String>>>,
     commit_failures: Mutex<u32>,
     committed: AtomicUsize,
     attempts: Mutex<Vec<Instant>>,
     under_way: AtomicUsize,
     under_way_max: AtomicUsize,
-    changed: Notify,
 }
 
 impl Scripted {
@@ -69,34 +67,26 @@ impl Scripted {
             assert_eq!(known, lines, "a key named two batches");
             return;
         }
-        self.got.lock().unwrap().extend(lines);
-        self.changed.notify_waiters();
+        self.store.add(lines);
     }
 
     /// Takes the events that `other` has no other outcome for.
     fn take_where(&self, batch: &OutBatch, other: impl Fn(usize, &str) -> Option<Outcome>) -> Items {
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut taken) = (Vec::new(), Vec::new());
         for (index, event) in batch.events().enumerate() {
             let line = String::from_utf8_lossy(event.bytes).into_owned();
             let outcome = other(index, &line).unwrap_or(Outcome::Delivered);
             if outcome == Outcome::Delivered {
-                self.got.lock().unwrap().push(line);
+                taken.push(line);
             }
             outcomes.push(outcome);
         }
-        self.changed.notify_waiters();
+        self.store.add(taken);
         Items::Each(outcomes)
     }
 
     async fn until(&self, count: usize) -> Vec<String> {
-        loop {
-            let changed = self.changed.notified();
-            let got = self.got.lock().unwrap().clone();
-            if got.len() >= count {
-                return got;
-            }
-            tokio::time::timeout(Duration::from_secs(20), changed).await.expect("the destination got nothing more");
-        }
+        self.store.until(|got| got.len() >= count).await
     }
 }
 
@@ -148,13 +138,7 @@ impl Backend for Scripted {
     }
 
     fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            if self.traits.commits {
-                let committed = mark.as_ref().map_or(0, marked);
-                self.got.lock().unwrap().truncate(committed);
-            }
-            Ok(())
-        })
+        Box::pin(self.store.open(self.traits, mark))
     }
 
     fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
@@ -166,11 +150,11 @@ impl Backend for Scripted {
             if *failures > 0 {
                 *failures -= 1;
                 // What was not committed is lost with the failure, as with a failed sync.
-                let half = self.got.lock().unwrap().len() / 2;
-                self.got.lock().unwrap().truncate(half.max(self.committed.load(Ordering::Relaxed)));
+                let half = self.store.len() / 2;
+                self.store.cut(half.max(self.committed.load(Ordering::Relaxed)));
                 return Err(Fault::new(FaultKind::Local, "sync failed, as scripted"));
             }
-            let committed = self.got.lock().unwrap().len();
+            let committed = self.store.len();
             self.committed.store(committed, Ordering::Relaxed);
             Ok(Some(committed.to_string().into()))
         })
@@ -478,7 +462,7 @@ async fn a_failed_commit_sends_again_from_the_last_mark() {
     }
     assert!(drain(&engine).await);
     assert_eq!(*backend.commit_failures.lock().unwrap(), 0);
-    assert!(*backend.got.lock().unwrap() == lines(0..600), "each once, in order");
+    assert!(backend.store.all() == lines(0..600), "each once, in order");
     assert_balanced(&report(&pipeline).await, 600);
 }
 
@@ -665,10 +649,10 @@ async fn an_event_left_behind_for_ten_minutes_is_a_dead_letter_and_holds_up_noth
         Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
         backend.until(9).await;
         Intake.submit(std::slice::from_ref(&pipeline), batch(10..20)).await.unwrap();
-        while backend.got.lock().unwrap().len() < 19 {
+        while backend.store.len() < 19 {
             pipeline.room().await;
         }
-        let taken = backend.got.lock().unwrap().len();
+        let taken = backend.store.len();
         let waited = begun.elapsed();
         assert_eq!(waited >= Duration::from_secs(600), ordered, "{waited:?}");
         while report(&pipeline).await.deliveries[0].rejected_events == 0 {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::event::{Batch, Position};
@@ -14,21 +14,19 @@ use spillway_delivery::filesystem::{Faults, FaultyFs};
 use spillway_delivery::intake::{Intake, Pipeline, SubmitError};
 use spillway_delivery::ledger::PipelineReport;
 use spillway_delivery::settings::{DeliverySettings, Durability, LogSettings, PipelineSettings, Strategy};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::common::{
-    assert_balanced, batch_of, disk, engine_over, marked, numbers, pipeline_of, quick, quick_breaker, reference,
-    report, route, spec_of,
+    Store, assert_balanced, batch_of, disk, engine_over, kept_in_store, numbers, pipeline_of, quick, quick_breaker,
+    reference, report, route, spec_of, time_goes_by, until_paused, until_saved,
 };
 
 /// A destination that can be dead; it keeps what it got over the lives of the engine.
 #[derive(Debug, Default)]
 struct Place {
-    commits: bool,
+    traits: Traits,
     dead: Mutex<bool>,
-    got: Mutex<Vec<(String, u32)>>,
-    changed: Notify,
+    store: Store<(String, u32)>,
 }
 
 impl Place {
@@ -37,18 +35,12 @@ impl Place {
     }
 
     async fn until(&self, events: usize) {
-        loop {
-            let changed = self.changed.notified();
-            if self.got.lock().unwrap().len() >= events {
-                return;
-            }
-            tokio::time::timeout(Duration::from_secs(600), changed).await.expect("nothing more was delivered");
-        }
+        self.store.until(|got| got.len() >= events).await;
     }
 
     /// Returns the numbers of the events, sorted.
     fn numbers(&self) -> Vec<u32> {
-        let mut numbers: Vec<u32> = self.got.lock().unwrap().iter().map(|(_, number)| *number).collect();
+        let mut numbers: Vec<u32> = self.store.all().iter().map(|(_, number)| *number).collect();
         numbers.sort_unstable();
         numbers
     }
@@ -56,9 +48,9 @@ impl Place {
     /// Fails where an id names two events.
     fn check_ids(&self) {
         let mut named = BTreeMap::new();
-        for (id, number) in self.got.lock().unwrap().iter() {
-            let before = named.insert(id.clone(), *number);
-            assert!(before.is_none_or(|before| before == *number), "{id} names {before:?} and {number}");
+        for (id, number) in self.store.all() {
+            let before = named.insert(id.clone(), number);
+            assert!(before.is_none_or(|before| before == number), "{id} names {before:?} and {number}");
         }
     }
 }
@@ -74,30 +66,12 @@ impl Backend for Place {
                 std::str::from_utf8(digits).unwrap().parse().unwrap()
             };
             let events = batch.events().map(|event| (event.id.to_string(), number(event.bytes)));
-            self.got.lock().unwrap().extend(events);
-            self.changed.notify_waiters();
+            self.store.add(events);
             Ok(Items::All(Outcome::Delivered))
         })
     }
 
-    fn traits(&self) -> Traits {
-        Traits { commits: self.commits, ordered: self.commits, ..Traits::default() }
-    }
-
-    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            if self.commits {
-                let committed = mark.as_ref().map_or(0, marked);
-                self.got.lock().unwrap().truncate(committed);
-            }
-            Ok(())
-        })
-    }
-
-    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
-        let mark = self.commits.then(|| self.got.lock().unwrap().len().to_string().into());
-        Box::pin(async { Ok(mark) })
-    }
+    kept_in_store!();
 }
 
 fn log_settings() -> LogSettings {
@@ -142,15 +116,13 @@ impl Life {
         report(&self.pipeline).await
     }
 
+    async fn until(&self, holds: impl Fn(&PipelineReport) -> bool) -> PipelineReport {
+        until_paused(&self.pipeline, holds).await
+    }
+
     /// Returns the report once the ledger of every delivery shows nothing held.
     async fn at_rest(&self) -> PipelineReport {
-        loop {
-            let report = self.report().await;
-            if report.deliveries.iter().all(|delivery| delivery.held_events == 0) {
-                return report;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.until(|report| report.deliveries.iter().all(|delivery| delivery.held_events == 0)).await
     }
 
     /// Ends in order; what is held stays in the log.
@@ -230,11 +202,10 @@ fn dropped(report: &PipelineReport) -> u64 {
 async fn while_readers_keep_up_nothing_is_written_to_segments_and_nothing_is_synced() {
     let place = Arc::new(Place::default());
     let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
     let (before, bytes) = (life.fs.counts(), segment_bytes(&life.fs));
     for round in 0..300 {
         life.send(round * 20..round * 20 + 20).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        time_goes_by(Duration::from_millis(200)).await;
     }
     let report = life.at_rest().await;
     let after = life.fs.counts();
@@ -285,7 +256,8 @@ async fn a_kill_takes_what_only_memory_had_and_the_ledger_says_so() {
         life.send(round * 20..round * 20 + 20).await;
     }
     well.until(2000).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // What was saved for it says what the other one loses.
+    until_saved(&life.fs, Path::new("/data/spool/default.jobs"), "a", |saved| saved.delivered == 2000).await;
     let held = life.report().await.log.memory_bytes;
     let fs = life.kill();
     slow.set_dead(false);
@@ -311,7 +283,8 @@ async fn a_kill_takes_what_only_memory_had_and_the_ledger_says_so() {
 #[tokio::test(start_paused = true)]
 async fn kills_in_fair_weather_never_name_two_events_and_keep_the_ledger() {
     for commits in [false, true] {
-        let place = Arc::new(Place { commits, ..Place::default() });
+        let traits = Traits { commits, ordered: commits, ..Traits::default() };
+        let place = Arc::new(Place { traits, ..Place::default() });
         let (mut fs, mut sent) = (disk(Path::new("/data")), 0);
         for life in 0..12_u32 {
             let now = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
@@ -319,7 +292,7 @@ async fn kills_in_fair_weather_never_name_two_events_and_keep_the_ledger() {
                 now.send(sent..sent + 30).await;
                 sent += 30;
             }
-            tokio::time::sleep(Duration::from_millis(u64::from(life) * 311)).await;
+            time_goes_by(Duration::from_millis(u64::from(life) * 311)).await;
             assert_balanced(&now.report().await);
             fs = now.kill();
         }
@@ -389,7 +362,7 @@ async fn a_disk_that_refuses_to_spill_stops_intake_and_no_delivery() {
     // The backend comes back, the disk does not.
     place.set_dead(false);
     place.until(sent as usize).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    life.until(|report| report.log.state == "ok").await;
     life.send(sent..sent + 20).await;
     place.until(sent as usize + 20).await;
     assert_eq!(place.numbers(), numbers(0..sent + 20));
@@ -435,7 +408,7 @@ async fn a_position_is_never_durable_ahead_of_its_data_and_at_most_a_minute_behi
     for _ in 0..180 {
         Intake.submit(std::slice::from_ref(&life.pipeline), at(sent..sent + 10)).await.unwrap();
         sent += 10;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        time_goes_by(Duration::from_secs(1)).await;
     }
     // A backend that is down: what comes now is delivered by nobody.
     place.set_dead(true);
@@ -443,7 +416,7 @@ async fn a_position_is_never_durable_ahead_of_its_data_and_at_most_a_minute_behi
     for _ in 0..180 {
         Intake.submit(std::slice::from_ref(&life.pipeline), at(sent..sent + 1)).await.unwrap();
         sent += 1;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        time_goes_by(Duration::from_secs(1)).await;
     }
     assert_eq!(stands(&life), sent, "while the process lives");
     let fs = life.kill();
@@ -458,18 +431,19 @@ async fn a_position_is_never_durable_ahead_of_its_data_and_at_most_a_minute_behi
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_commits_holds_its_events_until_its_output_is_synced() {
-    let place = Arc::new(Place { commits: true, ..Place::default() });
+    let traits = Traits { commits: true, ordered: true, ..Traits::default() };
+    let place = Arc::new(Place { traits, ..Place::default() });
     let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
     for round in 0..400 {
         life.send(round * 20..round * 20 + 20).await;
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        time_goes_by(Duration::from_millis(40)).await;
     }
     let report = life.at_rest().await;
     // Half a megabyte a second, and memory for two seconds: it spills.
     assert!(report.log.spilled_bytes > 0, "{report:#?}");
     assert_balanced(&report);
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    assert!(life.report().await.log.memory_bytes < 64 << 10, "a commit lets go of them");
+    // A commit lets go of them.
+    life.until(|report| report.log.memory_bytes < 64 << 10).await;
     let fs = life.end().await;
     let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
     assert_balanced(&life.at_rest().await);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rustix::io::Errno;
-use spillway_delivery::backend::{Backend, Fault, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::backend::{Backend, Fault, Items, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::filesystem::{Faults, FaultyFs, File, Filesystem, SplitMix64};
@@ -20,10 +20,11 @@ use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::log::{DeliveryKey, Log, LogOptions, Masks, Pending, Progress};
 use spillway_delivery::settings::{DeliverySettings, LogSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::common::{batch, disk, engine_over, marked, pipeline_of, reference, route, spec_of};
+use crate::common::{
+    Store, batch, disk, engine_over, kept_in_store, pipeline_of, reference, route, spec_of, time_goes_by, until_saved,
+};
 
 const DIR: &str = "/data/spool/uid";
 
@@ -176,19 +177,12 @@ impl Filesystem for NoJournal {
 #[derive(Debug, Default)]
 struct Taking {
     traits: Traits,
-    got: Mutex<Vec<(u32, Instant)>>,
-    changed: Notify,
+    store: Store<(u32, Instant)>,
 }
 
 impl Taking {
     async fn until(&self, events: usize) {
-        loop {
-            let changed = self.changed.notified();
-            if self.got.lock().unwrap().len() >= events {
-                return;
-            }
-            tokio::time::timeout(Duration::from_secs(600), changed).await.expect("nothing more was delivered");
-        }
+        self.store.until(|got| got.len() >= events).await;
     }
 }
 
@@ -196,30 +190,12 @@ impl Backend for Taking {
     fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
         Box::pin(async move {
             let number = |bytes: &[u8]| String::from_utf8_lossy(&bytes[5..bytes.len() - 1]).parse().unwrap();
-            self.got.lock().unwrap().extend(batch.events().map(|event| (number(event.bytes), Instant::now())));
-            self.changed.notify_waiters();
+            self.store.add(batch.events().map(|event| (number(event.bytes), Instant::now())));
             Ok(Items::All(Outcome::Delivered))
         })
     }
 
-    fn traits(&self) -> Traits {
-        self.traits
-    }
-
-    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            if self.traits.commits {
-                let committed = mark.as_ref().map_or(0, marked);
-                self.got.lock().unwrap().truncate(committed);
-            }
-            Ok(())
-        })
-    }
-
-    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
-        let mark = self.traits.commits.then(|| self.got.lock().unwrap().len().to_string().into());
-        Box::pin(async { Ok(mark) })
-    }
+    kept_in_store!();
 }
 
 async fn started(dir: &Path, fs: Arc<dyn Filesystem>, backend: &Arc<Taking>) -> (Engine, Arc<Pipeline>) {
@@ -241,19 +217,18 @@ async fn minute_without_journal(traits: Traits, error: Errno) -> Vec<Instant> {
     let (engine, pipeline) = started(dir.path(), Arc::new(fs.clone()), &backend).await;
     Intake.submit(std::slice::from_ref(&pipeline), batch(0..10)).await.unwrap();
     backend.until(10).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    until_saved(&fs.fs, &dir.path().join("spool/default.jobs"), "b", |saved| saved.delivered == 10).await;
     *fs.refuses.lock().unwrap() = Some(error);
-    let begun = Instant::now();
     for second in 1..=60 {
         // Something new to save all the time.
         Intake.submit(std::slice::from_ref(&pipeline), batch(second * 10..second * 10 + 10)).await.unwrap();
-        tokio::time::sleep_until(begun + Duration::from_secs(u64::from(second))).await;
+        time_goes_by(Duration::from_secs(1)).await;
     }
     let attempts = fs.attempts();
     *fs.refuses.lock().unwrap() = None;
     // And it ends with everything saved.
     assert!(engine.drain(Instant::now() + Duration::from_secs(120)).await, "cursors are not saved once they can be");
-    let mut got: Vec<u32> = backend.got.lock().unwrap().iter().map(|(number, _)| *number).collect();
+    let mut got: Vec<u32> = backend.store.all().iter().map(|(number, _)| *number).collect();
     got.sort_unstable();
     assert_eq!(got, (0..610_u32).collect::<Vec<_>>(), "each event once");
     attempts
@@ -340,7 +315,7 @@ async fn asleep(acts: &[Act]) -> (u64, u64) {
                     assert!(futures_util::poll!(receipts.last_mut().unwrap()).is_pending());
                 }
                 Some(Act::Turn) => tokio::task::yield_now().await,
-                Some(Act::Rest) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Some(Act::Rest) => time_goes_by(Duration::from_millis(1)).await,
                 Some(Act::Save) => {
                     let (of, at) = (key("b"), Progress { cursor: log.visible_end(), ..Progress::default() });
                     // Whoever asked goes away; what it asked of the log stays.
@@ -350,7 +325,7 @@ async fn asleep(acts: &[Act]) -> (u64, u64) {
                 Some(Act::Read) | None => {}
             }
             if act.is_none() {
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                time_goes_by(Duration::from_secs(5)).await;
                 if !woken.0.load(Ordering::SeqCst) {
                     return (seen, u64::from(queued));
                 }
@@ -386,11 +361,11 @@ async fn a_delivery_that_sleeps_is_woken_by_the_commit_and_by_no_timer() {
     let (engine, pipeline) = started(dir.path(), Arc::new(FaultyFs::new(1)), &backend).await;
     // Whatever the delivery does when the batch comes: nothing, a save just over, one under way, one due.
     for number in 0..400 {
-        tokio::time::sleep(Duration::from_millis(u64::from(number) * 37 % 1_201)).await;
+        time_goes_by(Duration::from_millis(u64::from(number) * 37 % 1_201)).await;
         let accepted = Instant::now();
         Intake.submit(std::slice::from_ref(&pipeline), batch(number..number + 1)).await.unwrap();
         backend.until(number as usize + 1).await;
-        let (last, at) = *backend.got.lock().unwrap().last().unwrap();
+        let (last, at) = *backend.store.all().last().unwrap();
         assert_eq!(last, number);
         let took = at - accepted;
         assert!(took <= 2 * BATCH_WAIT, "batch {number} was delivered {took:?} after it was accepted");

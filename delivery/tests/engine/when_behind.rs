@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineSettings};
 use spillway_delivery::event::Batch;
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::common::{
-    self, batch_of, disk, engine, engine_over, marked, of, pipeline_of, quick, quick_breaker, reference, report, route,
-    spec_of,
+    self, Store, batch_of, disk, engine, engine_over, kept_in_store, of, pipeline_of, quick, quick_breaker, reference,
+    report, route, spec_of,
 };
 
 const QUOTA: u64 = 512 << 10;
@@ -44,23 +44,13 @@ enum Mode {
 struct Place {
     traits: Traits,
     mode: watch::Sender<Mode>,
-    open: watch::Sender<bool>,
-    /// Whether a commit is answered.
-    marks: watch::Sender<bool>,
-    got: watch::Sender<Vec<String>>,
+    store: Store<String>,
     keys: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 impl Place {
     fn new(mode: Mode, traits: Traits) -> Arc<Self> {
-        Arc::new(Self {
-            traits,
-            mode: watch::channel(mode).0,
-            open: watch::channel(true).0,
-            marks: watch::channel(true).0,
-            got: watch::channel(Vec::new()).0,
-            keys: Mutex::default(),
-        })
+        Arc::new(Self { traits, mode: watch::channel(mode).0, store: Store::default(), keys: Mutex::default() })
     }
 
     fn turn(&self, mode: Mode) {
@@ -69,11 +59,11 @@ impl Place {
 
     /// Waits until it has so many events.
     async fn until(&self, events: u32) {
-        self.got.subscribe().wait_for(|got| got.len() >= events as usize).await.unwrap();
+        self.store.until(|got| got.len() >= events as usize).await;
     }
 
     fn got(&self) -> Vec<String> {
-        self.got.borrow().clone()
+        self.store.all()
     }
 }
 
@@ -92,33 +82,12 @@ impl Backend for Place {
             if answer == Mode::Refuse {
                 return Err(Fault::new(FaultKind::Unreachable, "as told"));
             }
-            self.got.send_modify(|got| got.extend(lines));
+            self.store.add(lines);
             Ok(Items::All(Outcome::Delivered))
         })
     }
 
-    fn traits(&self) -> Traits {
-        self.traits
-    }
-
-    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async move {
-            self.open.subscribe().wait_for(|open| *open).await.unwrap();
-            if self.traits.commits {
-                let committed = mark.as_ref().map_or(0, marked);
-                self.got.send_modify(|got| got.truncate(committed));
-            }
-            Ok(())
-        })
-    }
-
-    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
-        Box::pin(async {
-            self.marks.subscribe().wait_for(|answered| *answered).await.unwrap();
-            let committed = self.got.borrow().len().to_string();
-            Ok(self.traits.commits.then(|| committed.into()))
-        })
-    }
+    kept_in_store!();
 }
 
 fn ordered() -> Traits {
@@ -222,7 +191,7 @@ async fn a_commit_that_hangs_holds_a_full_log_no_longer_than_an_attempt() {
     let pipeline = add(&engine, Durability::Disk, &references).await.unwrap();
     submit(&pipeline, 0).await.unwrap();
     hung.until(EVENTS).await;
-    hung.marks.send_replace(false);
+    hung.store.marks.send_replace(false);
     for number in 1..100 {
         let taken = async {
             while submit(&pipeline, number).await.is_err() {
@@ -235,7 +204,7 @@ async fn a_commit_that_hangs_holds_a_full_log_no_longer_than_an_attempt() {
     let full = report(&pipeline).await;
     assert_balanced(&full);
     assert!(given_up(of(&full, "hung")).0 > 0, "{full:#?}");
-    hung.marks.send_replace(true);
+    hung.store.marks.send_replace(true);
     drained(&engine).await;
     let end = report(&pipeline).await;
     assert_balanced(&end);
@@ -355,7 +324,7 @@ async fn a_backend_that_never_opens_holds_no_full_log() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let (good, stuck) = (Place::new(Mode::Take, ordered()), Place::new(Mode::Take, commits()));
-    stuck.open.send_replace(false);
+    stuck.store.opens.send_replace(false);
     let references = [("good", &good, WhenBehind::Block), ("stuck", &stuck, WhenBehind::DropOldest)];
     let pipeline = add(&engine, Durability::Disk, &references).await.unwrap();
     for number in 0..100 {
@@ -363,7 +332,7 @@ async fn a_backend_that_never_opens_holds_no_full_log() {
         good.until((number + 1) * EVENTS).await;
     }
     assert!(given_up(of(&report(&pipeline).await, "stuck")).0 > 0);
-    stuck.open.send_replace(true);
+    stuck.store.opens.send_replace(true);
     drained(&engine).await;
     let end = report(&pipeline).await;
     assert_balanced(&end);
