@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
+
+use crate::cluster::package as kubernetes;
 use tokio::time::Instant;
 
 /// The variable that names the file which skipped tests are written to; set by `cargo xtask test`.
@@ -42,6 +44,7 @@ pub const PACKAGES: &[Package] = &[
     opensearch_security::PACKAGE,
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
+    kubernetes::PACKAGE,
 ];
 
 /// What tests need and the machine does not have: installed once.

@@ -30,15 +30,23 @@ const SYSTEM: [(&str, &str); 7] = [
 pub const NETWORK_PLUGINS: &str = "/usr/lib/cni";
 
 /// The package. The key counts recipes: another way to build is another number.
-pub const PACKAGE: Package = Package { name: "kubernetes", key: "1.37.2-1", hindrance: |_| hindrance(), install };
+pub const PACKAGE: Package = Package {
+    name: "kubernetes",
+    key: "1.37.2-1",
+    hindrance: |package| {
+        let needs = package.installed().is_none() && tools::find("go").is_none();
+        needs.then(|| "Go is not installed, and Kubernetes is built with it".to_owned())
+    },
+    install,
+};
 
 /// Says why a cluster cannot run on this machine, if so.
 pub fn hindrance() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("a cluster needs root".to_owned());
     }
-    if tools::find("go").is_none() && PACKAGE.installed().is_none() {
-        return Some("Go is not installed, and Kubernetes is built with it".to_owned());
+    if let Some(hindrance) = (PACKAGE.hindrance)(&PACKAGE) {
+        return Some(hindrance);
     }
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !filesystems.contains("\toverlay\n") {

@@ -1,7 +1,7 @@
 //! A bare Kubernetes API server: `etcd` and `kube-apiserver` on loopback, no node, no controller.
 //!
 //! Enough for whatever the API server itself decides: schemas, rules, defaults, apply, columns. The programs are those of
-//! the cluster of the tests, which `cargo xtask cluster up` installs; this installs none.
+//! the cluster of the tests ([`PACKAGE`](crate::cluster::package::PACKAGE)).
 
 use std::fs;
 use std::io::Write as _;
@@ -13,24 +13,11 @@ use anyhow::Context as _;
 
 use super::process::{Process, free_port};
 
-/// What is needed, in one folder.
-const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
-
 /// How long the server may take until it answers; it starts in ten seconds on two idle cores.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The token of the one user, who may do everything. The server listens on loopback and lives as long as its test.
 const TOKEN: &str = "of-this-test";
-
-/// Returns the folder of the programs, or says which are not there.
-pub fn programs() -> Result<PathBuf, String> {
-    let cache = super::cache();
-    let folders = fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut whole: Vec<PathBuf> =
-        folders.filter(|folder| PROGRAMS.iter().all(|program| folder.join(program).is_file())).collect();
-    whole.sort();
-    whole.pop().ok_or_else(|| format!("no {} below {}: `cargo xtask cluster up`", PROGRAMS.join(", "), cache.display()))
-}
 
 /// A running API server.
 #[derive(Debug)]

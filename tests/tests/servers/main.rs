@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot go on says so")]
 
 mod alerts;
-#[cfg(feature = "cluster")]
 mod crds;
 mod s3;
 mod s3_machine_keys;
