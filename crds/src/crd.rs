@@ -8,6 +8,7 @@
 use std::sync::LazyLock;
 
 use kube::CustomResourceExt;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{Backend, ClusterBackend, ClusterMonitoringPipeline, MonitoringPipeline, status};
@@ -21,10 +22,10 @@ const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
 static DEFINITIONS: LazyLock<[Value; 4]> = LazyLock::new(|| {
     [
-        definition(&MonitoringPipeline::crd()),
-        definition(&Backend::crd()),
-        definition(&ClusterMonitoringPipeline::crd()),
-        definition(&ClusterBackend::crd()),
+        pipeline(&MonitoringPipeline::crd()),
+        destination(&Backend::crd()),
+        only_cluster_backends(pipeline(&ClusterMonitoringPipeline::crd())),
+        destination(&ClusterBackend::crd()),
     ]
 });
 
@@ -61,32 +62,40 @@ pub(crate) fn schema(kind: &str) -> Option<&'static Value> {
     DEFINITIONS.iter().find(|definition| definition["spec"]["names"]["kind"] == kind)?.pointer(SCHEMA)
 }
 
-fn definition(crd: &impl serde::Serialize) -> Value {
+fn pipeline(crd: &impl Serialize) -> Value {
+    definition(crd, &status::OF_PIPELINES)
+}
+
+fn destination(crd: &impl Serialize) -> Value {
+    let mut definition = definition(crd, &status::OF_BACKENDS);
+    let rules: Vec<_> = rules::members_of_backends().map(Check::rule).collect();
+    schema_of(&mut definition)["properties"]["spec"]["x-kubernetes-validations"] = json!(rules);
+    definition
+}
+
+/// Returns what every kind has in common; `conditions` are those of its status.
+fn definition(crd: &impl Serialize, conditions: &[&str]) -> Value {
     let mut definition = serde_json::to_value(crd).expect("a CRD is maps, lists and plain values");
-    let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
-    if let Some(schema) = definition.pointer_mut(SCHEMA) {
-        structural(schema);
-        schema["properties"]["status"]["default"] = status::pending(&kind);
-        schema["properties"]["status"]["description"] = json!("What the controller saw and made of the object.");
-        schema["properties"]["spec"]["description"] = json!("What is wanted.");
-        if kind.ends_with("Backend") {
-            let rules: Vec<_> = rules::members_of_backends().map(Check::rule).collect();
-            schema["properties"]["spec"]["x-kubernetes-validations"] = json!(rules);
-        }
-        if kind == "ClusterMonitoringPipeline" {
-            only_cluster_backends(schema);
-        }
-    }
+    let schema = schema_of(&mut definition);
+    structural(schema);
+    schema["properties"]["status"]["default"] = status::pending(conditions);
+    schema["properties"]["status"]["description"] = json!("What the controller saw and made of the object.");
+    schema["properties"]["spec"]["description"] = json!("What is wanted.");
     definition
 }
 
 /// The routes of a pipeline of the cluster name destinations of the cluster alone.
-fn only_cluster_backends(schema: &mut Value) {
+fn only_cluster_backends(mut definition: Value) -> Value {
     const REFERENCE: &str = "/properties/spec/properties/routes/items/properties/backendRefs/items/properties/kind";
-    let kind = schema.pointer_mut(REFERENCE).expect("a pipeline has routes with references");
+    let kind = schema_of(&mut definition).pointer_mut(REFERENCE).expect("a pipeline has routes with references");
     kind["enum"] = json!(["ClusterBackend"]);
     kind["default"] = json!("ClusterBackend");
     kind["description"] = json!("Kind of the object referred to: `ClusterBackend`. Default: `ClusterBackend`.");
+    definition
+}
+
+fn schema_of(definition: &mut Value) -> &mut Value {
+    definition.pointer_mut(SCHEMA).expect("a CRD has a version with a schema")
 }
 
 /// Rewrites a schema, and those inside it, into what Kubernetes accepts and people read.

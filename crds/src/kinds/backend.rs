@@ -20,6 +20,21 @@ macro_rules! destination_kind {
         $spec:ident { $($own:tt)* }
         $(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*
     ) => {
+        #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+        #[kube(
+            group = "spillway.dev",
+            version = "v1alpha1",
+            category = "spillway",
+            status = "BackendStatus",
+            derive = "PartialEq",
+            selectable = ".spec.type",
+            validation = rules::name_rule(),
+            printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+            printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+            printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
+            printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+            printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+        )]
         $(#[$about])*
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub struct $spec {
@@ -51,90 +66,9 @@ macro_rules! destination_kind {
     };
 }
 
-macro_rules! backend_spec {
-    ($($row:tt)*) => {
-        destination_kind! {
-            /// One destination: `type` and, unless all of it is default, the member of that name.
-            #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-            #[kube(
-                group = "spillway.dev",
-                version = "v1alpha1",
-                kind = "Backend",
-                plural = "backends",
-                shortname = "mbe",
-                category = "spillway",
-                namespaced,
-                status = "BackendStatus",
-                derive = "PartialEq",
-                doc = "A destination that the pipelines of its namespace may name in their routes.",
-                selectable = ".spec.type",
-                validation = rules::name_rule(),
-                printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-                printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-                printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
-                printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-                printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
-            )]
-            BackendSpec {}
-            $($row)*
-        }
-        backend_types! { $($row)* }
-    };
-}
-
-macro_rules! cluster_backend_spec {
-    ($($row:tt)*) => {
-        destination_kind! {
-            /// One destination of a cluster: who may use it, and what a `Backend` has.
-            #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-            #[kube(
-                group = "spillway.dev",
-                version = "v1alpha1",
-                kind = "ClusterBackend",
-                plural = "clusterbackends",
-                shortname = "cmbe",
-                category = "spillway",
-                status = "BackendStatus",
-                derive = "PartialEq",
-                doc = "A destination that every `ClusterMonitoringPipeline` may name in its routes, and the pipelines of the \
-                       namespaces that it grants.",
-                selectable = ".spec.type",
-                validation = rules::name_rule(),
-                printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-                printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-                printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.type","description":"Which kind of destination it is."}"#,
-                printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-                printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
-            )]
-            ClusterBackendSpec {
-                /// Namespaces whose pipelines may name this destination. Default: `{}`, none. A `ClusterMonitoringPipeline`
-                /// needs no grant. Example: `{selector: {matchLabels: {tier: prod}}}`.
-                #[serde(default)]
-                pub allowed_namespaces: AllowedNamespaces,
-
-                /// The namespace whose Secrets the `…SecretRef`s of this object name. It must be there when one does. Default: none.
-                /// Example: `spillway-system`.
-                #[serde(default, skip_serializing_if = "Option::is_none")]
-                #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
-                pub secret_namespace: Option<String>,
-            }
-            $($row)*
-        }
-        cluster_backend_parts! { $($row)* }
-    };
-}
-
-macro_rules! backend_types {
+/// The types of destination, and what follows from a type.
+macro_rules! destination_types {
     ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
-        impl BackendSpec {
-            /// Returns the settings of its type; `None` when the member that the type needs is not there.
-            pub fn settings(&self) -> Option<BackendSettings> {
-                Some(match self.r#type {
-                    $(BackendType::$variant => BackendSettings::$variant(member!($need self.$module)),)*
-                })
-            }
-        }
-
         /// The kinds of destination.
         #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
         pub enum BackendType {
@@ -144,11 +78,16 @@ macro_rules! backend_types {
                 $variant,
             )*
         }
-    };
-}
 
-macro_rules! cluster_backend_parts {
-    ($(#[doc = $what:literal] $module:ident: $variant:ident($settings:ident) as $type:literal in $member:literal, $need:ident;)*) => {
+        impl BackendSpec {
+            /// Returns the settings of its type; `None` when the member that the type needs is not there.
+            pub fn settings(&self) -> Option<BackendSettings> {
+                Some(match self.r#type {
+                    $(BackendType::$variant => BackendSettings::$variant(member!($need self.$module)),)*
+                })
+            }
+        }
+
         impl ClusterBackendSpec {
             /// Returns what it has in common with a `Backend`.
             pub fn into_destination(self) -> BackendSpec {
@@ -179,8 +118,51 @@ macro_rules! member {
     };
 }
 
-spillway_backends::backend_list!(backend_spec);
-spillway_backends::backend_list!(cluster_backend_spec);
+/// Everything here that follows from the list of backends.
+macro_rules! destinations {
+    ($($row:tt)*) => {
+        destination_types! { $($row)* }
+
+        destination_kind! {
+            /// One destination: `type` and, unless all of it is default, the member of that name.
+            #[kube(
+                kind = "Backend",
+                plural = "backends",
+                shortname = "mbe",
+                namespaced,
+                doc = "A destination that the pipelines of its namespace may name in their routes."
+            )]
+            BackendSpec {}
+            $($row)*
+        }
+
+        destination_kind! {
+            /// One destination of a cluster: who may use it, and what a `Backend` has.
+            #[kube(
+                kind = "ClusterBackend",
+                plural = "clusterbackends",
+                shortname = "cmbe",
+                doc = "A destination that every `ClusterMonitoringPipeline` may name in its routes, and the pipelines of the \
+                       namespaces that it grants."
+            )]
+            ClusterBackendSpec {
+                /// Namespaces whose pipelines may name this destination. Default: `{}`, none. A `ClusterMonitoringPipeline`
+                /// needs no grant. Example: `{selector: {matchLabels: {tier: prod}}}`.
+                #[serde(default)]
+                pub allowed_namespaces: AllowedNamespaces,
+
+                /// The namespace whose Secrets the `…SecretRef`s of this object name. It must be there when one does. Default: none.
+                /// Example: `spillway-system`.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+                pub secret_namespace: Option<String>,
+            }
+            $($row)*
+        }
+    };
+}
+
+spillway_backends::backend_list!(destinations);
 
 /// Which namespaces may use an object of the cluster.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

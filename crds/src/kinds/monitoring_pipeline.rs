@@ -12,6 +12,21 @@ use crate::manifest::rules;
 /// One kind of pipeline: what is its own, then what every pipeline has.
 macro_rules! pipeline_kind {
     ($(#[$about:meta])* $spec:ident { $($own:tt)* }) => {
+        #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+        #[kube(
+            group = "spillway.dev",
+            version = "v1alpha1",
+            category = "spillway",
+            status = "PipelineStatus",
+            derive = "PartialEq",
+            validation = rules::name_rule(),
+            printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
+            printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+            printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
+            printcolumn = r#"{"name":"Agents","type":"integer","priority":1,"jsonPath":".status.agents.programmed","description":"On how many agents it runs as it is now."}"#,
+            printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
+            printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+        )]
         $(#[$about])*
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub struct $spec {
@@ -60,51 +75,25 @@ macro_rules! pipeline_kind {
 
 pipeline_kind! {
     /// What is taken in, how safely it is held until it is delivered, and which backends it goes to.
-    #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
     #[kube(
-        group = "spillway.dev",
-        version = "v1alpha1",
         kind = "MonitoringPipeline",
         plural = "monitoringpipelines",
         shortname = "mpl",
-        category = "spillway",
         namespaced,
-        status = "PipelineStatus",
-        derive = "PartialEq",
         doc = "Takes monitoring data in, holds it durably, and delivers it to every backend its routes name. Data of one \
-               namespace only.",
-        validation = rules::name_rule(),
-        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-        printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
-        printcolumn = r#"{"name":"Agents","type":"integer","priority":1,"jsonPath":".status.agents.programmed","description":"On how many agents it runs as it is now."}"#,
-        printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+               namespace only."
     )]
     MonitoringPipelineSpec {}
 }
 
 pipeline_kind! {
     /// Which namespaces, what is taken in, how safely it is held until it is delivered, and which backends it goes to.
-    #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
     #[kube(
-        group = "spillway.dev",
-        version = "v1alpha1",
         kind = "ClusterMonitoringPipeline",
         plural = "clustermonitoringpipelines",
         shortname = "cmpl",
-        category = "spillway",
-        status = "PipelineStatus",
-        derive = "PartialEq",
         doc = "Takes monitoring data of many namespaces in, holds it durably, and delivers it to every `ClusterBackend` its \
-               routes name.",
-        validation = rules::name_rule(),
-        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether data can flow."}"#,
-        printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
-        printcolumn = r#"{"name":"Durability","type":"string","jsonPath":".spec.durability","description":"What an acknowledged event survives."}"#,
-        printcolumn = r#"{"name":"Agents","type":"integer","priority":1,"jsonPath":".status.agents.programmed","description":"On how many agents it runs as it is now."}"#,
-        printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message","description":"What the reason means here."}"#,
-        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"Time since creation."}"#
+               routes name."
     )]
     ClusterMonitoringPipelineSpec {
         /// The namespaces whose data is taken, by their labels. `{}` is every namespace. Every namespace has the label

@@ -175,14 +175,13 @@ pub enum ConditionStatus {
 }
 
 /// The conditions of a pipeline, the one that sums up first.
-const OF_PIPELINES: [&str; 5] = ["Ready", "Accepted", "ResolvedRefs", "Programmed", "DataFlowing"];
+pub(crate) const OF_PIPELINES: [&str; 5] = ["Ready", "Accepted", "ResolvedRefs", "Programmed", "DataFlowing"];
 
-/// The conditions of a destination.
-const OF_BACKENDS: [&str; 4] = ["Ready", "Accepted", "ResolvedRefs", "Reachable"];
+/// The conditions of a destination, the one that sums up first.
+pub(crate) const OF_BACKENDS: [&str; 4] = ["Ready", "Accepted", "ResolvedRefs", "Reachable"];
 
-/// Returns the status of an object of that kind that no controller has seen.
-pub(crate) fn pending(kind: &str) -> Value {
-    let conditions = if kind.ends_with("Pipeline") { &OF_PIPELINES[..] } else { &OF_BACKENDS[..] };
+/// Returns the status of an object with these conditions that no controller has seen.
+pub(crate) fn pending(conditions: &[&str]) -> Value {
     let unknown = |condition: &&str| {
         json!({
             "type": condition, "status": "Unknown", "reason": "Pending", "message": "waiting for the controller",
