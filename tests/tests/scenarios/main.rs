@@ -6,6 +6,7 @@
     reason = "a scenario that cannot go on says so, and tells its seed"
 )]
 
+mod cluster;
 mod disk;
 mod failover;
 mod fixtures;
