@@ -4,8 +4,8 @@
 //! The first signal: `/readyz` says no, sources stop (what is under way is answered), intake refuses, deliveries go on
 //! until nothing is held or `--drain-seconds` are over, logs are synced and cursors committed, and the admin endpoint
 //! goes last. What is still held stays in the log and is delivered after the next start. A second signal ends the
-//! process at once; what was acknowledged is in the log all the same. So does a task that panicked: the process ends
-//! with 70, and its supervisor starts it anew over the same log.
+//! process at once; what was acknowledged is in the log all the same, but for what only memory holds (durability `Memory`).
+//! So does a task that panicked: the process ends with 70, and its supervisor starts it anew over the same log.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -78,7 +78,10 @@ fn compile(settings: &Settings, manifests: &mut Manifests) -> Result<Read, Failu
             exit::to_stderr(&format!("error[manifest]: {error}\n"));
         }
         let paths: Vec<String> = settings.manifests.iter().map(|path| path.display().to_string()).collect();
-        let error = anyhow!("found no valid MonitoringPipeline in {}, allowed: at least one", paths.join(", "));
+        let error = anyhow!(
+            "found no valid MonitoringPipeline or ClusterMonitoringPipeline in {}, allowed: at least one",
+            paths.join(", ")
+        );
         return Err(Failure::failed("no-pipeline", error).next("correct what `spillway-agent check -f PATH` tells"));
     }
     for warning in &compiled.warnings {
@@ -132,12 +135,17 @@ async fn live(settings: &Settings, manifests: (Manifests, Read)) -> Result<ExitC
 }
 
 fn panicked() -> ExitCode {
-    tracing::error!("a task panicked, the process ends; what was acknowledged is in the log");
+    tracing::error!(
+        "a task panicked, the process ends; what was acknowledged is in the log, unless only memory held it"
+    );
     ExitCode::from(exit::PANICKED)
 }
 
 fn cut_short(signal: Stop) -> ExitCode {
-    tracing::warn!(signal = signal.name(), "second signal, the drain is cut short; what is held stays in the log");
+    tracing::warn!(
+        signal = signal.name(),
+        "second signal, the drain is cut short; what is held stays in the log, unless only memory held it"
+    );
     ExitCode::from(signal.exit_code())
 }
 

@@ -153,7 +153,10 @@ fn an_agent_without_a_good_pipeline_does_not_start() {
     let refused = agent.run(&["run", "-f", "bad.yaml", "--data-dir", "data"]).code(1);
     let text = stderr(&refused);
     assert!(text.contains("bad.yaml:13:26: MonitoringPipeline default/jobs: spec.inputs[0].type"), "{text}");
-    assert!(text.contains("error[no-pipeline]: found no valid MonitoringPipeline in bad.yaml"), "{text}");
+    assert!(
+        text.contains("error[no-pipeline]: found no valid MonitoringPipeline or ClusterMonitoringPipeline in bad.yaml"),
+        "{text}"
+    );
     assert!(text.ends_with("next: correct what `spillway-agent check -f PATH` tells\n"), "{text}");
     assert!(!agent.dir.path().join("data").exists());
 }

@@ -32,8 +32,9 @@ pub struct ReplayFlags {
     #[arg(long, value_name = "TO", default_value = "now")]
     pub to: String,
 
-    /// Send to this backend of the pipeline's namespace instead of those of the route; without it, where
-    /// the first healthy one sends, to the one that is active now.
+    /// Send to this backend instead of those of the route: one that the route names, else a `Backend` of
+    /// the pipeline's namespace, else a `ClusterBackend`; without it, where the first healthy one sends, to
+    /// the one that is active now.
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
 

@@ -1,6 +1,6 @@
 //! Makes deliveries for jobs, of the backends as the manifests have them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use spillway_crds::kinds::CLUSTER;
@@ -68,8 +68,13 @@ impl Known {
         let named = || places.iter().find_map(|place| self.backends.get(&(place.clone(), backend.clone())));
         referred.or_else(named).ok_or_else(|| {
             let found = self.backends.keys().filter(|(of, _)| places.contains(of)).map(|(_, name)| &**name);
-            let found: Vec<&str> = found.take(LISTED_MAX).collect();
-            format!("no backend {backend} is in namespace {namespace}; found: {}", found.join(", "))
+            let found: BTreeSet<&str> = found.collect();
+            let found: Vec<&str> = found.into_iter().take(LISTED_MAX).collect();
+            let missing = match &**namespace {
+                CLUSTER => format!("no ClusterBackend {backend}"),
+                _ => format!("no Backend {backend} in namespace {namespace}, and no ClusterBackend of this name"),
+            };
+            format!("{missing}; found: {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") })
         })
     }
 }
@@ -121,9 +126,9 @@ spec:
         let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
         let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
         let known = Known { backends: backends.collect(), references: references.collect() };
-        let found = |route: &str, backend: &str| {
+        let found_from = |namespace: &str, route: &str, backend: &str| {
             let target = JobTarget {
-                namespace: "default".into(),
+                namespace: namespace.into(),
                 pipeline: "jobs".into(),
                 route: route.into(),
                 backend: backend.into(),
@@ -131,9 +136,15 @@ spec:
             };
             known.find(&target).map(|plan| plan.uid.to_string())
         };
+        let found = |route: &str, backend: &str| found_from("default", route, backend);
         assert_eq!(found("own", "lake").as_deref(), Ok("default.lake"));
         assert_eq!(found("shared", "lake").as_deref(), Ok("_cluster.lake"));
         assert_eq!(found("own", "other").as_deref(), Ok("_cluster.other"));
-        assert!(found("own", "none").unwrap_err().ends_with("is in namespace default; found: lake, other, lake"));
+        assert_eq!(
+            found("own", "sea").unwrap_err(),
+            "no Backend sea in namespace default, and no ClusterBackend of this name; found: lake, other"
+        );
+        assert_eq!(found_from(CLUSTER, "own", "lake").as_deref(), Ok("_cluster.lake"));
+        assert_eq!(found_from(CLUSTER, "own", "sea").unwrap_err(), "no ClusterBackend sea; found: lake, other");
     }
 }
