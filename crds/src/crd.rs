@@ -84,13 +84,18 @@ fn definition(crd: &impl Serialize, conditions: &[&str]) -> Value {
     definition
 }
 
-/// The routes of a pipeline of the cluster name destinations of the cluster alone.
+/// The routes of a pipeline of the cluster name destinations of the cluster alone, and so does its status.
 fn only_cluster_backends(mut definition: Value) -> Value {
-    const REFERENCE: &str = "/properties/spec/properties/routes/items/properties/backendRefs/items/properties/kind";
-    let kind = schema_of(&mut definition).pointer_mut(REFERENCE).expect("a pipeline has routes with references");
-    kind["enum"] = json!(["ClusterBackend"]);
-    kind["default"] = json!("ClusterBackend");
-    kind["description"] = json!("Kind of the object referred to: `ClusterBackend`. Default: `ClusterBackend`.");
+    const KINDS: [&str; 2] = [
+        "/properties/spec/properties/routes/items/properties/backendRefs/items/properties/kind",
+        "/properties/status/properties/backends/items/properties/kind",
+    ];
+    for place in KINDS {
+        let kind = schema_of(&mut definition).pointer_mut(place).expect("a pipeline has routes with references");
+        kind["enum"] = json!(["ClusterBackend"]);
+        kind["default"] = json!("ClusterBackend");
+        kind["description"] = json!("Kind of the object referred to: `ClusterBackend`. Default: `ClusterBackend`.");
+    }
     definition
 }
 

@@ -325,6 +325,17 @@ fn kinds_of_the_cluster_have_what_those_of_a_namespace_have_and_little_else() {
 }
 
 #[test]
+fn the_status_of_a_pipeline_of_the_cluster_names_backends_of_the_cluster() {
+    for (of, kinds) in
+        [("MonitoringPipeline", &["Backend", "ClusterBackend"][..]), ("ClusterMonitoringPipeline", &["ClusterBackend"])]
+    {
+        let state = &schema(of).unwrap()["properties"]["status"]["properties"]["backends"]["items"];
+        let kind = &state["properties"]["kind"];
+        assert_eq!((&kind["enum"], &kind["default"]), (&json!(kinds), &json!(kinds[0])), "{of}");
+    }
+}
+
+#[test]
 fn nobody_is_granted_by_default() {
     let allowed = &fields_of("ClusterBackend")["allowedNamespaces"];
     assert_eq!(allowed["default"], json!({}));

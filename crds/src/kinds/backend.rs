@@ -151,7 +151,7 @@ macro_rules! destinations {
                 #[serde(default)]
                 pub allowed_namespaces: AllowedNamespaces,
 
-                /// The namespace whose Secrets the `…SecretRef`s of this object name. It must be there when one does. Default: none.
+                /// The namespace whose Secrets the `…SecretRef`s of this object name. Needed where there is one. Default: none.
                 /// Example: `spillway-system`.
                 #[serde(default, skip_serializing_if = "Option::is_none")]
                 #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]

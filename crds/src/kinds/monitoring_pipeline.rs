@@ -59,8 +59,8 @@ macro_rules! pipeline_kind {
             #[serde(default)]
             pub dead_letters: DeadLettersSpec,
 
-            /// How long a removed route or backend reference may still deliver what it holds, in seconds of running time; what
-            /// is left then becomes dead letters, as far as they have room. Default: 300.
+            /// How long a removed pipeline, route or backend reference may still deliver what it holds, in seconds of running
+            /// time; what is left then becomes dead letters, as far as they have room. Default: 300.
             #[serde(default = "drain_seconds")]
             #[schemars(range(min = 0, max = 86_400))]
             pub drain_seconds: u64,

@@ -23,7 +23,7 @@ pub struct PipelineStatus {
     pub observed_generation: Option<i64>,
 
     /// The state in named conditions, at most 16: `Accepted` (the spec can be run), `ResolvedRefs` (what it refers to is
-    /// there and allowed), `Programmed` (the agents run it), `DataFlowing` (records arrive and leave), and `Ready`, which
+    /// there and allowed), `Programmed` (the agents run it), `DataFlowing` (events arrive and leave), and `Ready`, which
     /// sums them up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
