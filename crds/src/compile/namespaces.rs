@@ -147,6 +147,11 @@ mod tests {
                     {"key":"kubernetes.io/metadata.name","operator":"Exists"}]}"#,
                 only(&["a"]),
             ),
+            (
+                r#"{"matchExpressions":[{"key":"kubernetes.io/metadata.name","operator":"NotIn","values":["a"]},
+                    {"key":"kubernetes.io/metadata.name","operator":"NotIn","values":["b"]}]}"#,
+                Reach::AllBut(BTreeSet::from(["a".into(), "b".into()])),
+            ),
             (r#"{"matchExpressions":[{"key":"kubernetes.io/metadata.name","operator":"DoesNotExist"}]}"#, only(&[])),
             (r#"{"matchLabels":{"kubernetes.io/metadata.name":"fab13","tier":"prod"}}"#, only(&[])),
         ] {

@@ -80,7 +80,8 @@ impl Targets<'_> {
         let granting = self.grants.keys().filter(|(_, name)| self.is_granted(namespace, name) == Some(true));
         let near: Vec<&str> = granting.map(|(_, name)| name.as_str()).collect();
         let message = format!("no ClusterBackend of this name grants namespace {namespace}");
-        Err(with_names(problem(&message, name, Reason::RefNotPermitted), name, &near))
+        let allowed = "a ClusterBackend whose `spec.allowedNamespaces` takes the namespace";
+        Err(with_names(problem(&message, name, Reason::RefNotPermitted).allowed(allowed), name, &near))
     }
 
     /// Returns whether the `ClusterBackend` grants the namespace; `None` when that hangs on labels that are not known.

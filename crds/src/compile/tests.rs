@@ -445,7 +445,9 @@ const WRONG: &[(&str, &str, &[&str])] = &[
 #[test]
 fn each_mistake_is_told_with_its_place_and_what_is_allowed() {
     for (from, to, expected) in WRONG {
-        let mut told: Vec<String> = told(&of(&changed(from, to)));
+        let compiled = of(&changed(from, to));
+        assert!(compiled.pipelines.is_empty(), "{from} -> {to}");
+        let mut told: Vec<String> = told(&compiled);
         let mut expected: Vec<String> = expected.iter().map(|error| format!("m.yaml:{error}")).collect();
         expected.sort();
         told.sort();
@@ -546,6 +548,10 @@ fn json_and_lists_are_taken_as_kubectl_takes_them() {
             types.collect::<Vec<_>>().join(", ")
         )]
     );
+    let twice = json.replacen("\"items\"", "\"kind\": \"List\", \"items\"", 1);
+    let told = told(&compile(&[Document::new("m.json", twice)]));
+    assert_eq!(told[0], "m.json:1:38: List: duplicate field, first set in line 1; found \"kind\"");
+    assert_eq!(told.len(), 2, "its items are read all the same");
 }
 
 #[test]

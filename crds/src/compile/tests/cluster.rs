@@ -78,7 +78,8 @@ fn without_a_grant_nobody_is_told_whether_the_destination_is_there() {
     let refused = |from: &str, to: &str, line: usize, name: &str| {
         let error = format!(
             "{line}:67: MonitoringPipeline fab12/jobs: spec.routes[0].backendRefs[0].name: no ClusterBackend of this name \
-             grants namespace fab12; found \"{name}\""
+             grants namespace fab12; found \"{name}\"; allowed: a ClusterBackend whose `spec.allowedNamespaces` takes the \
+             namespace"
         );
         let text = replaced(GRANTED, from, to);
         assert_eq!(told_of(&text), [error], "{to}");
@@ -94,7 +95,8 @@ fn without_a_grant_nobody_is_told_whether_the_destination_is_there() {
     let absent = of(&replaced(&absent, "ClusterBackend, name: lake", "ClusterBackend, name: sea"));
     let there = of(&replaced(GRANTED, "{tier: prod}}\n---", "{}}\n---"));
     assert_eq!(absent.errors[0].message, there.errors[0].message);
-    assert_eq!((&absent.errors[0].allowed, &absent.errors[0].suggestion), (&None, &None));
+    assert_eq!(absent.errors[0].allowed, there.errors[0].allowed);
+    assert_eq!((&absent.errors[0].suggestion, &there.errors[0].suggestion), (&None, &None));
 }
 
 #[test]
@@ -225,7 +227,8 @@ fn a_kind_of_a_namespace_has_no_fields_of_the_cluster() {
 #[test]
 fn the_word_for_the_cluster_is_no_namespace() {
     let told = told_of(&changed("metadata: {name: archive}", "metadata: {name: archive, namespace: _cluster}"));
-    assert!(told[0].contains("metadata.namespace: not of the form that is needed; found \"_cluster\""), "{told:?}");
+    let expected = "Backend /archive: metadata.namespace: not of the form that is needed; found \"_cluster\"";
+    assert!(told[0].contains(expected), "{told:?}");
     let told = told_of(&changed("metadata: {name: archive}", "metadata: {name: archive, namespace: a.b}"));
     assert!(told[0].contains("metadata.namespace: not of the form that is needed; found \"a.b\""), "{told:?}");
 }
@@ -270,4 +273,82 @@ fn what_is_wrong_in_a_namespace_is_told_and_costs_nobody_else() {
         assert!(told[0].starts_with(expected), "{to}: {told:#?}");
         assert_eq!(of(&text).backends.len(), 1, "{to}");
     }
+}
+
+#[test]
+fn a_reference_without_a_kind_does_not_tell_of_the_cluster() {
+    let absent = replaced(GRANTED, ", allowedNamespaces: {selector: {matchLabels: {tier: prod}}}", "");
+    assert_eq!(
+        told_of(&replaced(&absent, "{kind: ClusterBackend, name: lake}", "{name: lake}")),
+        [
+            "20:45: MonitoringPipeline fab12/jobs: spec.routes[0].backendRefs[0].name: no such backend in namespace fab12; found \
+             \"lake\""
+        ]
+    );
+}
+
+#[test]
+fn the_reason_says_for_programs_what_is_wrong_with_a_reference() {
+    use crate::manifest::Reason;
+    for (text, expected) in [
+        (replaced(OVER_ALL, "name: lake}]}]", "name: lkae}]}]"), Reason::RefNotFound),
+        (replaced(OVER_ALL, "  secretNamespace: spillway-system\n", ""), Reason::RefInvalid),
+        (replaced(GRANTED, "ClusterBackend, name: lake", "ClusterBackend, name: lkae"), Reason::RefNotPermitted),
+        (replaced(GRANTED, "name: fab12, labels", "name: fab13, labels"), Reason::RefNotPermitted),
+    ] {
+        let errors = of(&text).errors;
+        let reference = errors.iter().find(|error| error.field.ends_with("backendRefs[0].name")).unwrap();
+        assert_eq!(reference.reason, expected, "{reference}");
+        let others = errors.iter().filter(|error| error.object != reference.object);
+        others.for_each(|error| assert_eq!(error.reason, Reason::Invalid, "{error}"));
+    }
+}
+
+#[test]
+fn of_many_names_some_are_listed() {
+    let tank = |number: i32| {
+        format!(
+            "---\napiVersion: spillway.dev/v1alpha1\nkind: ClusterBackend\nmetadata: {{name: tank-{number:02}}}\n\
+             spec: {{type: Stdout, allowedNamespaces: {{selector: {{}}}}}}\n"
+        )
+    };
+    let none = replaced(GRANTED, "ClusterBackend, name: lake", "ClusterBackend, name: sea");
+    let text = none + &(0..30).map(tank).collect::<Vec<_>>().concat();
+    let allowed = of(&text).errors[0].allowed.clone().unwrap();
+    assert_eq!(allowed.split(", ").count(), 20, "{allowed}");
+    assert!(allowed.ends_with(", `tank-18`"), "{allowed}");
+}
+
+#[test]
+fn keys_of_labels_are_those_that_an_api_server_takes() {
+    let (longest, domain) = ("k".repeat(63), format!("{}a.a", "a.".repeat(125)));
+    for (key, is_taken) in [
+        ("example.test/tier".to_owned(), true),
+        (longest.clone(), true),
+        (format!("{longest}k"), false),
+        (format!("{domain}/tier"), true),
+        (format!("a{domain}/tier"), false),
+        ("a b".to_owned(), false),
+        ("a/b/c".to_owned(), false),
+        ("/tier".to_owned(), false),
+        ("tier/".to_owned(), false),
+    ] {
+        for text in [
+            replaced(GRANTED, "labels: {tier: prod}", &format!("labels: {{tier: prod, \"{key}\": x}}")),
+            replaced(GRANTED, "{name: lake}\nspec", &format!("{{name: lake, annotations: {{\"{key}\": x}}}}\nspec")),
+        ] {
+            let compiled = of(&text);
+            assert_eq!(compiled.pipelines.len(), usize::from(is_taken), "{key}: {:?}", told(&compiled));
+            let is_told = compiled.errors.iter().any(|error| error.message == "not of the form that is needed");
+            assert_eq!(is_told, !is_taken, "{key}: {:?}", told(&compiled));
+        }
+    }
+}
+
+#[test]
+fn labels_of_a_namespace_with_a_mistake_are_not_known() {
+    let twice = replaced(GRANTED, "labels: {tier: prod}", "labels: {tier: prod, tier: test}");
+    let told = told_of(&twice);
+    assert_eq!(told[0], "3:46: Namespace fab12: duplicate field, first set in line 3; found \"tier\"");
+    assert!(told[1].contains("the labels of namespace fab12 are not known"), "{told:#?}");
 }
