@@ -88,8 +88,10 @@ pub(super) struct Delivery {
     pub(super) dirty_bytes: usize,
     /// Bytes of them that are saved and not safe from power loss.
     pub(super) unsynced_bytes: usize,
-    /// Damage of the log that its ledger knows of.
+    /// How often damage of the log was met when its ledger was made whole.
     pub(super) damage_counted: u64,
+    /// After a log that could not be read: when to make it whole again.
+    pub(super) damage_not_before: Option<Instant>,
     pub(super) synced_at: Instant,
     /// Progress was saved, and would not survive power loss yet.
     pub(super) unsynced: bool,
@@ -155,6 +157,7 @@ impl Delivery {
             dirty_bytes: 0,
             unsynced_bytes: 0,
             damage_counted: 0,
+            damage_not_before: None,
             synced_at: Instant::now(),
             unsynced: true,
             ended: false,
@@ -259,7 +262,8 @@ impl Delivery {
         let follow = self.follow_at(flights.is_empty());
         let now = Instant::now();
         let due = self.retry.values().filter_map(|work| work.not_before).filter(|at| *at > now).min();
-        [self.target.wake_at(now), due, save, sync, budget, forming, drain, follow].into_iter().flatten().min()
+        let damage = self.damage_not_before.filter(|at| *at > now);
+        [self.target.wake_at(now), due, save, sync, budget, forming, drain, follow, damage].into_iter().flatten().min()
     }
 
     /// Sends whatever may be sent now.

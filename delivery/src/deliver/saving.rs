@@ -56,9 +56,10 @@ impl Delivery {
         self.uncommitted && !self.is_healthy()
     }
 
-    /// Whether the log lost events since the ledger was last made whole, and it can be made whole now.
+    /// Whether damage was met since the ledger was last made whole, and it can be made whole now.
     fn damage_is_new(&self, flights: &Flights) -> bool {
-        flights.is_empty() && self.ground.job.is_none() && self.ground.log.damaged() != self.damage_counted
+        let may = self.damage_not_before.is_none_or(|earliest| earliest <= Instant::now());
+        may && flights.is_empty() && self.ground.job.is_none() && self.ground.log.damage_passed() != self.damage_counted
     }
 
     /// Whether progress has waited for its save as long, or grown as much, as it may.
@@ -351,12 +352,15 @@ impl Delivery {
     /// Damage in the log takes events away that were routed: they are counted as dropped, so that the ledger stays whole.
     fn reconcile_damage(&mut self) {
         let log = &self.ground.log;
-        let known = log.damaged();
-        if known == 0 || self.ground.job.is_some() {
+        if log.damaged() == 0 || self.ground.job.is_some() {
             return;
         }
-        let Ok(account) = status::account(log, &self.key, &self.progress) else { return };
-        self.damage_counted = known;
+        let passed = log.damage_passed();
+        let Ok(account) = status::account(log, &self.key, &self.progress) else {
+            self.damage_not_before = Some(Instant::now() + SAVE_AGAIN_PERIOD);
+            return;
+        };
+        (self.damage_counted, self.damage_not_before) = (passed, None);
         if account.imbalance > 0 {
             damaged(&mut self.progress, &self.key, account.imbalance);
         }

@@ -113,9 +113,8 @@ impl SegmentHeader {
                 (0..count).map(|_| get.text().map(Arc::from)).collect::<Option<Vec<Arc<str>>>>()?.into()
             },
             state: State::read(&mut get)?,
-            // What stands behind the state is younger than the first logs.
-            follows_seq: get.u64().unwrap_or(base_seq),
-            in_memory: get.u8() == Some(1),
+            follows_seq: get.u64()?,
+            in_memory: get.u8()? == 1,
         })
     }
 }

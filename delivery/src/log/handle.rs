@@ -3,7 +3,7 @@
 //! One task commits: it takes what is queued, writes it (and syncs it, at level `Disk`) off the runtime's threads, shows
 //! it to readers and resolves the receipts. While a sync runs, the next group queues up: that is the group commit.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,6 +159,10 @@ struct Shared {
     sync_wanted: u64,
     synced_seq: u64,
     damaged: u64,
+    /// Damaged places that were met since: segment and offset.
+    damaged_at: BTreeSet<(u64, u64)>,
+    /// How often a reader went over one.
+    damage_passed: u64,
     /// Whether something is written and not synced.
     unsynced: bool,
     claimed: HashSet<(Bytes, Bytes)>,
@@ -213,6 +217,8 @@ impl Shared {
             sync_wanted: 0,
             synced_seq: if core.is_writing() { next_seq } else { 0 },
             damaged: 0,
+            damaged_at: BTreeSet::new(),
+            damage_passed: 0,
             unsynced: false,
             claimed: HashSet::new(),
             closed: false,
@@ -423,6 +429,11 @@ impl Log {
     /// Returns how many damaged records and segments were met, ever since the open.
     pub fn damaged(&self) -> u64 {
         self.shared().damaged
+    }
+
+    /// Returns how often a reader went over a damaged place.
+    pub(crate) fn damage_passed(&self) -> u64 {
+        self.shared().damage_passed
     }
 
     /// Returns the first sequence that may still be there.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
 mod common;
+mod damage;
 mod edits;
 mod failover;
 mod in_and_out;

@@ -328,6 +328,7 @@ fn look_again(shared: &super::Shared) -> Option<Duration> {
 /// Only what changed is copied: the segments at the end, and those that went.
 fn refresh_segments(shared: &mut super::Shared, core: &LogCore) {
     shared.segments.retain(|ordinal, _| core.segments.contains_key(ordinal));
+    shared.damaged_at.retain(|(ordinal, _)| core.segments.contains_key(ordinal));
     for (ordinal, info) in core.segments.iter().rev() {
         let known = shared.segments.get(ordinal);
         if known.is_some_and(|known| known.sealed_ms.is_some()) {

@@ -79,9 +79,9 @@ impl Log {
     fn oldest_of(&self, stretch: &Stretch, progress: &Progress) -> Result<Option<UnixNanos>, ReadError> {
         let (mut at, mut open) = (stretch.seq, None);
         while at < stretch.end {
-            let (given, opened) = read_disk(self, at, stretch.end, open.take()).map_err(ReadError::Io)?;
-            let Given::Frames(frames) = given else { break };
-            open = opened;
+            let read = read_disk(self, at, stretch.end, open.take()).map_err(ReadError::Io)?;
+            let Given::Frames(frames) = read.given else { break };
+            open = read.open;
             if let Some(frame) = frames.iter().find(|frame| holds(frame, 1 << stretch.bit, progress)) {
                 return Ok(Some(frame.received));
             }

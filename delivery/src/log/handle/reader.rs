@@ -12,6 +12,9 @@ use crate::log::frame::Frame;
 use crate::log::segment::{SegmentFile, Stop, tally_below};
 use crate::log::state::Tally;
 
+/// Most damaged places that are told one by one; what lies beyond is skipped all the same.
+const DAMAGED_PLACES_MAX: usize = 4096;
+
 /// Most bytes of frames given at once from the memory tail.
 const TAIL_GIVE_BYTES: usize = 1 << 20;
 
@@ -48,6 +51,14 @@ pub(super) enum Given {
     Frames(Vec<Arc<Frame>>),
     /// Nothing stands at the reader's sequence; go on at this one.
     Skip(u64),
+}
+
+/// One read of a segment.
+pub(super) struct DiskRead {
+    pub(super) given: Given,
+    pub(super) open: Option<OpenSegment>,
+    /// Whether it went over a damaged place.
+    over_damage: bool,
 }
 
 impl LogReader {
@@ -151,8 +162,11 @@ impl LogReader {
     async fn disk_frames(&mut self, visible_end: u64) -> io::Result<Given> {
         let (log, seq, open) = (self.log.clone(), self.seq, self.open.take());
         let work = tokio::task::spawn_blocking(move || read_disk(&log, seq, visible_end, open));
-        let (given, open) = work.await.map_err(io::Error::other)??;
+        let DiskRead { given, open, over_damage } = work.await.map_err(io::Error::other)??;
         self.open = open;
+        if over_damage {
+            self.log.shared().damage_passed += 1;
+        }
         Ok(given)
     }
 }
@@ -163,24 +177,20 @@ impl Drop for LogReader {
     }
 }
 
-pub(super) fn read_disk(
-    log: &Log,
-    seq: u64,
-    visible_end: u64,
-    open: Option<OpenSegment>,
-) -> io::Result<(Given, Option<OpenSegment>)> {
+pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<OpenSegment>) -> io::Result<DiskRead> {
+    let mut over_damage = false;
     let Some(info) = segment_at(log, seq) else {
         // No file has anything at or above: what only memory holds, burnt sequences at the end, or a writer that could not
         // write again what it lost.
         let shared = log.shared();
         let memory = shared.memory.start.min(visible_end);
         if seq < memory && memory < visible_end {
-            return Ok((Given::Skip(memory), None));
+            return Ok(DiskRead { given: Given::Skip(memory), open: None, over_damage });
         }
         if shared.trouble.is_some() {
             return Err(io::Error::other("the log waits for its file system"));
         }
-        return Ok((Given::Skip(visible_end), None));
+        return Ok(DiskRead { given: Given::Skip(visible_end), open: None, over_damage });
     };
     let mut at = match open.filter(|open| open.ordinal == info.ordinal) {
         Some(open) => open,
@@ -201,31 +211,34 @@ pub(super) fn read_disk(
             .filter(|frame| frame.end_seq() > seq && frame.first_seq < info.summary.end_seq)
             .map(Arc::new)
             .collect();
-        if block.stop == Stop::Bad && frames.is_empty() && !log.shared().segments.contains_key(&info.ordinal) {
-            // Its file is another segment's by now: it was let go while it was read.
-            break;
-        }
-        if block.stop == Stop::Bad {
+        if block.stop == Stop::Bad && log.shared().segments.contains_key(&info.ordinal) {
             at.offset = past_damage(log, &at, &info)?;
-        }
-        if block.stop == Stop::End {
+            over_damage = true;
+        } else if block.stop != Stop::More {
+            // The end; or its file is another segment's by now: it was let go while it was read.
             at.offset = info.data_end;
         }
         if !frames.is_empty() {
-            return Ok((Given::Frames(frames), Some(at)));
+            return Ok(DiskRead { given: Given::Frames(frames), open: Some(at), over_damage });
         }
     }
-    Ok((Given::Skip(info.summary.end_seq.max(seq + 1).min(visible_end)), None))
+    let given = Given::Skip(info.summary.end_seq.max(seq + 1).min(visible_end));
+    Ok(DiskRead { given, open: None, over_damage })
 }
 
-/// Counts a damaged place and finds where to go on.
+/// Finds where to go on behind a damaged place, and counts it when it is met first: whoever counts events reads over it too,
+/// again and again.
 fn past_damage(log: &Log, open: &OpenSegment, info: &SegmentInfo) -> io::Result<u64> {
     let next = open.file.resync(open.offset, info.data_end)?.unwrap_or(info.data_end);
-    log.shared().damaged += 1;
-    tracing::error!(
-        path = %info.path.display(), from = open.offset, to = next,
-        "damaged record skipped; its events are counted as dropped"
-    );
+    let mut shared = log.shared();
+    if shared.damaged_at.len() < DAMAGED_PLACES_MAX && shared.damaged_at.insert((info.ordinal, open.offset)) {
+        shared.damaged += 1;
+        drop(shared);
+        tracing::error!(
+            path = %info.path.display(), from = open.offset, to = next,
+            "damaged record skipped; its events are counted as dropped"
+        );
+    }
     Ok(next)
 }
 
@@ -339,9 +352,9 @@ impl Log {
         let mut at = entry.seq;
         let mut open = None;
         while at < seq {
-            let (given, next) = read_disk(self, at, info.summary.end_seq, open.take()).map_err(ReadError::Io)?;
-            let Given::Frames(frames) = given else { break };
-            open = next;
+            let read = read_disk(self, at, info.summary.end_seq, open.take()).map_err(ReadError::Io)?;
+            let Given::Frames(frames) = read.given else { break };
+            open = read.open;
             for frame in frames.iter().filter(|frame| frame.first_seq < seq) {
                 tally_below(frame, seq, &mut tallies);
             }
