@@ -89,7 +89,13 @@ pub fn inspect(
     ordinals.sort_unstable();
     let mut segments = Vec::new();
     for ordinal in ordinals {
-        segments.push(inspect_segment(&**fs, &path_of(dir, ordinal), &mut event)?);
+        let path = path_of(dir, ordinal);
+        let found = inspect_segment(&**fs, &path, &mut event);
+        // A process that runs may let it go meanwhile, and write another over its file: what was read since is none of its.
+        let is_gone = fs.open(&path, false).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if !is_gone {
+            segments.push(found?);
+        }
     }
     let read_only: std::sync::Arc<dyn Filesystem> = std::sync::Arc::new(ReadOnly(fs.clone()));
     let journal = Journal::open(read_only, dir);

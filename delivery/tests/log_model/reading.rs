@@ -1,10 +1,13 @@
 //! A reader that stands in a segment that goes.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 
 use spillway_delivery::event::{BatchBuilder, Origin};
-use spillway_delivery::log::{Log, Masks, Pending, Progress};
+use spillway_delivery::filesystem::{FaultyFs, Filesystem};
+use spillway_delivery::log::{Log, Masks, Pending, Progress, inspect};
 use spillway_delivery::settings::{Durability, LogSettings};
+use tokio::sync::oneshot;
 
 use crate::model::ROUTES;
 use crate::subject::{self, DIR, Subject};
@@ -27,27 +30,42 @@ async fn append(log: &Log, numbers: std::ops::Range<u64>) {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_reader_in_a_segment_that_is_written_over_goes_on_behind_it() {
+/// A log whose segments have room for seven events.
+fn opened() -> (FaultyFs, Subject) {
     let fs = subject::disk(1);
-    // A segment has room for seven events.
     let settings =
         LogSettings { durability: Durability::Disk, bytes_max: 16 << 20, ..subject::settings(Durability::Disk) };
-    let subject = Subject::open(&fs, settings, 1).unwrap();
+    let subject = Subject::open(&fs, settings, 1).expect("the directory can be made");
+    (fs, subject)
+}
+
+/// Resolves everything below a sequence for every delivery, for good.
+async fn deliver_all(subject: &Subject, end: u64) {
+    let mut progress = Progress::default();
+    progress.resolve(0, end);
+    for route in 0..ROUTES.len() {
+        assert!(subject.save(&subject::delivery(route), &progress, true).await.expect("an answer"));
+    }
+}
+
+/// Returns how many files wait to be written over.
+fn spares(fs: &FaultyFs) -> usize {
+    let is_spare = |path: &Path| path.extension().is_some_and(|extension| extension == "spare");
+    fs.files().iter().filter(|(path, _)| path.starts_with(DIR) && is_spare(path)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_in_a_segment_that_is_written_over_goes_on_behind_it() {
+    let (fs, subject) = opened();
     let log = &subject.log;
     append(log, 0..10).await;
     let mut reader = log.reader(0);
     let first = reader.read().await.unwrap();
     assert_eq!(first.len(), 1, "the reader is to stand within the segment");
-    let mut progress = Progress::default();
-    progress.resolve(0, first[0].end_seq() + 7);
-    for route in 0..ROUTES.len() {
-        assert!(subject.save(&subject::delivery(route), &progress, true).await.unwrap());
-    }
-    let spare = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "spare");
-    assert!(fs.files().iter().any(|(path, _)| spare(path)), "nothing went: {:?}", fs.files());
+    deliver_all(&subject, first[0].end_seq() + 7).await;
+    assert_eq!(spares(&fs), 1, "nothing went: {:?}", fs.files());
     append(log, 10..20).await;
-    assert!(!fs.files().iter().any(|(path, _)| path.starts_with(DIR) && spare(path)), "nothing was written over");
+    assert_eq!(spares(&fs), 0, "nothing was written over");
     let mut numbers = Vec::new();
     while reader.has_more() {
         for frame in reader.read().await.unwrap() {
@@ -60,4 +78,48 @@ async fn a_reader_in_a_segment_that_is_written_over_goes_on_behind_it() {
     assert!(numbers.iter().all(|(seq, number)| Some(*seq) == *number), "{numbers:?}");
     assert_eq!(numbers.last(), Some(&(19, Some(19))), "{numbers:?}");
     assert_eq!(log.damaged(), 0, "what went was delivered; it is no damage");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inspection_while_segments_are_written_over_shows_no_wrong_event_and_no_damage() {
+    let (fs, subject) = opened();
+    append(&subject.log, 0..20).await;
+    let begin = subject.log.visible_end() - 20;
+    // It stands within the first segment until two of the three have gone and are written over.
+    let ((met, first), (go_on, wait)) = (oneshot::channel(), mpsc::sync_channel::<()>(1));
+    let below: Arc<dyn Filesystem> = Arc::new(fs.clone());
+    // Paused time stands still while the runtime's own threads work.
+    let inspection = std::thread::spawn(move || {
+        let (mut met, mut shown) = (Some(met), Vec::new());
+        let found = inspect(&below, Path::new(DIR), |id, event| {
+            shown.push((id.seq - begin, (0..40).find(|number| event == text(*number).as_bytes())));
+            if let Some(met) = met.take() {
+                met.send(()).unwrap();
+                wait.recv().unwrap();
+            }
+        });
+        (found, shown)
+    });
+    first.await.unwrap();
+    deliver_all(&subject, begin + 15).await;
+    assert_eq!(spares(&fs), 2);
+    append(&subject.log, 20..40).await;
+    assert_eq!(spares(&fs), 0, "nothing was written over");
+    go_on.send(()).unwrap();
+    let (found, shown) = inspection.join().unwrap();
+    let found = found.expect("a segment that goes while it is read is no error");
+    assert!(shown.iter().all(|(seq, number)| Some(*seq) == *number), "{shown:?}");
+    assert!(shown.iter().any(|(seq, _)| *seq == 19), "what is still there is shown: {shown:?}");
+    assert!(found.segments.iter().all(|segment| segment.readable && segment.damaged == 0), "{found:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_wait_to_be_written_over_go_when_the_log_is_to_be_smaller() {
+    let (fs, subject) = opened();
+    append(&subject.log, 0..20).await;
+    deliver_all(&subject, subject.log.visible_end()).await;
+    assert_eq!(spares(&fs), 2);
+    // What a smaller log calls a full segment is smaller too.
+    subject.edit(0, Durability::Disk).await.unwrap();
+    assert_eq!(spares(&fs), 0, "{:?}", fs.files());
 }

@@ -29,6 +29,10 @@ impl LogCore {
         if self.routes != edit.routes {
             self.routes = edit.routes;
         }
+        if edit.bytes_max < self.options.bytes_max {
+            // They are of segments larger than those to come.
+            self.spares.drop_all(&*self.fs);
+        }
         self.options.durability = edit.durability;
         self.options.bytes_max = edit.bytes_max;
         self.next_seq
