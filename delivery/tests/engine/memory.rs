@@ -11,9 +11,11 @@ use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::event::{Batch, Position};
 use spillway_delivery::filesystem::{Faults, FaultyFs};
-use spillway_delivery::intake::{Intake, Pipeline, SubmitError};
+use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::PipelineReport;
-use spillway_delivery::settings::{DeliverySettings, Durability, LogSettings, PipelineSettings, Strategy};
+use spillway_delivery::log::{Log, LogOptions, Masks, Pending};
+use spillway_delivery::settings::{DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, Strategy};
+use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
 use crate::common::{
@@ -26,6 +28,8 @@ use crate::common::{
 struct Place {
     traits: Traits,
     dead: Mutex<bool>,
+    /// It is dead as soon as it has so many events.
+    dies_at: Mutex<Option<usize>>,
     store: Store<(String, u32)>,
 }
 
@@ -67,6 +71,8 @@ impl Backend for Place {
             };
             let events = batch.events().map(|event| (event.id.to_string(), number(event.bytes)));
             self.store.add(events);
+            let dies = self.dies_at.lock().unwrap().take_if(|events| *events <= self.store.len()).is_some();
+            *self.dead.lock().unwrap() |= dies;
             Ok(Items::All(Outcome::Delivered))
         })
     }
@@ -319,6 +325,9 @@ async fn edits_of_the_level_write_what_memory_holds_and_go_back() {
         }
         let log = LogSettings { durability: level, ..log_settings() };
         life.engine.apply(settings(log, &["a"]), Vec::new(), &|_| None).await.unwrap();
+        if level != Durability::Memory {
+            life.until(|report| report.log.memory_bytes == 0).await;
+        }
         // The edit stands before what comes now.
         life.send(sent..sent + 20).await;
         sent += 20;
@@ -448,5 +457,130 @@ async fn a_backend_that_commits_holds_its_events_until_its_output_is_synced() {
     let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
     assert_balanced(&life.at_rest().await);
     assert_eq!(place.numbers(), numbers(0..8000));
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_of_which_only_a_part_was_passed_stays_whole() {
+    let place = Arc::new(Place::default());
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
+    // Far more than goes into the first batch.
+    *place.dies_at.lock().unwrap() = Some(1);
+    life.send(0..900).await;
+    place.until(1).await;
+    assert!(place.numbers().len() < 900, "it is to stop within the frame");
+    // The log looks after its memory meanwhile, many times.
+    time_goes_by(Duration::from_secs(10)).await;
+    assert_eq!(life.report().await.log.spilled_frames, 0, "memory alone has the rest");
+    place.set_dead(false);
+    life.at_rest().await;
+    assert_eq!(place.numbers(), numbers(0..900));
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_takes_over_stays_in_memory_when_the_slow_one_is_removed() {
+    let (slow, well) = (Arc::new(Place::default()), Arc::new(Place::default()));
+    slow.set_dead(true);
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &slow)]).await;
+    life.send(0..50).await;
+    // It begins at an edit, and passes what comes from there on.
+    let both = settings(log_settings(), &["a", "b"]);
+    life.engine.apply(both, vec![spec("b", &well)], &|_| None).await.unwrap();
+    life.send(50..100).await;
+    well.until(50).await;
+    well.set_dead(true);
+    let group = |backends: &[&str]| {
+        let mut settings = settings(log_settings(), backends);
+        settings.routes[0].strategy = Strategy::FirstHealthy(Failback::Leave);
+        settings
+    };
+    // What came before is its business now, and soon its alone.
+    life.engine.apply(group(&["a", "b"]), Vec::new(), &|_| None).await.unwrap();
+    life.until(|report| report.deliveries.iter().all(|delivery| delivery.held_events == 50)).await;
+    life.engine.apply(group(&["b"]), Vec::new(), &|_| None).await.unwrap();
+    life.until(|report| report.deliveries.len() == 1).await;
+    life.send(100..101).await;
+    // The log looks after its memory meanwhile.
+    time_goes_by(Duration::from_secs(3)).await;
+    assert_eq!(life.report().await.log.spilled_frames, 0, "memory alone has it");
+    well.set_dead(false);
+    life.at_rest().await;
+    assert_eq!(well.numbers(), numbers(0..101));
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_loss_takes_no_record_of_what_was_delivered_and_counted() {
+    let place = Arc::new(Place::default());
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
+    let before = life.fs.counts().syncs;
+    for number in 0..130_u32 {
+        let value = Some(number.to_string().into());
+        let position = Some(Position { source: "file".into(), value });
+        let batch = Batch { position, ..batch(number..number + 1) };
+        Intake.submit(std::slice::from_ref(&life.pipeline), batch).await.unwrap();
+        time_goes_by(Duration::from_secs(1)).await;
+    }
+    // Where sources stand is written once a minute.
+    let syncs = life.fs.counts().syncs - before;
+    assert!((2..=20).contains(&syncs), "{syncs} syncs in two minutes");
+    for seed in 0..16 {
+        let next = Life::begin(&life.fs.crash(seed), log_settings(), &[("a", &place)]).await;
+        let report = next.at_rest().await;
+        assert_eq!((dropped(&report), report.log.lost_events), (0, 0), "seed {seed}: {report:#?}");
+        next.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_memory_holds_counts_against_the_free_space_that_it_would_take() {
+    let (fs, owner) = (disk(Path::new("/data")), Supervisor::new("memory"));
+    fs.set_faults(Faults { free: Some((1 << 20) + 100_000), ..Faults::default() });
+    let options = LogOptions {
+        dir: "/data/spool/uid".into(),
+        filesystem: Arc::new(fs.clone()),
+        clock: Clock::manual(1),
+        settings: log_settings(),
+        routes: vec!["all".into()],
+        free_bytes_min: 1 << 20,
+    };
+    let log = Log::open(options, &owner, 1).unwrap();
+    let pending = Pending { batch: batch(0..60), masks: Masks::Uniform(1), unrouted: 0 };
+    let bytes = pending.disk_bytes();
+    log.append(log.reserve(bytes).unwrap(), pending).await.unwrap();
+    // The next would fit alone.
+    assert_eq!(log.reserve(bytes).unwrap_err().reason, RefusalReason::NoSpace);
+    assert!(owner.stop(Instant::now() + Duration::from_secs(20)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_spilled_goes_when_all_have_it() {
+    let place = Arc::new(Place::default());
+    place.set_dead(true);
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
+    for round in 0..100 {
+        life.send(round * 20..round * 20 + 20).await;
+    }
+    assert!(segment_bytes(&life.fs) > 1 << 20, "it is to spill");
+    place.set_dead(false);
+    life.at_rest().await;
+    // Nobody asks for room: the cursor is made safe for the sake of the files alone.
+    time_goes_by(Duration::from_secs(12)).await;
+    let left = segment_bytes(&life.fs);
+    assert!(left < 768 << 10, "all but the segment that is written: {left}");
+    life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_lets_go_of_what_only_memory_has() {
+    let traits = Traits { commits: true, ordered: true, ..Traits::default() };
+    let place = Arc::new(Place { traits, ..Place::default() });
+    let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
+    life.send(0..20).await;
+    place.until(20).await;
+    assert!(life.report().await.log.memory_bytes > 20_000, "until then it may come back");
+    life.until(|report| report.log.memory_bytes == 0).await;
+    assert_eq!(life.report().await.log.spilled_frames, 0);
     life.end().await;
 }

@@ -17,13 +17,14 @@ use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::filesystem::{Faults, FaultyFs, File, Filesystem, SplitMix64};
 use spillway_delivery::intake::{Intake, Pipeline};
-use spillway_delivery::log::{DeliveryKey, Log, LogOptions, Masks, Pending, Progress};
-use spillway_delivery::settings::{DeliverySettings, LogSettings, Strategy};
+use spillway_delivery::log::{DeliveryKey, Journal, Log, LogOptions, Masks, Pending, Progress};
+use spillway_delivery::settings::{DeliverySettings, Durability, LogSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
 use crate::common::{
-    Store, batch, disk, engine_over, kept_in_store, pipeline_of, reference, route, spec_of, time_goes_by, until_saved,
+    Store, batch, batch_of, disk, engine_over, kept_in_store, pipeline_of, reference, route, spec_of, time_goes_by,
+    until_saved,
 };
 
 const DIR: &str = "/data/spool/uid";
@@ -199,8 +200,17 @@ impl Backend for Taking {
 }
 
 async fn started(dir: &Path, fs: Arc<dyn Filesystem>, backend: &Arc<Taking>) -> (Engine, Arc<Pipeline>) {
+    started_with(dir, fs, backend, LogSettings::default()).await
+}
+
+async fn started_with(
+    dir: &Path,
+    fs: Arc<dyn Filesystem>,
+    backend: &Arc<Taking>,
+    log: LogSettings,
+) -> (Engine, Arc<Pipeline>) {
     let engine = engine_over(dir, fs, Clock::manual(1));
-    let settings = pipeline_of(LogSettings::default(), vec![route("all", Strategy::All, vec![reference("b")])]);
+    let settings = pipeline_of(log, vec![route("all", Strategy::All, vec![reference("b")])]);
     let delivery = DeliverySettings { batch_wait_max: BATCH_WAIT, ..DeliverySettings::default() };
     let spec = spec_of("all", "b", backend.clone(), delivery);
     let pipeline = engine.add(settings, vec![spec], &|_| None).await.unwrap();
@@ -253,6 +263,35 @@ async fn a_backend_that_commits_waits_for_its_breaker_when_its_mark_is_not_saved
         // Five failures in a row open the breaker; then one attempt each time that it lets one through, every 30 seconds.
         assert!((5..=9).contains(&attempts.len()), "{} attempts in a minute ({error})", attempts.len());
     }
+}
+
+// ── Saves by bytes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_delivery_is_saved_and_synced_by_its_bytes_before_any_timer_runs_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (backend, fs) = (Arc::new(Taking::default()), disk(dir.path()));
+    let log = LogSettings { durability: Durability::Process, ..LogSettings::default() };
+    let (engine, pipeline) = started_with(dir.path(), Arc::new(fs.clone()), &backend, log).await;
+    let (begun, spool) = (Instant::now(), dir.path().join("spool/default.jobs"));
+    // 96 MiB: a number with very many zeros in front is 1 MiB.
+    for number in 0..96_u32 {
+        let event = format!("{{\"n\":{}{number}}}", "0".repeat(1 << 20));
+        Intake.submit(std::slice::from_ref(&pipeline), batch_of(std::iter::once(event))).await.unwrap();
+    }
+    backend.until(96).await;
+    until_saved(&fs, &spool, "b", |saved| saved.delivered >= 32).await;
+    // What is left in the worst of some worlds: a record is written before it is synced.
+    let synced = || {
+        let journals = (0..4).map(|seed| Journal::open(Arc::new(fs.crash(seed)), &spool));
+        journals.map(|journal| journal.progress().get(&key("b")).map_or(0, |saved| saved.delivered)).min()
+    };
+    while synced() < Some(32) {
+        assert!(begun.elapsed() < Duration::from_millis(400), "nothing is synced");
+        time_goes_by(Duration::from_millis(10)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?} went by: timers saved it", begun.elapsed());
+    assert!(engine.drain(Instant::now() + Duration::from_secs(20)).await);
 }
 
 // ── A reader that falls asleep ──────────────────────────────────────────────────────────────────────────────────────────

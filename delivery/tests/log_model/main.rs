@@ -11,6 +11,7 @@ mod model;
 mod reading;
 mod subject;
 mod world;
+mod writer;
 
 use std::hash::{BuildHasher, RandomState};
 
