@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::batches::{NOW, batch, batch_of, context, cut_short, lines, pod, secret};
 use crate::bucket::{Bucket, Call, refusal};
 use crate::destinations::{bucket_settings, parse};
+use crate::log::{Log, logged_to};
 use crate::server::Reply;
 
 const CANARY: &str = "canary-8c1f";
@@ -167,6 +168,20 @@ async fn when_some_objects_fail_each_event_has_its_own_outcome() {
     let only_b = [(pod("b"), vec![2, 3])];
     let fault = backend.send(&batch_of(&only_b, "planp2")).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Unauthorized, "nothing but failures is a fault of the attempt");
+}
+
+#[tokio::test]
+async fn a_part_of_a_batch_that_is_refused_is_told_without_what_the_store_repeats() {
+    let log = Log::default();
+    let _guard = logged_to(&log);
+    // A store's code is a plain word, and so is the id of a key.
+    let world = World::with(|call| call.key.starts_with("p/b/").then(|| refusal(400, CANARY))).await;
+    secret(world.directory.path(), "s3", "id", CANARY);
+    let sent = world.by_pod().send(&batch_of(&[(pod("a"), vec![0]), (pod("b"), vec![1])], "plan")).await;
+    assert_eq!(sent, Ok(Items::Each(vec![Outcome::Delivered, Outcome::Retry])));
+    assert_eq!(log.leaks(&[CANARY]), [""; 0]);
+    let told = log.leaks(&["some objects of a batch are not taken"]);
+    assert!(told.len() == 1 && told[0].contains("(secret)"), "{told:?}");
 }
 
 #[tokio::test]
