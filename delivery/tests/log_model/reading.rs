@@ -112,14 +112,3 @@ async fn an_inspection_while_segments_are_written_over_shows_no_wrong_event_and_
     assert!(shown.iter().any(|(seq, _)| *seq == 19), "what is still there is shown: {shown:?}");
     assert!(found.segments.iter().all(|segment| segment.readable && segment.damaged == 0), "{found:#?}");
 }
-
-#[tokio::test(start_paused = true)]
-async fn files_that_wait_to_be_written_over_go_when_the_log_is_to_be_smaller() {
-    let (fs, subject) = opened();
-    append(&subject.log, 0..20).await;
-    deliver_all(&subject, subject.log.visible_end()).await;
-    assert_eq!(spares(&fs), 2);
-    // What a smaller log calls a full segment is smaller too.
-    subject.edit(0, Durability::Disk).await.unwrap();
-    assert_eq!(spares(&fs), 0, "{:?}", fs.files());
-}

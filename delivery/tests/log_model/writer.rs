@@ -158,6 +158,20 @@ fn few_files_wait_to_be_written_over_and_none_where_room_is_needed() {
 }
 
 #[test]
+fn files_that_wait_to_be_written_over_go_when_the_log_is_to_be_smaller() {
+    let fs = subject::disk(1);
+    let (mut core, _) = open(&fs, Durability::Process);
+    fill(&mut core, 3);
+    free_all(&mut core, 0);
+    turn_to(&mut core, Durability::Disk);
+    assert_ne!(files(&fs, "spare"), []);
+    // What a smaller log calls a full segment is smaller too.
+    let routes = vec!["all".into()].into();
+    core.edit(CoreEdit { routes, durability: Durability::Disk, bytes_max: BYTES_MAX / 2 });
+    assert_eq!(files(&fs, "spare"), []);
+}
+
+#[test]
 fn a_file_that_cannot_be_taken_to_be_written_over_is_left_nowhere() {
     for call in [Call::Rename, Call::Open] {
         let fs = subject::disk(1);
