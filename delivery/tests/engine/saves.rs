@@ -283,7 +283,7 @@ async fn a_fast_delivery_is_saved_and_synced_by_its_bytes_before_any_timer_runs_
     until_saved(&fs, &spool, "b", |saved| saved.delivered >= 32).await;
     // What is left in the worst of some worlds: a record is written before it is synced.
     let synced = || {
-        let journals = (0..4).map(|seed| Journal::open(Arc::new(fs.crash(seed)), &spool));
+        let journals = (0..12).map(|seed| Journal::open(Arc::new(fs.crash(seed)), &spool));
         journals.map(|journal| journal.progress().get(&key("b")).map_or(0, |saved| saved.delivered)).min()
     };
     while synced() < Some(32) {
