@@ -51,7 +51,12 @@ pub struct Receiver {
 impl Receiver {
     /// Listens on a free port of this machine.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at("127.0.0.1")
+    }
+
+    /// Listens on a free port of one of this machine's addresses.
+    pub fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let url = format!("http://{}/ingest", listener.local_addr().expect("an address"));
         let receiver = Self { url, state: Arc::default() };
         let server = receiver.clone();

@@ -2,6 +2,10 @@
 //!
 //! How it is built and run is the business of the crate `tests`; this step builds its program and runs it.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
 use crate::workspace::{Workspace, must_succeed};
 
 /// What `cargo xtask cluster` can be told.
@@ -9,6 +13,12 @@ use crate::workspace::{Workspace, must_succeed};
 pub(crate) enum Action {
     /// Builds what is missing (once, about ten minutes) and starts the cluster unless it runs
     Up,
+    /// Starts the cluster unless it runs, and runs the tests that need its nodes; it stays
+    Test {
+        /// Passed on to the tests, for example a part of a name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Ends the cluster and removes all of it but what was built
     Down,
     /// Says what runs, and what a run that was killed left
@@ -22,7 +32,7 @@ pub(crate) enum Action {
         /// The name of the image, such as `spillway.test/agent:1`
         name: String,
         /// The program
-        program: std::path::PathBuf,
+        program: PathBuf,
     },
     /// Calls kubectl as administrator: `cargo xtask cluster kubectl get pods -A`
     Kubectl {
@@ -34,14 +44,44 @@ pub(crate) enum Action {
 
 /// Runs one action.
 pub(crate) fn run(workspace: &Workspace, action: &Action) -> anyhow::Result<()> {
+    if let Action::Test { rest } = action {
+        return test(workspace, rest);
+    }
     let mut command =
         workspace.cargo(&["run", "-q", "--locked", "-p", "spillway-tests", "--bin", "spillway-cluster", "--"]);
     match action {
-        Action::Up => command.arg("up"),
+        Action::Up | Action::Test { .. } => command.arg("up"),
         Action::Down => command.arg("down"),
         Action::Status { output } => command.args(["status", output]),
         Action::Load { name, program } => command.arg("load").arg(name).arg(std::path::absolute(program)?),
         Action::Kubectl { rest } => command.arg("kubectl").args(rest),
     };
     must_succeed(&mut command)
+}
+
+fn test(workspace: &Workspace, rest: &[String]) -> anyhow::Result<()> {
+    run(workspace, &Action::Up)?;
+    let agent = static_agent(workspace)?;
+    let mut command = workspace.cargo(&["test", "--locked", "-p", "spillway-tests", "--features", "cluster"]);
+    command.args(["--test", "cluster", "--"]).args(rest).env("SPILLWAY_STATIC_AGENT", agent);
+    must_succeed(&mut command)
+}
+
+/// Links the agent's program once more, statically: images have no libraries. Everything before the link is that of the
+/// tests, and the program of the tests stays what it is.
+fn static_agent(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let folder = workspace.target().join("static");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("removing the static program of before")?;
+    }
+    std::fs::create_dir_all(&folder).context("making a folder for the static program")?;
+    let mut command = workspace.cargo(&["rustc", "-q", "--locked", "-p", "spillway-agent", "--bin", "spillway-agent"]);
+    command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
+    // The compiler adds a part to the name, and says on standard error that it puts the program elsewhere.
+    must_succeed(command.arg(folder.join("spillway-agent")))?;
+    let mut programs = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+    let made = programs.find(|path| path.extension().is_none()).context("no static program was made")?;
+    let program = folder.join("spillway-agent");
+    std::fs::rename(made, &program)?;
+    Ok(program)
 }

@@ -1,0 +1,9 @@
+//! The agent on the nodes of a real Kubernetes: `cargo xtask cluster test`.
+//!
+//! The cluster runs already. What a test makes there is in a namespace of its own, and goes with the test; the destination
+//! is this process, which pods reach at the machine's address.
+
+#![expect(clippy::unwrap_used, reason = "a scenario that cannot go on says so")]
+
+mod container_logs;
+mod ground;
