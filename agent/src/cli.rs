@@ -44,7 +44,7 @@ const LONG_VERSION: &str =
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the agent until SIGTERM or SIGINT; a second signal cuts the drain short. SIGHUP reads the manifests again.
+    /// Run the agent until SIGTERM or SIGINT; a second signal cuts the drain short, a third ends at once. SIGHUP reads the manifests again.
     Run(Box<RunFlags>),
     /// Check manifests without running anything.
     Check(CheckFlags),

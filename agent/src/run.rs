@@ -3,9 +3,10 @@
 //! # Drain
 //! The first signal: `/readyz` says no, sources stop (what is under way is answered), intake refuses, deliveries go on
 //! until nothing is held or `--drain-seconds` are over, logs are synced and cursors committed, and the admin endpoint
-//! goes last. What is still held stays in the log and is delivered after the next start. A second signal ends the
-//! process at once; what was acknowledged is in the log all the same, but for what only memory holds (durability `Memory`).
-//! So does a task that panicked: the process ends with 70, and its supervisor starts it anew over the same log.
+//! goes last. What is still held stays in the log and is delivered after the next start. A second signal cuts the waiting
+//! short: sources are cut off, what only memory holds (durability `Memory`) is written and logs are closed, within
+//! [`CUT_SHORT_MAX`]. A third one ends the process at once, and then what only memory holds is lost. So does a task that
+//! panicked: the process ends with 70, and its supervisor starts it anew over the same log.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::deliver::{Engine, EngineSettings};
+use spillway_delivery::deliver::{CUT_SHORT_MAX, Engine, EngineSettings};
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{FromEnvironment, RunFlags};
 use crate::config::manifests::{Manifests, Read};
@@ -42,6 +44,8 @@ const SOURCES_STOP: Duration = Duration::from_secs(5);
 const START_FAILED_DRAIN: Duration = Duration::from_secs(1);
 /// How long the admin endpoint may answer at the very end.
 const ADMIN_STOP: Duration = Duration::from_secs(1);
+/// Most deliveries that the line at the end names.
+const NAMED_MAX: usize = 8;
 /// How long blocking calls of an ended process may go on: a sync of the volume at most.
 const RUNTIME_STOP: Duration = Duration::from_secs(2);
 
@@ -97,6 +101,8 @@ struct Parts {
     engine: Arc<Engine>,
     admin: Supervisor,
     overview: Arc<Overview>,
+    /// Cancelled when the end shall not wait any longer.
+    cut: CancellationToken,
 }
 
 async fn live(settings: &Settings, manifests: (Manifests, Read)) -> Result<ExitCode, Failure> {
@@ -123,15 +129,52 @@ async fn live(settings: &Settings, manifests: (Manifests, Read)) -> Result<ExitC
     let Some(stop) = stop else {
         return Ok(panicked());
     };
-    tracing::info!(signal = stop.name(), deadline_seconds = settings.drain.as_secs(), "stopping");
+    tracing::info!(
+        signal = stop.name(),
+        at_most_seconds = settings.drain.as_secs(),
+        waits_for = named(&parts.engine.undrained()),
+        "stopping: nothing new is taken, deliveries go on until nothing is held; a second signal ends that wait, and what is \
+         held stays in the log"
+    );
+    Ok(end(&parts, settings.drain, signals).await)
+}
+
+/// Drains for as long as the signals let it.
+async fn end(parts: &Parts, within: Duration, mut signals: Signals) -> ExitCode {
+    let drain = parts.drain(within);
+    tokio::pin!(drain);
+    let second = tokio::select! {
+        empty = &mut drain => return stopped(empty, ExitCode::SUCCESS),
+        () = parts.panicked() => return panicked(),
+        second = signals.next() => second,
+    };
+    tracing::warn!(
+        signal = second.name(),
+        at_most_seconds = CUT_SHORT_MAX.as_secs(),
+        "second signal, the drain is cut short; what is held is written to the log and stays there; another signal ends at once"
+    );
+    parts.cut_short();
+    let code = ExitCode::from(second.exit_code());
     tokio::select! {
-        empty = parts.drain(settings.drain) => {
-            tracing::info!(held = !empty, "stopped");
-            Ok(ExitCode::SUCCESS)
-        }
-        () = parts.panicked() => Ok(panicked()),
-        again = signals.next() => Ok(cut_short(again)),
+        empty = drain => stopped(empty, code),
+        () = parts.panicked() => panicked(),
+        third = signals.next() => ended_at_once(third),
     }
+}
+
+/// Returns the first few of `deliveries`, and how many more there are.
+fn named(deliveries: &[String]) -> String {
+    let first = deliveries.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match deliveries.len().saturating_sub(NAMED_MAX) {
+        0 if first.is_empty() => "nothing".into(),
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+fn stopped(empty: bool, code: ExitCode) -> ExitCode {
+    tracing::info!(held = !empty, "stopped");
+    code
 }
 
 fn panicked() -> ExitCode {
@@ -141,10 +184,10 @@ fn panicked() -> ExitCode {
     ExitCode::from(exit::PANICKED)
 }
 
-fn cut_short(signal: Stop) -> ExitCode {
+fn ended_at_once(signal: Stop) -> ExitCode {
     tracing::warn!(
         signal = signal.name(),
-        "second signal, the drain is cut short; what is held stays in the log, unless only memory held it"
+        "third signal, the process ends at once; what is held stays in the log, unless only memory held it"
     );
     ExitCode::from(signal.exit_code())
 }
@@ -167,6 +210,7 @@ fn open(settings: &Settings, clock: &Clock) -> Result<Parts, Failure> {
         engine,
         admin: Supervisor::new("admin"),
         overview,
+        cut: CancellationToken::new(),
     })
 }
 
@@ -253,16 +297,30 @@ impl Parts {
     async fn drain(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         self.overview.enter(Phase::Draining);
-        if !self.configuration.stop(deadline.min(Instant::now() + SOURCES_STOP)).await {
+        if !self.configuration.stop_by(self.over(deadline.min(Instant::now() + SOURCES_STOP))).await {
             tracing::warn!("a change of the configuration was cut off");
         }
-        if !self.sources.stop(deadline.min(Instant::now() + SOURCES_STOP)).await {
+        if !self.sources.stop_by(self.over(deadline.min(Instant::now() + SOURCES_STOP))).await {
             tracing::warn!("sources did not stop in time and were cut off");
         }
         let empty = self.engine.drain(deadline).await;
         // Connections under way are scrapes; one that is cut off is repeated.
-        self.admin.stop(Instant::now() + ADMIN_STOP).await;
+        self.admin.stop_by(self.over(Instant::now() + ADMIN_STOP)).await;
         empty
+    }
+
+    /// Makes a drain that is under way wait no longer; it closes the logs and ends within [`CUT_SHORT_MAX`].
+    fn cut_short(&self) {
+        self.cut.cancel();
+        self.engine.cut_short();
+    }
+
+    /// Resolves at `deadline`, or once the drain is cut short.
+    async fn over(&self, deadline: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => {}
+            () = self.cut.cancelled() => {}
+        }
     }
 }
 

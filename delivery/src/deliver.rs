@@ -31,6 +31,7 @@ pub mod dead_letters;
 mod deliveries;
 mod delivery;
 mod desk;
+mod drain;
 mod edit;
 mod engine;
 mod failover;
@@ -51,6 +52,7 @@ mod unclaimed;
 
 pub(crate) use deliveries::Deliveries;
 pub use desk::Desk;
+pub use drain::CUT_SHORT_MAX;
 pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings, Rebind};
 pub use status::DeliveryStatus;
 

@@ -57,14 +57,23 @@ impl Supervisor {
 
     /// Tells the tasks to stop, waits for them until `deadline`, aborts the rest. Returns whether all ended in time.
     pub async fn stop(&self, deadline: Instant) -> bool {
+        self.stop_by(tokio::time::sleep_until(deadline)).await
+    }
+
+    /// As [`stop`](Self::stop), where the time is over when `end` resolves.
+    pub async fn stop_by(&self, end: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         let mut tasks = match self.tasks.lock() {
             Ok(mut tasks) => std::mem::take(&mut *tasks),
             Err(_) => return false,
         };
-        let drained = tokio::time::timeout_at(deadline, async { while tasks.join_next().await.is_some() {} }).await;
+        let all_ended = tokio::select! {
+            biased;
+            () = async { while tasks.join_next().await.is_some() {} } => true,
+            () = end => false,
+        };
         tasks.shutdown().await;
-        drained.is_ok()
+        all_ended
     }
 }
 

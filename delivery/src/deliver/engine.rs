@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
-use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::batches::Names;
@@ -27,9 +27,6 @@ use crate::ledger::DeliveryState;
 use crate::log::{DeliveryKey, JournalError, Log, LogOptions, Progress, Removed};
 use crate::settings::{DeliverySettings, PipelineSettings, WhenBehind};
 use crate::supervisor::Supervisor;
-
-/// What the end of a drain keeps for landing what is under way, commits and syncs.
-const LANDING: Duration = Duration::from_secs(5);
 
 /// What an engine stands on.
 #[derive(Debug)]
@@ -127,9 +124,11 @@ pub struct Engine {
     pub(super) settings: EngineSettings,
     agent_id: Arc<str>,
     pub(super) deliveries: Supervisor,
-    logs: Supervisor,
+    pub(super) logs: Supervisor,
     budget: Budget,
-    hurry: watch::Sender<bool>,
+    pub(super) hurry: watch::Sender<bool>,
+    /// Cancelled when a drain shall not wait any longer.
+    pub(super) cut: CancellationToken,
     pub(super) running: Arc<RunningPipelines>,
     pub(super) workshop: Arc<OnceLock<Arc<Workshop>>>,
     /// Held for the life of the engine: the lock on the data directory.
@@ -161,6 +160,7 @@ impl Engine {
             logs: Supervisor::new("logs"),
             budget: Budget::new(),
             hurry: watch::channel(false).0,
+            cut: CancellationToken::new(),
             running: Arc::default(),
             workshop: Arc::default(),
             _lock: lock,
@@ -273,6 +273,12 @@ impl Engine {
             cut_bytes = found.cut_bytes, damaged = found.damaged_records, quarantined = found.quarantined_segments,
             "log opened"
         );
+        if found.lost_events > 0 {
+            tracing::warn!(
+                pipeline = %settings.name, namespace = %settings.namespace, lost_events_min = found.lost_events,
+                "the process before took events with it that only its memory held (durability Memory)"
+            );
+        }
         Ok(log)
     }
 
@@ -331,30 +337,8 @@ impl Engine {
     }
 
     /// Returns the tokens that are cancelled when a task of the engine has panicked.
-    pub fn failed(&self) -> [tokio_util::sync::CancellationToken; 2] {
+    pub fn failed(&self) -> [CancellationToken; 2] {
         [self.deliveries.failed(), self.logs.failed()]
-    }
-
-    /// Refuses new batches, lets deliveries go on until nothing is held or `deadline` has come, then syncs logs, commits
-    /// cursors and closes backends. What is held stays in the log. Returns whether nothing was held at the end.
-    pub async fn drain(&self, deadline: Instant) -> bool {
-        let pipelines = self.pipelines();
-        pipelines.iter().for_each(|pipeline| pipeline.stop_intake());
-        self.hurry.send_replace(true);
-        let landing = LANDING.min(deadline.duration_since(Instant::now()) / 2);
-        let idle = async {
-            let mut look = tokio::time::interval(Duration::from_millis(20));
-            while !pipelines.iter().all(|pipeline| pipeline.is_drained()) {
-                look.tick().await;
-            }
-        };
-        let drained = tokio::time::timeout_at(deadline - landing, idle).await.is_ok();
-        let landed = self.deliveries.stop(deadline - landing / 4).await;
-        let synced = self.logs.stop(deadline).await;
-        if !(landed && synced) {
-            tracing::warn!(landed, synced, "the deadline came before everything was at rest");
-        }
-        drained
     }
 }
 

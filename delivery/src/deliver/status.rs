@@ -83,8 +83,13 @@ impl DeliveryStatus {
     }
 
     /// Returns which delivery this is.
-    pub(super) fn key(&self) -> &DeliveryKey {
+    pub(crate) fn key(&self) -> &DeliveryKey {
         &self.key
+    }
+
+    /// Returns the backend as the route names it.
+    pub(crate) fn backend_name(&self) -> &str {
+        &self.backend
     }
 
     /// Takes note of what kind of backend it has now.

@@ -160,6 +160,15 @@ impl Pipeline {
         self.deliveries.groups.report(route).0
     }
 
+    /// Returns the deliveries that have not resolved everything, durably, as `namespace/pipeline/route/backend`.
+    pub(crate) fn undrained(&self) -> Vec<String> {
+        let end = self.log.visible_end();
+        let mut statuses = self.deliveries.statuses();
+        statuses.retain(|delivery| delivery.saved_cursor() < end);
+        let name = |route: &str, backend: &str| format!("{}/{}/{route}/{backend}", self.namespace, self.name);
+        statuses.iter().map(|delivery| name(&delivery.key().route, delivery.backend_name())).collect()
+    }
+
     /// Returns whether every delivery has resolved everything, durably.
     pub(crate) fn is_drained(&self) -> bool {
         let end = self.log.visible_end();

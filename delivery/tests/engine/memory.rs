@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::deliver::{DeliverySpec, Engine};
+use spillway_delivery::deliver::{CUT_SHORT_MAX, DeliverySpec, Engine};
 use spillway_delivery::event::{Batch, Position};
 use spillway_delivery::filesystem::{Faults, FaultyFs};
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
@@ -28,6 +28,8 @@ use crate::common::{
 struct Place {
     traits: Traits,
     dead: Mutex<bool>,
+    /// It takes requests and answers none.
+    hangs: Mutex<bool>,
     /// It is dead as soon as it has so many events.
     dies_at: Mutex<Option<usize>>,
     store: Store<(String, u32)>,
@@ -64,6 +66,10 @@ impl Backend for Place {
         Box::pin(async move {
             if *self.dead.lock().unwrap() {
                 return Err(Fault::new(FaultKind::Unreachable, "dead, as told"));
+            }
+            let hangs = *self.hangs.lock().unwrap();
+            if hangs {
+                std::future::pending::<()>().await;
             }
             let number = |bytes: &[u8]| {
                 let digits = bytes[5..].split(|byte| !byte.is_ascii_digit()).next().unwrap();
@@ -583,4 +589,33 @@ async fn a_commit_lets_go_of_what_only_memory_has() {
     life.until(|report| report.log.memory_bytes == 0).await;
     assert_eq!(life.report().await.log.spilled_frames, 0);
     life.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_cut_short_ends_soon_and_writes_what_only_memory_holds() {
+    for cut_after in [Duration::ZERO, Duration::from_secs(60)] {
+        let place = Arc::new(Place::default());
+        *place.hangs.lock().unwrap() = true;
+        let life = Life::begin(&disk(Path::new("/data")), log_settings(), &[("a", &place)]).await;
+        life.send(0..20).await;
+        let report = life.until(|report| report.deliveries[0].in_flight == 1).await;
+        assert!(report.log.memory_bytes > 20_000, "only memory has it");
+        assert_eq!(life.engine.undrained(), ["default/jobs/all/a"]);
+        let begun = Instant::now();
+        let cut = async {
+            time_goes_by(cut_after).await;
+            life.engine.cut_short();
+        };
+        let (is_empty, ()) = futures_util::join!(life.engine.drain(begun + Duration::from_hours(1)), cut);
+        assert!(!is_empty && begun.elapsed() <= cut_after + CUT_SHORT_MAX, "{:?}", begun.elapsed());
+        // The process ends before anything else is written.
+        let fs = life.kill();
+        *place.hangs.lock().unwrap() = false;
+        let life = Life::begin(&fs, log_settings(), &[("a", &place)]).await;
+        let report = life.at_rest().await;
+        assert_eq!((dropped(&report), report.log.lost_events), (0, 0), "{report:#?}");
+        assert_eq!(place.numbers(), numbers(0..20));
+        assert_balanced(&report);
+        life.end().await;
+    }
 }

@@ -1,8 +1,9 @@
 //! `durability: Memory` with the real agent: a backend that stays behind makes it spill, an end in order loses and repeats
-//! nothing, and SIGKILL takes no more than memory may hold.
+//! nothing (also where a second signal cuts it short), and SIGKILL takes no more than memory may hold.
 
 use std::collections::BTreeMap;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use spillway_tests::agent::{Agent, Place, assert_balanced};
 use spillway_tests::output;
@@ -114,5 +115,53 @@ fn an_end_in_order_loses_nothing_in_memory_and_sigkill_no_more_than_memory_holds
     assert_eq!(lost, fixtures::ids(sent - BATCH - lost.len() as u64, lost.len() as u64));
     assert!(sent - BATCH - lost.len() as u64 > first, "something had spilled");
     println!("{} of {sent} events lost with {held} bytes of memory", lost.len());
+    agent.stop();
+}
+
+#[test]
+fn a_second_signal_loses_nothing_of_what_only_memory_holds() {
+    let receiver = Receiver::start();
+    receiver.mode(Mode::Hang);
+    let place = Place::new(&manifests(&receiver.url)).flag("--drain-seconds", "60");
+    let mut agent = place.start();
+    fixtures::post(&agent.http, 0, BATCH);
+    assert!(log_figure(&agent, "memoryBytes") > 0, "nothing is only in memory");
+    receiver.wait_for_requests(1);
+    agent.signal(Signal::TERM);
+    let line = agent.wait_for_line("stopping").to_string();
+    assert!(line.contains("default/jobs/everything/api") && line.contains("second signal"), "{line}");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait().code(), Some(143));
+
+    let mut agent = place.start();
+    let found = agent.status();
+    assert_eq!(found["pipelines"][0]["deliveries"][0]["heldEvents"], BATCH, "{found:#}");
+    assert_eq!(log_figure(&agent, "lostEvents"), 0);
+    receiver.mode(Mode::Take);
+    agent.wait_until_delivered(BATCH);
+    let names = fixtures::ids(0, BATCH);
+    output::assert_exactly_once(&receiver.lines(), "id", &names, &names);
+    agent.stop();
+}
+
+#[test]
+fn the_start_after_sigkill_says_what_went_with_the_process() {
+    let receiver = Receiver::start();
+    receiver.mode(Mode::Hang);
+    let place = Place::new(&manifests(&receiver.url)).flag("--drain-seconds", "1");
+    let agent = place.start();
+    fixtures::post(&agent.http, 0, BATCH);
+    // A request names its events in a plan that survives.
+    receiver.wait_for_requests(1);
+    agent.kill();
+    receiver.mode(Mode::Take);
+    let agent = place.start();
+    let lost = log_figure(&agent, "lostEvents");
+    let told = agent
+        .seen
+        .iter()
+        .filter_map(|line| line["lost_events_min"].as_u64().or(line["fields"]["lost_events_min"].as_u64()));
+    assert!(lost > 0);
+    assert_eq!(told.collect::<Vec<_>>(), [lost], "{:#?}", agent.seen);
     agent.stop();
 }
