@@ -135,7 +135,7 @@ fn a_signal_drains_and_everything_accepted_is_in_the_files() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once_and_what_is_held_is_held_after_the_next_start() {
+fn a_second_signal_ends_the_wait_and_what_is_held_is_held_after_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let manifests = dead_receiver();
     let mut agent = Agent::start(dir.path(), &manifests);

@@ -14,6 +14,7 @@
 //! | [`compile()`] | documents into plans and errors: one bad object is left out, the others are there |
 //! | [`manifest`] | the reading beneath: YAML with positions, the check against the schema, the errors |
 //! | [`render`] | errors and warnings for people and for programs |
+//! | [`served`] | what agent and operator say to one another about configuration |
 //!
 //! Guarantees: the same documents give the same answer in every place that compiles them; every error of every
 //! document is told in one run, each with its line; nothing in a document makes the compiler panic or use more than the
@@ -27,6 +28,7 @@ pub mod kinds;
 pub mod load;
 pub mod manifest;
 pub mod render;
+pub mod served;
 
 pub use compile::{
     BackendPlan, Compiled, ContainerLogsInput, Input, Namespaces, PipelinePlan, Reach, compile, compile_with,

@@ -1,0 +1,251 @@
+//! What an agent asks of the operator, and what it is answered: the protocol of served configuration.
+//!
+//! One request over TLS, repeated: `POST` [`PATH`] with an [`Ask`], answered with an [`Answer`] at once where something is
+//! new to the agent, else as soon as something is, else after [`Ask::wait_seconds`] with nothing new in it. The node is
+//! never asked for: it is the node claim of the token that the agent shows (`Authorization: Bearer`, audience
+//! [`AUDIENCE`]), so that no agent can ask for another node's slice.
+//!
+//! ```text
+//! agent ── Ask {running: nothing} ──────────────────────────► operator
+//!       ◄─ Answer {configuration (e7, g1, hash a), pods} ────
+//!       ── Ask {running: a, refused: […], pods: hash p} ────►   the acknowledgement, and it waits
+//!       ◄─ Answer {configuration (e7, g2, hash b)} ──────────   a change, as soon as there is one
+//! ```
+//!
+//! # Guarantees
+//! - The configuration is made of manifests, so that operator and agent compile with one function. The operator leaves
+//!   out what does not compile; an agent that refuses one all the same says so, and runs the others.
+//! - An agent takes a configuration that is [newer](Version::is_newer) than its own and no other: epochs count leaders,
+//!   generations count changes of one leader.
+//! - [`Version::hash`] covers everything but the values of secrets, whose versions it covers: it can be shown and logged.
+//! - Unknown fields are ignored on both sides: neighbouring minor versions understand each other. What changes meaning gets
+//!   a new number in [`PROTOCOL`].
+//!
+//! # Limits
+//! An ask has at most [`ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline that does not fit is left out by the
+//! operator and says so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where an operator answers.
+pub const PATH: &str = "/v1/configuration";
+
+/// The audience of the token that an agent shows.
+pub const AUDIENCE: &str = "spillway";
+
+/// The version of this protocol.
+pub const PROTOCOL: u32 = 1;
+
+/// Most seconds that an answer may be waited for.
+pub const WAIT_SECONDS_MAX: u32 = 60;
+
+/// Most bytes of an ask, before compression.
+pub const ASK_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of an answer, before compression.
+pub const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Most bytes of the reason of a refusal; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 1024;
+
+/// What an agent says and asks.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ask {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// The agent's id, which lives as long as its data directory.
+    pub agent: String,
+    /// The version of its program.
+    pub version: String,
+    /// How long an answer without news may be put off; at most [`WAIT_SECONDS_MAX`].
+    pub wait_seconds: u32,
+    /// The configuration that it runs; `None` when it has none. To name one is to acknowledge it.
+    pub running: Option<Version>,
+    /// What of that configuration it does not run, by object; everything else of it is applied.
+    pub refused: Vec<Refused>,
+    /// The pipelines (`<namespace>.<name>`) of which it still holds events: they stay in its configuration until these are
+    /// delivered, also when nothing on its node feeds them any more.
+    pub holding: Vec<String>,
+    /// How the backends of its routes are; those that are not named are healthy.
+    pub backends: Vec<BackendReport>,
+    /// The hash of the pod facts it holds; `None` when it has none.
+    pub pods: Option<String>,
+}
+
+/// Which configuration.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// Counts leaders.
+    pub epoch: u64,
+    /// Counts what one leader gave out for this node.
+    pub generation: u64,
+    /// Names the content.
+    pub hash: String,
+}
+
+/// An object that an agent does not run as it was served.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Refused {
+    /// `MonitoringPipeline <namespace>/<name>`, as errors name it.
+    pub object: String,
+    /// Why, at most [`REASON_BYTES_MAX`]; never the value of a secret.
+    pub reason: String,
+    /// Whether an older version of it runs on.
+    pub kept: bool,
+}
+
+/// How one backend of one route is, on one agent.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendReport {
+    /// The pipeline, as [`Refused::object`] names it.
+    pub object: String,
+    /// Name of the route.
+    pub route: String,
+    /// What the reference names for good: `<namespace>.<name>`, the namespace empty for a `ClusterBackend`.
+    pub backend: String,
+    /// Its state.
+    pub state: BackendCondition,
+    /// What the last attempt said, on one line; never the value of a secret.
+    #[serde(default)]
+    pub error: String,
+    /// Since when, seconds since 1970.
+    #[serde(default)]
+    pub since_unix_seconds: u64,
+}
+
+/// The states of a backend that are worth a word.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackendCondition {
+    /// Attempts fail, others are made.
+    Retrying,
+    /// So many attempts failed that it is left alone for a while.
+    Unreachable,
+}
+
+/// What is new to the agent that asked.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Answer {
+    /// What it is to run; `None` when it runs that.
+    pub configuration: Option<Configuration>,
+    /// The pods of its node; `None` when it knows them.
+    pub pods: Option<Pods>,
+}
+
+/// Everything an agent runs.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Configuration {
+    /// Which one this is.
+    pub version: Version,
+    /// Manifests as JSON, with `apiVersion`, `kind`, `metadata` (namespace, name, generation) and `spec`; sorted.
+    pub manifests: Vec<String>,
+    /// The labels of the namespaces that selectors among the manifests may speak of.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// The keys of Secrets that the manifests name. One that is not there is not in the cluster.
+    pub secrets: Vec<ServedSecret>,
+}
+
+/// One key of a Secret.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServedSecret {
+    /// The Secret's namespace.
+    pub namespace: String,
+    /// The Secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+    /// Changes whenever the value may have changed.
+    pub version: String,
+    /// The value, in base64.
+    pub value: String,
+}
+
+/// The pods of a node.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pods {
+    /// Names the content.
+    pub hash: String,
+    /// In the order of their uids.
+    pub pods: Vec<PodFacts>,
+}
+
+/// What selection and origin need to know of a pod.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodFacts {
+    /// Its uid, as the kubelet's paths have it (that of a static pod is its `kubernetes.io/config.hash`).
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations `spillway.dev/…` and those that conditions of its pipelines name.
+    pub annotations: BTreeMap<String, String>,
+    /// What made it: the Deployment rather than its `ReplicaSet`, the `CronJob` rather than its Job where that can be told.
+    pub owner: Option<Owner>,
+}
+
+/// What made a pod.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner {
+    /// Its kind. Example: `Deployment`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Version {
+    /// Returns whether an agent that runs `running` takes this one: a later epoch, or a later generation of the same.
+    pub fn is_newer(&self, running: &Self) -> bool {
+        (self.epoch, self.generation) > (running.epoch, running.generation)
+    }
+}
+
+impl fmt::Debug for ServedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, name, key, version, value: _ } = self;
+        write!(f, "ServedSecret({namespace}/{name}/{key} version {version}, value not shown)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_adds_is_ignored_and_what_an_older_one_lacks_has_a_default() {
+        let ask: Ask = serde_json::from_str(r#"{"agent":"a","later":{"x":1},"running":null}"#).unwrap();
+        assert_eq!(ask, Ask { agent: "a".into(), ..Ask::default() });
+        let answer: Answer = serde_json::from_str(r#"{"configuration":{"version":{"epoch":1,"generation":2,"hash":"h"}}}"#).unwrap();
+        assert_eq!(answer.configuration.unwrap().version.generation, 2);
+    }
+
+    #[test]
+    fn epochs_order_before_generations() {
+        let version = |epoch, generation| Version { epoch, generation, hash: String::new() };
+        assert!(version(2, 1).is_newer(&version(1, 9)));
+        assert!(version(1, 10).is_newer(&version(1, 9)));
+        assert!(!version(1, 9).is_newer(&version(1, 9)));
+        assert!(!version(1, 9).is_newer(&version(2, 1)));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let secret = ServedSecret { name: "api".into(), value: "aHVudGVyMg==".into(), ..ServedSecret::default() };
+        let shown = format!("{secret:?}");
+        assert!(shown.contains("api") && !shown.contains("aHVudGVyMg"), "{shown}");
+    }
+}

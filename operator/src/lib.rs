@@ -1,0 +1,22 @@
+//! The operator of Spillway: what stands in a cluster becomes what its agents run, and what they say becomes its status.
+//!
+//! ```text
+//! API server ─watch─► cluster ─► world ─► render ─┬─► hub ─► serve ◄──long poll── agents
+//!                        ▲                        │            │ reports
+//!                        └──────── status ◄───────┴────────────┘
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`world`] | what the cluster holds that concerns us: objects, namespaces, pods, nodes, secrets. Pure |
+//! | [`render`] | the world into a verdict per object and a slice per node. Pure |
+//! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
+//! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
+//! | [`status`] | verdicts and reports into the status of every object. Pure |
+//! | [`cluster`] | the API server: watches, the Lease, last good versions, status writes |
+//!
+//! # It must not know
+//! Clients of backends: it never sends an event anywhere. Only [`cluster`] talks to the API server.
+
+pub mod hub;
+pub mod world;

@@ -1,0 +1,3 @@
+//! `spillway-operator`: parse, then do one thing. What each command does is in the library.
+
+fn main() {}
