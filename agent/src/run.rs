@@ -133,7 +133,8 @@ async fn live(settings: &Settings, manifests: (Manifests, Read)) -> Result<ExitC
         signal = stop.name(),
         at_most_seconds = settings.drain.as_secs(),
         waits_for = named(&parts.engine.undrained()),
-        hint = "deliveries go on until nothing is held; a second signal ends that wait, and what is held stays in the log",
+        hint =
+            "deliveries go on until nothing is held; a second signal ends that wait, and what is held stays in the log",
         "stopping"
     );
     Ok(end(&parts, settings.drain, signals).await)

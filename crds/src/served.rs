@@ -229,7 +229,8 @@ mod tests {
     fn what_a_newer_version_adds_is_ignored_and_what_an_older_one_lacks_has_a_default() {
         let ask: Ask = serde_json::from_str(r#"{"agent":"a","later":{"x":1},"running":null}"#).unwrap();
         assert_eq!(ask, Ask { agent: "a".into(), ..Ask::default() });
-        let answer: Answer = serde_json::from_str(r#"{"configuration":{"version":{"epoch":1,"generation":2,"hash":"h"}}}"#).unwrap();
+        let answer: Answer =
+            serde_json::from_str(r#"{"configuration":{"version":{"epoch":1,"generation":2,"hash":"h"}}}"#).unwrap();
         assert_eq!(answer.configuration.unwrap().version.generation, 2);
     }
 

@@ -1,23 +1,285 @@
 //! Slices given out and reports taken in: what stands between rendering and serving. No network, no clock of its own.
 //!
+//! Expected flow: who holds the Lease calls [`Hub::lead`], renders, and calls [`Hub::publish`] for every change. Serving
+//! calls [`Hub::acknowledge`] with every ask, then [`Hub::wait_for_news`]. Who loses the Lease calls [`Hub::follow`].
+//!
 //! # Guarantees
-//! - A slice whose content is the same keeps its [`Version`](spillway_crds::served::Version); one that changed gets the next
-//!   generation of the epoch.
-//! - Who waits for a node is woken when the slice or the pods of that node change, and by nothing else.
+//! - A slice whose content is the same keeps its [`Version`]; one that changed gets a later generation of the epoch. Content
+//!   is the same when its hash is: generations are counted for all nodes together, so that a node that goes and comes
+//!   back never meets an earlier one.
+//! - Who waits for a node is woken when the slice or the pods of that node change, or when who leads does, and by nothing
+//!   else.
 //! - Only who leads gives out anything.
+//! - What an agent would not take is not sent. It takes a configuration that [is newer](Version::is_newer), so:
+//!   - one that runs this very content gets none, whatever its version; the next change is newer all the same;
+//!   - one that runs other content under a version that is not older than ours tells that the Lease went back. It waits, and
+//!     [`Hub::later_epoch`] resolves; [`Hub::lead`] with that epoch renumbers what is given out and wakes it. An epoch is
+//!     raised by whoever holds the Lease and nobody else, so that a leader of yesterday raises nothing.
+//! - What an agent says it runs counts only where the content was given out for its node.
+//!
+//! # Limits
+//! One report per node, of live agent pods alone; of a node what differs in its last [`EARLIER_MAX`] slices. An epoch that an agent names
+//! may be at most [`EPOCH_AHEAD_SECONDS_MAX`] seconds later than the Unix time: who leads chooses epochs that are not
+//! above that time, and an agent's token must not push them to their end.
+
+mod heard;
+mod news;
+mod node;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use spillway_crds::served::{Configuration, Pods};
+use jiff::Timestamp;
+use spillway_crds::served::{Ask, Configuration, Pods};
+use tokio::sync::watch;
+
+pub use news::News;
+use node::Node;
+
+use crate::reports::Reports;
+
+/// How many slices before the current one of a node an acknowledgement may still name.
+pub const EARLIER_MAX: usize = 8;
+
+/// How much later than the Unix time in seconds an epoch that an agent names may be.
+pub const EPOCH_AHEAD_SECONDS_MAX: u64 = 86_400;
 
 /// What a node is to run and to know. The version's epoch and generation are the hub's to set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
     /// The configuration; its `version.hash` names its content.
     pub configuration: Configuration,
-    /// The pods.
+    /// The pods; their `hash` names their content.
     pub pods: Pods,
     /// What of it is served: objects as errors name them, with their generations.
-    pub objects: BTreeMap<Arc<str>, i64>,
+    pub objects: Arc<BTreeMap<Arc<str>, i64>>,
 }
+
+/// The uids of live agent pods, each with the name of its node.
+pub type Agents = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Why nothing is given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("another replica leads")]
+pub struct NotLeading;
+
+/// Why an ask was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// Another replica leads.
+    #[error("another replica leads")]
+    NotLeading,
+    /// The pod has gone since its token was checked.
+    #[error("the pod is no live agent")]
+    Gone,
+    /// The epoch cannot be one of ours.
+    #[error("epoch {found} cannot be one that was given out, the latest one possible is {latest}")]
+    Epoch {
+        /// What the agent says it runs.
+        found: u64,
+        /// The latest one taken.
+        latest: u64,
+    },
+}
+
+/// Slices by node and reports by pod; see the module.
+#[derive(Debug)]
+pub struct Hub {
+    state: Mutex<State>,
+    reports: watch::Sender<u64>,
+    epoch_wanted: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The epoch, where we lead.
+    epoch: Option<u64>,
+    /// The last generation of it.
+    generation: u64,
+    agents: Agents,
+    nodes: BTreeMap<Arc<str>, Node>,
+    reports: Reports,
+}
+
+/// What there is for a node at one moment.
+enum Look {
+    News(News),
+    Nothing(watch::Receiver<()>),
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let (reports, _) = watch::channel(0);
+        let (epoch_wanted, _) = watch::channel(0);
+        Self { state: Mutex::default(), reports, epoch_wanted }
+    }
+}
+
+impl Hub {
+    /// Leads with `epoch`: from nothing, or from an earlier epoch of its own, of which everything is kept and renumbered. One
+    /// that is not later than its own changes nothing.
+    pub fn lead(&self, epoch: u64) {
+        let mut state = self.state();
+        if state.epoch.is_some_and(|own| own >= epoch) {
+            return;
+        }
+        if state.epoch.replace(epoch).is_none() {
+            state.generation = 0;
+        }
+        for node in state.nodes.values_mut() {
+            node.renumber(epoch);
+            node.wake();
+        }
+        drop(state);
+        self.epoch_wanted.send_modify(|_| {});
+    }
+
+    /// Leads no longer: forgets what was given out and said, and tells who waits.
+    pub fn follow(&self) {
+        let mut state = self.state();
+        let State { nodes, .. } = std::mem::take(&mut *state);
+        nodes.values().for_each(Node::wake);
+        drop(state);
+        self.reports.send_modify(|count| *count += 1);
+    }
+
+    /// Returns the epoch, where we lead.
+    pub fn epoch(&self) -> Option<u64> {
+        self.state().epoch
+    }
+
+    /// Returns an epoch that is later than the one we lead with, once an agent runs a later one than that. The caller writes
+    /// it into the Lease, then calls [`lead`](Self::lead); until it did, this resolves at once, so that the caller sets
+    /// the pace: with each renewal of the Lease is soon enough, and a hostile agent costs no writes of its own.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn later_epoch(&self) -> u64 {
+        let mut wanted = self.epoch_wanted.subscribe();
+        loop {
+            let later = *wanted.borrow_and_update();
+            if self.epoch().is_some_and(|own| later > own) {
+                return later;
+            }
+            if wanted.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Gives out `slices`, and nothing for other nodes; takes reports of `agents` from now on, and forgets those of others.
+    /// Returns of how many nodes something changed; 0 and nothing done where another replica leads.
+    pub fn publish(&self, slices: BTreeMap<Arc<str>, Arc<Slice>>, agents: Agents) -> usize {
+        let mut state = self.state();
+        let State { epoch: Some(epoch), generation, nodes, .. } = &mut *state else { return 0 };
+        let next = (*epoch, *generation + 1);
+        let (mut changed, mut is_used) = (0, false);
+        for (_, node) in nodes.iter_mut().filter(|(name, _)| !slices.contains_key(*name)) {
+            changed += usize::from(node.clear());
+        }
+        for (name, slice) in slices {
+            let given = nodes.entry(name).or_default().give(slice, next);
+            changed += usize::from(given.is_news());
+            is_used |= given == node::Given::Configuration;
+        }
+        *generation += u64::from(is_used);
+        nodes.retain(|_, node| node.is_needed());
+        let before = state.reports.len();
+        state.reports.retain(|node, report| agents.get(&report.pod_uid) == Some(node));
+        let went = state.reports.len() < before;
+        state.agents = agents;
+        drop(state);
+        if went {
+            self.reports.send_modify(|count| *count += 1);
+        }
+        changed
+    }
+
+    /// Returns the node of a live agent pod.
+    pub fn node_of(&self, pod_uid: &str) -> Option<Arc<str>> {
+        self.state().agents.get(pod_uid).cloned()
+    }
+
+    /// Takes what the agent of `pod_uid` says `now`. Content that it runs and that was given out for its node is acknowledged.
+    pub fn acknowledge(&self, pod_uid: &str, ask: &Ask, now: Timestamp) -> Result<(), AskError> {
+        let mut state = self.state();
+        let epoch = state.epoch.ok_or(AskError::NotLeading)?;
+        let (pod, node) = state.agents.get_key_value(pod_uid).ok_or(AskError::Gone)?;
+        let (pod, node) = (Arc::clone(pod), Arc::clone(node));
+        if let Some(found) = ask.running.as_ref().map(|running| running.epoch).filter(|found| *found > epoch) {
+            let latest = u64::try_from(now.as_second()).unwrap_or(0).saturating_add(EPOCH_AHEAD_SECONDS_MAX);
+            if found > latest {
+                return Err(AskError::Epoch { found, latest });
+            }
+            self.want_epoch(found + 1);
+        }
+        let before = state.reports.get(&node);
+        let objects = ask.running.as_ref().and_then(|running| {
+            let given = state.nodes.get(&node).and_then(|node| node.objects_of(&running.hash));
+            // What it ran all the time was given out, however long ago.
+            let known = || before.filter(|before| before.running.as_ref().is_some_and(|run| run.hash == running.hash));
+            given.or_else(|| Some(Arc::clone(&known()?.objects)))
+        });
+        let report = heard::report(&pod, ask, objects, now);
+        let is_news = before.is_none_or(|before| heard::is_news(before, &report));
+        state.reports.insert(node, report);
+        drop(state);
+        if is_news {
+            self.reports.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+
+    /// Returns what live agents said last.
+    pub fn reports(&self) -> Reports {
+        self.state().reports.clone()
+    }
+
+    /// Returns what changes whenever a report says something else than before, comes or goes; that an agent said the same
+    /// again is no change. The first value counts as seen.
+    pub fn report_changes(&self) -> watch::Receiver<u64> {
+        self.reports.subscribe()
+    }
+
+    /// Returns what is new to an agent of `node` that asks `ask`, as soon as something is.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: what was not returned is news to the next one that asks.
+    pub async fn wait_for_news(&self, node: &str, ask: &Ask) -> Result<News, NotLeading> {
+        loop {
+            match self.look(node, ask)? {
+                Look::News(news) => return Ok(news),
+                // An error says that the node is gone, and to look again is right then, too.
+                Look::Nothing(mut changes) => drop(changes.changed().await),
+            }
+        }
+    }
+
+    fn look(&self, name: &str, ask: &Ask) -> Result<Look, NotLeading> {
+        let mut state = self.state();
+        if state.epoch.is_none() {
+            return Err(NotLeading);
+        }
+        let node = state.nodes.entry(name.into()).or_default();
+        let news = node.news(ask);
+        if news.is_behind() {
+            self.want_epoch(ask.running.as_ref().map_or(0, |running| running.epoch.saturating_add(1)));
+        }
+        Ok(if news.is_empty() { Look::Nothing(node.changes()) } else { Look::News(news) })
+    }
+
+    fn want_epoch(&self, epoch: u64) {
+        self.epoch_wanted.send_if_modified(|wanted| {
+            let is_later = epoch > *wanted;
+            *wanted = epoch.max(*wanted);
+            is_later
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

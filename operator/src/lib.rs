@@ -11,6 +11,7 @@
 //! | [`world`] | what the cluster holds that concerns us: objects, namespaces, pods, nodes, secrets. Pure |
 //! | [`render`] | the world into a verdict per object and a slice per node. Pure |
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
+//! | [`reports`] | what agents said last. Pure |
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
 //! | [`cluster`] | the API server: watches, the Lease, last good versions, status writes |
@@ -19,4 +20,6 @@
 //! Clients of backends: it never sends an event anywhere. Only [`cluster`] talks to the API server.
 
 pub mod hub;
+pub mod reports;
+pub mod serve;
 pub mod world;

@@ -1,0 +1,110 @@
+//! An ask as a report: what of it is kept, in which bounds, and when it says something else than the one before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use spillway_crds::served::{Ask, BackendReport, REASON_BYTES_MAX, Refused};
+
+use crate::reports::Report;
+
+/// Most bytes of a name that an agent gives: a kind, a namespace and a name, each as long as can be.
+const NAME_BYTES_MAX: usize = 640;
+
+/// Most entries of one list of a report.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Returns what the agent of `pod_uid` said, where `objects` are those of the configuration it runs, as far as that is known.
+pub(super) fn report(
+    pod_uid: &Arc<str>,
+    ask: &Ask,
+    objects: Option<Arc<BTreeMap<Arc<str>, i64>>>,
+    seen: Timestamp,
+) -> Report {
+    Report {
+        pod_uid: Arc::clone(pod_uid),
+        seen,
+        running: ask.running.clone().filter(|_| objects.is_some()),
+        objects: objects.unwrap_or_default(),
+        refused: ask.refused.iter().take(ENTRIES_MAX).map(refused).collect(),
+        backends: ask.backends.iter().take(ENTRIES_MAX).map(backend).collect(),
+        holding: ask.holding.iter().take(ENTRIES_MAX).map(|name| told(name, NAME_BYTES_MAX)).collect(),
+    }
+}
+
+/// Returns whether `after` says something else than `before`: the time and the words of an error are no news.
+pub(super) fn is_news(before: &Report, after: &Report) -> bool {
+    let Report { pod_uid, seen: _, running, objects, refused, backends, holding } = after;
+    let said = (&before.pod_uid, &before.running, &before.refused, &before.holding);
+    said != (pod_uid, running, refused, holding)
+        || !(Arc::ptr_eq(&before.objects, objects) || before.objects == *objects)
+        || !before.backends.iter().map(state).eq(backends.iter().map(state))
+}
+
+fn state(report: &BackendReport) -> impl PartialEq {
+    let BackendReport { object, route, backend, state, error: _, since_unix_seconds } = report;
+    (object.clone(), route.clone(), backend.clone(), *state, *since_unix_seconds)
+}
+
+fn refused(said: &Refused) -> Refused {
+    Refused {
+        object: told(&said.object, NAME_BYTES_MAX),
+        reason: told(&said.reason, REASON_BYTES_MAX),
+        kept: said.kept,
+    }
+}
+
+fn backend(said: &BackendReport) -> BackendReport {
+    BackendReport {
+        object: told(&said.object, NAME_BYTES_MAX),
+        route: told(&said.route, NAME_BYTES_MAX),
+        backend: told(&said.backend, NAME_BYTES_MAX),
+        state: said.state,
+        error: told(&said.error, REASON_BYTES_MAX),
+        since_unix_seconds: said.since_unix_seconds,
+    }
+}
+
+/// Returns `text` on one line, cut to `bytes_max`.
+fn told(text: &str, bytes_max: usize) -> String {
+    let end = text.floor_char_boundary(bytes_max);
+    text[..end].chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spillway_crds::served::BackendCondition;
+
+    fn heard(ask: &Ask) -> Report {
+        report(&"uid".into(), ask, None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_an_agent_tells_is_one_line_of_bounded_length() {
+        let long = format!("first\nsecond{}", "ä".repeat(1000));
+        let refused = vec![Refused { object: "x".repeat(5000), reason: long, kept: true }];
+        let report = heard(&Ask { refused, ..Ask::default() });
+        assert_eq!(report.refused[0].object.len(), NAME_BYTES_MAX);
+        assert!(report.refused[0].reason.starts_with("first second"));
+        assert!((REASON_BYTES_MAX - 1..=REASON_BYTES_MAX).contains(&report.refused[0].reason.len()));
+    }
+
+    #[test]
+    fn another_error_of_the_same_state_is_no_news_and_another_state_is() {
+        let ask = |state, error: &str| Ask {
+            backends: vec![BackendReport {
+                object: "MonitoringPipeline a/b".into(),
+                route: "all".into(),
+                backend: "a.search".into(),
+                state,
+                error: error.into(),
+                since_unix_seconds: 7,
+            }],
+            ..Ask::default()
+        };
+        let before = heard(&ask(BackendCondition::Retrying, "refused"));
+        assert!(!is_news(&before, &heard(&ask(BackendCondition::Retrying, "timed out"))));
+        assert!(is_news(&before, &heard(&ask(BackendCondition::Unreachable, "refused"))));
+    }
+}

@@ -1,0 +1,39 @@
+//! What agents said last: what status is made of, and what renderings are told about held events.
+//!
+//! # Guarantees
+//! - One [`Report`] per node, the newest; a report is what one agent said in one ask, whole.
+//! - [`Report::objects`] is what the operator gave out under the version that the agent names, not what the agent claims.
+//!
+//! # It must not know
+//! How reports arrive, who forwarded them, which objects there are now.
+//!
+//! # Limits
+//! One report per node, each at most an ask of [`ASK_BYTES_MAX`](spillway_crds::served::ASK_BYTES_MAX).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use spillway_crds::served::{BackendReport, Refused, Version};
+
+/// The newest report of every node that has one, by the node's name.
+pub type Reports = BTreeMap<Arc<str>, Report>;
+
+/// What the agent of one node said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// `metadata.uid` of the agent's pod.
+    pub pod_uid: Arc<str>,
+    /// When it was heard last, be it that it asked or that its question is still open.
+    pub seen: Timestamp,
+    /// The version that it runs, where that is one this leader gave out; `None` when it runs nothing or something else.
+    pub running: Option<Version>,
+    /// What of ours that version serves: objects as errors name them, with their generations. Empty without one.
+    pub objects: Arc<BTreeMap<Arc<str>, i64>>,
+    /// What of it the agent does not run.
+    pub refused: Vec<Refused>,
+    /// How backends of its routes are that are not healthy.
+    pub backends: Vec<BackendReport>,
+    /// The pipelines (`<namespace>.<name>`) of which it still holds events.
+    pub holding: Vec<String>,
+}

@@ -1,0 +1,72 @@
+//! The endpoint that agents ask: TLS, tokens, long polls. It speaks the protocol of [`spillway_crds::served`].
+//!
+//! Expected flow: a connection is let in while there is a place, shows our leaf, and sends asks. Of each ask the token is
+//! verified, then the body is read, the [`Hub`] takes it as a report, and the answer waits for news.
+//!
+//! # Guarantees
+//! - An agent gets the slice of the node that its token names, as long as its pod is a live agent pod there, and no other.
+//! - A pod waits once: a newer ask of it ends the older one with `409`.
+//! - Who does not lead answers `421` with `Retry-After` and closes the connection, so that the next one may meet who does.
+//! - When the process stops, who waits is answered at once that there is nothing new.
+//! - Secrets are in bodies alone: no cache keeps them, no log line shows them.
+//!
+//! # Caveats
+//! Secrets and manifests are compressed together, inside TLS. Who edits a manifest of a node and sees the lengths of that
+//! node's answers on the wire could guess at a secret's value, one edit for each guess.
+//!
+//! # Limits
+//! Those of [`limits`], each counted where it turns somebody away.
+
+pub(crate) mod body;
+pub mod certificates;
+mod encode;
+mod handler;
+pub mod limits;
+pub(crate) mod listen;
+mod polls;
+pub(crate) mod problem;
+pub mod stats;
+pub mod tokens;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use spillway_delivery::clock::Clock;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use certificates::Certificates;
+use handler::Shared;
+use listen::Doorman;
+use stats::Stats;
+use tokens::Verifier;
+
+/// What an endpoint is made of.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where slices come from and reports go.
+    pub hub: Arc<Hub>,
+    /// Who may ask.
+    pub verifier: Verifier,
+    /// What is shown to who connects.
+    pub certificates: Arc<Certificates>,
+    /// What is counted.
+    pub stats: Stats,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Endpoint {
+    /// Serves on `socket` and keeps the certificate fresh until `stop`, then answers who waits and ends, at the latest after
+    /// [`STOP_GRACE`](limits::STOP_GRACE).
+    pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let Self { hub, verifier, certificates, stats, clock } = self;
+        let doorman = Doorman::new(limits::CONNECTIONS_MAX, &stats.connections);
+        let shared = Shared::new(hub, verifier, stats, clock, stop.clone());
+        listen::serve(socket, &certificates, doorman, handler::router(Arc::new(shared)), stop).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! One ask and its answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum_server::ConnectionShutdown;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use spillway_crds::served::{ASK_BYTES_MAX, Ask, PATH, PROTOCOL, WAIT_SECONDS_MAX};
+use spillway_delivery::clock::Clock;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::body::{self, ERROR_CHARS_MAX};
+use super::certificates::now;
+use super::encode::{Coding, TooLarge};
+use super::limits::{BODY_TIMEOUT, ENCODERS_MAX, POLLS_MAX, TOLD_EVERY};
+use super::polls::Polls;
+use super::problem::Problem;
+use super::stats::Stats;
+use super::tokens::{Identity, Verifier};
+use crate::hub::{Hub, News, NotLeading};
+
+/// An answer with nothing in it.
+const NOTHING: &[u8] = b"{}";
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    hub: Arc<Hub>,
+    verifier: Verifier,
+    stats: Stats,
+    clock: Clock,
+    stop: CancellationToken,
+    pub(super) polls: Polls,
+    encoders: Semaphore,
+    told: Mutex<BTreeMap<&'static str, Told>>,
+}
+
+/// When refusals of a reason were logged last, and how many were not since.
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    untold: u64,
+}
+
+/// Returns the routes.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let asks = post(ask).fallback(|| async {
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "asked by POST").with(ALLOW, "POST")
+    });
+    let nothing = || async { Problem::new(StatusCode::NOT_FOUND, "path", format!("asked at POST {PATH}")) };
+    Router::new().route(PATH, asks).fallback(nothing).with_state(shared)
+}
+
+async fn ask(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let connection = request.extensions().get::<ConnectionShutdown>().cloned();
+    let version = request.version();
+    let problem = match shared.answer(request).await {
+        Ok(response) => return response,
+        Err(problem) => problem,
+    };
+    shared.tell(&problem);
+    let closes = problem.closes;
+    let mut response = problem.into_response();
+    if closes && version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if let Some(connection) = connection.filter(|_| closes) {
+        connection.graceful_shutdown();
+    }
+    response
+}
+
+impl Shared {
+    pub(super) fn new(hub: Arc<Hub>, verifier: Verifier, stats: Stats, clock: Clock, stop: CancellationToken) -> Self {
+        Self {
+            hub,
+            verifier,
+            stats,
+            clock,
+            stop,
+            polls: Polls::default(),
+            encoders: Semaphore::new(ENCODERS_MAX),
+            told: Mutex::default(),
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Response, Problem> {
+        // Who follows knows neither pods nor keys for sure, and says so before it judges.
+        self.hub.epoch().ok_or(NotLeading)?;
+        let identity = self.identity(request.headers())?;
+        let coding = Coding::taken(request.headers());
+        let ask = parse(&body::read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;
+        self.hub.acknowledge(&identity.pod_uid, &ask, now(&self.clock))?;
+        match self.wait(&identity, &ask).await? {
+            Some(news) => self.send(news, coding).await,
+            None => {
+                self.stats.answered("nothing");
+                Ok(response(Bytes::from_static(NOTHING), Coding::Identity))
+            }
+        }
+    }
+
+    /// Returns who asks, where it is the pod of a live agent.
+    fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        let identity = self.verifier.verify(headers, now(&self.clock))?;
+        match self.hub.node_of(&identity.pod_uid) {
+            Some(node) if *node == *identity.node => Ok(identity),
+            Some(_) => Err(identity.refused("it is on another node").into()),
+            None => Err(identity.refused("there is none with this uid").into()),
+        }
+    }
+
+    /// Returns what is new to who asks, or nothing where nothing is within the time it gives or the process stops.
+    async fn wait(&self, identity: &Identity, ask: &Ask) -> Result<Option<News>, Problem> {
+        let Some(poll) = self.polls.enter(&identity.pod_uid) else {
+            let detail = format!("{POLLS_MAX} asks wait already");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "polls", detail).retry());
+        };
+        let _counted = Counted::new(&self.stats);
+        let time = Duration::from_secs(ask.wait_seconds.min(WAIT_SECONDS_MAX).into());
+        tokio::select! {
+            biased;
+            () = poll.superseded() => {
+                let detail = "a newer ask of the same pod has come";
+                Err(Problem::new(StatusCode::CONFLICT, "superseded", detail).retry())
+            }
+            news = self.hub.wait_for_news(&identity.node, ask) => Ok(Some(news?)),
+            () = self.stop.cancelled() => Ok(None),
+            () = sleep(time) => Ok(None),
+        }
+    }
+
+    async fn send(&self, news: News, coding: Coding) -> Result<Response, Problem> {
+        let encoded = match self.encoders.acquire().await {
+            Ok(_permit) => tokio::task::spawn_blocking(move || coding.encode(&news)).await,
+            Err(_) => Ok(Err(TooLarge)),
+        };
+        let Ok(Ok(bytes)) = encoded else {
+            let detail = "the answer has more bytes than are sent";
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail).retry());
+        };
+        self.stats.answered("news");
+        self.stats.answer_bytes.inc_by(bytes.len() as u64);
+        Ok(response(bytes, coding))
+    }
+
+    /// Counts a problem, and logs one of each reason in [`TOLD_EVERY`].
+    fn tell(&self, problem: &Problem) {
+        let Problem { reason, detail, .. } = problem;
+        self.stats.refused(reason);
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = match told.get_mut(reason) {
+            Some(before) if now.duration_since(before.at) < TOLD_EVERY => {
+                before.untold += 1;
+                return;
+            }
+            Some(before) => before.untold,
+            None => 0,
+        };
+        told.insert(reason, Told { at: now, untold: 0 });
+        drop(told);
+        match problem.status {
+            StatusCode::MISDIRECTED_REQUEST | StatusCode::CONFLICT => {
+                tracing::debug!(reason, detail, untold, "a request of an agent is not answered");
+            }
+            _ => tracing::warn!(reason, detail, untold, "a request of an agent is refused"),
+        }
+    }
+}
+
+/// One ask that waits, as a figure.
+struct Counted<'a>(&'a Stats);
+
+impl<'a> Counted<'a> {
+    fn new(stats: &'a Stats) -> Self {
+        stats.waiting.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.dec();
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Ask, Problem> {
+    let ask: Ask = serde_json::from_slice(body).map_err(|error| {
+        // The error of a wrong type shows the value, however long that is.
+        let error: String = error.to_string().chars().take(ERROR_CHARS_MAX).collect();
+        Problem::new(StatusCode::BAD_REQUEST, "json", format!("not an ask: {error}"))
+    })?;
+    if ask.protocol != PROTOCOL {
+        let detail = format!("protocol {} is not spoken here, but {PROTOCOL} is", ask.protocol);
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "protocol", detail));
+    }
+    Ok(ask)
+}
+
+fn response(bytes: Bytes, coding: Coding) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if coding == Coding::Gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}

@@ -1,0 +1,42 @@
+//! The bounds of the endpoint that agents ask, in one place. Those of bodies are the protocol's:
+//! [`ASK_BYTES_MAX`](spillway_crds::served::ASK_BYTES_MAX), [`ANSWER_BYTES_MAX`](spillway_crds::served::ANSWER_BYTES_MAX),
+//! [`WAIT_SECONDS_MAX`](spillway_crds::served::WAIT_SECONDS_MAX).
+
+use std::time::Duration;
+
+/// Most connections at a time: twice the 5,000 nodes of the largest cluster that Kubernetes promises to carry.
+pub const CONNECTIONS_MAX: usize = 10_240;
+
+/// Most asks that wait at a time.
+pub const POLLS_MAX: usize = 10_240;
+
+/// Most requests at a time of one HTTP/2 connection. An agent needs one, and a second one to end the first.
+pub const STREAMS_MAX: u32 = 8;
+
+/// Most bytes of the headers of a request, the token among them.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the headers of a request may take, and an idle HTTP/1.1 connection rest.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the body of a request may take.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an HTTP/2 connection is asked whether it is still there.
+pub const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// How long it may take to answer that.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long connections may take to end when the process stops.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Most answers that are encoded at a time; each holds up to
+/// [`ANSWER_BYTES_MAX`](spillway_crds::served::ANSWER_BYTES_MAX), so 128 MiB in the worst case.
+pub const ENCODERS_MAX: usize = 4;
+
+/// How often a line about refusals of one reason is logged.
+pub const TOLD_EVERY: Duration = Duration::from_secs(1);

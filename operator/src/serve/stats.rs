@@ -1,0 +1,139 @@
+//! What the endpoint counts. Names begin with `spillway_operator_`, by the prefix of the registry they are registered in.
+//!
+//! Label values are words of this program: nothing that a request says becomes one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+use super::certificates::Certificates;
+
+/// A label and one of its words.
+type Label = [(&'static str, &'static str); 1];
+
+/// The figures of the endpoint. Cheap to clone; a clone counts into the same.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    requests: Family<Label, Counter>,
+    refusals: Family<Label, Counter>,
+    /// Asks that wait.
+    pub(super) waiting: Gauge,
+    /// Connections of agents.
+    pub(super) connections: Connections,
+    /// Bytes of answers as they go over the wire, inside TLS.
+    pub(super) answer_bytes: Counter,
+}
+
+impl Stats {
+    /// Registers all of it in a registry whose prefix is `spillway_operator`.
+    pub fn register(&self, registry: &mut Registry) {
+        let Self { requests, refusals, waiting, connections, answer_bytes } = self.clone();
+        registry.register("config_requests", "Requests of agents, by what became of them.", requests);
+        registry.register("config_refusals", "Requests that were refused, by reason.", refusals);
+        registry.register("config_waiting_polls", "Asks of agents that wait for news.", waiting);
+        connections.register(registry.sub_registry_with_prefix("config"));
+        registry.register("config_answer_bytes", "Bytes of answers to agents, compressed.", answer_bytes);
+    }
+
+    /// Counts a request that was answered.
+    pub(super) fn answered(&self, outcome: &'static str) {
+        self.requests.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a request that was refused.
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.answered("refused");
+        self.refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Returns how many requests had this outcome.
+    #[cfg(test)]
+    pub(super) fn outcomes(&self, outcome: &'static str) -> u64 {
+        self.requests.get_or_create(&[("outcome", outcome)]).get()
+    }
+
+    /// Returns how many requests were refused for this reason.
+    #[cfg(test)]
+    pub(super) fn refusals(&self, reason: &'static str) -> u64 {
+        self.refusals.get_or_create(&[("reason", reason)]).get()
+    }
+}
+
+/// The figures of the connections of one endpoint. A clone counts into the same.
+#[derive(Debug, Clone, Default)]
+pub struct Connections {
+    /// Those that are open.
+    pub(crate) open: Gauge,
+    /// Those for which there was no place.
+    pub(crate) turned_away: Counter,
+}
+
+impl Connections {
+    /// Registers them in a registry whose prefix names the endpoint.
+    pub(crate) fn register(self, registry: &mut Registry) {
+        registry.register("connections", "Open connections.", self.open);
+        registry.register("connections_turned_away", "Connections for which there was no place.", self.turned_away);
+    }
+}
+
+/// When certificates are over, read at each scrape.
+#[derive(Debug)]
+pub struct Expiry(pub Arc<Certificates>);
+
+impl Collector for Expiry {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "When a certificate is over, Unix time.";
+        let name = "certificate_expiry_timestamp_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let times = [("authority", self.0.authority().expires()), ("leaf", self.0.leaf_expires())];
+        for (certificate, at) in times {
+            let label = [("certificate", certificate)];
+            ConstGauge::new(at.as_second()).encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use spillway_delivery::clock::Clock;
+
+    use crate::serve::certificates::Authority;
+
+    #[test]
+    fn every_figure_has_its_name_and_its_labels() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let clock = Clock::manual(1_800_000_000_000_000_000);
+        let authority = Authority::generate(now).unwrap();
+        let certificates = Certificates::new(authority, vec!["localhost".into()], clock).unwrap();
+        let stats = Stats::default();
+        let mut registry = Registry::with_prefix("spillway_operator");
+        stats.register(&mut registry);
+        registry.register_collector(Box::new(Expiry(Arc::new(certificates))));
+        stats.answered("news");
+        stats.refused("expired");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "spillway_operator_config_requests_total{outcome=\"news\"} 1",
+            "spillway_operator_config_requests_total{outcome=\"refused\"} 1",
+            "spillway_operator_config_refusals_total{reason=\"expired\"} 1",
+            "spillway_operator_config_waiting_polls 0",
+            "spillway_operator_config_connections 0",
+            "spillway_operator_config_connections_turned_away_total 0",
+            "spillway_operator_config_answer_bytes_total 0",
+            "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 1802592000",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

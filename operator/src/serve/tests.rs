@@ -1,0 +1,354 @@
+use std::io::Read;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::response::Response;
+use futures_util::future::join_all;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Request, StatusCode};
+use serde_json::Value;
+use spillway_crds::served::{ASK_BYTES_MAX, Answer, Ask, Configuration, PATH, PROTOCOL, Pods, Version};
+use tower::ServiceExt;
+
+use super::tokens::tests::{NOW, P256, RSA, claims, verifier};
+use super::*;
+use crate::hub::Slice;
+
+mod tls;
+
+/// The time of every test.
+fn clock() -> Clock {
+    Clock::manual(NOW * 1_000_000_000)
+}
+
+fn slice(hash: &str) -> Arc<Slice> {
+    let version = Version { hash: hash.into(), ..Version::default() };
+    let configuration =
+        Configuration { version, manifests: vec![format!("manifest {hash}")], ..Configuration::default() };
+    Arc::new(Slice { configuration, pods: Pods { hash: "p".into(), ..Pods::default() }, ..Slice::default() })
+}
+
+/// Publishes a slice for each node, on which the pod `pod-<node>` is the agent.
+fn publish(hub: &Hub, slices: &[(&str, &str)]) {
+    let agents = slices.iter().map(|(node, _)| (format!("pod-{node}").into(), (*node).into())).collect();
+    hub.publish(slices.iter().map(|(node, hash)| ((*node).into(), slice(hash))).collect(), agents);
+}
+
+fn leading(slices: &[(&str, &str)]) -> Arc<Hub> {
+    let hub = Arc::new(Hub::default());
+    hub.lead(7);
+    publish(&hub, slices);
+    hub
+}
+
+/// An ask that knows the pods and runs `hash` of the hub's first generation.
+fn running(hash: &str) -> Ask {
+    let version = Version { epoch: 7, generation: 1, hash: hash.into() };
+    Ask { running: Some(version), pods: Some("p".into()), ..asking() }
+}
+
+fn asking() -> Ask {
+    Ask { protocol: PROTOCOL, wait_seconds: 60, ..Ask::default() }
+}
+
+/// The endpoint without its network.
+struct Desk {
+    shared: Arc<Shared>,
+    router: Router,
+    hub: Arc<Hub>,
+    stats: Stats,
+    stop: CancellationToken,
+}
+
+impl Desk {
+    fn new(hub: Arc<Hub>) -> Self {
+        let (stats, stop) = (Stats::default(), CancellationToken::new());
+        let shared = Arc::new(Shared::new(hub.clone(), verifier(), stats.clone(), clock(), stop.clone()));
+        Self { router: handler::router(shared.clone()), shared, hub, stats, stop }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn ask(&self, node: &str, ask: &Ask) -> Response {
+        self.send(request(&token(node), serde_json::to_vec(ask).unwrap())).await
+    }
+
+    async fn answer(&self, node: &str, ask: &Ask) -> Answer {
+        let response = self.ask(node, ask).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        serde_json::from_slice(&body(response).await).unwrap()
+    }
+
+    /// Resolves when so many asks wait.
+    async fn waiting(&self, count: usize) {
+        self.shared.polls.count().wait_for(|waiting| *waiting == count).await.unwrap();
+    }
+}
+
+fn token(node: &str) -> String {
+    P256.token(&claims(&format!("pod-{node}"), node))
+}
+
+fn request(token: &str, body: impl Into<Body>) -> Request<Body> {
+    let request = Request::post(PATH).header(AUTHORIZATION, format!("Bearer {token}"));
+    request.body(body.into()).unwrap()
+}
+
+async fn body(response: Response) -> Vec<u8> {
+    to_bytes(response.into_body(), usize::MAX).await.unwrap().into()
+}
+
+/// Returns the status and the reason of a problem.
+async fn problem(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let problem: Value = serde_json::from_slice(&body(response).await).unwrap();
+    assert_eq!(problem["status"], status);
+    assert!(!problem["detail"].as_str().unwrap().is_empty());
+    (status, problem["reason"].as_str().unwrap().to_owned())
+}
+
+fn hash(answer: &Answer) -> &str {
+    &answer.configuration.as_ref().unwrap().version.hash
+}
+
+#[tokio::test]
+async fn an_agent_gets_the_slice_of_the_node_of_its_token_and_acknowledges_it_with_the_next_ask() {
+    let desk = Desk::new(leading(&[("node-a", "a"), ("node-b", "b")]));
+    let answer = desk.answer("node-b", &asking()).await;
+    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest b"]);
+    assert_eq!(hash(&desk.answer("node-a", &asking()).await), "a");
+    assert_eq!(desk.hub.reports()["node-b"].running, None);
+    let next = Ask { wait_seconds: 0, ..running(hash(&answer)) };
+    assert_eq!(desk.answer("node-b", &next).await, Answer::default());
+    assert_eq!(desk.hub.reports()["node-b"].running, next.running);
+    assert_eq!(desk.hub.reports()["node-b"].seen.as_second(), NOW);
+    assert_eq!((desk.stats.outcomes("news"), desk.stats.outcomes("nothing")), (2, 1));
+}
+
+#[tokio::test]
+async fn news_end_a_wait_and_news_of_another_node_do_not() {
+    let desk = Desk::new(leading(&[("node-a", "a"), ("node-b", "b")]));
+    let ask = running("a");
+    let changes = async {
+        desk.waiting(1).await;
+        publish(&desk.hub, &[("node-a", "a"), ("node-b", "b2")]);
+        tokio::task::yield_now().await;
+        assert_eq!((*desk.shared.polls.count().borrow(), desk.stats.waiting.get()), (1, 1));
+        publish(&desk.hub, &[("node-a", "a2"), ("node-b", "b2")]);
+    };
+    let (answer, ()) = tokio::join!(desk.answer("node-a", &ask), changes);
+    assert_eq!(hash(&answer), "a2");
+    assert_eq!((*desk.shared.polls.count().borrow(), desk.stats.waiting.get()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_without_news_ends_after_the_time_that_was_given_and_a_minute_at_most() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    for (given, expected) in [(30, 30), (0, 0), (u32::MAX, 60)] {
+        let began = tokio::time::Instant::now();
+        let answer = desk.answer("node-a", &Ask { wait_seconds: given, ..running("a") }).await;
+        assert_eq!(answer, Answer::default());
+        assert_eq!(began.elapsed().as_secs(), expected);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_answered_at_once_when_the_process_stops() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let stops = async {
+        desk.waiting(1).await;
+        desk.stop.cancel();
+    };
+    let ask = running("a");
+    let (answer, ()) = tokio::join!(desk.answer("node-a", &ask), stops);
+    assert_eq!(answer, Answer::default());
+}
+
+#[tokio::test]
+async fn who_follows_sends_agents_away_also_those_that_wait() {
+    let desk = Desk::new(Arc::new(Hub::default()));
+    let response = desk.ask("node-a", &asking()).await;
+    assert_eq!(response.headers()[RETRY_AFTER], "1");
+    assert_eq!(problem(response).await, (421, "not-leader".into()));
+    desk.hub.lead(7);
+    publish(&desk.hub, &[("node-a", "a")]);
+    let loses = async {
+        desk.waiting(1).await;
+        desk.hub.follow();
+    };
+    let ask = running("a");
+    let (response, ()) = tokio::join!(desk.ask("node-a", &ask), loses);
+    assert_eq!(problem(response).await, (421, "not-leader".into()));
+    assert_eq!(desk.stats.refusals("not-leader"), 2);
+}
+
+#[tokio::test]
+async fn a_newer_ask_of_a_pod_ends_the_older_one() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let ask = running("a");
+    let newer = async {
+        desk.waiting(1).await;
+        desk.answer("node-a", &Ask { wait_seconds: 0, ..ask.clone() }).await
+    };
+    let (older, newer) = tokio::join!(desk.ask("node-a", &ask), newer);
+    assert_eq!(problem(older).await, (409, "superseded".into()));
+    assert_eq!(newer, Answer::default());
+}
+
+#[tokio::test]
+async fn a_token_of_a_pod_that_is_gone_or_elsewhere_is_refused() {
+    let desk = Desk::new(leading(&[("node-a", "a"), ("node-b", "b")]));
+    assert_eq!(desk.ask("node-a", &asking()).await.status(), StatusCode::OK);
+    publish(&desk.hub, &[("node-b", "b")]);
+    let response = desk.ask("node-a", &asking()).await;
+    assert_eq!(response.headers()[RETRY_AFTER], "1");
+    assert_eq!(problem(response).await, (403, "pod".into()));
+    let elsewhere = P256.token(&claims("pod-node-b", "node-a"));
+    let response = desk.send(request(&elsewhere, serde_json::to_vec(&asking()).unwrap())).await;
+    assert_eq!(problem(response).await, (403, "pod".into()));
+    assert_eq!(desk.stats.refusals("pod"), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_count_is_refused_before_the_body_is_read() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let never = || Body::from_stream(futures_util::stream::pending::<Result<&'static str, io::Error>>());
+    let mut expired = claims("pod-node-a", "node-a");
+    expired["exp"] = (NOW - 3600).into();
+    let response = desk.send(request(&RSA.token(&expired), never())).await;
+    assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
+    assert_eq!(problem(response).await, (401, "expired".into()));
+    let response = desk.send(Request::post(PATH).body(never()).unwrap()).await;
+    assert_eq!(problem(response).await, (401, "token-missing".into()));
+    let mut other = claims("pod-node-a", "node-a");
+    other["kubernetes.io"]["serviceaccount"]["name"] = "default".into();
+    let response = desk.send(request(&RSA.token(&other), never())).await;
+    assert_eq!(problem(response).await, (403, "service-account".into()));
+}
+
+#[tokio::test]
+async fn what_is_no_ask_is_refused_with_what_is_wrong_in_it() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let long = format!(r#"{{"protocol":{:?}}}"#, "x".repeat(10_000));
+    let deep = "[".repeat(100_000);
+    for (body, reason) in [
+        (&b""[..], "json"),
+        (b"\xff\xfe", "json"),
+        (b"null", "json"),
+        (b"{\"waitSeconds\":-1}", "json"),
+        (b"{\"protocol\":1} {}", "json"),
+        (long.as_bytes(), "json"),
+        (deep.as_bytes(), "json"),
+        (b"{}", "protocol"),
+        (b"{\"protocol\":2}", "protocol"),
+    ] {
+        let response = desk.send(request(&token("node-a"), body.to_vec())).await;
+        assert!(response.headers().get(CONTENT_LENGTH).is_none_or(|length| length.len() < 4));
+        assert_eq!(problem(response).await, (400, reason.into()), "{:?}", &body[..body.len().min(40)]);
+    }
+    assert!(desk.hub.reports().is_empty());
+}
+
+#[tokio::test]
+async fn an_ask_beyond_the_bound_is_not_read() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let mut announced = request(&token("node-a"), Body::empty());
+    announced.headers_mut().insert(CONTENT_LENGTH, (ASK_BYTES_MAX + 1).into());
+    assert_eq!(problem(desk.send(announced).await).await, (413, "body-too-large".into()));
+    let endless = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(vec![b' '; 65_536]));
+    let response = desk.send(request(&token("node-a"), Body::from_stream(endless))).await;
+    assert_eq!(problem(response).await, (413, "body-too-large".into()));
+    let mut padded = serde_json::to_vec(&asking()).unwrap();
+    padded.resize(ASK_BYTES_MAX, b' ');
+    assert_eq!(desk.send(request(&token("node-a"), padded)).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let never = Body::from_stream(futures_util::stream::pending::<Result<&'static str, io::Error>>());
+    let response = desk.send(request(&token("node-a"), never)).await;
+    assert_eq!(problem(response).await, (408, "body".into()));
+    let broken = futures_util::stream::iter([Ok("{"), Err(io::Error::other("reset"))]);
+    let response = desk.send(request(&token("node-a"), Body::from_stream(broken))).await;
+    assert_eq!(problem(response).await, (400, "body".into()));
+}
+
+#[tokio::test]
+async fn other_paths_methods_and_encodings_are_told_what_there_is() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let response = desk.send(Request::get(PATH).body(Body::empty()).unwrap()).await;
+    assert_eq!(response.headers()["allow"], "POST");
+    assert_eq!(problem(response).await, (405, "method".into()));
+    let response = desk.send(Request::post("/metrics").body(Body::empty()).unwrap()).await;
+    assert_eq!(problem(response).await, (404, "path".into()));
+    let mut packed = request(&token("node-a"), "x");
+    packed.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().unwrap());
+    assert_eq!(problem(desk.send(packed).await).await, (415, "encoding".into()));
+}
+
+#[tokio::test]
+async fn an_answer_is_compressed_for_who_takes_that_and_cached_by_nobody() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let mut packed = request(&token("node-a"), serde_json::to_vec(&asking()).unwrap());
+    packed.headers_mut().insert(ACCEPT_ENCODING, "gzip".parse().unwrap());
+    let response = desk.send(packed).await;
+    assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let packed = body(response).await;
+    assert_eq!(desk.stats.answer_bytes.get(), packed.len() as u64);
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&*packed).read_to_end(&mut plain).unwrap();
+    let answer: Answer = serde_json::from_slice(&plain).unwrap();
+    assert_eq!(answer, desk.answer("node-a", &asking()).await);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_told_and_the_next_ones_are_sent() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let mut large = Slice::clone(&slice("large"));
+    large.configuration.manifests = vec!["x".repeat(1 << 20); 33];
+    let agents = [("pod-node-a".into(), "node-a".into())].into();
+    desk.hub.publish([("node-a".into(), Arc::new(large))].into(), agents);
+    assert_eq!(problem(desk.ask("node-a", &asking()).await).await, (500, "answer-too-large".into()));
+    publish(&desk.hub, &[("node-a", "b")]);
+    assert_eq!(hash(&desk.answer("node-a", &asking()).await), "b");
+}
+
+#[tokio::test]
+async fn an_agent_of_a_later_epoch_waits_until_the_epoch_is_raised_and_an_impossible_one_is_refused() {
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let at = |epoch| Ask { running: Some(Version { epoch, generation: 9, hash: "old".into() }), ..running("a") };
+    let response = desk.ask("node-a", &at(u64::MAX)).await;
+    assert_eq!(problem(response).await, (400, "epoch".into()));
+    let raises = async {
+        let epoch = desk.hub.later_epoch().await;
+        desk.waiting(1).await;
+        desk.hub.lead(epoch);
+    };
+    let later = at(1_000_000);
+    let (answer, ()) = tokio::join!(desk.answer("node-a", &later), raises);
+    let version = answer.configuration.unwrap().version;
+    assert_eq!((version.epoch, &*version.hash), (1_000_001, "a"));
+    assert!(version.is_newer(later.running.as_ref().unwrap()));
+}
+
+#[tokio::test]
+async fn a_thousand_agents_that_wait_are_woken_by_one_change() {
+    let nodes: Vec<String> = (0..1000).map(|number| format!("node-{number}")).collect();
+    let slices = |hash| nodes.iter().map(|node| (node.as_str(), hash)).collect::<Vec<_>>();
+    let desk = Desk::new(leading(&slices("a")));
+    let ask = running("a");
+    let changes = async {
+        desk.waiting(1000).await;
+        assert_eq!(desk.stats.waiting.get(), 1000);
+        publish(&desk.hub, &slices("a2"));
+    };
+    let (answers, ()) = tokio::join!(join_all(nodes.iter().map(|node| desk.answer(node, &ask))), changes);
+    assert!(answers.iter().all(|answer| hash(answer) == "a2"));
+    assert_eq!((*desk.shared.polls.count().borrow(), desk.stats.waiting.get()), (0, 0));
+    assert_eq!(desk.hub.reports().len(), 1000);
+}
