@@ -13,6 +13,7 @@
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
 //! | [`reports`] | what agents said last. Pure |
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
+//! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
 //! | [`cluster`] | the API server: watches, the Lease, last good versions, status writes |
 //!
@@ -22,4 +23,5 @@
 pub mod hub;
 pub mod reports;
 pub mod serve;
+pub mod validate;
 pub mod world;

@@ -1,0 +1,178 @@
+//! The webhook's own endpoint: a review in, its verdict out, over TLS.
+//!
+//! # Guarantees
+//! Whoever can reach it costs at most the bounds below and learns nothing: requests are not authenticated, because an API
+//! server shows no credentials by default.
+//!
+//! # Limits
+//! [`CONNECTIONS_MAX`] connections, bodies of [`REVIEW_BYTES_MAX`] within [`BODY_TIMEOUT`], [`REVIEWS_MAX`] reviews judged at a
+//! time; one that finds no turn within [`TURN_TIMEOUT`] is answered `503`, on which an API server fails open.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Known, REVIEW_BYTES_MAX, Verdict, review};
+use crate::serve::body;
+use crate::serve::certificates::Certificates;
+use crate::serve::limits::BODY_TIMEOUT;
+use crate::serve::listen::{self, Doorman};
+use crate::serve::problem::Problem;
+use crate::serve::stats::Connections;
+
+/// Where reviews are posted.
+pub const PATH: &str = "/validate";
+
+/// Most connections at a time: those of a few API servers, and room.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Most reviews that are judged at a time.
+pub const REVIEWS_MAX: usize = 4;
+
+/// How long a review may wait for its turn; the API server waits ten seconds by default, and three in our chart.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What references are looked up in, replaceable while reviews are judged.
+#[derive(Debug, Default)]
+pub struct Lookup(RwLock<Option<Arc<Known>>>);
+
+impl Lookup {
+    /// Takes what is known now; `None` where that is not known yet, and references are not judged.
+    pub fn replace(&self, known: Option<Known>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = known.map(Arc::new);
+    }
+
+    fn known(&self) -> Option<Arc<Known>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The figures of the webhook. A clone counts into the same.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    reviews: Family<[(&'static str, &'static str); 1], Counter>,
+    seconds: Histogram,
+    connections: Connections,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let seconds = Histogram::new(exponential_buckets(0.000_25, 4.0, 8));
+        Self { reviews: Family::default(), seconds, connections: Connections::default() }
+    }
+}
+
+impl Stats {
+    /// Registers all of it in a registry whose prefix is `spillway_operator`.
+    pub fn register(&self, registry: &mut Registry) {
+        let Self { reviews, seconds, connections } = self.clone();
+        let registry = registry.sub_registry_with_prefix("webhook");
+        registry.register("reviews", "Reviews of our own kinds, by verdict.", reviews);
+        registry.register("review_seconds", "How long a review took, its turn included.", seconds);
+        connections.register(registry);
+    }
+
+    fn counted(&self, verdict: &'static str) {
+        self.reviews.get_or_create(&[("verdict", verdict)]).inc();
+    }
+
+    /// Returns how many reviews had this verdict.
+    #[cfg(test)]
+    pub(super) fn verdicts(&self, verdict: &'static str) -> u64 {
+        self.reviews.get_or_create(&[("verdict", verdict)]).get()
+    }
+}
+
+/// What the webhook is made of.
+#[derive(Debug)]
+pub struct Webhook {
+    /// What references are looked up in.
+    pub lookup: Arc<Lookup>,
+    /// What is shown to who connects.
+    pub certificates: Arc<Certificates>,
+    /// What is counted.
+    pub stats: Stats,
+}
+
+impl Webhook {
+    /// Serves on `socket` and keeps the certificate fresh until `stop`; requests under way are answered first.
+    pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let Self { lookup, certificates, stats } = self;
+        let doorman = Doorman::new(CONNECTIONS_MAX, &stats.connections);
+        listen::serve(socket, &certificates, doorman, router(lookup, stats), stop).await
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    lookup: Arc<Lookup>,
+    stats: Stats,
+    turns: Arc<Semaphore>,
+}
+
+/// Returns the routes.
+pub(super) fn router(lookup: Arc<Lookup>, stats: Stats) -> Router {
+    let reviews = post(validate).fallback(|| async {
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "reviews are posted").with(ALLOW, "POST")
+    });
+    let nothing = || async { Problem::new(StatusCode::NOT_FOUND, "path", format!("reviews are posted to {PATH}")) };
+    let shared = Shared { lookup, stats, turns: Arc::new(Semaphore::new(REVIEWS_MAX)) };
+    Router::new().route(PATH, reviews).fallback(nothing).with_state(Arc::new(shared))
+}
+
+async fn validate(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let began = Instant::now();
+    let answer = shared.answer(request).await;
+    shared.stats.seconds.observe(began.elapsed().as_secs_f64());
+    answer.unwrap_or_else(|problem| {
+        shared.stats.counted("not-judged");
+        tracing::warn!(reason = problem.reason, detail = problem.detail, "a review is not judged");
+        problem.into_response()
+    })
+}
+
+impl Shared {
+    async fn answer(&self, request: Request) -> Result<Response, Problem> {
+        let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many reviews at a time").retry();
+        let body = body::read(request, REVIEW_BYTES_MAX, BODY_TIMEOUT).await?;
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(busy()) };
+        let known = self.lookup.known();
+        let judging = tokio::task::spawn_blocking(move || {
+            let reviewed = review(&body, known.as_deref());
+            drop(turn);
+            reviewed
+        });
+        let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "judging", "the review could not be judged");
+        let reviewed = judging.await.map_err(failed)?.map_err(|error| {
+            let detail = std::error::Error::source(&error).map_or_else(String::new, |why| format!(": {why}"));
+            let detail: String = format!("{error}{detail}").chars().take(body::ERROR_CHARS_MAX).collect();
+            Problem::new(StatusCode::BAD_REQUEST, "review", detail)
+        })?;
+        let Verdict { allowed, warnings, .. } = &reviewed.response;
+        self.stats.counted(match (allowed, warnings.is_empty()) {
+            (true, true) => "allowed",
+            (true, false) => "allowed-with-warnings",
+            (false, _) => "denied",
+        });
+        let mut response = Response::new(Body::from(serde_json::to_vec(&reviewed).unwrap_or_default()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+}
