@@ -27,6 +27,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +147,7 @@ pub struct Configuration {
     /// Which one this is.
     pub version: Version,
     /// Manifests as JSON, with `apiVersion`, `kind`, `metadata` (namespace, name, generation) and `spec`; sorted.
-    pub manifests: Vec<String>,
+    pub manifests: Vec<Arc<str>>,
     /// The labels of the namespaces that selectors among the manifests may speak of.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// The keys of Secrets that the manifests name. One that is not there is not in the cluster.
@@ -176,7 +177,7 @@ pub struct Pods {
     /// Names the content.
     pub hash: String,
     /// In the order of their uids.
-    pub pods: Vec<PodFacts>,
+    pub pods: Vec<Arc<PodFacts>>,
 }
 
 /// What selection and origin need to know of a pod.

@@ -20,7 +20,10 @@
 //! # It must not know
 //! Clients of backends: it never sends an event anywhere. Only [`cluster`] talks to the API server.
 
+pub mod cli;
+pub mod cluster;
 pub mod hub;
+pub mod render;
 pub mod reports;
 pub mod serve;
 pub mod validate;

@@ -3,14 +3,24 @@
 //! [`World::apply`] takes one [`Change`] after the other, in the order the watches gave them, and remembers what it touched
 //! until [`World::take_touched`]: rendering looks at that and at nothing else.
 //!
+//! # Guarantees
+//! - What comes again unchanged touches nothing: a watch that begins anew costs no rendering.
+//! - Texts, names of nodes and pods are held once: a last good version that is what stands there shares its texts.
+//!
 //! # Limits
-//! One entry per object of ours, namespace, pod, node and named Secret; of a pod only what selection and origin need.
+//! One entry per object of ours, namespace, pod, node and named Secret; of a pod only what selection and origin need, and
+//! nothing before it is scheduled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
+use spillway_crds::kinds::CLUSTER;
 use spillway_crds::served::PodFacts;
+
+/// The mark with the value `false` on a pod that keeps its container logs out of every pipeline.
+pub const LOGS_MARK: &str = "spillway.dev/logs";
 
 /// The kinds of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +72,7 @@ pub struct LastGood {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     /// What selection and origin need.
-    pub facts: PodFacts,
+    pub facts: Arc<PodFacts>,
     /// The node it runs on; empty before it is scheduled.
     pub node: Arc<str>,
     /// Its service account.
@@ -101,10 +111,18 @@ pub enum Change {
 /// What changes touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Namespaces of which an object, a label, a Secret changed; the empty name stands for the kinds of the cluster.
+    /// Objects of ours that came, went or are another version.
+    pub objects: BTreeSet<ObjectKey>,
+    /// Objects of ours of which another last good version is kept, and nothing else changed.
+    pub stored: BTreeSet<ObjectKey>,
+    /// Namespaces that came, went or have other labels.
     pub namespaces: BTreeSet<Arc<str>>,
     /// Nodes of which a pod came, went or changed its facts, or whose readiness changed.
     pub nodes: BTreeSet<Arc<str>>,
+    /// Secrets that are there, or not, or hold something else than before.
+    pub secrets: BTreeSet<SecretName>,
+    /// Pods that are gone.
+    pub ended: Vec<Arc<Pod>>,
 }
 
 /// What the cluster holds that concerns us.
@@ -112,10 +130,268 @@ pub struct Touched {
 pub struct World {
     objects: BTreeMap<ObjectKey, Manifest>,
     namespaces: BTreeMap<Arc<str>, BTreeMap<String, String>>,
-    pods: BTreeMap<Arc<str>, Pod>,
+    pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    /// The pods of each node, by `metadata.uid`.
+    by_node: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Pod>>>,
     nodes: BTreeMap<Arc<str>, bool>,
     secrets: BTreeMap<SecretName, Option<SecretData>>,
     touched: Touched,
+}
+
+impl World {
+    /// Takes one change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Object(key, manifest) => self.object(key, manifest),
+            Change::Namespace(name, labels) => {
+                if replaced(&mut self.namespaces, &name, labels) {
+                    self.touched.namespaces.insert(name);
+                }
+            }
+            Change::Pod(uid, pod) => self.pod_change(uid, pod),
+            Change::Node(name, is_ready) => {
+                if replaced(&mut self.nodes, &name, is_ready) {
+                    self.touched.nodes.insert(name);
+                }
+            }
+            Change::Secret(name, data) => {
+                if self.secrets.get(&name) != Some(&data) {
+                    self.secrets.insert(name.clone(), data);
+                    self.touched.secrets.insert(name);
+                }
+            }
+        }
+    }
+
+    /// Forgets a Secret that nothing names any more, so that it counts as one that was never looked for.
+    pub fn forget_secret(&mut self, name: &SecretName) {
+        self.secrets.remove(name);
+    }
+
+    /// Returns what was touched since the last call.
+    pub fn take_touched(&mut self) -> Touched {
+        mem::take(&mut self.touched)
+    }
+
+    /// Returns the object of that key.
+    pub fn object_of(&self, key: &ObjectKey) -> Option<&Manifest> {
+        self.objects.get(key)
+    }
+
+    /// Returns every object of ours, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = (&ObjectKey, &Manifest)> {
+        self.objects.iter()
+    }
+
+    /// Returns the objects of a kind in a namespace, by name.
+    pub fn objects_in(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ObjectKey, &Manifest)> {
+        let from = ObjectKey::new(kind, namespace, "");
+        let namespace = Arc::clone(&from.namespace);
+        self.objects.range(from..).take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
+    }
+
+    /// Returns the labels of a namespace; `None` when there is none.
+    pub fn labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(namespace)
+    }
+
+    /// Returns every namespace with its labels.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeMap<String, String>)> {
+        self.namespaces.iter()
+    }
+
+    /// Returns every node that is there, and whether it is ready.
+    pub fn nodes(&self) -> &BTreeMap<Arc<str>, bool> {
+        &self.nodes
+    }
+
+    /// Returns every node that is there or has a pod.
+    pub fn node_names(&self) -> BTreeSet<Arc<str>> {
+        self.nodes.keys().chain(self.by_node.keys()).cloned().collect()
+    }
+
+    /// Returns the pod of that `metadata.uid`.
+    pub fn pod(&self, uid: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(uid)
+    }
+
+    /// Returns the pods on a node.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Returns the node of each live pod of a service account, by the pod's `metadata.uid`.
+    pub fn pods_of_account(&self, namespace: &str, account: &str) -> BTreeMap<Arc<str>, Arc<str>> {
+        let is_one = |pod: &&Arc<Pod>| *pod.service_account == *account && pod.facts.namespace == namespace;
+        self.pods.values().filter(is_one).map(|pod| (pod.uid.clone(), pod.node.clone())).collect()
+    }
+
+    /// Returns what a Secret holds: `None` when it was not looked for, `Some(None)` when it is not there.
+    pub fn secret(&self, name: &SecretName) -> Option<Option<&SecretData>> {
+        self.secrets.get(name).map(Option::as_ref)
+    }
+
+    /// Returns the names of the Secrets that were looked for.
+    pub fn secret_names(&self) -> impl Iterator<Item = &SecretName> {
+        self.secrets.keys()
+    }
+
+    fn object(&mut self, key: ObjectKey, manifest: Option<Manifest>) {
+        let known = self.objects.get(&key);
+        let Some(mut manifest) = manifest else {
+            if self.objects.remove(&key).is_some() {
+                self.touched.objects.insert(key);
+            }
+            return;
+        };
+        if let Some(known) = known.filter(|known| known.text == manifest.text) {
+            manifest.text = Arc::clone(&known.text);
+        }
+        if let Some(good) = &mut manifest.last_good {
+            self.share(&manifest.text, &key.namespace, &mut good.texts);
+        }
+        match known {
+            Some(known) if *known == manifest => return,
+            Some(known) if is_same_version(known, &manifest) => self.touched.stored.insert(key.clone()),
+            _ => self.touched.objects.insert(key.clone()),
+        };
+        self.objects.insert(key, manifest);
+    }
+
+    /// Lets texts be those that stand in the world where they are the same.
+    fn share(&self, own: &Arc<str>, namespace: &Arc<str>, texts: &mut [Arc<str>]) {
+        let kind = if namespace.is_empty() { Kind::ClusterBackend } else { Kind::Backend };
+        for text in texts {
+            let mut standing = self.objects_in(kind, namespace).map(|(_, manifest)| &manifest.text);
+            if *text == *own {
+                *text = Arc::clone(own);
+            } else if let Some(same) = standing.find(|standing| *standing == text) {
+                *text = Arc::clone(same);
+            }
+        }
+    }
+
+    fn pod_change(&mut self, uid: Arc<str>, pod: Option<Pod>) {
+        let known = self.pods.get(&uid).map(Arc::clone);
+        let pod = pod.filter(|pod| !pod.node.is_empty()).map(|pod| self.interned(pod));
+        match (known, pod) {
+            (Some(known), Some(pod)) if *known == pod => {}
+            (known, Some(pod)) => {
+                let pod = Arc::new(pod);
+                if let Some(known) = known.filter(|known| known.node != pod.node) {
+                    self.unplace(&uid, &known);
+                }
+                self.touched.nodes.insert(Arc::clone(&pod.node));
+                self.by_node.entry(Arc::clone(&pod.node)).or_default().insert(Arc::clone(&uid), Arc::clone(&pod));
+                self.pods.insert(uid, pod);
+            }
+            (Some(known), None) => {
+                self.pods.remove(&uid);
+                self.unplace(&uid, &known);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn unplace(&mut self, uid: &Arc<str>, pod: &Arc<Pod>) {
+        if let Some(pods) = self.by_node.get_mut(&pod.node) {
+            pods.remove(uid);
+            if pods.is_empty() {
+                self.by_node.remove(&pod.node);
+            }
+        }
+        self.touched.nodes.insert(Arc::clone(&pod.node));
+        self.touched.ended.push(Arc::clone(pod));
+    }
+
+    /// Returns the pod with the node's name as it is held already, and a label that keeps logs out as an annotation.
+    fn interned(&self, mut pod: Pod) -> Pod {
+        if let Some((node, _)) = self.by_node.get_key_value(&pod.node) {
+            pod.node = Arc::clone(node);
+        }
+        if let Some(mark) = pod.facts.labels.get(LOGS_MARK).cloned()
+            && !pod.facts.annotations.contains_key(LOGS_MARK)
+        {
+            Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK.to_owned(), mark);
+        }
+        pod
+    }
+}
+
+/// Puts, or removes, and returns whether that changed anything.
+fn replaced<V: PartialEq>(map: &mut BTreeMap<Arc<str>, V>, key: &Arc<str>, value: Option<V>) -> bool {
+    if map.get(key) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => drop(map.insert(Arc::clone(key), value)),
+        None => drop(map.remove(key)),
+    }
+    true
+}
+
+fn is_same_version(known: &Manifest, new: &Manifest) -> bool {
+    (&known.uid, known.generation, &known.text) == (&new.uid, new.generation, &new.text)
+}
+
+impl Kind {
+    /// Returns its name, as manifests write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Backend => "Backend",
+            Self::ClusterBackend => "ClusterBackend",
+            Self::MonitoringPipeline => "MonitoringPipeline",
+            Self::ClusterMonitoringPipeline => "ClusterMonitoringPipeline",
+        }
+    }
+
+    /// Returns the kind of that name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Every kind.
+    pub const ALL: [Self; 4] =
+        [Self::Backend, Self::ClusterBackend, Self::MonitoringPipeline, Self::ClusterMonitoringPipeline];
+
+    /// Returns whether objects of it have no namespace.
+    pub fn is_of_the_cluster(self) -> bool {
+        matches!(self, Self::ClusterBackend | Self::ClusterMonitoringPipeline)
+    }
+
+    /// Returns whether it is one of the pipelines.
+    pub fn is_pipeline(self) -> bool {
+        matches!(self, Self::MonitoringPipeline | Self::ClusterMonitoringPipeline)
+    }
+}
+
+impl ObjectKey {
+    /// Returns a key; the namespace of a kind of the cluster is empty.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Returns the object as errors name it: `Backend fab12/search`, `ClusterBackend lake`.
+    pub fn label(&self) -> String {
+        let Self { kind, namespace, name } = self;
+        match &**namespace {
+            "" => format!("{} {name}", kind.name()),
+            namespace => format!("{} {namespace}/{name}", kind.name()),
+        }
+    }
+
+    /// Returns the key of an object as errors name it.
+    pub fn of_label(label: &str) -> Option<Self> {
+        let (kind, name) = label.split_once(' ')?;
+        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+        Some(Self::new(Kind::of_name(kind)?, namespace, name))
+    }
+
+    /// Returns what names it for good, `<namespace>.<name>`, as logs and agents do.
+    pub fn uid(&self) -> String {
+        let namespace = if self.namespace.is_empty() { CLUSTER } else { &self.namespace };
+        format!("{namespace}.{}", self.name)
+    }
 }
 
 impl fmt::Debug for SecretData {
@@ -123,3 +399,6 @@ impl fmt::Debug for SecretData {
         write!(f, "SecretData(version {}, {} keys, values not shown)", self.version, self.values.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,7 @@ impl Place {
 
     /// Returns the command that runs the agent here.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("spillway-agent"));
         command.args(["run", "--log-format", "json", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "-f"]);
         command.arg(self.path("manifests")).arg("--data-dir").arg(self.data_dir());
         command.arg("--filesystem-root").arg(self.path("out")).arg("--pod-logs").arg(self.path("pods"));
@@ -97,16 +97,12 @@ impl Place {
     }
 }
 
-/// Returns the agent's program: built beside this test by the same cargo command.
-pub fn program() -> PathBuf {
+/// Returns a program of ours: built beside this test by the same cargo command.
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let program = folder.join("spillway-agent");
-    assert!(
-        program.exists(),
-        "{} is missing: run `cargo build -p spillway-agent` or `cargo xtask test`",
-        program.display()
-    );
+    let program = folder.join(name);
+    assert!(program.exists(), "{} is missing: run `cargo build -p {name}` or `cargo xtask test`", program.display());
     program
 }
 

@@ -15,6 +15,7 @@ pub mod agent;
 pub mod cluster;
 pub mod http;
 pub mod manifests;
+pub mod operator;
 pub mod output;
 pub mod pods;
 pub mod proxy;

@@ -76,22 +76,32 @@ pub struct ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: ", printable(&self.file), self.line, self.column)?;
-        for part in [&self.object, &self.field] {
-            if !part.is_empty() {
-                write!(f, "{}: ", printable(part))?;
-            }
+        if !self.object.is_empty() {
+            write!(f, "{}: ", printable(&self.object))?;
         }
-        f.write_str(&printable(&self.message))?;
+        f.write_str(&self.words())
+    }
+}
+
+impl ManifestError {
+    /// Returns it without its place and its object, for where these are known: field, message, what was found and what is
+    /// allowed.
+    pub fn words(&self) -> String {
+        let mut words = String::new();
+        if !self.field.is_empty() {
+            words += &format!("{}: ", printable(&self.field));
+        }
+        words += &printable(&self.message);
         if let Some(found) = &self.found {
-            write!(f, "; found {}", printable(found))?;
+            words += &format!("; found {}", printable(found));
         }
         if let Some(allowed) = &self.allowed {
-            write!(f, "; allowed: {}", printable(allowed))?;
+            words += &format!("; allowed: {}", printable(allowed));
         }
         if let Some(suggestion) = &self.suggestion {
-            write!(f, "; help: did you mean `{}`?", printable(suggestion))?;
+            words += &format!("; help: did you mean `{}`?", printable(suggestion));
         }
-        Ok(())
+        words
     }
 }
 
@@ -207,6 +217,10 @@ mod tests {
             error.to_string(),
             "a\\u{a}.yaml:3:7: Backend default/x: spec.type: unknown value; found \"Elastic\\u{1b}[31m\"; allowed: `HTTP`; \
              help: did you mean `HTTP`?"
+        );
+        assert_eq!(
+            error.words(),
+            "spec.type: unknown value; found \"Elastic\\u{1b}[31m\"; allowed: `HTTP`; help: did you mean `HTTP`?"
         );
     }
 

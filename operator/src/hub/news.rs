@@ -63,7 +63,7 @@ struct Borrowed<'a> {
 #[serde(rename_all = "camelCase")]
 struct BorrowedConfiguration<'a> {
     version: &'a Version,
-    manifests: &'a [String],
+    manifests: &'a [Arc<str>],
     namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
     secrets: &'a [ServedSecret],
 }

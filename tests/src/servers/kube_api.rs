@@ -64,6 +64,26 @@ impl KubeApi {
         Ok(started)
     }
 
+    /// Returns the file that lets a client act as the one user, who may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    /// Writes a file that lets a client act as a service account, and returns where it is.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> anyhow::Result<PathBuf> {
+        let said = self.kubectl(&["create", "token", account, "-n", namespace, "--duration", "1h"], "")?;
+        anyhow::ensure!(said.ok, "no token of {namespace}/{account}: {}", said.err);
+        let text = fs::read_to_string(self.kubeconfig())?.replace(TOKEN, said.out.trim());
+        let path = self.folder.join(format!("kubeconfig-{account}"));
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Ends the API server with SIGKILL; its data stay.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
     /// Calls `kubectl` with these arguments and `input` on its standard input.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
         said(&self.kubectl, &self.folder, arguments, input)

@@ -25,7 +25,7 @@ fn manifests(url: &str) -> String {
 
 /// Runs a command of the agent's program against the agent that runs.
 pub(crate) fn ask(agent: &Agent, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program());
+    let mut command = Command::new(program("spillway-agent"));
     command.args(arguments).args(["--admin", &agent.admin]).env_remove("SPILLWAY_ADMIN");
     command.output().unwrap()
 }

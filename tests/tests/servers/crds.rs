@@ -281,7 +281,7 @@ spec: {type: Stdout, allowedNamespaces: {selector: {}}}
 fn check(folder: &Path, text: &str) -> Said {
     let file = folder.join("checked.yaml");
     fs::write(&file, text).unwrap();
-    let output = Command::new(agent::program()).args(["check", "-f"]).arg(&file).output().unwrap();
+    let output = Command::new(agent::program("spillway-agent")).args(["check", "-f"]).arg(&file).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Said { ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
 }

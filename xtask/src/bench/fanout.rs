@@ -60,19 +60,41 @@ fn bulk(bench: &Bench, refuses: bool) -> anyhow::Result<(f64, [Bulk; 2])> {
     Ok((cpu * 1e6 / events as f64, received))
 }
 
-/// Measures three living backends beside a dead one, and without it.
+/// What the fourth of four backends is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fourth {
+    /// One that takes everything, as the other three do.
+    Alive,
+    /// One at which nothing listens.
+    Dead,
+    /// Not there.
+    Absent,
+}
+
+/// Measures three living backends beside a fourth that is dead, one that lives, and none.
 pub(super) fn run_dead(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let (mut with, mut without, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut dead, mut alive, mut absent, mut memory) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 1..=bench.scale.runs {
-        let (fast, _) = four(bench, false)?;
-        let (slow, peak) = four(bench, true)?;
-        println!("one dead of four, run {run}: events/s {slow:.0}, without it {fast:.0}; peak {peak:.1} MB");
-        with.push(slow);
-        without.push(fast);
+        let (beside_none, _) = four(bench, Fourth::Absent)?;
+        let (beside_living, _) = four(bench, Fourth::Alive)?;
+        let (beside_dead, peak) = four(bench, Fourth::Dead)?;
+        println!(
+            "one dead of four, run {run}: events/s {beside_dead:.0}, with it alive {beside_living:.0}, without it \
+             {beside_none:.0}; peak {peak:.1} MB"
+        );
+        dead.push(beside_dead);
+        alive.push(beside_living);
+        absent.push(beside_none);
         memory.push(peak);
     }
     let rows = vec![
-        Row::ratio("three backends beside a dead one: events per second", &with, &without, Bar::AtLeast(0.95)),
+        Row::ratio(
+            "three backends beside a dead fourth, and beside a living one: events per second",
+            &dead,
+            &alive,
+            Bar::AtLeast(0.95),
+        ),
+        Row::ratio("three backends beside a dead fourth, and alone: events per second", &dead, &absent, Bar::None),
         Row::alone(
             "anonymous memory in the same run, everything held for the dead one: MB, peak",
             &memory,
@@ -85,11 +107,13 @@ pub(super) fn run_dead(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Returns events per second at three living receivers, and the peak of anonymous memory.
-fn four(bench: &Bench, with_dead: bool) -> anyhow::Result<(f64, f64)> {
+fn four(bench: &Bench, fourth: Fourth) -> anyhow::Result<(f64, f64)> {
     let requests = load::requests();
     let receivers = [Receiver::start()?, Receiver::start()?, Receiver::start()?];
     let mut backends: Vec<String> = receivers.iter().map(|receiver| http(&receiver.address())).collect();
-    if with_dead {
+    let also = if fourth == Fourth::Alive { Some(Receiver::start()?) } else { None };
+    backends.extend(also.iter().map(|receiver| http(&receiver.address())));
+    if fourth == Fourth::Dead {
         backends.push(http(&TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string()));
     }
     let place = Place { program: bench.agent.clone(), root: bench.scratch.fresh("agent")?, pods: None };

@@ -157,8 +157,9 @@ How to read it:
 - **One field to two bulk receivers**: bodies of 1,000 events of 400 bytes over HTTP, a route whose `match` looks at one
   field, two `Elasticsearch` backends; the receivers are hand-made, remember every id, and the run fails when an event is
   missing or came twice. CPU is the agent's alone.
-- **Three backends beside a dead one**: HTTP receivers; the time ends when each of the three has every event. What is held
-  for the dead one needs new files; without it segments are written over the files of delivered ones, which is cheaper.
+- **Three backends beside a fourth**: HTTP receivers; the time ends when each of the three has every event. The bar is about
+  a fourth that is dead against the same fourth alive. Beside it, without a bar, the three alone: what is held for a dead
+  one needs new files, while without it segments are written over the files of delivered ones, which is cheaper.
 - **Start with much held** is from the start of the process to the line that says it is ready.
 ";
 

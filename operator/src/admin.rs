@@ -1,0 +1,74 @@
+//! Health and metrics: `/livez`, `/readyz`, `/metrics`, over plain HTTP. No secret, no payload, nothing to change.
+//!
+//! `/readyz` is true once the first listing of every watch is there: from then on this replica could lead.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use spillway_delivery::supervisor::Supervisor;
+use tokio::net::TcpListener;
+
+/// The type of the answer of `/metrics`.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the endpoint tells.
+#[derive(Debug, Default)]
+pub struct Health {
+    is_ready: AtomicBool,
+    registry: Registry,
+}
+
+impl Health {
+    /// Returns the health of a process that is not ready, with the metrics of `registry`.
+    pub fn new(registry: Registry) -> Self {
+        Self { is_ready: AtomicBool::new(false), registry }
+    }
+
+    /// Says that it is ready from now on.
+    pub fn set_ready(&self) {
+        self.is_ready.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Serves `health` at `address` until `owner` stops. Returns where.
+pub async fn serve(address: SocketAddr, health: Arc<Health>, owner: &Supervisor) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    let stop = owner.stopping();
+    owner.spawn("admin", async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin endpoint ended");
+        }
+    });
+    Ok(bound)
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
+    if health.is_ready.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first listing of every watch\n")
+    }
+}
+
+async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
+    let mut text = String::new();
+    // Writing to a text does not fail.
+    encode(&mut text, &health.registry).unwrap_or_default();
+    ([(CONTENT_TYPE, OPENMETRICS)], text)
+}

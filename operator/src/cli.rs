@@ -1,0 +1,96 @@
+//! The command line: one program, a subcommand per thing it is for.
+
+use std::net::SocketAddr;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// The operator of Spillway: manifests of a cluster become what its agents run, and their status tells the truth.
+#[derive(Debug, Parser)]
+#[command(name = "spillway-operator", version, arg_required_else_help = true, after_help = "\
+Examples:
+  spillway-operator controller --namespace spillway-system
+  spillway-operator completions bash > /etc/bash_completion.d/spillway-operator
+
+Every flag of `controller` can be given as a variable, too: --namespace as SPILLWAY_NAMESPACE.
+Exit codes: 0 ended by a signal, 1 could not start, 2 not understood, 70 a task panicked.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reconcile, serve configuration to agents, and tell the truth in status; until SIGTERM or SIGINT.
+    Controller(ControllerFlags),
+    /// Print the completions of a shell.
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// How the controller runs.
+#[derive(Debug, Clone, Args)]
+pub struct ControllerFlags {
+    /// Where agents ask for their configuration (TLS, by our own CA)
+    #[arg(long, env = "SPILLWAY_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are (plain HTTP, no secret and no payload in them)
+    #[arg(long, env = "SPILLWAY_ADMIN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub admin: SocketAddr,
+    /// The namespace this runs in: of the Lease, the CA, and the agents
+    #[arg(long, env = "SPILLWAY_NAMESPACE", default_value = "spillway-system", value_name = "NAME")]
+    pub namespace: String,
+    /// The Service under which agents reach it; its names stand in the certificate
+    #[arg(long, env = "SPILLWAY_SERVICE", default_value = "spillway-controller", value_name = "NAME")]
+    pub service: String,
+    /// More names or addresses for the certificate
+    #[arg(long, env = "SPILLWAY_CERTIFICATE_NAMES", value_delimiter = ',', value_name = "NAME")]
+    pub certificate_names: Vec<String>,
+    /// The service account of the agents, in the same namespace; only its tokens are taken
+    #[arg(long, env = "SPILLWAY_AGENT_SERVICE_ACCOUNT", default_value = "spillway-agent", value_name = "NAME")]
+    pub agent_service_account: String,
+    /// The name of the Lease that says which replica leads
+    #[arg(long, env = "SPILLWAY_LEASE", default_value = "spillway-controller", value_name = "NAME")]
+    pub lease: String,
+    /// What this replica calls itself in the Lease [default: the host's name, which is the pod's]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub identity: Option<String>,
+    /// Which log lines are written: a level, or directives such as `info,spillway_operator=debug`
+    #[arg(long, env = "SPILLWAY_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+    /// How they are written [default: text on a terminal, else json]
+    #[arg(long, env = "SPILLWAY_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Returns the command line as clap knows it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+        let cli = Cli::try_parse_from(["spillway-operator", "controller", "--namespace", "x"]).unwrap();
+        let Command::Controller(flags) = cli.command else { panic!("the controller") };
+        assert_eq!((flags.namespace.as_str(), flags.listen.port()), ("x", 8443));
+    }
+}

@@ -1,0 +1,49 @@
+//! The API server: what is read from it, and the little that is written to it.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`convert`] | objects of Kubernetes into what the world knows of them. Pure |
+//! | [`watch`] | watches over our kinds, last good versions, namespaces, pods, nodes |
+//! | [`secrets`] | Secrets by name, read again on a bounded schedule |
+//! | [`lease`] | who leads, and the epoch |
+//! | [`keep`] | our own small objects: the CA, what agents get mounted, last good versions |
+//! | [`keys`] | the keys that tokens are verified with |
+//! | [`write`] | status, at most once a second per object |
+//!
+//! # Guarantees
+//! - `get` alone for Secrets; nothing of a user's object is written but its status.
+//! - In a quiet hour nothing is written but the Lease.
+//! - An API server that is away stops nothing: watches go on from where they were, writes are made again.
+
+pub mod convert;
+pub mod keep;
+pub mod keys;
+pub mod lease;
+pub mod secrets;
+pub mod watch;
+pub mod write;
+
+/// The name under which our fields are managed.
+pub const FIELD_MANAGER: &str = "spillway-operator";
+
+/// The API group of our kinds.
+pub const GROUP: &str = "spillway.dev";
+
+/// Returns an error of the API server in one line, without what it repeats.
+pub(crate) fn in_words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        error => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                source = cause.source();
+            }
+            text
+        }
+    }
+}

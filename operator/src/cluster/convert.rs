@@ -1,0 +1,329 @@
+//! Objects of Kubernetes into what the world knows of them: pure, so that every odd object is a test.
+//!
+//! An object that lacks what Kubernetes always gives (a name, a uid) is passed over; nothing in an object makes this panic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::core::DynamicObject;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spillway_crds::kinds::status::{BackendStatus, PipelineStatus};
+use spillway_crds::served::{Owner, PodFacts};
+
+use super::GROUP;
+use crate::world::{Kind, LastGood, Manifest, ObjectKey, Pod};
+
+/// The annotation in which the kubelet gives a static pod the uid that its paths have.
+const STATIC_UID: &str = "kubernetes.io/config.hash";
+
+/// The label that a `ReplicaSet` of a Deployment, and its pods, have.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The label of a last good version: the kind of its pipeline.
+pub const KIND_LABEL: &str = "spillway.dev/last-good-of";
+
+/// The annotation of a last good version: the name of its pipeline.
+pub const NAME_ANNOTATION: &str = "spillway.dev/pipeline";
+
+/// The status of an object of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectStatus {
+    /// Of a pipeline.
+    Pipeline(PipelineStatus),
+    /// Of a destination.
+    Backend(BackendStatus),
+}
+
+/// A pod as far as we read it: everything else is passed over while it is decoded.
+#[derive(Deserialize, Clone, Debug, Default)]
+pub struct SlimPod {
+    /// `metadata`.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: SlimPodSpec,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+struct SlimPodSpec {
+    #[serde(default)]
+    node_name: String,
+    #[serde(default)]
+    service_account_name: String,
+}
+
+/// A node as far as we read it.
+#[derive(Deserialize, Clone, Debug, Default)]
+pub struct SlimNode {
+    /// `metadata`.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    status: SlimNodeStatus,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+struct SlimNodeStatus {
+    #[serde(default)]
+    conditions: Vec<SlimCondition>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+struct SlimCondition {
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    status: String,
+}
+
+/// A stored last good version, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The pipeline.
+    pub of: ObjectKey,
+    /// The object it stands in: its namespace and name.
+    pub place: (Arc<str>, Arc<str>),
+    /// What was good.
+    pub good: LastGood,
+}
+
+/// What the object of a last good version holds.
+#[derive(Deserialize)]
+struct StoredData {
+    generation: i64,
+    texts: Vec<Value>,
+}
+
+/// Every kind of ours.
+pub const KINDS: [Kind; 4] =
+    [Kind::Backend, Kind::ClusterBackend, Kind::MonitoringPipeline, Kind::ClusterMonitoringPipeline];
+
+impl SlimNode {
+    /// Returns whether the node says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+    }
+}
+
+/// Returns the key of an object of `kind`; `None` where it has no name.
+pub fn key(kind: Kind, metadata: &ObjectMeta) -> Option<ObjectKey> {
+    let name = metadata.name.as_deref()?.into();
+    Some(ObjectKey { kind, namespace: metadata.namespace.as_deref().unwrap_or_default().into(), name })
+}
+
+/// Returns what an object of ours says, without its last good version.
+pub fn manifest(kind: Kind, object: &DynamicObject) -> Option<Manifest> {
+    let metadata = &object.metadata;
+    let generation = metadata.generation.unwrap_or_default();
+    let mut shown = json!({"name": metadata.name.as_deref()?, "generation": generation});
+    if let Some(namespace) = &metadata.namespace {
+        shown["namespace"] = json!(namespace);
+    }
+    let text = json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind_name(kind), "metadata": shown,
+        "spec": object.data.get("spec").cloned().unwrap_or_else(|| json!({})),
+    });
+    Some(Manifest { uid: metadata.uid.as_deref()?.into(), generation, text: text.to_string().into(), last_good: None })
+}
+
+/// Returns the status of an object of ours; that of one without, or with one that we do not understand, is empty.
+pub fn status(kind: Kind, object: &DynamicObject) -> ObjectStatus {
+    let status = object.data.get("status").cloned().unwrap_or_else(|| json!({}));
+    match kind {
+        Kind::MonitoringPipeline | Kind::ClusterMonitoringPipeline => {
+            ObjectStatus::Pipeline(serde_json::from_value(status).unwrap_or_default())
+        }
+        Kind::Backend | Kind::ClusterBackend => {
+            ObjectStatus::Backend(serde_json::from_value(status).unwrap_or_default())
+        }
+    }
+}
+
+/// Returns the name of a kind.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Backend => "Backend",
+        Kind::ClusterBackend => "ClusterBackend",
+        Kind::MonitoringPipeline => "MonitoringPipeline",
+        Kind::ClusterMonitoringPipeline => "ClusterMonitoringPipeline",
+    }
+}
+
+/// Returns the name of a kind in paths.
+pub fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Backend => "backends",
+        Kind::ClusterBackend => "clusterbackends",
+        Kind::MonitoringPipeline => "monitoringpipelines",
+        Kind::ClusterMonitoringPipeline => "clustermonitoringpipelines",
+    }
+}
+
+/// Returns the last good version that an object holds; `None` for one that is not ours or not understood.
+pub fn stored(revision: &ControllerRevision) -> Option<Stored> {
+    let metadata = &revision.metadata;
+    let kind = match metadata.labels.as_ref()?.get(KIND_LABEL)?.as_str() {
+        "MonitoringPipeline" => Kind::MonitoringPipeline,
+        "ClusterMonitoringPipeline" => Kind::ClusterMonitoringPipeline,
+        _ => return None,
+    };
+    let name = metadata.annotations.as_ref()?.get(NAME_ANNOTATION)?.as_str().into();
+    let own: Arc<str> = metadata.namespace.as_deref()?.into();
+    let namespace = if kind == Kind::MonitoringPipeline { own.clone() } else { "".into() };
+    let data: StoredData = serde_json::from_value(revision.data.as_ref()?.0.clone()).ok()?;
+    let texts = data.texts.iter().map(|text| text.to_string().into()).collect();
+    Some(Stored {
+        of: ObjectKey { kind, namespace, name },
+        place: (own, metadata.name.as_deref()?.into()),
+        good: LastGood { generation: data.generation, texts },
+    })
+}
+
+/// Returns what selection and origin need of a pod; `None` for one without a name or uid.
+pub fn pod(pod: &SlimPod) -> Option<Pod> {
+    let metadata = &pod.metadata;
+    let uid = metadata.uid.as_deref()?;
+    let labels = metadata.labels.clone().unwrap_or_default();
+    let annotations = metadata.annotations.as_ref();
+    let of_static = annotations.and_then(|annotations| annotations.get(STATIC_UID)).map(String::as_str);
+    let facts = PodFacts {
+        uid: of_static.unwrap_or(uid).to_owned(),
+        namespace: metadata.namespace.clone()?,
+        name: metadata.name.clone()?,
+        owner: owner(metadata.owner_references.as_deref().unwrap_or_default(), &labels),
+        annotations: annotations.map(own_annotations).unwrap_or_default(),
+        labels,
+    };
+    let SlimPodSpec { node_name, service_account_name } = &pod.spec;
+    Some(Pod {
+        facts: facts.into(),
+        node: node_name.as_str().into(),
+        service_account: service_account_name.as_str().into(),
+        uid: uid.into(),
+    })
+}
+
+fn own_annotations(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/"));
+    ours.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Returns what made a pod. The name of a `ReplicaSet` of a Deployment ends in the hash that its pods have as a label, and
+/// that of a Job of a `CronJob` in the minute it was due: the rest is the name of what made that, and no request is needed.
+fn owner(owners: &[OwnerReference], labels: &BTreeMap<String, String>) -> Option<Owner> {
+    let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
+    let named = |kind: &str, name: &str| Some(Owner { kind: kind.to_owned(), name: name.to_owned() });
+    match controller.kind.as_str() {
+        "ReplicaSet" => {
+            let hash = labels.get(TEMPLATE_HASH).map(|hash| format!("-{hash}"));
+            match hash.and_then(|hash| controller.name.strip_suffix(&hash).map(str::to_owned)) {
+                Some(deployment) => named("Deployment", &deployment),
+                None => named("ReplicaSet", &controller.name),
+            }
+        }
+        "Job" => match controller.name.rsplit_once('-') {
+            Some((cron, minute)) if minute.len() >= 8 && minute.bytes().all(|byte| byte.is_ascii_digit()) => {
+                named("CronJob", cron)
+            }
+            _ => named("Job", &controller.name),
+        },
+        kind => named(kind, &controller.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dynamic(json: Value) -> DynamicObject {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn slim(json: Value) -> SlimPod {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_is_served_is_the_spec_and_what_names_it() {
+        let object = dynamic(json!({
+            "apiVersion": "spillway.dev/v1alpha1", "kind": "Backend",
+            "metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 3, "labels": {"x": "y"},
+                         "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "…"}},
+            "spec": {"type": "Stdout"}, "status": {"observedGeneration": 2},
+        }));
+        let manifest = manifest(Kind::Backend, &object).unwrap();
+        assert_eq!(
+            &*manifest.text,
+            r#"{"apiVersion":"spillway.dev/v1alpha1","kind":"Backend","metadata":{"generation":3,"name":"a","namespace":"n"},"spec":{"type":"Stdout"}}"#
+        );
+        assert_eq!((manifest.generation, &*manifest.uid), (3, "u"));
+        let ObjectStatus::Backend(status) = status(Kind::Backend, &object) else { panic!("a backend") };
+        assert_eq!(status.observed_generation, Some(2));
+        let compiled = spillway_crds::compile(&[spillway_crds::Document::new("Backend n/a", &*manifest.text)]);
+        assert!(compiled.errors.is_empty() && compiled.backends.len() == 1, "{:?}", compiled.errors);
+    }
+
+    #[test]
+    fn a_status_that_is_not_understood_is_empty() {
+        let object = dynamic(json!({"metadata": {"name": "a"}, "status": {"conditions": 7}}));
+        assert_eq!(status(Kind::MonitoringPipeline, &object), ObjectStatus::Pipeline(PipelineStatus::default()));
+    }
+
+    #[test]
+    fn the_owner_is_the_deployment_and_not_its_replica_set() {
+        let owned = |kind: &str, name: &str, labels: Value| {
+            let pod = slim(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": labels,
+                "ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": "o", "controller": true}]}}));
+            let Owner { kind, name } = super::pod(&pod).unwrap().facts.owner.unwrap();
+            format!("{kind}/{name}")
+        };
+        let hashed = json!({"pod-template-hash": "7d4f"});
+        assert_eq!(owned("ReplicaSet", "web-7d4f", hashed.clone()), "Deployment/web");
+        assert_eq!(owned("ReplicaSet", "web-7d4f", json!({})), "ReplicaSet/web-7d4f");
+        assert_eq!(owned("ReplicaSet", "web", hashed), "ReplicaSet/web");
+        assert_eq!(owned("Job", "nightly-29384756", json!({})), "CronJob/nightly");
+        assert_eq!(owned("Job", "import-42", json!({})), "Job/import-42");
+        assert_eq!(owned("DaemonSet", "logs", json!({})), "DaemonSet/logs");
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_the_uid_of_its_paths() {
+        let pod = slim(json!({"metadata": {"name": "etcd", "namespace": "kube-system", "uid": "mirror",
+            "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x"}},
+            "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [{"name": "x"}]}}));
+        let pod = super::pod(&pod).unwrap();
+        assert_eq!((pod.facts.uid.as_str(), &*pod.uid, &*pod.node), ("abc", "mirror", "n1"));
+        assert_eq!(pod.facts.annotations.keys().collect::<Vec<_>>(), ["spillway.dev/logs"]);
+        assert!(super::pod(&SlimPod::default()).is_none());
+    }
+
+    #[test]
+    fn a_node_is_ready_when_it_says_so() {
+        let node = |status: &str| -> SlimNode {
+            serde_json::from_value(json!({"metadata": {"name": "n"}, "status": {"conditions": [
+                {"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]}}))
+            .unwrap()
+        };
+        assert!(node("True").is_ready());
+        assert!(!node("False").is_ready() && !node("Unknown").is_ready() && !SlimNode::default().is_ready());
+    }
+
+    #[test]
+    fn a_last_good_version_is_known_by_its_label_and_annotation() {
+        let revision = |kind: &str, data: Value| -> ControllerRevision {
+            serde_json::from_value(json!({"metadata": {"name": "jobs-1", "namespace": "n",
+                "labels": {KIND_LABEL: kind}, "annotations": {NAME_ANNOTATION: "jobs"}}, "revision": 4, "data": data}))
+            .unwrap()
+        };
+        let good = stored(&revision("MonitoringPipeline", json!({"generation": 4, "texts": [{"kind": "x"}]}))).unwrap();
+        assert_eq!(good.of, ObjectKey { kind: Kind::MonitoringPipeline, namespace: "n".into(), name: "jobs".into() });
+        assert_eq!(good.good, LastGood { generation: 4, texts: vec![r#"{"kind":"x"}"#.into()] });
+        assert!(stored(&revision("Other", json!({"generation": 4, "texts": []}))).is_none());
+        assert!(stored(&revision("MonitoringPipeline", json!({"other": true}))).is_none());
+        assert!(stored(&ControllerRevision::default()).is_none());
+    }
+}

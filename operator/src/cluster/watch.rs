@@ -1,0 +1,383 @@
+//! Watches: what the API server holds, as one stream of [`Noted`] in a bounded queue.
+//!
+//! # Guarantees
+//! - An object that went while a watch was away is noted as gone once the watch is back.
+//! - [`Noted::Synced`] follows the last object of the first listing of each watch.
+//! - A watch that fails is begun again with growing pauses; the failure is told once per cause, not at every try.
+//!
+//! # Limits
+//! [`QUEUE_MAX`] notes wait at most; the watches wait behind them.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod as FullPod};
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::{ObjectMeta, PartialObjectMeta, Resource};
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::WatchStreamExt;
+use kube::{Client, ResourceExt};
+use spillway_delivery::supervisor::Supervisor;
+use tokio::sync::mpsc;
+
+use super::convert::{self, KIND_LABEL, KINDS, ObjectStatus, SlimNode, SlimPod, Stored};
+use super::{GROUP, in_words};
+use crate::world::{Change, Kind, Manifest, ObjectKey};
+
+/// Most notes that wait to be taken.
+pub const QUEUE_MAX: usize = 1024;
+
+/// Objects per page of a listing: some hundred kilobytes at a time.
+const PAGE_OBJECTS: u32 = 500;
+
+/// How many watches there are, each of which notes [`Noted::Synced`] once.
+pub const WATCHES: usize = KINDS.len() + 4;
+
+/// What a watch saw.
+#[derive(Debug)]
+pub enum Noted {
+    /// An object of ours, with its status as it stands.
+    Object(ObjectKey, Box<(Manifest, ObjectStatus)>),
+    /// An object of ours that is gone.
+    Gone(ObjectKey),
+    /// A last good version.
+    Good(Box<Stored>),
+    /// A last good version that is gone, by its namespace and name.
+    GoodGone((Arc<str>, Arc<str>)),
+    /// Anything else of the world.
+    World(Change),
+    /// The first listing of this watch is complete.
+    Synced(&'static str),
+}
+
+/// What is made of the objects of one watch.
+trait Eye<K>: Send + 'static {
+    /// What names an object for good.
+    type Id: Ord + Clone + Debug + Send;
+    /// What the watch is over, as log lines name it.
+    fn over(&self) -> &'static str;
+    /// Returns what names `object`; `None` for one to be passed over.
+    fn id(&self, object: &K) -> Option<Self::Id>;
+    /// Returns what is noted of an object that is there.
+    fn there(&self, object: K) -> Option<Noted>;
+    /// Returns what is noted of one that is gone.
+    fn gone(&self, id: Self::Id) -> Noted;
+}
+
+/// Starts every watch; they end with `owner`.
+pub fn start(client: &Client, owner: &Supervisor) -> mpsc::Receiver<Noted> {
+    let (out, notes) = mpsc::channel(QUEUE_MAX);
+    for kind in KINDS {
+        let resource = resource(kind);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        owner.spawn(convert::plural(kind), follow(watch(api, Config::default()), Ours(kind), out.clone()));
+    }
+    let good: Api<ControllerRevision> = Api::all(client.clone());
+    owner.spawn("last good versions", follow(watch(good, Config::default().labels(KIND_LABEL)), Goods, out.clone()));
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    owner.spawn("namespaces", follow(watch(namespaces, Config::default()), Namespaces, out.clone()));
+    let pods: Api<SlimPod> = Api::all(client.clone());
+    owner.spawn("pods", follow(watch(pods, Config::default()), Pods, out.clone()));
+    let nodes: Api<SlimNode> = Api::all(client.clone());
+    owner.spawn("nodes", follow(watch(nodes, Config::default()), Nodes, out));
+    notes
+}
+
+/// Returns what names a kind of ours in paths.
+pub fn resource(kind: Kind) -> ApiResource {
+    ApiResource {
+        group: GROUP.to_owned(),
+        version: "v1alpha1".to_owned(),
+        api_version: format!("{GROUP}/v1alpha1"),
+        kind: convert::kind_name(kind).to_owned(),
+        plural: convert::plural(kind).to_owned(),
+    }
+}
+
+fn watch<K>(api: Api<K>, config: Config) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
+{
+    watcher(api, config.page_size(PAGE_OBJECTS)).default_backoff()
+}
+
+/// Notes what a watch says until nobody takes the notes any more.
+async fn follow<K, E>(events: impl Stream<Item = watcher::Result<Event<K>>> + Send, eye: E, out: mpsc::Sender<Noted>)
+where
+    K: Resource + Send,
+    E: Eye<K>,
+{
+    let mut events = std::pin::pin!(events);
+    let (mut known, mut listed) = (BTreeSet::new(), BTreeSet::new());
+    let (mut is_synced, mut told) = (false, String::new());
+    while let Some(event) = events.next().await {
+        let mut notes = Vec::new();
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                if let Some(id) = eye.id(&object) {
+                    listed.insert(id.clone());
+                    known.insert(id);
+                    notes.extend(eye.there(object));
+                }
+            }
+            Ok(Event::InitDone) => {
+                notes.extend(known.difference(&listed).cloned().map(|id| eye.gone(id)));
+                known = std::mem::take(&mut listed);
+                notes.extend((!is_synced).then(|| Noted::Synced(eye.over())));
+                is_synced = true;
+            }
+            Ok(Event::Apply(object)) => {
+                if let Some(id) = eye.id(&object) {
+                    known.insert(id);
+                    notes.extend(eye.there(object));
+                }
+            }
+            Ok(Event::Delete(object)) => {
+                if let Some(id) = eye.id(&object) {
+                    known.remove(&id);
+                    notes.push(eye.gone(id));
+                }
+            }
+            Err(error) => {
+                tell(eye.over(), &error, &mut told);
+                continue;
+            }
+        }
+        if !std::mem::take(&mut told).is_empty() {
+            tracing::info!(over = eye.over(), "the watch goes on");
+        }
+        for note in notes {
+            if out.send(note).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Says that a watch fails, once per cause.
+fn tell(over: &'static str, error: &watcher::Error, told: &mut String) {
+    let text = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => in_words(error),
+        watcher::Error::WatchError(status) => status.message.clone(),
+        watcher::Error::NoResourceVersion => "no resourceVersion in its answer".to_owned(),
+    };
+    // The end of a watch that the API server forgot is the usual course of things.
+    let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+    if is_expired || *told == text {
+        return;
+    }
+    tracing::warn!(over, error = text, "the API server cannot be watched; what is known goes on, and it is tried again");
+    *told = text;
+}
+
+struct Ours(Kind);
+struct Goods;
+struct Namespaces;
+struct Pods;
+struct Nodes;
+
+impl Eye<DynamicObject> for Ours {
+    type Id = ObjectKey;
+
+    fn over(&self) -> &'static str {
+        convert::plural(self.0)
+    }
+
+    fn id(&self, object: &DynamicObject) -> Option<ObjectKey> {
+        convert::key(self.0, &object.metadata)
+    }
+
+    fn there(&self, object: DynamicObject) -> Option<Noted> {
+        let key = self.id(&object)?;
+        let both = (convert::manifest(self.0, &object)?, convert::status(self.0, &object));
+        Some(Noted::Object(key, Box::new(both)))
+    }
+
+    fn gone(&self, id: ObjectKey) -> Noted {
+        Noted::Gone(id)
+    }
+}
+
+impl Eye<ControllerRevision> for Goods {
+    type Id = (Arc<str>, Arc<str>);
+
+    fn over(&self) -> &'static str {
+        "controllerrevisions"
+    }
+
+    fn id(&self, object: &ControllerRevision) -> Option<Self::Id> {
+        Some((object.namespace()?.as_str().into(), object.name_any().as_str().into()))
+    }
+
+    fn there(&self, object: ControllerRevision) -> Option<Noted> {
+        convert::stored(&object).map(|stored| Noted::Good(Box::new(stored)))
+    }
+
+    fn gone(&self, id: Self::Id) -> Noted {
+        Noted::GoodGone(id)
+    }
+}
+
+impl Eye<PartialObjectMeta<Namespace>> for Namespaces {
+    type Id = Arc<str>;
+
+    fn over(&self) -> &'static str {
+        "namespaces"
+    }
+
+    fn id(&self, object: &PartialObjectMeta<Namespace>) -> Option<Arc<str>> {
+        object.metadata.name.as_deref().map(Into::into)
+    }
+
+    fn there(&self, object: PartialObjectMeta<Namespace>) -> Option<Noted> {
+        let name = self.id(&object)?;
+        Some(Noted::World(Change::Namespace(name, Some(object.metadata.labels.unwrap_or_default()))))
+    }
+
+    fn gone(&self, id: Arc<str>) -> Noted {
+        Noted::World(Change::Namespace(id, None))
+    }
+}
+
+impl Eye<SlimPod> for Pods {
+    type Id = Arc<str>;
+
+    fn over(&self) -> &'static str {
+        "pods"
+    }
+
+    fn id(&self, object: &SlimPod) -> Option<Arc<str>> {
+        object.metadata.uid.as_deref().map(Into::into)
+    }
+
+    fn there(&self, object: SlimPod) -> Option<Noted> {
+        let pod = convert::pod(&object)?;
+        Some(Noted::World(Change::Pod(pod.uid.clone(), Some(pod))))
+    }
+
+    fn gone(&self, id: Arc<str>) -> Noted {
+        Noted::World(Change::Pod(id, None))
+    }
+}
+
+impl Eye<SlimNode> for Nodes {
+    type Id = Arc<str>;
+
+    fn over(&self) -> &'static str {
+        "nodes"
+    }
+
+    fn id(&self, object: &SlimNode) -> Option<Arc<str>> {
+        object.metadata.name.as_deref().map(Into::into)
+    }
+
+    fn there(&self, object: SlimNode) -> Option<Noted> {
+        let name = self.id(&object)?;
+        let is_ready = object.is_ready();
+        Some(Noted::World(Change::Node(name, Some(is_ready))))
+    }
+
+    fn gone(&self, id: Arc<str>) -> Noted {
+        Noted::World(Change::Node(id, None))
+    }
+}
+
+/// Lends a slim type the names of the full one.
+macro_rules! named_as {
+    ($slim:ty, $full:ty) => {
+        impl Resource for $slim {
+            type DynamicType = ();
+            type Scope = <$full as Resource>::Scope;
+
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
+                <$full as Resource>::kind(&())
+            }
+
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
+                <$full as Resource>::group(&())
+            }
+
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
+                <$full as Resource>::version(&())
+            }
+
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
+                <$full as Resource>::plural(&())
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+named_as!(SlimPod, FullPod);
+named_as!(SlimNode, Node);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    fn node(name: &str) -> SlimNode {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).unwrap()
+    }
+
+    async fn notes_of(events: Vec<watcher::Result<Event<SlimNode>>>) -> Vec<String> {
+        let (out, mut notes) = mpsc::channel(QUEUE_MAX);
+        follow(stream::iter(events), Nodes, out).await;
+        let mut seen = Vec::new();
+        while let Some(note) = notes.recv().await {
+            seen.push(match note {
+                Noted::World(Change::Node(name, Some(_))) => format!("+{name}"),
+                Noted::World(Change::Node(name, None)) => format!("-{name}"),
+                Noted::Synced(over) => format!("synced {over}"),
+                other => format!("{other:?}"),
+            });
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn what_went_while_the_watch_was_away_is_noted_as_gone() {
+        let listing = |names: &[&str]| {
+            let mut events = vec![Ok(Event::Init)];
+            events.extend(names.iter().map(|name| Ok(Event::InitApply(node(name)))));
+            events.push(Ok(Event::InitDone));
+            events
+        };
+        let mut events = listing(&["a", "b"]);
+        events.push(Ok(Event::Apply(node("c"))));
+        events.push(Ok(Event::Delete(node("a"))));
+        events.push(Err(watcher::Error::NoResourceVersion));
+        events.extend(listing(&["c", "d"]));
+        let seen = notes_of(events).await;
+        assert_eq!(seen, ["+a", "+b", "synced nodes", "+c", "-a", "+c", "+d", "-b"]);
+    }
+
+    #[tokio::test]
+    async fn a_listing_that_breaks_off_deletes_nothing() {
+        let events = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(node("a"))),
+            Ok(Event::InitDone),
+            Ok(Event::Init),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(node("a"))),
+            Ok(Event::InitDone),
+        ];
+        assert_eq!(notes_of(events).await, ["+a", "synced nodes", "+a"]);
+    }
+}

@@ -1,0 +1,245 @@
+//! The world into a verdict per object and a slice per node. Pure: the time is handed in.
+//!
+//! Expected flow: [`Renderer::render`] looks at what was touched. A *scope* is what is compiled together: the Backends and
+//! pipelines of a namespace with every `ClusterBackend`, or the kinds of the cluster (the empty name). Scopes that were
+//! touched are compiled again; then the slices of the nodes that take part in them, or were touched themselves, are made anew.
+//!
+//! # Guarantees
+//! - The answer is that of a renderer that saw the world for the first time, but for pods that ended.
+//! - A pipeline that does not compile, or whose destination does not, is served as its last good version. Destinations of
+//!   that version are served as they stand where they compile, else as they stood in it. A `ClusterBackend` that is gone, or
+//!   does not grant the namespace any more, is not served: what was granted ends at once.
+//! - A slice holds pipelines that take something of a pod on the node (or did within [`ENDED_KEPT`], or of which the node's
+//!   agent still holds events), what these need, and nothing else: no other tenant's object, Secret, pod or namespace.
+//! - A slice that is the same is the same `Arc`.
+//!
+//! # Limits
+//! A slice of more than [`SLICE_BYTES_MAX`] leaves out its largest pipelines, which says so in their verdicts.
+
+mod scope;
+mod slice;
+mod unit;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use spillway_crds::served::ANSWER_BYTES_MAX;
+
+use crate::hub::Slice;
+use crate::world::{ObjectKey, Pod, SecretName, Touched, World};
+use scope::Scope;
+pub use unit::Use;
+pub use verdict::{Reason, Verdict, Why};
+
+/// How long what a pod was stays known after its end.
+pub const ENDED_KEPT: SignedDuration = SignedDuration::from_mins(10);
+
+/// Most bytes of the manifests of a slice: an answer also holds Secrets and pods.
+pub const SLICE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
+
+/// The name of the scope of the kinds of the cluster.
+const OF_THE_CLUSTER: &str = "";
+
+/// The pipelines (`<namespace>.<name>`) of which the agent of each node holds events.
+pub type Holding = BTreeMap<Arc<str>, BTreeSet<String>>;
+
+/// What rendering gives.
+#[derive(Debug, Default)]
+pub struct Rendered {
+    /// Every object that was compiled again.
+    pub verdicts: BTreeMap<ObjectKey, Verdict>,
+    /// Objects that are gone.
+    pub gone: BTreeSet<ObjectKey>,
+    /// When something changes by time alone.
+    pub again: Option<Timestamp>,
+}
+
+/// Renders, and remembers what it rendered.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    scopes: BTreeMap<Arc<str>, Scope>,
+    slices: BTreeMap<Arc<str>, Arc<Slice>>,
+    /// The scopes of which the slice of a node holds something.
+    parts: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Pods that ended, by node, and until when they are known.
+    ended: BTreeMap<Arc<str>, Vec<(Arc<Pod>, Timestamp)>>,
+    holding: Holding,
+    too_large: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
+    /// How many scopes were compiled, ever.
+    compiled: u64,
+}
+
+impl Renderer {
+    /// Renders what was touched.
+    pub fn render(&mut self, world: &World, touched: Touched, holding: Holding, now: Timestamp) -> Rendered {
+        let mut rendered = Rendered::default();
+        let mut nodes = self.nodes_of(&touched, holding, now);
+        let scopes = self.scopes_of(world, &touched);
+        for name in &scopes {
+            let scope = Scope::compile(name, world);
+            self.compiled += 1;
+            if let Some(before) = self.scopes.get(name) {
+                rendered.gone.extend(before.verdicts.keys().filter(|key| !scope.verdicts.contains_key(*key)).cloned());
+            }
+            rendered.verdicts.extend(scope.verdicts.iter().map(|(key, verdict)| (key.clone(), verdict.clone())));
+            if scope.verdicts.is_empty() {
+                self.scopes.remove(name);
+            } else {
+                self.scopes.insert(name.clone(), scope);
+            }
+        }
+        nodes.extend(self.nodes_in(world, &scopes));
+        self.count_uses(&mut rendered);
+        for node in nodes {
+            self.slice(world, &node, &mut rendered);
+        }
+        rendered.again = self.ended.values().flatten().map(|(_, until)| *until).min();
+        rendered
+    }
+
+    /// Returns the slice of every node that has one.
+    pub fn slices(&self) -> &BTreeMap<Arc<str>, Arc<Slice>> {
+        &self.slices
+    }
+
+    /// Returns the Secrets that are named by what is served or would be.
+    pub fn secrets(&self) -> BTreeSet<SecretName> {
+        self.scopes.values().flat_map(Scope::secrets).cloned().collect()
+    }
+
+    /// Returns the verdict of an object.
+    pub fn verdict(&self, key: &ObjectKey) -> Option<&Verdict> {
+        self.scopes.get(&key.namespace)?.verdicts.get(key)
+    }
+
+    /// Returns every verdict.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&ObjectKey, &Verdict)> {
+        self.scopes.values().flat_map(|scope| &scope.verdicts)
+    }
+
+    /// Returns how many scopes were compiled so far.
+    pub fn compiled(&self) -> u64 {
+        self.compiled
+    }
+
+    /// Takes note of what nodes hold and which pods ended; returns the nodes whose slices this may change.
+    fn nodes_of(&mut self, touched: &Touched, holding: Holding, now: Timestamp) -> BTreeSet<Arc<str>> {
+        let mut nodes = touched.nodes.clone();
+        for (node, pods) in &mut self.ended {
+            let before = pods.len();
+            pods.retain(|(_, until)| *until > now);
+            if pods.len() < before {
+                nodes.insert(node.clone());
+            }
+        }
+        self.ended.retain(|_, pods| !pods.is_empty());
+        for pod in &touched.ended {
+            let until = now.saturating_add(ENDED_KEPT).unwrap_or(now);
+            self.ended.entry(pod.node.clone()).or_default().push((pod.clone(), until));
+        }
+        let all: BTreeSet<&Arc<str>> = self.holding.keys().chain(holding.keys()).collect();
+        nodes.extend(all.into_iter().filter(|node| self.holding.get(*node) != holding.get(*node)).cloned());
+        self.holding = holding;
+        nodes
+    }
+
+    /// Returns the scopes that are to be compiled again.
+    fn scopes_of(&self, world: &World, touched: &Touched) -> BTreeSet<Arc<str>> {
+        let mut scopes: BTreeSet<Arc<str>> = touched.objects.iter().map(|key| key.namespace.clone()).collect();
+        scopes.extend(touched.stored.iter().map(|key| key.namespace.clone()));
+        let of_cluster = touched.objects.iter().filter(|key| key.kind == crate::world::Kind::ClusterBackend);
+        for key in of_cluster {
+            // Who refers to it, or would: a name that is not there yet is referred to as well.
+            let uses = self.scopes.iter().filter(|(_, scope)| scope.refers_to(key)).map(|(name, _)| name.clone());
+            scopes.extend(uses);
+        }
+        for namespace in &touched.namespaces {
+            scopes.extend(self.scopes.get(namespace).filter(|scope| scope.uses_cluster).map(|_| namespace.clone()));
+            scopes.extend(self.scopes.contains_key(OF_THE_CLUSTER).then(|| OF_THE_CLUSTER.into()));
+        }
+        let reads = |scope: &Scope| scope.secrets().any(|name| touched.secrets.contains(name));
+        scopes.extend(self.scopes.iter().filter(|(_, scope)| reads(scope)).map(|(name, _)| name.clone()));
+        if self.scopes.is_empty() {
+            scopes.extend(world.objects().map(|(key, _)| key.namespace.clone()));
+        }
+        scopes
+    }
+
+    /// Returns the nodes that have, or had, something to do with one of these scopes.
+    fn nodes_in(&self, world: &World, scopes: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+        if scopes.is_empty() {
+            return BTreeSet::new();
+        }
+        let names = world.node_names();
+        if scopes.contains(OF_THE_CLUSTER) {
+            return names.into_iter().chain(self.slices.keys().cloned()).collect();
+        }
+        let has = |node: &Arc<str>| {
+            let of_scope = |pod: &Arc<Pod>| scopes.contains(pod.facts.namespace.as_str());
+            let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
+            world.pods_on(node).chain(ended).any(of_scope)
+                || self.parts.get(node).is_some_and(|parts| !parts.is_disjoint(scopes))
+                || self.holding.contains_key(node)
+        };
+        names.into_iter().chain(self.slices.keys().cloned()).filter(has).collect()
+    }
+
+    /// Counts the pipelines of each destination, as every one of them may have changed it.
+    fn count_uses(&mut self, rendered: &mut Rendered) {
+        if rendered.verdicts.is_empty() && rendered.gone.is_empty() {
+            return;
+        }
+        let mut counts: BTreeMap<ObjectKey, u32> = BTreeMap::new();
+        for (key, verdict) in self.scopes.values().flat_map(|scope| &scope.verdicts) {
+            let used: BTreeSet<ObjectKey> = verdict.uses.iter().map(|one| one.key(&key.namespace)).collect();
+            used.into_iter().for_each(|key| *counts.entry(key).or_default() += 1);
+        }
+        let all = self.scopes.values_mut().flat_map(|scope| &mut scope.verdicts);
+        for (key, verdict) in all.filter(|(key, _)| !key.kind.is_pipeline()) {
+            let used_by = counts.get(key).copied().unwrap_or_default();
+            if verdict.used_by != used_by {
+                verdict.used_by = used_by;
+                rendered.verdicts.insert(key.clone(), verdict.clone());
+            }
+        }
+    }
+
+    /// Makes the slice of a node, and says of pipelines when they do not fit into it any more, or fit again.
+    fn slice(&mut self, world: &World, node: &Arc<str>, rendered: &mut Rendered) {
+        let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
+        let pods: Vec<&Arc<Pod>> = world.pods_on(node).chain(ended).collect();
+        let nothing = BTreeSet::new();
+        let made = slice::make(&self.scopes, world, &pods, self.holding.get(node).unwrap_or(&nothing));
+        let is_there = world.nodes().contains_key(node) || !pods.is_empty();
+        self.parts.insert(node.clone(), made.scopes);
+        if is_there {
+            let same = self.slices.get(node).is_some_and(|before| **before == made.slice);
+            if !same {
+                self.slices.insert(node.clone(), Arc::new(made.slice));
+            }
+        } else {
+            self.slices.remove(node);
+            self.parts.remove(node);
+        }
+        let before = self.too_large.remove(node).unwrap_or_default();
+        if !made.left_out.is_empty() {
+            self.too_large.insert(node.clone(), made.left_out.clone());
+        }
+        for key in before.symmetric_difference(&made.left_out) {
+            let is_left_out = self.too_large.values().any(|keys| keys.contains(key));
+            let verdict = self.scopes.get_mut(&key.namespace).and_then(|scope| scope.verdicts.get_mut(key));
+            let Some(verdict) = verdict else { continue };
+            if is_left_out && verdict.accepted.is_ok() {
+                verdict.accepted = Err(slice::too_large());
+            } else if !is_left_out && verdict.accepted == Err(slice::too_large()) {
+                verdict.accepted = Ok(());
+            }
+            rendered.verdicts.insert(key.clone(), verdict.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! What is compiled together, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use spillway_crds::manifest::Reason as Cause;
+use spillway_crds::{Compiled, Document, ManifestError, Namespaces, compile_with};
+
+use super::OF_THE_CLUSTER;
+use super::unit::{BackendUnit, Head, PipelineUnit, Use};
+use super::verdict::{Reason, Verdict, Why};
+use crate::world::{Kind, LastGood, Manifest, ObjectKey, SecretName, World};
+
+/// Most errors of one object that a message tells.
+const ERRORS_TOLD_MAX: usize = 5;
+
+/// A namespace, or the kinds of the cluster, compiled.
+#[derive(Debug, Default)]
+pub(super) struct Scope {
+    /// The pipelines that are served.
+    pub(super) pipelines: Vec<PipelineUnit>,
+    /// The destinations that they may refer to.
+    backends: BTreeMap<ObjectKey, BackendUnit>,
+    /// What became of each object of this scope.
+    pub(super) verdicts: BTreeMap<ObjectKey, Verdict>,
+    /// Whether something of it refers to a `ClusterBackend`.
+    pub(super) uses_cluster: bool,
+}
+
+/// Texts by the object they are of.
+type Texts = BTreeMap<ObjectKey, Arc<str>>;
+
+impl Scope {
+    /// Compiles the scope of that name.
+    pub(super) fn compile(name: &str, world: &World) -> Self {
+        let own = own(name, world);
+        let heads: BTreeMap<&ObjectKey, Head> =
+            own.iter().filter_map(|(key, manifest)| Some((*key, Head::of(&manifest.text)?))).collect();
+        let uses: BTreeMap<&ObjectKey, Vec<Use>> = heads.iter().map(|(key, head)| (*key, head.uses())).collect();
+        let mut texts: Texts = own.iter().map(|(key, manifest)| ((*key).clone(), manifest.text.clone())).collect();
+        let referred = uses.iter().flat_map(|(key, uses)| uses.iter().map(|one| one.key(&key.namespace)));
+        let of_good = own.values().filter_map(|manifest| manifest.last_good.as_ref()).flat_map(|good| &good.texts);
+        let of_good = of_good.filter_map(|text| Head::of(text)).map(|head| head.key);
+        let cluster: BTreeSet<ObjectKey> =
+            referred.chain(of_good).filter(|key| key.kind == Kind::ClusterBackend).collect();
+        texts.extend(cluster.iter().filter_map(|key| Some((key.clone(), world.object_of(key)?.text.clone()))));
+        let namespaces = namespaces(name, world);
+        let current = compile_with(&documents(&texts), namespaces.clone());
+        let mut scope = Self { uses_cluster: !cluster.is_empty(), ..Self::default() };
+        let served = match effective(&own, &texts, &current, world) {
+            None => texts.clone(),
+            Some(effective) => effective,
+        };
+        let of_served = compile_with(&documents(&served), namespaces);
+        scope.keep(&served, of_served);
+        for (key, manifest) in &own {
+            let verdict = scope.verdict(key, manifest, (&heads, &uses), &current, world);
+            scope.verdicts.insert((*key).clone(), verdict);
+        }
+        scope.note_good(&own, &texts, &current);
+        scope
+    }
+
+    /// Returns the destination of that key as it is served.
+    pub(super) fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
+        self.backends.get(key)
+    }
+
+    /// Returns the Secrets that its destinations name.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        self.backends.values().flat_map(|unit| unit.secrets.iter().map(|(name, _)| name))
+    }
+
+    /// Returns whether something of it refers to that object, be it there or not.
+    pub(super) fn refers_to(&self, key: &ObjectKey) -> bool {
+        self.backends.contains_key(key)
+            || self.verdicts.iter().any(|(of, verdict)| verdict.uses.iter().any(|one| one.key(&of.namespace) == *key))
+    }
+
+    /// Keeps of what was compiled what serving needs.
+    fn keep(&mut self, texts: &Texts, compiled: Compiled) {
+        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> =
+            texts.iter().filter(|(key, _)| !key.kind.is_pipeline()).map(|(key, text)| (key.uid(), (key, text))).collect();
+        for plan in &compiled.backends {
+            if let Some((key, text)) = by_uid.get(&*plan.uid)
+                && let Some(head) = Head::of(text)
+            {
+                self.backends.insert((*key).clone(), BackendUnit::new(&head, text, plan));
+            }
+        }
+        for plan in compiled.pipelines {
+            if let Some(key) = ObjectKey::of_label(&plan.label())
+                && let Some(text) = texts.get(&key)
+                && let Some(head) = Head::of(text)
+            {
+                self.pipelines.push(PipelineUnit::new(&head, text, plan));
+            }
+        }
+    }
+
+    fn verdict(
+        &self,
+        key: &ObjectKey,
+        manifest: &Manifest,
+        (heads, uses): (&BTreeMap<&ObjectKey, Head>, &BTreeMap<&ObjectKey, Vec<Use>>),
+        current: &Compiled,
+        world: &World,
+    ) -> Verdict {
+        let label = key.label();
+        let errors: Vec<&ManifestError> = current.errors.iter().filter(|error| error.object == label).collect();
+        let is_own = |error: &&&ManifestError| error.reason == Cause::Invalid;
+        let own: Vec<&ManifestError> = errors.iter().filter(is_own).copied().collect();
+        let references: Vec<&ManifestError> = errors.iter().filter(|error| !is_own(error)).copied().collect();
+        let served = if key.kind.is_pipeline() {
+            self.pipelines.iter().find(|unit| unit.common.key == *key).map(|unit| unit.common.generation)
+        } else {
+            self.backends.get(key).map(|unit| unit.common.generation)
+        };
+        let uses = uses.get(key).cloned().unwrap_or_default();
+        let backends: Vec<&BackendUnit> = if key.kind.is_pipeline() {
+            uses.iter().filter_map(|one| self.backends.get(&one.key(&key.namespace))).collect()
+        } else {
+            self.backends.get(key).into_iter().collect()
+        };
+        let resolved = match references.first() {
+            Some(first) => Err(Why::new(reason(first.reason), told(&references))),
+            None => secrets_of(&backends, world),
+        };
+        Verdict {
+            generation: manifest.generation,
+            accepted: if own.is_empty() { Ok(()) } else { Err(Why::new(Reason::Invalid, told(&own))) },
+            resolved,
+            served,
+            is_suspended: heads.get(key).is_some_and(Head::is_suspended),
+            uses,
+            used_by: 0,
+            keep: None,
+        }
+    }
+
+    /// Says which last good versions are to be kept: of pipelines that compile as they stand, where another is kept.
+    fn note_good(&mut self, own: &BTreeMap<&ObjectKey, &Manifest>, texts: &Texts, current: &Compiled) {
+        let good: BTreeSet<String> = current.pipelines.iter().map(spillway_crds::PipelinePlan::label).collect();
+        for (key, manifest) in own.iter().filter(|(key, _)| good.contains(&key.label())) {
+            let Some(verdict) = self.verdicts.get_mut(*key) else { continue };
+            let used: BTreeSet<ObjectKey> = verdict.uses.iter().map(|one| one.key(&key.namespace)).collect();
+            let mut kept = vec![manifest.text.clone()];
+            kept.extend(used.iter().filter_map(|key| texts.get(key).cloned()));
+            let now = LastGood { generation: manifest.generation, texts: kept };
+            verdict.keep = (manifest.last_good.as_ref() != Some(&now)).then_some(now);
+        }
+    }
+}
+
+/// Returns the objects of a scope.
+fn own<'a>(name: &str, world: &'a World) -> BTreeMap<&'a ObjectKey, &'a Manifest> {
+    let kinds = if name == OF_THE_CLUSTER {
+        [Kind::ClusterBackend, Kind::ClusterMonitoringPipeline]
+    } else {
+        [Kind::Backend, Kind::MonitoringPipeline]
+    };
+    kinds.into_iter().flat_map(|kind| world.objects_in(kind, name)).collect()
+}
+
+fn namespaces(name: &str, world: &World) -> Namespaces {
+    let mut known = Namespaces::default();
+    if name == OF_THE_CLUSTER {
+        world.namespaces().for_each(|(name, labels)| known.insert(name, labels.clone()));
+    } else if let Some(labels) = world.labels(name) {
+        known.insert(name, labels.clone());
+    }
+    known
+}
+
+fn documents(texts: &Texts) -> Vec<Document> {
+    texts.iter().map(|(key, text)| Document::new(&key.label(), &**text)).collect()
+}
+
+/// Returns the texts that are served where some object is not good: pipelines as they were good last, with the destinations
+/// that are not good as they were then. `None` where everything is good as it stands.
+fn effective(own: &BTreeMap<&ObjectKey, &Manifest>, texts: &Texts, current: &Compiled, world: &World) -> Option<Texts> {
+    let good: BTreeSet<String> = current.pipelines.iter().map(spillway_crds::PipelinePlan::label).collect();
+    let good_backends: BTreeSet<&str> = current.backends.iter().map(|plan| &*plan.uid).collect();
+    let is_forbidden = |label: &str| {
+        current.errors.iter().any(|error| error.object == label && error.reason == Cause::RefNotPermitted)
+    };
+    let bad = own.iter().filter(|(key, _)| key.kind.is_pipeline() && !good.contains(&key.label()));
+    let mut effective: Option<Texts> = None;
+    for (key, manifest) in bad {
+        let texts = effective.get_or_insert_with(|| texts.clone());
+        texts.remove(*key);
+        let Some(last) = manifest.last_good.as_ref().filter(|_| !is_forbidden(&key.label())) else { continue };
+        for text in &last.texts {
+            let Some(head) = Head::of(text) else { continue };
+            let of = head.key.clone();
+            if of == **key {
+                texts.insert(of, text.clone());
+            } else if of.kind == Kind::Backend && of.namespace == key.namespace {
+                if !good_backends.contains(of.uid().as_str()) {
+                    texts.insert(of, text.clone());
+                }
+            } else if of.kind == Kind::ClusterBackend && !good_backends.contains(of.uid().as_str()) {
+                // What is granted is said by the object of now; one that is gone grants nothing.
+                if let Some(standing) = world.object_of(&of) {
+                    let granting = head.granting_as(Head::of(&standing.text).as_ref());
+                    texts.insert(of, granting);
+                }
+            }
+        }
+    }
+    effective
+}
+
+fn reason(cause: Cause) -> Reason {
+    match cause {
+        Cause::Invalid => Reason::Invalid,
+        Cause::RefNotFound => Reason::BackendNotFound,
+        Cause::RefInvalid => Reason::BackendInvalid,
+        Cause::RefNotPermitted => Reason::RefNotPermitted,
+    }
+}
+
+fn told(errors: &[&ManifestError]) -> String {
+    let first: Vec<String> = errors.iter().take(ERRORS_TOLD_MAX).map(|error| error.words()).collect();
+    let more = errors.len().saturating_sub(ERRORS_TOLD_MAX);
+    let rest = if more == 0 { String::new() } else { format!("; and {more} more") };
+    format!("{}{rest}", first.join("; "))
+}
+
+/// Says whether the Secrets that destinations name are there.
+fn secrets_of(backends: &[&BackendUnit], world: &World) -> Result<(), Why> {
+    for unit in backends {
+        let label = &unit.common.label;
+        for ((namespace, name), key) in &unit.secrets {
+            let of = (namespace.clone(), name.clone());
+            let why = match world.secret(&of) {
+                Some(Some(data)) if data.values.contains_key(key) => continue,
+                Some(Some(_)) => {
+                    Why::new(Reason::SecretKeyNotFound, format!("{label}: Secret {namespace}/{name} has no key `{key}`"))
+                }
+                Some(None) => {
+                    Why::new(Reason::SecretNotFound, format!("{label}: Secret {namespace}/{name} is not there, or may not be read"))
+                }
+                None => Why::new(Reason::Pending, format!("{label}: Secret {namespace}/{name} is being read")),
+            };
+            return Err(why);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! What one node is to run and to know: chosen from scopes by the pods it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use spillway_crds::served::{Configuration, PodFacts, Pods, ServedSecret, Version};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::scope::Scope;
+use super::unit::{BackendUnit, Common, PipelineUnit};
+use super::verdict::{Reason, Why};
+use super::{OF_THE_CLUSTER, SLICE_BYTES_MAX};
+use crate::hub::Slice;
+use crate::world::{ObjectKey, Pod, SecretName, World};
+
+/// A slice that was made.
+pub(super) struct Made {
+    pub(super) slice: Slice,
+    /// The scopes it holds something of.
+    pub(super) scopes: BTreeSet<Arc<str>>,
+    /// The pipelines that did not fit.
+    pub(super) left_out: BTreeSet<ObjectKey>,
+}
+
+/// Returns why a pipeline is left out for its size.
+pub(super) fn too_large() -> Why {
+    let message = format!(
+        "the configuration of a node that it belongs to would be more than {} MiB of manifests; split the pipeline, or select \
+         fewer pods",
+        SLICE_BYTES_MAX >> 20
+    );
+    Why::new(Reason::TooLarge, message)
+}
+
+/// Makes the slice of a node with these pods, whose agent holds events of these pipelines.
+pub(super) fn make(
+    scopes: &BTreeMap<Arc<str>, Scope>,
+    world: &World,
+    pods: &[&Arc<Pod>],
+    holding: &BTreeSet<String>,
+) -> Made {
+    let mut chosen = choose(scopes, pods, holding);
+    let left_out = leave_out(&mut chosen);
+    let mut backends: BTreeMap<&ObjectKey, &BackendUnit> = BTreeMap::new();
+    for (name, pipeline) in &chosen {
+        backends.extend(pipeline.backends.iter().filter_map(|key| Some((key, scopes.get(*name)?.backend(key)?))));
+    }
+    let common = || backends.values().map(|unit| &unit.common).chain(chosen.iter().map(|(_, unit)| &unit.common));
+    let namespaces = labels(common(), world, pods, &chosen);
+    let secrets = secrets(backends.values().copied(), world);
+    let mut manifests: Vec<&Common> = common().collect();
+    manifests.sort_by(|one, other| one.label.cmp(&other.label));
+    let mut configuration = Configuration {
+        version: Version::default(),
+        manifests: manifests.iter().map(|common| Arc::clone(&common.text)).collect(),
+        namespaces,
+        secrets,
+    };
+    configuration.version.hash = hash(&configuration);
+    let objects = manifests.iter().map(|common| (Arc::clone(&common.label), common.generation)).collect();
+    let slice = Slice { configuration, pods: facts(pods, &chosen), objects: Arc::new(objects) };
+    let scopes = chosen.into_iter().map(|(name, _)| Arc::clone(name)).collect();
+    Made { slice, scopes, left_out }
+}
+
+/// A pipeline and the scope it is of.
+type Chosen<'a> = Vec<(&'a Arc<str>, &'a PipelineUnit)>;
+
+fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding: &BTreeSet<String>) -> Chosen<'a> {
+    let mut by_namespace: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+    for pod in pods {
+        by_namespace.entry(&pod.facts.namespace).or_default().push(pod);
+    }
+    let mut names: BTreeSet<&str> = by_namespace.keys().copied().collect();
+    names.insert(OF_THE_CLUSTER);
+    names.extend(holding.iter().filter_map(|uid| uid.split_once('.')).map(|(namespace, _)| namespace));
+    let mut chosen = Vec::new();
+    for (name, scope) in names.into_iter().filter_map(|name| scopes.get_key_value(name)) {
+        let takes = |unit: &PipelineUnit| {
+            let pods = by_namespace.iter().filter(|(namespace, _)| unit.reach.takes(namespace));
+            holding.contains(&unit.common.key.uid()) || pods.flat_map(|(_, pods)| pods).any(|pod| unit.selects(pod))
+        };
+        chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
+    }
+    chosen
+}
+
+/// Takes the largest pipelines out until the rest fits.
+fn leave_out(chosen: &mut Chosen<'_>) -> BTreeSet<ObjectKey> {
+    let mut left_out = BTreeSet::new();
+    let mut bytes: usize = chosen.iter().map(|(_, unit)| unit.common.text.len()).sum();
+    while bytes > SLICE_BYTES_MAX {
+        let sizes = chosen.iter().enumerate().map(|(place, (_, unit))| (unit.common.text.len(), place));
+        let Some((largest, place)) = sizes.max() else { break };
+        left_out.insert(chosen.remove(place).1.common.key.clone());
+        bytes -= largest;
+    }
+    left_out
+}
+
+/// Returns the labels that selectors speak of, of namespaces that the slice is about.
+fn labels<'a>(
+    commons: impl Iterator<Item = &'a Common>,
+    world: &World,
+    pods: &[&Arc<Pod>],
+    chosen: &Chosen<'_>,
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    let speaks_of: BTreeSet<&String> = commons.flat_map(|common| common.speaks_of.iter()).collect();
+    if speaks_of.is_empty() {
+        return BTreeMap::new();
+    }
+    let of_pods = pods.iter().map(|pod| pod.facts.namespace.as_str());
+    let of_pipelines = chosen.iter().map(|(name, _)| &***name).filter(|name| *name != OF_THE_CLUSTER);
+    let is_taken = |namespace: &&str| {
+        chosen.iter().any(|(name, unit)| &***name == *namespace || (name.is_empty() && unit.reach.takes(namespace)))
+    };
+    let names: BTreeSet<&str> = of_pods.filter(is_taken).chain(of_pipelines).collect();
+    let known = names.into_iter().filter_map(|name| Some((name, world.labels(name)?)));
+    let wanted = known.map(|(name, labels)| {
+        let spoken = labels.iter().filter(|(key, _)| speaks_of.contains(key));
+        (name.to_owned(), spoken.map(|(key, value)| (key.clone(), value.clone())).collect())
+    });
+    wanted.collect()
+}
+
+fn secrets<'a>(backends: impl Iterator<Item = &'a BackendUnit>, world: &World) -> Vec<ServedSecret> {
+    let named: BTreeSet<&(SecretName, String)> = backends.flat_map(|unit| unit.secrets.iter()).collect();
+    let served = named.into_iter().filter_map(|(name, key)| {
+        let data = world.secret(name)??;
+        let value = data.values.get(key)?;
+        let (namespace, name) = (name.0.to_string(), name.1.to_string());
+        let (version, value) = (data.version.to_string(), STANDARD.encode(value));
+        Some(ServedSecret { namespace, name, key: key.clone(), version, value })
+    });
+    served.collect()
+}
+
+/// Returns what is known of the pods that a pipeline of the slice could take something of.
+fn facts(pods: &[&Arc<Pod>], chosen: &Chosen<'_>) -> Pods {
+    let is_about = |pod: &Pod| chosen.iter().any(|(_, unit)| unit.reach.takes(&pod.facts.namespace));
+    let mut known: BTreeMap<&str, &Arc<PodFacts>> = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| is_about(pod)) {
+        known.entry(&pod.facts.uid).or_insert(&pod.facts);
+    }
+    let mut hasher = Xxh3::new();
+    for facts in known.values() {
+        let PodFacts { uid, namespace, name, labels, annotations, owner } = &***facts;
+        let owner = owner.as_ref().map(|owner| (&owner.kind, &owner.name));
+        hasher.update(format!("{:?}", (uid, namespace, name, labels, annotations, owner)).as_bytes());
+    }
+    Pods { hash: format!("{:032x}", hasher.digest128()), pods: known.into_values().cloned().collect() }
+}
+
+/// Returns what names the content of a configuration: everything but the values of Secrets, whose versions count.
+fn hash(configuration: &Configuration) -> String {
+    let mut hasher = Xxh3::new();
+    let mut part = |text: &str| {
+        hasher.update(&text.len().to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    configuration.manifests.iter().for_each(|text| part(text));
+    part(&format!("{:?}", configuration.namespaces));
+    for ServedSecret { namespace, name, key, version, value: _ } in &configuration.secrets {
+        [namespace, name, key, version].into_iter().for_each(|text| part(text));
+    }
+    format!("{:032x}", hasher.digest128())
+}

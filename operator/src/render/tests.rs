@@ -1,0 +1,3 @@
+//! The rules of rendering, each by a world of its own.
+
+use super::*;

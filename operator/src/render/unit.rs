@@ -1,0 +1,186 @@
+//! One object as it is served: its text, and what selection, Secrets and status need to know of it. No tree is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+use spillway_crds::kinds::backend::AllowedNamespaces;
+use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
+use spillway_crds::kinds::selector::LabelSelector;
+use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
+
+use crate::world::{Kind, LOGS_MARK, ObjectKey, Pod, SecretName};
+
+/// What every served object has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Common {
+    pub(super) key: ObjectKey,
+    /// As errors name it.
+    pub(super) label: Arc<str>,
+    pub(super) generation: i64,
+    pub(super) text: Arc<str>,
+    /// The keys of labels of namespaces that its selectors speak of.
+    pub(super) speaks_of: Box<[String]>,
+}
+
+/// A destination as it is served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BackendUnit {
+    pub(super) common: Common,
+    /// The Secrets it names, each with a key.
+    pub(super) secrets: Box<[(SecretName, String)]>,
+}
+
+/// A pipeline as it is served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PipelineUnit {
+    pub(super) common: Common,
+    pub(super) reach: Reach,
+    inputs: Box<[Takes]>,
+    /// The destinations of its routes.
+    pub(super) backends: Box<[ObjectKey]>,
+}
+
+/// What one input takes.
+#[derive(Debug, PartialEq, Eq)]
+enum Takes {
+    /// What any pod pushes.
+    Events,
+    /// The logs of these pods.
+    Logs(LabelSelector),
+}
+
+/// The text of an object, read for what stands in it.
+pub(super) struct Head {
+    root: Value,
+    pub(super) key: ObjectKey,
+    pub(super) generation: i64,
+}
+
+/// One reference of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// Name of the route.
+    pub route: String,
+    /// Kind of the object that it refers to.
+    pub kind: BackendRefKind,
+    /// Name of the object that it refers to.
+    pub name: String,
+}
+
+impl Head {
+    /// Returns what stands in a text; `None` when that is no object of ours.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let root: Value = serde_json::from_str(text).ok()?;
+        let kind = Kind::of_name(root["kind"].as_str()?)?;
+        let metadata = &root["metadata"];
+        let namespace = if kind.is_of_the_cluster() { "" } else { metadata["namespace"].as_str()? };
+        let key = ObjectKey::new(kind, namespace, metadata["name"].as_str()?);
+        let generation = metadata["generation"].as_i64().unwrap_or_default();
+        Some(Self { root, key, generation })
+    }
+
+    /// Returns whether the object says that it is suspended.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.root["spec"]["suspend"].as_bool().unwrap_or_default()
+    }
+
+    /// Returns the references of its routes that can be read, good or not, in their order.
+    pub(super) fn uses(&self) -> Vec<Use> {
+        let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+        let mut uses = Vec::new();
+        for route in list(&self.root["spec"]["routes"]) {
+            for reference in list(&route["backendRefs"]) {
+                let kind = match reference["kind"].as_str() {
+                    _ if self.key.kind.is_of_the_cluster() => BackendRefKind::ClusterBackend,
+                    None | Some("Backend") => BackendRefKind::Backend,
+                    Some("ClusterBackend") => BackendRefKind::ClusterBackend,
+                    Some(_) => continue,
+                };
+                if let (Some(route), Some(name)) = (route["name"].as_str(), reference["name"].as_str()) {
+                    uses.push(Use { route: route.to_owned(), kind, name: name.to_owned() });
+                }
+            }
+        }
+        uses
+    }
+
+    /// Returns the text with the grants of another version, or with none where that has none that can be read.
+    pub(super) fn granting_as(mut self, other: Option<&Self>) -> Arc<str> {
+        let grants = other.map(|other| &other.root["spec"]["allowedNamespaces"]);
+        let grants = grants.filter(|grants| AllowedNamespaces::deserialize(*grants).is_ok());
+        self.root["spec"]["allowedNamespaces"] = grants.cloned().unwrap_or_else(|| json!({}));
+        self.root.to_string().into()
+    }
+
+    /// Returns the keys of labels of namespaces that its selectors speak of.
+    fn speaks_of(&self) -> Box<[String]> {
+        let spec = &self.root["spec"];
+        let of = [&spec["namespaceSelector"], &spec["allowedNamespaces"]["selector"]];
+        let selectors = of.into_iter().filter_map(|selector| LabelSelector::deserialize(selector).ok());
+        let keys: BTreeSet<String> = selectors
+            .flat_map(|selector| {
+                let expressions = selector.match_expressions.into_iter().map(|expression| expression.key);
+                selector.match_labels.into_keys().chain(expressions)
+            })
+            .collect();
+        keys.into_iter().collect()
+    }
+
+    fn common(&self, text: &Arc<str>) -> Common {
+        Common {
+            key: self.key.clone(),
+            label: self.key.label().into(),
+            generation: self.generation,
+            text: Arc::clone(text),
+            speaks_of: self.speaks_of(),
+        }
+    }
+}
+
+impl BackendUnit {
+    pub(super) fn new(head: &Head, text: &Arc<str>, plan: &BackendPlan) -> Self {
+        let secret = |namespace: &Arc<str>| {
+            let keys = plan.settings.secrets().into_iter();
+            keys.map(|secret| ((Arc::clone(namespace), secret.name.into()), secret.key)).collect::<BTreeSet<_>>()
+        };
+        let secrets = plan.secret_namespace.as_ref().map(secret).unwrap_or_default();
+        Self { common: head.common(text), secrets: secrets.into_iter().collect() }
+    }
+}
+
+impl PipelineUnit {
+    pub(super) fn new(head: &Head, text: &Arc<str>, plan: PipelinePlan) -> Self {
+        let inputs = plan.inputs.into_iter().map(|input| match input {
+            Input::Events { .. } => Takes::Events,
+            Input::ContainerLogs(logs) => Takes::Logs(logs.pod_selector),
+        });
+        let references = head.uses().into_iter().map(|one| one.key(&head.key.namespace));
+        Self {
+            common: head.common(text),
+            reach: plan.namespaces,
+            inputs: inputs.collect(),
+            backends: references.collect::<BTreeSet<_>>().into_iter().collect(),
+        }
+    }
+
+    /// Returns whether an input takes something of the pod, whose namespace is one that the pipeline takes.
+    pub(super) fn selects(&self, pod: &Pod) -> bool {
+        let keeps_logs_out = pod.facts.annotations.get(LOGS_MARK).is_some_and(|mark| mark == "false");
+        self.inputs.iter().any(|input| match input {
+            Takes::Events => true,
+            Takes::Logs(selector) => !keeps_logs_out && selector.matches(&pod.facts.labels),
+        })
+    }
+}
+
+impl Use {
+    /// Returns what it names, in a pipeline of that namespace (empty: of the cluster).
+    pub(super) fn key(&self, namespace: &str) -> ObjectKey {
+        match self.kind {
+            BackendRefKind::Backend => ObjectKey::new(Kind::Backend, namespace, &self.name),
+            BackendRefKind::ClusterBackend => ObjectKey::new(Kind::ClusterBackend, "", &self.name),
+        }
+    }
+}
