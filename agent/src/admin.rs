@@ -10,7 +10,8 @@
 //! | `/v1/replay`, `/v1/jobs/cancel` | begins a replay, ends a job, for `spillway-agent replay` and `jobs` |
 //! | `/v1/dead-letters/…` | what backends refused for good, for `spillway-agent dead-letters` |
 //!
-//! On loopback it is plain; beyond, it speaks TLS and wants the bearer token on every path.
+//! On loopback it is plain; beyond, it speaks TLS and wants the bearer token on every path. The first three paths are also
+//! served alone and plain at `--metrics`: a kubelet has no token, nothing there holds payload, and nothing can be changed.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ mod dead_letters;
 mod jobs;
 mod serve;
 
-pub use serve::{AdminError, serve};
+pub use serve::{AdminError, serve, serve_figures};
 
 /// Returns the endpoint over `overview`.
 fn router(overview: Arc<Overview>, secured: bool) -> Router {
@@ -41,6 +42,16 @@ fn router(overview: Arc<Overview>, secured: bool) -> Router {
         .merge(dead_letters::router(secured, jobs::router()))
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
+        .with_state(overview)
+}
+
+/// Returns what a kubelet and a scraper ask for, and nothing else.
+fn figures(overview: Arc<Overview>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .fallback(async || StatusCode::NOT_FOUND)
         .with_state(overview)
 }
 

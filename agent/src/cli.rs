@@ -4,6 +4,7 @@
 //! whether a value came from a flag, the environment or the configuration file, and an error must say so.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
@@ -61,6 +62,8 @@ pub enum Command {
     /// Look at redrives and replays, and end them.
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// Write a line to standard output each second, and wait until a pipeline posts one back: what `helm test` runs.
+    RoundTrip(RoundTripFlags),
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  spillway-agent completions bash > /etc/bash_completion.d/spillway-agent")]
     Completions {
@@ -126,6 +129,11 @@ pub struct RunFlags {
     /// Where /livez, /readyz, /metrics and /v1/status are served, or `off`. Default: 127.0.0.1:8412.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_ADMIN")]
     pub admin: Option<String>,
+
+    /// Where /livez, /readyz and /metrics are served, and nothing else, without TLS and token: for a kubelet and a
+    /// scraper that reach no loopback. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_METRICS")]
+    pub metrics: Option<String>,
 
     /// The kubelet's folder of container logs, or `off`. Default: /var/log/pods, off when that is absent.
     #[arg(long, value_name = "DIR", env = "SPILLWAY_POD_LOGS", value_hint = ValueHint::DirPath)]
@@ -224,6 +232,20 @@ pub struct StatusFlags {
     /// How to print.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "human")]
     pub output: Output,
+}
+
+/// What `round-trip` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 a line came back, 1 none did, 2 bad flags.\n\nExample:\n  \
+    spillway-agent round-trip --listen 0.0.0.0:8411 --within-seconds 60")]
+pub struct RoundTripFlags {
+    /// Where an HTTP backend posts to. It keeps nothing of what it is sent, and needs neither TLS nor token.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8411")]
+    pub listen: SocketAddr,
+
+    /// How long a line may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub within_seconds: u64,
 }
 
 /// What `log inspect` can be told.

@@ -15,7 +15,7 @@
 //! | [`sources`] | where data comes from |
 //! | [`overview`] | what the process is and does now |
 //! | [`admin`], [`metrics`] | the endpoint that tells it |
-//! | [`check`], [`status`], [`inspect`], [`dead_letters`], [`jobs`] | the other subcommands |
+//! | [`check`], [`status`], [`inspect`], [`dead_letters`], [`jobs`], [`round_trip`] | the other subcommands |
 //! | [`ask`] | how they ask a running agent |
 //! | [`exit`], [`logging`], [`table`] | exit codes and failures, log lines, text in columns |
 //!
@@ -35,6 +35,7 @@ pub mod logging;
 pub mod manifests;
 pub mod metrics;
 pub mod overview;
+pub mod round_trip;
 pub mod run;
 pub mod settings;
 pub mod sources;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use spillway_agent::cli::{self, Command, LogCommand};
 use spillway_agent::exit::{self, Failure};
-use spillway_agent::{check, dead_letters, inspect, jobs, run, status};
+use spillway_agent::{check, dead_letters, inspect, jobs, round_trip, run, status};
 
 /// Gives freed memory back to the system, so that a burst does not stay in the resident size.
 #[global_allocator]
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::DeadLetters(command) => dead_letters::run(command),
         Command::Replay(flags) => jobs::replay(flags),
         Command::Jobs(command) => jobs::run(command),
+        Command::RoundTrip(flags) => round_trip::run(flags),
         Command::Completions { shell } => completions(*shell),
         Command::Man => man(),
     };

@@ -243,6 +243,12 @@ async fn start(
 
 async fn start_admin(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
     parts.overview.beat(&parts.admin);
+    if let Some(address) = settings.metrics {
+        let address = admin::serve_figures(address, parts.overview.clone(), &parts.admin).await.map_err(|error| {
+            Failure::failed("metrics-listen", error).next("name another address with --metrics, or `off` to do without")
+        })?;
+        parts.overview.add_listener(Listener { name: "metrics".into(), address: address.to_string(), secured: false });
+    }
     let Some(address) = settings.admin else {
         return Ok(());
     };
@@ -269,6 +275,7 @@ fn announce(parts: &Parts, settings: &Settings, pipelines: usize, backends: usiz
         agent = %parts.engine.agent_id(),
         http = address("http"),
         admin = address("admin"),
+        metrics = address("metrics"),
         data_dir = %settings.data_dir.display(),
         filesystem_root = %settings.filesystem_root.display(),
         pod_logs = %settings.pod_logs.as_deref().map_or("off".into(), |dir| dir.display().to_string()),

@@ -22,8 +22,8 @@ pub use defaults::Machine;
 pub use file::ConfigFile;
 
 use list::{
-    ADMIN, DATA_DIR, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, NODE_NAME,
-    POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, keys,
+    ADMIN, DATA_DIR, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS,
+    NODE_NAME, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, keys,
 };
 
 /// Where events are taken by default.
@@ -55,6 +55,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// Where the admin endpoint is; `None` is nowhere.
     pub admin: Option<SocketAddr>,
+    /// Where probes and figures alone are, without TLS and token; `None` is nowhere.
+    pub metrics: Option<SocketAddr>,
     /// The kubelet's folder of container logs; `None` is off.
     pub pod_logs: Option<PathBuf>,
     /// What `Filesystem` backends write below.
@@ -280,6 +282,7 @@ impl Settings {
                 .unwrap_or(FREE_BYTES_MIN_DEFAULT),
             http: layers.parsed(&HTTP, flags.http.as_ref(), listener)?.unwrap_or(Some(HTTP_DEFAULT)),
             admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listener)?.unwrap_or(Some(ADMIN_DEFAULT)),
+            metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listener)?.flatten(),
             pod_logs: pod_logs(&layers, flags, machine)?,
             filesystem_root: directory(&layers, &FILESYSTEM_ROOT, flags.filesystem_root.as_ref())?
                 .unwrap_or_else(|| machine.filesystem_root()),

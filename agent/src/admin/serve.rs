@@ -1,6 +1,6 @@
 //! Takes connections and answers one request on each.
 //!
-//! Limits: [`CONNECTIONS_MAX`] at once (more wait in the system's queue), one request per connection,
+//! Limits of each endpoint: [`CONNECTIONS_MAX`] at once (more wait in the system's queue), one request per connection,
 //! [`CONNECTION_LIFE_MAX`] from the first byte to the last, [`HEADER_BYTES_MAX`] of request, and small bodies where one is read.
 //! So a slow or idle client costs little and for a short time, and nobody can keep the others out.
 
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use crate::overview::Overview;
 use crate::sources::http::ListenerSecurity;
@@ -35,8 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the endpoint cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("admin endpoint cannot listen at {address} (--admin gives another address, `off` does without)")]
+#[error("endpoint of {flag} cannot listen at {address}")]
 pub struct AdminError {
+    flag: &'static str,
     address: SocketAddr,
     source: std::io::Error,
 }
@@ -48,18 +50,31 @@ pub async fn serve(
     overview: Arc<Overview>,
     owner: &Supervisor,
 ) -> Result<SocketAddr, AdminError> {
-    let failed = |source| AdminError { address, source };
+    let (socket, local) = bind("--admin", address).await?;
+    let (tls, security) = (security.tls().cloned(), Arc::new(security));
+    let guard = middleware::from_fn(move |request: Request, next: Next| authorized(security.clone(), request, next));
+    let router = super::router(overview, tls.is_some()).layer(guard);
+    owner.spawn("admin listener", accept(socket, router, tls, owner.clone()));
+    Ok(local)
+}
+
+/// Listens at `address` and answers probes and scrapes alone, to anybody who can reach it, until `owner` stops. Returns where
+/// it listens.
+pub async fn serve_figures(
+    address: SocketAddr,
+    overview: Arc<Overview>,
+    owner: &Supervisor,
+) -> Result<SocketAddr, AdminError> {
+    let (socket, local) = bind("--metrics", address).await?;
+    owner.spawn("metrics listener", accept(socket, super::figures(overview), None, owner.clone()));
+    Ok(local)
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AdminError> {
+    let failed = |source| AdminError { flag, address, source };
     let socket = TcpListener::bind(address).await.map_err(failed)?;
     let local = socket.local_addr().map_err(failed)?;
-    let security = Arc::new(security);
-    let secured = security.tls().is_some();
-    let guard = {
-        let security = security.clone();
-        middleware::from_fn(move |request: Request, next: Next| authorized(security.clone(), request, next))
-    };
-    let router = super::router(overview, secured).layer(guard);
-    owner.spawn("admin listener", accept(socket, router, security, owner.clone()));
-    Ok(local)
+    Ok((socket, local))
 }
 
 async fn authorized(security: Arc<ListenerSecurity>, request: Request, next: Next) -> Response {
@@ -73,7 +88,7 @@ async fn authorized(security: Arc<ListenerSecurity>, request: Request, next: Nex
     answer.into_response()
 }
 
-async fn accept(socket: TcpListener, router: Router, security: Arc<ListenerSecurity>, owner: Supervisor) {
+async fn accept(socket: TcpListener, router: Router, tls: Option<TlsAcceptor>, owner: Supervisor) {
     let (stop, places) = (owner.stopping(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     let next = async || {
         // The semaphore is never closed.
@@ -83,10 +98,10 @@ async fn accept(socket: TcpListener, router: Router, security: Arc<ListenerSecur
     while let Some((accepted, place)) = stop.run_until_cancelled(next()).await {
         match accepted {
             Ok((stream, _)) => {
-                let (router, security) = (router.clone(), security.clone());
+                let (router, tls) = (router.clone(), tls.clone());
                 owner.spawn("admin connection", async move {
                     // What the other side did to the connection is its own affair.
-                    drop(timeout(CONNECTION_LIFE_MAX, connection(stream, router, &security)).await);
+                    drop(timeout(CONNECTION_LIFE_MAX, connection(stream, router, tls)).await);
                     drop(place);
                 });
             }
@@ -98,8 +113,8 @@ async fn accept(socket: TcpListener, router: Router, security: Arc<ListenerSecur
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, security: &ListenerSecurity) {
-    match security.tls() {
+async fn connection(stream: TcpStream, router: Router, tls: Option<TlsAcceptor>) {
+    match tls {
         None => answer(stream, router).await,
         Some(tls) => {
             if let Ok(stream) = tls.accept(stream).await {

@@ -135,6 +135,22 @@ async fn payload_data_is_for_programs_of_this_machine_that_ask_in_json() {
 }
 
 #[tokio::test]
+async fn probes_and_figures_alone_are_served_to_everybody() {
+    let mut endpoint = Endpoint::start(Some("0123456789abcdef0123")).await;
+    let local = "127.0.0.1:0".parse().unwrap();
+    endpoint.address = serve_figures(local, endpoint.overview.clone(), &endpoint.owner).await.unwrap();
+    endpoint.overview.enter(Phase::Running);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert!(endpoint.get(path).await.starts_with("HTTP/1.1 200 "), "{path}");
+    }
+    for path in ["/v1/status", "/v1/dead-letters/list", "/v1/replay", "/"] {
+        assert!(endpoint.get(path).await.starts_with("HTTP/1.1 404 "), "{path}");
+    }
+    let posted = endpoint.ask("POST /v1/jobs/cancel HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(posted.starts_with("HTTP/1.1 404 "), "{posted}");
+}
+
+#[tokio::test]
 async fn the_endpoint_ends_with_its_owner() {
     let endpoint = Endpoint::start(None).await;
     assert!(endpoint.owner.stop(Instant::now() + Duration::from_secs(5)).await);

@@ -30,6 +30,7 @@ pub(super) const MANIFESTS: Setting =
 pub(super) const DATA_DIR: Setting = setting("data_dir", "--data-dir", "SPILLWAY_DATA_DIR", "dataDir", DIRECTORY);
 pub(super) const HTTP: Setting = setting("http", "--http", "SPILLWAY_HTTP", "http", ADDRESS);
 pub(super) const ADMIN: Setting = setting("admin", "--admin", "SPILLWAY_ADMIN", "admin", ADDRESS);
+pub(super) const METRICS: Setting = setting("metrics", "--metrics", "SPILLWAY_METRICS", "metrics", ADDRESS);
 pub(super) const POD_LOGS: Setting =
     setting("pod_logs", "--pod-logs", "SPILLWAY_POD_LOGS", "podLogs", "a directory that is there, or `off`");
 pub(super) const FILESYSTEM_ROOT: Setting =
@@ -74,12 +75,13 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 17] = [
+pub(super) const SETTINGS: [Setting; 18] = [
     MANIFESTS,
     DATA_DIR,
     FREE_BYTES_MIN,
     HTTP,
     ADMIN,
+    METRICS,
     POD_LOGS,
     FILESYSTEM_ROOT,
     SECRETS_DIR,

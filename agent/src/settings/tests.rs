@@ -133,6 +133,9 @@ fn files_of_listeners_must_be_there() {
 fn listeners_and_container_logs_can_be_off() {
     let settings = settle(&["-f", "/", "--http", "off", "--pod-logs", "off"], "admin: off").unwrap();
     assert_eq!((settings.http, settings.admin, settings.pod_logs), (None, None, None));
+    assert_eq!(settings.metrics, None);
+    let settings = settle(&["-f", "/", "--metrics", "0.0.0.0:8413"], "").unwrap();
+    assert_eq!(settings.metrics.unwrap().to_string(), "0.0.0.0:8413");
 }
 
 #[test]
