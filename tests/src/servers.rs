@@ -45,6 +45,7 @@ pub const PACKAGES: &[Package] = &[
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
     kubernetes::PACKAGE,
+    crate::helm::PACKAGE,
 ];
 
 /// What tests need and the machine does not have: installed once.

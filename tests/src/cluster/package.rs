@@ -1,4 +1,4 @@
-//! Kubernetes, etcd, `CoreDNS` and Helm, built from the modules below `tests/cluster`, whose `go.sum` files pin every source.
+//! Kubernetes, etcd and `CoreDNS`, built from the modules below `tests/cluster`, whose `go.sum` files pin every source.
 //!
 //! Go's own caches (about 5 GB) lie beside the package while it is built, so that a killed build goes on where it was, and
 //! are removed at its end: the programs (660 MB) change only with the version.
@@ -78,18 +78,16 @@ fn install(_: &Package, folder: &Path) -> anyhow::Result<()> {
     let mut kubernetes = build("kubernetes", folder, &caches);
     kubernetes.args(PROGRAMS.map(|program| format!("k8s.io/kubernetes/cmd/{program}"))).arg("./etcd");
     tools::run(&mut kubernetes)?;
-    println!("      go: CoreDNS and Helm, about three minutes");
+    println!("      go: CoreDNS, about two minutes");
     tools::run(build("coredns", folder, &caches).arg("."))?;
-    tools::run(build("helm", folder, &caches).arg("helm.sh/helm/v3/cmd/helm"))?;
     std::fs::remove_dir_all(&caches).context("removing the caches of the build")
 }
 
 /// Returns the command that builds packages of a module, which are still to be named. The servers of Kubernetes say their
 /// version only when it is stamped into them.
 fn build(module: &str, folder: &Path, caches: &Path) -> Command {
-    let mut stamp = "-s -w".to_owned();
-    let (major, minor) = VERSION.split_once('.').expect("a version has parts");
-    let minor = minor.split('.').next().unwrap_or_default();
+    let mut stamp = String::new();
+    let (major, minor) = version();
     for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
         let values = [
             ("gitVersion", format!("v{VERSION}")),
@@ -103,15 +101,26 @@ fn build(module: &str, folder: &Path, caches: &Path) -> Command {
             stamp.extend([" -X ", package, ".", name, "=", &value]);
         }
     }
+    go_build(module, &stamp, &format!("{}/", folder.display()), caches)
+}
+
+/// Returns major and minor version of Kubernetes.
+pub(crate) fn version() -> (&'static str, &'static str) {
+    let mut parts = VERSION.split('.');
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+/// Returns the command that builds packages of a module below `tests/cluster` into `output`; they are still to be named.
+pub(crate) fn go_build(module: &str, stamp: &str, output: &str, caches: &Path) -> Command {
     let mut command = Command::new("go");
     command.current_dir(sources().join(module)).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local");
     command.env("GOFLAGS", "-mod=readonly -buildvcs=false -modcacherw");
     command.env("GOCACHE", caches.join("build")).env("GOMODCACHE", caches.join("modules"));
-    command.args(["build", "-trimpath", "-ldflags", &stamp, "-o"]).arg(format!("{}/", folder.display()));
+    command.args(["build", "-trimpath", "-ldflags", &format!("-s -w{stamp}"), "-o", output]);
     command
 }
 
-fn sources() -> PathBuf {
+pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot go on says so")]
 
 mod alerts;
+mod charts;
 mod crds;
 mod s3;
 mod s3_machine_keys;
