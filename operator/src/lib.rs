@@ -26,5 +26,6 @@ pub mod hub;
 pub mod render;
 pub mod reports;
 pub mod serve;
+pub mod status;
 pub mod validate;
 pub mod world;

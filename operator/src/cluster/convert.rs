@@ -278,7 +278,7 @@ mod tests {
         let owned = |kind: &str, name: &str, labels: Value| {
             let pod = slim(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": labels,
                 "ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": "o", "controller": true}]}}));
-            let Owner { kind, name } = super::pod(&pod).unwrap().facts.owner.unwrap();
+            let Owner { kind, name } = super::pod(&pod).unwrap().facts.owner.clone().unwrap();
             format!("{kind}/{name}")
         };
         let hashed = json!({"pod-template-hash": "7d4f"});

@@ -11,9 +11,9 @@ const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 fn slice(hash: &str, pods: &str, objects: &[(&str, i64)]) -> Arc<Slice> {
     let version = Version { hash: hash.into(), ..Version::default() };
     let configuration =
-        Configuration { version, manifests: vec![format!("manifest {hash}")], ..Configuration::default() };
+        Configuration { version, manifests: vec![format!("manifest {hash}").into()], ..Configuration::default() };
     let facts = PodFacts { uid: pods.into(), ..PodFacts::default() };
-    let pods = Pods { hash: pods.into(), pods: vec![facts] };
+    let pods = Pods { hash: pods.into(), pods: vec![facts.into()] };
     let objects = objects.iter().map(|(name, generation)| ((*name).into(), *generation)).collect();
     Arc::new(Slice { configuration, pods, objects: Arc::new(objects) })
 }
@@ -68,7 +68,7 @@ async fn an_agent_that_has_nothing_gets_all_of_its_node_and_nothing_of_another()
     let news = hub.wait_for_news("node-a", &Ask::default()).await.unwrap();
     let answer = news.to_answer();
     assert_eq!(version(&answer), (7, 1, "a"));
-    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest a"]);
+    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest a".into()]);
     assert_eq!(answer.pods.as_ref().unwrap().pods[0].uid, "p");
     assert_eq!(serde_json::from_value::<Answer>(serde_json::to_value(&news).unwrap()).unwrap(), answer);
 }

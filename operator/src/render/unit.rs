@@ -177,7 +177,7 @@ impl PipelineUnit {
 
 impl Use {
     /// Returns what it names, in a pipeline of that namespace (empty: of the cluster).
-    pub(super) fn key(&self, namespace: &str) -> ObjectKey {
+    pub(crate) fn key(&self, namespace: &str) -> ObjectKey {
         match self.kind {
             BackendRefKind::Backend => ObjectKey::new(Kind::Backend, namespace, &self.name),
             BackendRefKind::ClusterBackend => ObjectKey::new(Kind::ClusterBackend, "", &self.name),

@@ -24,7 +24,7 @@ fn clock() -> Clock {
 fn slice(hash: &str) -> Arc<Slice> {
     let version = Version { hash: hash.into(), ..Version::default() };
     let configuration =
-        Configuration { version, manifests: vec![format!("manifest {hash}")], ..Configuration::default() };
+        Configuration { version, manifests: vec![format!("manifest {hash}").into()], ..Configuration::default() };
     Arc::new(Slice { configuration, pods: Pods { hash: "p".into(), ..Pods::default() }, ..Slice::default() })
 }
 
@@ -118,7 +118,7 @@ fn hash(answer: &Answer) -> &str {
 async fn an_agent_gets_the_slice_of_the_node_of_its_token_and_acknowledges_it_with_the_next_ask() {
     let desk = Desk::new(leading(&[("node-a", "a"), ("node-b", "b")]));
     let answer = desk.answer("node-b", &asking()).await;
-    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest b"]);
+    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest b".into()]);
     assert_eq!(hash(&desk.answer("node-a", &asking()).await), "a");
     assert_eq!(desk.hub.reports()["node-b"].running, None);
     let next = Ask { wait_seconds: 0, ..running(hash(&answer)) };
@@ -310,7 +310,7 @@ async fn an_answer_is_compressed_for_who_takes_that_and_cached_by_nobody() {
 async fn an_answer_that_is_too_large_is_told_and_the_next_ones_are_sent() {
     let desk = Desk::new(leading(&[("node-a", "a")]));
     let mut large = Slice::clone(&slice("large"));
-    large.configuration.manifests = vec!["x".repeat(1 << 20); 33];
+    large.configuration.manifests = vec!["x".repeat(1 << 20).into(); 33];
     let agents = [("pod-node-a".into(), "node-a".into())].into();
     desk.hub.publish([("node-a".into(), Arc::new(large))].into(), agents);
     assert_eq!(problem(desk.ask("node-a", &asking()).await).await, (500, "answer-too-large".into()));

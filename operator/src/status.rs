@@ -1,0 +1,97 @@
+//! Verdicts and reports into the status of every object. Pure: the time is handed in.
+//!
+//! # Guarantees
+//! - Where nothing changed the answer equals what was before, so that nothing is written: `lastTransitionTime` moves with
+//!   `status` alone, and an error that differs in numbers only (ports, attempts) keeps its first words.
+//! - Every reason is one of [`Reason`], the documented catalogue; `docs/reference/status.md` has a row for each.
+//! - `Programmed` counts agents on nodes that are ready, heard within [`HEARD`]. Others are named and hold nothing up.
+//! - `Ready` is `True` where data can flow, and idle is ready. A backend that takes nothing lowers it after [`LOWERED_AFTER`].
+//! - As kstatus reads it: `Stalled` stands only where waiting does not help, `Reconciling` only while it does.
+//! - A new leader, who has heard nobody yet, leaves what the last one saw for [`SETTLING`].
+//!
+//! # It must not know
+//! How status is written, and when: it answers when to look again where time alone changes something.
+//!
+//! # Limits
+//! A message has at most [`MESSAGE_CHARS_MAX`] characters and names at most [`NAMED_MAX`] nodes; of the backends of a pipeline
+//! [`BACKENDS_MAX`] are told, those with a fault first.
+
+mod agents;
+mod backend;
+mod conditions;
+mod faults;
+mod pipeline;
+mod reason;
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use agents::Agents;
+pub use backend::backend;
+pub use pipeline::pipeline;
+pub use reason::Reason;
+
+/// For how long after it was heard an agent counts.
+pub const HEARD: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long data must not flow before `Ready` says so.
+pub const LOWERED_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long attempts must fail before that is worth a word.
+pub const RETRYING_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// How long a new leader waits for agents that it has not heard: a poll and a half.
+pub const SETTLING: SignedDuration = SignedDuration::from_secs(90);
+
+/// Most characters of a message.
+pub const MESSAGE_CHARS_MAX: usize = 2048;
+
+/// Most nodes that a message names.
+pub const NAMED_MAX: usize = 5;
+
+/// Most backends that the status of a pipeline names; its type says so, too.
+pub const BACKENDS_MAX: usize = 64;
+
+/// When to look again, the earliest that was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    now: Timestamp,
+    at: Option<Timestamp>,
+}
+
+impl Again {
+    fn new(now: Timestamp) -> Self {
+        Self { now, at: None }
+    }
+
+    /// Returns whether `after` has passed since `from`; where it has not, asks to look again then.
+    fn has_passed(&mut self, from: Timestamp, after: SignedDuration) -> bool {
+        let then = from.saturating_add(after).unwrap_or(Timestamp::MAX);
+        if then <= self.now {
+            return true;
+        }
+        self.at = Some(self.at.map_or(then, |at| at.min(then)));
+        false
+    }
+}
+
+/// Returns the time as status has it: RFC 3339 in whole seconds.
+fn text(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+/// Returns the first names, and how many more there are.
+fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    let first = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests;
