@@ -34,6 +34,8 @@ pub(crate) enum Action {
         /// The program
         program: PathBuf,
     },
+    /// Builds agent and operator as static programs and puts them on both nodes under the names that the chart gives
+    Images,
     /// Calls kubectl as administrator: `cargo xtask cluster kubectl get pods -A`
     Kubectl {
         /// Passed on
@@ -44,13 +46,15 @@ pub(crate) enum Action {
 
 /// Runs one action.
 pub(crate) fn run(workspace: &Workspace, action: &Action) -> anyhow::Result<()> {
-    if let Action::Test { rest } = action {
-        return test(workspace, rest);
+    match action {
+        Action::Test { rest } => return test(workspace, rest),
+        Action::Images => return images(workspace),
+        _ => {}
     }
     let mut command =
         workspace.cargo(&["run", "-q", "--locked", "-p", "spillway-tests", "--bin", "spillway-cluster", "--"]);
     match action {
-        Action::Up | Action::Test { .. } => command.arg("up"),
+        Action::Up | Action::Test { .. } | Action::Images => command.arg("up"),
         Action::Down => command.arg("down"),
         Action::Status { output } => command.args(["status", output]),
         Action::Load { name, program } => command.arg("load").arg(name).arg(std::path::absolute(program)?),
@@ -61,27 +65,37 @@ pub(crate) fn run(workspace: &Workspace, action: &Action) -> anyhow::Result<()> 
 
 fn test(workspace: &Workspace, rest: &[String]) -> anyhow::Result<()> {
     run(workspace, &Action::Up)?;
-    let agent = static_agent(workspace)?;
+    let agent = static_program(workspace, "spillway-agent")?;
     let mut command = workspace.cargo(&["test", "--locked", "-p", "spillway-tests", "--features", "cluster"]);
     command.args(["--test", "cluster", "--"]).args(rest).env("SPILLWAY_STATIC_AGENT", agent);
     must_succeed(&mut command)
 }
 
-/// Links the agent's program once more, statically: images have no libraries. Everything before the link is that of the
+/// The names stand in `charts/spillway/values.yaml`.
+fn images(workspace: &Workspace) -> anyhow::Result<()> {
+    for short in ["agent", "operator"] {
+        let program = static_program(workspace, &format!("spillway-{short}"))?;
+        let name = format!("registry.spillway.dev/spillway/{short}:{}", env!("CARGO_PKG_VERSION"));
+        run(workspace, &Action::Load { name, program })?;
+    }
+    Ok(())
+}
+
+/// Links a program of ours once more, statically: images have no libraries. Everything before the link is that of the
 /// tests, and the program of the tests stays what it is.
-fn static_agent(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let folder = workspace.target().join("static");
+fn static_program(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = workspace.target().join("static").join(name);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).context("removing the static program of before")?;
     }
     std::fs::create_dir_all(&folder).context("making a folder for the static program")?;
-    let mut command = workspace.cargo(&["rustc", "-q", "--locked", "-p", "spillway-agent", "--bin", "spillway-agent"]);
+    let mut command = workspace.cargo(&["rustc", "-q", "--locked", "-p", name, "--bin", name]);
     command.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
     // The compiler adds a part to the name, and says on standard error that it puts the program elsewhere.
-    must_succeed(command.arg(folder.join("spillway-agent")))?;
+    must_succeed(command.arg(folder.join(name)))?;
     let mut programs = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
     let made = programs.find(|path| path.extension().is_none()).context("no static program was made")?;
-    let program = folder.join("spillway-agent");
+    let program = folder.join(name);
     std::fs::rename(made, &program)?;
     Ok(program)
 }

@@ -4,11 +4,17 @@
 //! | --- | --- |
 //! | `crds/*.yaml` | the kinds in `crds/src/kinds` |
 //! | `docs/reference/<kind>.md` | the kinds |
+//! | `charts/spillway-crds/templates/*.yaml` | the kinds |
+//! | `charts/spillway/charts/spillway-crds/*` | the chart `charts/spillway-crds`, so that the other installs without a step before |
+//! | `charts/*/README.md`, the table of values | the comments in `values.yaml` |
+//! | `charts/kustomize/spillway.yaml` | the chart, rendered by Helm (not part of `--check`: a test of the crate `tests` compares it) |
 //! | `docs/reference/backends/*.md` | the list of backends, the schema of each, and `page.md` and `full.yaml` in its folder |
 //!
 //! The code they follow from is the `crds` crate with all of Kubernetes' types below it. So that every other command
 //! builds in seconds, this one alone is behind the feature `generate`: without it the command runs itself again with it.
 
+#[cfg(feature = "generate")]
+mod charts;
 #[cfg(feature = "generate")]
 mod pages;
 
@@ -41,8 +47,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
 #[cfg(feature = "generate")]
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let mut changed = Vec::new();
-    let crds = spillway_crds::crd_yaml().into_iter().map(|(name, text)| (format!("crds/{name}"), text));
-    for (path, text) in crds.chain(pages::all(workspace)?) {
+    let kinds = spillway_crds::crd_yaml();
+    let charts = charts::all(workspace, &kinds)?;
+    let crds = kinds.into_iter().map(|(name, text)| (format!("crds/{name}"), text));
+    for (path, text) in crds.chain(pages::all(workspace)?).chain(charts) {
         if workspace.read(&path).is_ok_and(|present| present == text) {
             continue;
         }
@@ -58,5 +66,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         (false, false) => println!("    written: {}", changed.join(", ")),
         (false, true) => anyhow::bail!("not up to date: {}; run `cargo xtask generate`", changed.join(", ")),
     }
-    Ok(())
+    if arguments.check {
+        return Ok(());
+    }
+    let words = ["run", "-q", "--locked", "-p", "spillway-tests", "--bin", "spillway-charts"];
+    crate::workspace::must_succeed(&mut workspace.cargo(&words))
 }
