@@ -1,0 +1,266 @@
+//! Releases of the chart on a real API server, by Helm 3 and Helm 4: installed, upgraded, uninstalled, and what its accounts may.
+//!
+//! No node is there and no controller: pods are never made, so this is about objects alone.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use spillway_tests::cluster::package;
+use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
+use spillway_tests::servers::kube_api::KubeApi;
+use spillway_tests::servers::skip;
+
+use crate::charts::{VARIANTS, helms};
+
+#[test]
+fn an_api_server_takes_every_object_and_a_release_comes_and_goes() {
+    const TEST: &str = "an_api_server_takes_every_object_and_a_release_comes_and_goes";
+    let Some(programs) = package::PACKAGE.installed() else {
+        let why =
+            (package::PACKAGE.hindrance)(&package::PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned());
+        return skip(TEST, &why);
+    };
+    let Some(helms) = helms(TEST) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let api = KubeApi::start(&programs, folder.path()).unwrap();
+    let ground = Ground { api, home: folder.path() };
+    ground.a_release_comes_and_goes(&helms);
+    ground.every_object_is_taken(&helms[0]);
+    ground.accounts_may_what_they_must(&helms[1]);
+    ground.pods_pass_the_level_that_is_promised();
+    ground.the_kustomize_base_is_applied();
+}
+
+struct Ground<'a> {
+    api: KubeApi,
+    home: &'a Path,
+}
+
+impl Ground<'_> {
+    fn helm(&self, helm: &Helm, words: &[&str]) -> String {
+        let said = helm.call(self.home, Some(&self.api.kubeconfig()), words).unwrap();
+        assert!(said.ok, "Helm {} {words:?}: {}{}", helm.major, said.out, said.err);
+        said.out
+    }
+
+    fn kubectl(&self, words: &[&str], input: &str) -> String {
+        let said = self.api.kubectl(words, input).unwrap();
+        assert!(said.ok, "kubectl {words:?}: {}{}", said.err, said.out);
+        said.out
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.kubectl(&[words, &["-o", "json"]].concat(), "")).unwrap()
+    }
+
+    fn a_release_comes_and_goes(&self, helms: &[Helm; 2]) {
+        for helm in helms {
+            let notes =
+                self.helm(helm, &["install", RELEASE, "charts/spillway", "-n", NAMESPACE, "--create-namespace"]);
+            assert!(notes.contains("helm test spillway") && notes.contains("get any Secret"), "{notes}");
+            let release = format!("secret/sh.helm.release.v1.{RELEASE}.v1");
+            let stored = self.kubectl(&["get", "-n", NAMESPACE, &release, "-o", "jsonpath={.data.release}"], "");
+            assert!(stored.len() < 512 << 10, "{} bytes", stored.len());
+            self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
+            self.kubectl(&["apply", "-f", "-"], A_PIPELINE);
+            let before = self.uids();
+            // The same again changes nothing.
+            let versions = self.generations();
+            self.helm(helm, &["upgrade", RELEASE, "charts/spillway", "-n", NAMESPACE]);
+            assert_eq!(self.generations(), versions);
+            self.helm(
+                helm,
+                &["upgrade", RELEASE, "charts/spillway", "-n", NAMESPACE, "--set", "agent.drainSeconds=40"],
+            );
+            let agent = self.json(&["get", "-n", NAMESPACE, "daemonset/spillway-agent"]);
+            assert_eq!(agent["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 45);
+            self.helm(helm, &["rollback", RELEASE, "1", "-n", NAMESPACE]);
+            let agent = self.json(&["get", "-n", NAMESPACE, "daemonset/spillway-agent"]);
+            assert_eq!(agent["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 30);
+            self.helm(helm, &["uninstall", RELEASE, "-n", NAMESPACE]);
+            let left =
+                self.json(&["get", "-n", NAMESPACE, "all,networkpolicies,pdb,roles,rolebindings,serviceaccounts"]);
+            assert_eq!(left["items"], json!([]));
+            let left =
+                self.json(&["get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=spillway"]);
+            assert_eq!(left["items"], json!([]));
+            // Kinds and objects of them survive all of it, and the next release takes the kinds over.
+            assert_eq!(self.uids(), before);
+        }
+    }
+
+    /// Returns the uids of the kinds and of the pipeline.
+    fn uids(&self) -> String {
+        let form = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{'\\n'}{end}";
+        let uids = self.kubectl(&["get", "crd", "-o", form], "")
+            + &self.kubectl(&["get", "monitoringpipelines", "-A", "-o", form], "");
+        assert_eq!(uids.lines().count(), 5, "{uids}");
+        uids
+    }
+
+    fn generations(&self) -> String {
+        let form = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.generation}{'\\n'}{end}";
+        self.kubectl(&["get", "deployments,daemonsets,networkpolicies,pdb", "-n", NAMESPACE, "-o", form], "")
+    }
+
+    fn every_object_is_taken(&self, helm: &Helm) {
+        for (name, values) in VARIANTS {
+            // Kinds of an operator that is not here.
+            let without = ["--set", "monitoring.prometheusRule.enabled=false"];
+            let said = helm.render(self.home, &[values, &without].concat()).unwrap();
+            assert!(said.ok, "{name}: {}", said.err);
+            let apply =
+                ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
+            let taken = self.kubectl(&apply, &said.out);
+            let objects = said.out.lines().filter(|line| line.starts_with("kind: ")).count();
+            assert_eq!(taken.lines().count(), objects, "{name}: {taken}");
+        }
+    }
+
+    /// Returns whether an account may do something with a kind, `kind/name`, `kind:subresource` or `/path`.
+    fn can(&self, account: &str, verb: &str, what: &str, namespace: &str) -> bool {
+        let user = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+        let (kind, part) = what.rsplit_once(':').unwrap_or((what, ""));
+        let part = format!("--subresource={part}");
+        let mut words = vec!["auth", "can-i", verb, kind, &user];
+        if !what.starts_with('/') {
+            words.extend(["-n", namespace, &part]);
+        }
+        let said = self.api.kubectl(&words, "").unwrap();
+        let answer = said.out.trim();
+        assert!(["yes", "no"].contains(&answer), "{words:?}: {}{}", said.out, said.err);
+        answer == "yes"
+    }
+
+    fn accounts_may_what_they_must(&self, helm: &Helm) {
+        self.kubectl(&["create", "namespace", "team-a"], "");
+        self.helm(helm, &["install", RELEASE, "charts/spillway", "-n", NAMESPACE]);
+        let controller =
+            |verb: &str, what: &str, namespace: &str| self.can("spillway-controller", verb, what, namespace);
+        for kind in ["monitoringpipelines", "backends", "clustermonitoringpipelines", "clusterbackends"] {
+            let kind = format!("{kind}.spillway.dev");
+            assert!(controller("watch", &kind, "team-a") && !controller("update", &kind, "team-a"), "{kind}");
+            assert!(controller("patch", &format!("{kind}:status"), "team-a"), "{kind}");
+        }
+        for (verb, what, namespace) in MAY {
+            assert!(controller(verb, what, namespace), "{verb} {what} in {namespace}");
+        }
+        for (verb, what, namespace) in MAY_NOT {
+            assert!(!controller(verb, what, namespace), "{verb} {what} in {namespace}");
+        }
+        // An agent may nothing at all, not even what a controller may read.
+        // Keys and figures of the API server are for every account, or for none.
+        for (verb, what, namespace) in MAY.iter().chain(&MAY_NOT).filter(|(_, what, _)| !what.starts_with('/')) {
+            assert!(!self.can("spillway-agent", verb, what, namespace), "{verb} {what} in {namespace}");
+        }
+        let access = ["--set", "secrets.access=Namespaces", "--set", "secrets.namespaces={team-a}"];
+        self.helm(helm, &[&["upgrade", RELEASE, "charts/spillway", "-n", NAMESPACE], &access[..]].concat());
+        assert!(controller("get", "secrets", "team-a") && !controller("get", "secrets", "default"));
+        assert!(!controller("get", "secrets/other", NAMESPACE) && controller("get", "secrets/spillway-ca", NAMESPACE));
+        self.aggregated_roles_hold_the_kinds_of_a_namespace();
+        self.helm(helm, &["uninstall", RELEASE, "-n", NAMESPACE]);
+    }
+
+    fn aggregated_roles_hold_the_kinds_of_a_namespace(&self) {
+        let form = "jsonpath={range .items[*]}{.metadata.labels}{.rules}{'\\n'}{end}";
+        let roles = self.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/part-of=spillway", "-o", form], "");
+        let aggregated: Vec<_> = roles.lines().filter(|line| line.contains("aggregate-to-")).collect();
+        assert_eq!(aggregated.len(), 2, "{roles}");
+        assert!(
+            aggregated.iter().all(|line| line.contains("monitoringpipelines") && !line.contains("clusterbackends"))
+        );
+    }
+
+    /// Makes the pods of the workloads, for only pods are judged by Pod Security.
+    fn pods_pass_the_level_that_is_promised(&self) {
+        let render = self.kubectl(&["kustomize", &format!("{}/charts/kustomize", root())], "");
+        for (level, taken) in [("restricted", vec!["Deployment"]), ("privileged", vec!["Deployment", "DaemonSet"])] {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": level, "labels": {"pod-security.kubernetes.io/enforce": level}}});
+            self.kubectl(&["apply", "-f", "-"], &namespace.to_string());
+            for kind in ["Deployment", "DaemonSet"] {
+                let workload =
+                    render.split("\n---\n").find(|text| text.contains(&format!("\nkind: {kind}\n"))).unwrap();
+                let read = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
+                let workload: Value = serde_json::from_str(&self.kubectl(&read, workload)).unwrap();
+                let mut pod = workload["spec"]["template"].clone();
+                pod["apiVersion"] = json!("v1");
+                pod["kind"] = json!("Pod");
+                pod["metadata"]["generateName"] = json!("of-a-test-");
+                pod["metadata"]["namespace"] = json!(level);
+                let said = self.api.kubectl(&["create", "--dry-run=server", "-f", "-"], &pod.to_string()).unwrap();
+                assert_eq!(said.ok, taken.contains(&kind), "{kind} in {level}: {}", said.err);
+                assert!(said.ok || said.err.contains("hostPath"), "{}", said.err);
+            }
+        }
+    }
+
+    fn the_kustomize_base_is_applied(&self) {
+        let base = format!("{}/charts/kustomize", root());
+        let apply = ["apply", "--server-side", "--force-conflicts", "-k", &base];
+        let applied = self.kubectl(&apply, "");
+        assert!(applied.contains("daemonset.apps/spillway-agent") && applied.contains("namespace/spillway-system"));
+        let versions = self.generations();
+        self.kubectl(&apply, "");
+        assert_eq!(self.generations(), versions);
+        let diff = self.api.kubectl(&["diff", "--server-side", "--force-conflicts", "-k", &base], "").unwrap();
+        assert!(diff.ok && diff.out.is_empty(), "{}{}", diff.out, diff.err);
+        // No name of a namespace stands in a command line.
+        let overlay = self.home.join("overlay");
+        fs::create_dir_all(&overlay).unwrap();
+        let up = "../".repeat(overlay.components().count() - 1);
+        let resource = format!("{up}{}", base.trim_start_matches('/'));
+        fs::write(overlay.join("kustomization.yaml"), format!("namespace: elsewhere\nresources: [{resource}]\n"))
+            .unwrap();
+        let moved = self.kubectl(&["kustomize", &overlay.display().to_string()], "");
+        assert!(moved.contains("namespace: elsewhere") && !moved.contains("spillway-system.svc"));
+    }
+}
+
+fn root() -> String {
+    spillway_tests::helm::root().display().to_string()
+}
+
+const MAY: [(&str, &str, &str); 12] = [
+    ("get", "secrets", "team-a"),
+    ("watch", "pods", "team-a"),
+    ("list", "namespaces", ""),
+    ("watch", "nodes", ""),
+    ("create", "controllerrevisions.apps", "team-a"),
+    ("delete", "controllerrevisions.apps", "team-a"),
+    ("create", "events.events.k8s.io", "team-a"),
+    ("create", "leases.coordination.k8s.io", NAMESPACE),
+    ("update", "leases.coordination.k8s.io/spillway-controller", NAMESPACE),
+    ("patch", "configmaps/spillway-ca", NAMESPACE),
+    ("create", "secrets", NAMESPACE),
+    ("get", "/openid/v1/jwks", ""),
+];
+
+const MAY_NOT: [(&str, &str, &str); 16] = [
+    ("list", "secrets", "team-a"),
+    ("watch", "secrets", NAMESPACE),
+    ("create", "secrets", "team-a"),
+    ("update", "secrets/spillway-ca", NAMESPACE),
+    ("delete", "secrets", NAMESPACE),
+    ("get", "configmaps", "team-a"),
+    ("patch", "configmaps/other", NAMESPACE),
+    ("update", "leases.coordination.k8s.io/other", NAMESPACE),
+    ("create", "pods", NAMESPACE),
+    ("delete", "pods", "team-a"),
+    ("get", "nodes:proxy", ""),
+    ("create", "serviceaccounts:token", NAMESPACE),
+    ("update", "controllerrevisions.apps", "kube-system"),
+    ("create", "rolebindings.rbac.authorization.k8s.io", NAMESPACE),
+    ("impersonate", "serviceaccounts", NAMESPACE),
+    ("get", "/metrics", ""),
+];
+
+const A_PIPELINE: &str = "\
+apiVersion: spillway.dev/v1alpha1
+kind: MonitoringPipeline
+metadata: {name: stays, namespace: default}
+spec:
+  inputs: [{name: pushed, type: Events}]
+  routes: [{name: all, backendRefs: [{name: archive}]}]
+";
