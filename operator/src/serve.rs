@@ -8,11 +8,8 @@
 //! - A pod waits once: a newer ask of it ends the older one with `409`.
 //! - Who does not lead answers `421` with `Retry-After` and closes the connection, so that the next one may meet who does.
 //! - When the process stops, who waits is answered at once that there is nothing new.
-//! - Secrets are in bodies alone: no cache keeps them, no log line shows them.
-//!
-//! # Caveats
-//! Secrets and manifests are compressed together, inside TLS. Who edits a manifest of a node and sees the lengths of that
-//! node's answers on the wire could guess at a secret's value, one edit for each guess.
+//! - Secrets are in bodies alone: no cache keeps them, no log line shows them, and the length of an answer tells no more of
+//!   them than their length.
 //!
 //! # Limits
 //! Those of [`limits`], each counted where it turns somebody away.

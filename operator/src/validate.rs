@@ -248,7 +248,7 @@ fn verdict(
         compiled.errors.iter().filter(of_object).partition(|error| error.reason == Reason::Invalid);
     let unresolved = unresolved.into_iter().filter(|_| known.is_some());
     let warned = unresolved.chain(compiled.warnings.iter().filter(of_object).filter(|_| known.is_some()));
-    let warnings = warned.take(ERRORS_TOLD_MAX).map(|error| cut(told(error), WARNING_BYTES_MAX)).collect();
+    let warnings = warned.take(ERRORS_TOLD_MAX).map(|error| cut(error.words(), WARNING_BYTES_MAX)).collect();
     (denial(&wrong), warnings)
 }
 
@@ -256,19 +256,11 @@ fn denial(errors: &[&ManifestError]) -> Option<Denial> {
     if errors.is_empty() {
         return None;
     }
-    let mut lines: Vec<String> = errors.iter().take(ERRORS_TOLD_MAX).map(|error| told(error)).collect();
+    let mut lines: Vec<String> = errors.iter().take(ERRORS_TOLD_MAX).map(|error| error.words()).collect();
     if let Some(more) = errors.len().checked_sub(ERRORS_TOLD_MAX).filter(|more| *more > 0) {
         lines.push(format!("and {more} more"));
     }
     Some(Denial { status: "Failure", reason: "Invalid", code: 422, message: lines.join("\n") })
-}
-
-/// Returns an error without the place in a file that nobody has, and without the name of the object that everybody knows.
-fn told(error: &ManifestError) -> String {
-    let text = error.to_string();
-    let place = format!("{FILE}:{}:{}: ", error.line, error.column);
-    let text = text.strip_prefix(&place).unwrap_or(&text);
-    text.strip_prefix(&format!("{}: ", error.object)).unwrap_or(text).to_owned()
 }
 
 fn cut(mut text: String, bytes_max: usize) -> String {

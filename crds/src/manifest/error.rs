@@ -89,17 +89,19 @@ impl ManifestError {
     pub fn words(&self) -> String {
         let mut words = String::new();
         if !self.field.is_empty() {
-            words += &format!("{}: ", printable(&self.field));
+            words.push_str(&printable(&self.field));
+            words.push_str(": ");
         }
-        words += &printable(&self.message);
+        words.push_str(&printable(&self.message));
+        // Writing to a String cannot fail.
         if let Some(found) = &self.found {
-            words += &format!("; found {}", printable(found));
+            _ = write!(words, "; found {}", printable(found));
         }
         if let Some(allowed) = &self.allowed {
-            words += &format!("; allowed: {}", printable(allowed));
+            _ = write!(words, "; allowed: {}", printable(allowed));
         }
         if let Some(suggestion) = &self.suggestion {
-            words += &format!("; help: did you mean `{}`?", printable(suggestion));
+            _ = write!(words, "; help: did you mean `{}`?", printable(suggestion));
         }
         words
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::ser::{Serialize, Serializer};
-use spillway_crds::served::{Answer, Ask, Configuration, Pods, ServedSecret, Version};
+use serde::Serialize;
+use spillway_crds::served::{Answer, Ask, Configuration, Version};
 
 use super::Slice;
 
-/// What is new to an agent. Serialises as the [`Answer`] that it is.
+/// What is new to an agent.
 #[derive(Debug, Clone, Default)]
 pub struct News {
     slice: Arc<Slice>,
@@ -40,6 +40,26 @@ impl News {
         self.behind
     }
 
+    /// Returns it as the JSON of the [`Answer`] that it is: what stands before the secrets, the secrets, and the rest.
+    pub(crate) fn to_json(&self) -> serde_json::Result<[Vec<u8>; 3]> {
+        let Configuration { version: _, manifests, namespaces, secrets } = &self.slice.configuration;
+        let [mut before, mut apart, mut after] = [b"{".to_vec(), Vec::new(), Vec::new()];
+        if let Some(version) = &self.version {
+            before.extend_from_slice(b"\"configuration\":");
+            serde_json::to_writer(&mut before, &WithoutSecrets { version, manifests, namespaces })?;
+            before.pop();
+            before.extend_from_slice(b",\"secrets\":");
+            serde_json::to_writer(&mut apart, secrets)?;
+            after.extend_from_slice(if self.pods { b"}," } else { b"}" });
+        }
+        if self.pods {
+            after.extend_from_slice(b"\"pods\":");
+            serde_json::to_writer(&mut after, &self.slice.pods)?;
+        }
+        after.push(b'}');
+        Ok([before, apart, after])
+    }
+
     /// Returns it as an answer of its own.
     pub fn to_answer(&self) -> Answer {
         let configuration = self.version.clone().map(|version| {
@@ -50,29 +70,11 @@ impl News {
     }
 }
 
-/// An [`Answer`] that owns nothing.
-#[derive(serde::Serialize)]
+/// A [`Configuration`] without its secrets, that owns nothing.
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Borrowed<'a> {
-    configuration: Option<BorrowedConfiguration<'a>>,
-    pods: Option<&'a Pods>,
-}
-
-/// A [`Configuration`] that owns nothing.
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct BorrowedConfiguration<'a> {
+struct WithoutSecrets<'a, M> {
     version: &'a Version,
-    manifests: &'a [Arc<str>],
+    manifests: &'a M,
     namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
-    secrets: &'a [ServedSecret],
-}
-
-impl Serialize for News {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Configuration { version: _, manifests, namespaces, secrets } = &self.slice.configuration;
-        let configuration =
-            self.version.as_ref().map(|version| BorrowedConfiguration { version, manifests, namespaces, secrets });
-        Borrowed { configuration, pods: self.pods.then_some(&self.slice.pods) }.serialize(serializer)
-    }
 }

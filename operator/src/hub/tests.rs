@@ -2,7 +2,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use spillway_crds::served::{Answer, PodFacts, Refused, Version};
+use spillway_crds::served::{Answer, PodFacts, Refused, ServedSecret, Version};
 
 use super::*;
 
@@ -68,9 +68,27 @@ async fn an_agent_that_has_nothing_gets_all_of_its_node_and_nothing_of_another()
     let news = hub.wait_for_news("node-a", &Ask::default()).await.unwrap();
     let answer = news.to_answer();
     assert_eq!(version(&answer), (7, 1, "a"));
-    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest a".into()]);
+    assert_eq!(&*answer.configuration.as_ref().unwrap().manifests[0], "manifest a");
     assert_eq!(answer.pods.as_ref().unwrap().pods[0].uid, "p");
-    assert_eq!(serde_json::from_value::<Answer>(serde_json::to_value(&news).unwrap()).unwrap(), answer);
+}
+
+#[tokio::test]
+async fn news_as_json_are_the_answer_and_secrets_stand_apart() {
+    let secret = ServedSecret { name: "api".into(), value: "aHVudGVyMg==".into(), ..ServedSecret::default() };
+    let mut full = Slice::clone(&slice("a", "p", &[]));
+    full.configuration.namespaces = [("fab12".into(), [("tier".into(), "prod".into())].into())].into();
+    full.configuration.secrets = vec![secret.clone(), secret];
+    let hub = leading(7, &[("node-a", &Arc::new(full))]);
+    let knows_pods = Ask { pods: Some("p".into()), ..Ask::default() };
+    for ask in [Ask::default(), knows_pods, Ask { pods: None, ..running(7, 1, "a") }] {
+        let news = hub.wait_for_news("node-a", &ask).await.unwrap();
+        let [before, apart, after] = news.to_json().unwrap();
+        let holds = |json: &[u8]| String::from_utf8_lossy(json).contains("aHVudGVyMg");
+        assert_eq!([holds(&before), holds(&apart), holds(&after)], [false, ask.running.is_none(), false]);
+        let json = [before, apart, after].concat();
+        assert_eq!(serde_json::from_slice::<Answer>(&json).unwrap(), news.to_answer());
+    }
+    assert_eq!(News::default().to_json().unwrap().concat(), b"{}");
 }
 
 #[tokio::test]

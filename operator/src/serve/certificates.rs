@@ -41,6 +41,9 @@ pub const AUTHORITY_VALID: Duration = Duration::from_hours(10 * 365 * 24);
 /// How much earlier than now a certificate begins.
 pub const BACKDATED: Duration = Duration::from_hours(1);
 
+/// How long before its end an authority is warned of, with every renewal of the leaf.
+pub const AUTHORITY_WARNING: Duration = Duration::from_hours(60 * 24);
+
 /// How soon a renewal that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
 
@@ -242,7 +245,11 @@ impl Certificates {
     }
 
     fn show(&self, authority: Arc<Authority>) -> Result<(), CertificateError> {
-        let Leaf { tls, expires, .. } = authority.issue(&self.names, now(&self.clock))?;
+        let now = now(&self.clock);
+        let Leaf { tls, expires, .. } = authority.issue(&self.names, now)?;
+        if now.checked_add(AUTHORITY_WARNING).is_ok_and(|soon| soon >= authority.expires()) {
+            tracing::warn!(expires = %authority.expires(), "the authority of our certificates ends soon: replace it");
+        }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.served.0.reload_from_config(tls);
         *state = State { authority, expires };

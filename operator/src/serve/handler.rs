@@ -1,12 +1,13 @@
 //! One ask and its answer.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_server::ConnectionShutdown;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{self, ERROR_CHARS_MAX};
 use super::certificates::now;
-use super::encode::{Coding, TooLarge};
+use super::encode::Coding;
 use super::limits::{BODY_TIMEOUT, ENCODERS_MAX, POLLS_MAX, TOLD_EVERY};
 use super::polls::Polls;
 use super::problem::Problem;
@@ -63,12 +64,13 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn ask(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let connection = request.extensions().get::<ConnectionShutdown>().cloned();
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
     let version = request.version();
     let problem = match shared.answer(request).await {
         Ok(response) => return response,
         Err(problem) => problem,
     };
-    shared.tell(&problem);
+    shared.tell(&problem, peer);
     let closes = problem.closes;
     let mut response = problem.into_response();
     if closes && version < Version::HTTP_2 {
@@ -140,21 +142,19 @@ impl Shared {
     }
 
     async fn send(&self, news: News, coding: Coding) -> Result<Response, Problem> {
-        let encoded = match self.encoders.acquire().await {
-            Ok(_permit) => tokio::task::spawn_blocking(move || coding.encode(&news)).await,
-            Err(_) => Ok(Err(TooLarge)),
-        };
-        let Ok(Ok(bytes)) = encoded else {
-            let detail = "the answer has more bytes than are sent";
-            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "answer-too-large", detail).retry());
-        };
+        let failed = |detail| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding", detail).retry();
+        let turn = self.encoders.acquire().await;
+        let encoded = tokio::task::spawn_blocking(move || coding.encode(&news)).await;
+        drop(turn);
+        let encoded = encoded.map_err(|error| failed(error.to_string()))?;
+        let bytes = encoded.map_err(|error| failed(error.to_string()))?;
         self.stats.answered("news");
         self.stats.answer_bytes.inc_by(bytes.len() as u64);
         Ok(response(bytes, coding))
     }
 
     /// Counts a problem, and logs one of each reason in [`TOLD_EVERY`].
-    fn tell(&self, problem: &Problem) {
+    fn tell(&self, problem: &Problem, peer: Option<SocketAddr>) {
         let Problem { reason, detail, .. } = problem;
         self.stats.refused(reason);
         let now = Instant::now();
@@ -169,11 +169,12 @@ impl Shared {
         };
         told.insert(reason, Told { at: now, untold: 0 });
         drop(told);
+        let peer = peer.map(tracing::field::display);
         match problem.status {
             StatusCode::MISDIRECTED_REQUEST | StatusCode::CONFLICT => {
-                tracing::debug!(reason, detail, untold, "a request of an agent is not answered");
+                tracing::debug!(reason, detail, peer, untold, "a request of an agent is not answered");
             }
-            _ => tracing::warn!(reason, detail, untold, "a request of an agent is refused"),
+            _ => tracing::warn!(reason, detail, peer, untold, "a request of an agent is refused"),
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn serve(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        served = server.serve(router.into_make_service()) => served,
+        served = server.serve(router.into_make_service_with_connect_info::<SocketAddr>()) => served,
         () = beside => Ok(()),
     }
 }

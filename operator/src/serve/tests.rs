@@ -118,7 +118,7 @@ fn hash(answer: &Answer) -> &str {
 async fn an_agent_gets_the_slice_of_the_node_of_its_token_and_acknowledges_it_with_the_next_ask() {
     let desk = Desk::new(leading(&[("node-a", "a"), ("node-b", "b")]));
     let answer = desk.answer("node-b", &asking()).await;
-    assert_eq!(answer.configuration.as_ref().unwrap().manifests, ["manifest b".into()]);
+    assert_eq!(&*answer.configuration.as_ref().unwrap().manifests[0], "manifest b");
     assert_eq!(hash(&desk.answer("node-a", &asking()).await), "a");
     assert_eq!(desk.hub.reports()["node-b"].running, None);
     let next = Ask { wait_seconds: 0, ..running(hash(&answer)) };
@@ -229,6 +229,47 @@ async fn a_token_that_does_not_count_is_refused_before_the_body_is_read() {
     assert_eq!(problem(response).await, (403, "service-account".into()));
 }
 
+/// Takes log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_one_line_for_each_reason_and_second_and_never_the_token() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let desk = Desk::new(leading(&[("node-a", "a")]));
+    let mut expired = claims("pod-node-a", "node-a");
+    expired["exp"] = (NOW - 3600).into();
+    let token = RSA.token(&expired);
+    for _ in 0..3 {
+        desk.send(request(&token, "{}")).await;
+    }
+    desk.send(request("not.a.token", "{}")).await;
+    tokio::time::advance(limits::TOLD_EVERY).await;
+    desk.send(request(&token, "{}")).await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let reasons: Vec<&str> = text.lines().filter_map(|line| line.split("reason=").nth(1)).collect();
+    assert_eq!(reasons.len(), 3, "{text}");
+    assert!(reasons[0].starts_with(r#""expired" detail="exp: 2027-01-15T07:00:00Z, it is"#), "{text}");
+    assert!(reasons[0].ends_with("untold=0") && reasons[1].contains("token-malformed"), "{text}");
+    assert!(reasons[2].ends_with("untold=2"), "{text}");
+    assert!(token.split('.').all(|part| !text.contains(part)) && !text.contains("not.a.token"), "{text}");
+    assert_eq!(desk.stats.refusals("expired"), 4);
+}
+
 #[tokio::test]
 async fn what_is_no_ask_is_refused_with_what_is_wrong_in_it() {
     let desk = Desk::new(leading(&[("node-a", "a")]));
@@ -313,7 +354,7 @@ async fn an_answer_that_is_too_large_is_told_and_the_next_ones_are_sent() {
     large.configuration.manifests = vec!["x".repeat(1 << 20).into(); 33];
     let agents = [("pod-node-a".into(), "node-a".into())].into();
     desk.hub.publish([("node-a".into(), Arc::new(large))].into(), agents);
-    assert_eq!(problem(desk.ask("node-a", &asking()).await).await, (500, "answer-too-large".into()));
+    assert_eq!(problem(desk.ask("node-a", &asking()).await).await, (500, "encoding".into()));
     publish(&desk.hub, &[("node-a", "b")]);
     assert_eq!(hash(&desk.answer("node-a", &asking()).await), "b");
 }
