@@ -69,6 +69,17 @@ pub struct Renderer {
     too_large: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
     /// How many scopes were compiled, ever.
     compiled: u64,
+    limit: Limit,
+}
+
+/// Most bytes of the manifests of a slice.
+#[derive(Debug, Clone, Copy)]
+struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(SLICE_BYTES_MAX)
+    }
 }
 
 impl Renderer {
@@ -156,7 +167,7 @@ impl Renderer {
             scopes.extend(uses);
         }
         for namespace in &touched.namespaces {
-            scopes.extend(self.scopes.get(namespace).filter(|scope| scope.uses_cluster).map(|_| namespace.clone()));
+            scopes.extend(self.scopes.get(namespace).filter(|scope| scope.uses_cluster()).map(|_| namespace.clone()));
             scopes.extend(self.scopes.contains_key(OF_THE_CLUSTER).then(|| OF_THE_CLUSTER.into()));
         }
         let reads = |scope: &Scope| scope.secrets().any(|name| touched.secrets.contains(name));
@@ -211,7 +222,8 @@ impl Renderer {
         let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
         let pods: Vec<&Arc<Pod>> = world.pods_on(node).chain(ended).collect();
         let nothing = BTreeSet::new();
-        let made = slice::make(&self.scopes, world, &pods, self.holding.get(node).unwrap_or(&nothing));
+        let holding = self.holding.get(node).unwrap_or(&nothing);
+        let made = slice::make(&self.scopes, world, (&pods, holding), self.limit);
         let is_there = world.nodes().contains_key(node) || !pods.is_empty();
         self.parts.insert(node.clone(), made.scopes);
         if is_there {
@@ -227,7 +239,8 @@ impl Renderer {
         if !made.left_out.is_empty() {
             self.too_large.insert(node.clone(), made.left_out.clone());
         }
-        for key in before.symmetric_difference(&made.left_out) {
+        // A scope that was compiled again does not know it any more.
+        for key in before.union(&made.left_out) {
             let is_left_out = self.too_large.values().any(|keys| keys.contains(key));
             let verdict = self.scopes.get_mut(&key.namespace).and_then(|scope| scope.verdicts.get_mut(key));
             let Some(verdict) = verdict else { continue };
@@ -235,6 +248,8 @@ impl Renderer {
                 verdict.accepted = Err(slice::too_large());
             } else if !is_left_out && verdict.accepted == Err(slice::too_large()) {
                 verdict.accepted = Ok(());
+            } else {
+                continue;
             }
             rendered.verdicts.insert(key.clone(), verdict.clone());
         }

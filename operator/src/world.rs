@@ -121,7 +121,7 @@ pub struct Touched {
     pub nodes: BTreeSet<Arc<str>>,
     /// Secrets that are there, or not, or hold something else than before.
     pub secrets: BTreeSet<SecretName>,
-    /// Pods that are gone.
+    /// Pods that are gone, or as they were before their labels changed.
     pub ended: Vec<Arc<Pod>>,
 }
 
@@ -260,9 +260,9 @@ impl World {
 
     /// Lets texts be those that stand in the world where they are the same.
     fn share(&self, own: &Arc<str>, namespace: &Arc<str>, texts: &mut [Arc<str>]) {
-        let kind = if namespace.is_empty() { Kind::ClusterBackend } else { Kind::Backend };
         for text in texts {
-            let mut standing = self.objects_in(kind, namespace).map(|(_, manifest)| &manifest.text);
+            let of_cluster = self.objects_in(Kind::ClusterBackend, "");
+            let mut standing = self.objects_in(Kind::Backend, namespace).chain(of_cluster).map(|(_, one)| &one.text);
             if *text == *own {
                 *text = Arc::clone(own);
             } else if let Some(same) = standing.find(|standing| *standing == text) {
@@ -278,8 +278,11 @@ impl World {
             (Some(known), Some(pod)) if *known == pod => {}
             (known, Some(pod)) => {
                 let pod = Arc::new(pod);
-                if let Some(known) = known.filter(|known| known.node != pod.node) {
-                    self.unplace(&uid, &known);
+                match known {
+                    Some(known) if known.node != pod.node => self.unplace(&uid, &known),
+                    // What selected it by its old labels may still have lines of it to read.
+                    Some(known) if known.facts.labels != pod.facts.labels => self.touched.ended.push(known),
+                    _ => {}
                 }
                 self.touched.nodes.insert(Arc::clone(&pod.node));
                 self.by_node.entry(Arc::clone(&pod.node)).or_default().insert(Arc::clone(&uid), Arc::clone(&pod));

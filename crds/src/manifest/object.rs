@@ -19,6 +19,9 @@ pub(crate) const NAMESPACE_DEFAULT: &str = "default";
 /// Longest name of any object of Kubernetes.
 const NAME_BYTES_MAX: usize = 253;
 
+/// Longest name of a namespace.
+const NAMESPACE_BYTES_MAX: usize = 63;
+
 /// The schema of each kind with what an API server adds to it: names of the object and its type.
 static SCHEMAS: LazyLock<BTreeMap<&'static str, Json>> =
     LazyLock::new(|| crd::kind_names().filter_map(|kind| Some((kind, whole(crd::schema(kind)?)))).collect());
@@ -202,6 +205,7 @@ pub(crate) fn labelled(kind: &str, namespace: &str, name: &str) -> String {
     let name = if name.len() <= NAME_BYTES_MAX { name.to_owned() } else { shortened(name) };
     match namespace {
         CLUSTER => format!("{kind} {name}"),
+        _ if namespace.len() <= NAMESPACE_BYTES_MAX => format!("{kind} {namespace}/{name}"),
         _ => format!("{kind} {}/{name}", shortened(namespace)),
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use spillway_crds::kinds::CLUSTER;
 use spillway_crds::manifest::Reason as Cause;
-use spillway_crds::{Compiled, Document, ManifestError, Namespaces, compile_with};
+use spillway_crds::{Compiled, Document, ManifestError, Namespaces, PipelinePlan, compile_with};
 
 use super::OF_THE_CLUSTER;
-use super::unit::{BackendUnit, Head, PipelineUnit, Use};
+use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
 use super::verdict::{Reason, Verdict, Why};
 use crate::world::{Kind, LastGood, Manifest, ObjectKey, SecretName, World};
 
@@ -23,8 +24,8 @@ pub(super) struct Scope {
     backends: BTreeMap<ObjectKey, BackendUnit>,
     /// What became of each object of this scope.
     pub(super) verdicts: BTreeMap<ObjectKey, Verdict>,
-    /// Whether something of it refers to a `ClusterBackend`.
-    pub(super) uses_cluster: bool,
+    /// The `ClusterBackend`s that something of it refers to, or did when it was good last; there or not.
+    cluster: BTreeSet<ObjectKey>,
 }
 
 /// Texts by the object they are of.
@@ -46,13 +47,11 @@ impl Scope {
         texts.extend(cluster.iter().filter_map(|key| Some((key.clone(), world.object_of(key)?.text.clone()))));
         let namespaces = namespaces(name, world);
         let current = compile_with(&documents(&texts), namespaces.clone());
-        let mut scope = Self { uses_cluster: !cluster.is_empty(), ..Self::default() };
-        let served = match effective(&own, &texts, &current, world) {
-            None => texts.clone(),
-            Some(effective) => effective,
-        };
-        let of_served = compile_with(&documents(&served), namespaces);
-        scope.keep(&served, of_served);
+        let mut scope = Self { cluster, ..Self::default() };
+        match effective(&own, &texts, &current, world) {
+            None => scope.keep(&texts, &current),
+            Some(served) => scope.keep(&served, &compile_with(&documents(&served), namespaces)),
+        }
         for (key, manifest) in &own {
             let verdict = scope.verdict(key, manifest, (&heads, &uses), &current, world);
             scope.verdicts.insert((*key).clone(), verdict);
@@ -71,16 +70,23 @@ impl Scope {
         self.backends.values().flat_map(|unit| unit.secrets.iter().map(|(name, _)| name))
     }
 
-    /// Returns whether something of it refers to that object, be it there or not.
+    /// Returns whether something of it refers to that `ClusterBackend`, be it there or not.
     pub(super) fn refers_to(&self, key: &ObjectKey) -> bool {
-        self.backends.contains_key(key)
-            || self.verdicts.iter().any(|(of, verdict)| verdict.uses.iter().any(|one| one.key(&of.namespace) == *key))
+        self.cluster.contains(key)
+    }
+
+    /// Returns whether what it is depends on grants, and so on the labels of its namespace.
+    pub(super) fn uses_cluster(&self) -> bool {
+        !self.cluster.is_empty()
     }
 
     /// Keeps of what was compiled what serving needs.
-    fn keep(&mut self, texts: &Texts, compiled: Compiled) {
-        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> =
-            texts.iter().filter(|(key, _)| !key.kind.is_pipeline()).map(|(key, text)| (key.uid(), (key, text))).collect();
+    fn keep(&mut self, texts: &Texts, compiled: &Compiled) {
+        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> = texts
+            .iter()
+            .filter(|(key, _)| !key.kind.is_pipeline())
+            .map(|(key, text)| (key.uid(), (key, text)))
+            .collect();
         for plan in &compiled.backends {
             if let Some((key, text)) = by_uid.get(&*plan.uid)
                 && let Some(head) = Head::of(text)
@@ -88,9 +94,8 @@ impl Scope {
                 self.backends.insert((*key).clone(), BackendUnit::new(&head, text, plan));
             }
         }
-        for plan in compiled.pipelines {
-            if let Some(key) = ObjectKey::of_label(&plan.label())
-                && let Some(text) = texts.get(&key)
+        for plan in &compiled.pipelines {
+            if let Some(text) = texts.get(&key_of(plan))
                 && let Some(head) = Head::of(text)
             {
                 self.pipelines.push(PipelineUnit::new(&head, text, plan));
@@ -107,7 +112,7 @@ impl Scope {
         world: &World,
     ) -> Verdict {
         let label = key.label();
-        let errors: Vec<&ManifestError> = current.errors.iter().filter(|error| error.object == label).collect();
+        let errors: Vec<&ManifestError> = current.errors.iter().filter(|error| *error.file == *label).collect();
         let is_own = |error: &&&ManifestError| error.reason == Cause::Invalid;
         let own: Vec<&ManifestError> = errors.iter().filter(is_own).copied().collect();
         let references: Vec<&ManifestError> = errors.iter().filter(|error| !is_own(error)).copied().collect();
@@ -124,7 +129,7 @@ impl Scope {
         };
         let resolved = match references.first() {
             Some(first) => Err(Why::new(reason(first.reason), told(&references))),
-            None => secrets_of(&backends, world),
+            None => secrets_of(&backends, world, key),
         };
         Verdict {
             generation: manifest.generation,
@@ -140,8 +145,8 @@ impl Scope {
 
     /// Says which last good versions are to be kept: of pipelines that compile as they stand, where another is kept.
     fn note_good(&mut self, own: &BTreeMap<&ObjectKey, &Manifest>, texts: &Texts, current: &Compiled) {
-        let good: BTreeSet<String> = current.pipelines.iter().map(spillway_crds::PipelinePlan::label).collect();
-        for (key, manifest) in own.iter().filter(|(key, _)| good.contains(&key.label())) {
+        let good: BTreeSet<ObjectKey> = current.pipelines.iter().map(key_of).collect();
+        for (key, manifest) in own.iter().filter(|(key, _)| good.contains(**key)) {
             let Some(verdict) = self.verdicts.get_mut(*key) else { continue };
             let used: BTreeSet<ObjectKey> = verdict.uses.iter().map(|one| one.key(&key.namespace)).collect();
             let mut kept = vec![manifest.text.clone()];
@@ -177,38 +182,51 @@ fn documents(texts: &Texts) -> Vec<Document> {
 }
 
 /// Returns the texts that are served where some object is not good: pipelines as they were good last, with the destinations
-/// that are not good as they were then. `None` where everything is good as it stands.
+/// that are not good as they were then, the newest of these where pipelines differ. `None` where everything is good as it
+/// stands. Whether what was good last is allowed now is for the compiler to say.
 fn effective(own: &BTreeMap<&ObjectKey, &Manifest>, texts: &Texts, current: &Compiled, world: &World) -> Option<Texts> {
-    let good: BTreeSet<String> = current.pipelines.iter().map(spillway_crds::PipelinePlan::label).collect();
+    let good: BTreeSet<ObjectKey> = current.pipelines.iter().map(key_of).collect();
     let good_backends: BTreeSet<&str> = current.backends.iter().map(|plan| &*plan.uid).collect();
-    let is_forbidden = |label: &str| {
-        current.errors.iter().any(|error| error.object == label && error.reason == Cause::RefNotPermitted)
-    };
-    let bad = own.iter().filter(|(key, _)| key.kind.is_pipeline() && !good.contains(&key.label()));
+    let bad = own.iter().filter(|(key, _)| key.kind.is_pipeline() && !good.contains(**key));
     let mut effective: Option<Texts> = None;
+    let mut newest: BTreeMap<ObjectKey, i64> = BTreeMap::new();
     for (key, manifest) in bad {
         let texts = effective.get_or_insert_with(|| texts.clone());
         texts.remove(*key);
-        let Some(last) = manifest.last_good.as_ref().filter(|_| !is_forbidden(&key.label())) else { continue };
-        for text in &last.texts {
-            let Some(head) = Head::of(text) else { continue };
+        let Some(last) = &manifest.last_good else { continue };
+        for (head, text) in last.texts.iter().filter_map(|text| Some((Head::of(text)?, text))) {
             let of = head.key.clone();
             if of == **key {
                 texts.insert(of, text.clone());
-            } else if of.kind == Kind::Backend && of.namespace == key.namespace {
-                if !good_backends.contains(of.uid().as_str()) {
-                    texts.insert(of, text.clone());
-                }
-            } else if of.kind == Kind::ClusterBackend && !good_backends.contains(of.uid().as_str()) {
-                // What is granted is said by the object of now; one that is gone grants nothing.
-                if let Some(standing) = world.object_of(&of) {
-                    let granting = head.granting_as(Head::of(&standing.text).as_ref());
-                    texts.insert(of, granting);
-                }
+                continue;
             }
+            let is_newer = newest.get(&of).is_none_or(|known| head.generation > *known);
+            if of.kind.is_pipeline() || good_backends.contains(of.uid().as_str()) || !is_newer {
+                continue;
+            }
+            let generation = head.generation;
+            let text = match of.kind {
+                Kind::Backend if of.namespace == key.namespace => text.clone(),
+                // What is granted is said by the object of now; one that is gone grants nothing.
+                Kind::ClusterBackend => match world.object_of(&of) {
+                    Some(standing) => head.granting_as(Head::of(&standing.text).as_ref()),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            texts.insert(of.clone(), text);
+            newest.insert(of, generation);
         }
     }
     effective
+}
+
+/// Returns the key of a pipeline that compiled.
+fn key_of(plan: &PipelinePlan) -> ObjectKey {
+    match &*plan.settings.namespace {
+        CLUSTER => ObjectKey::new(Kind::ClusterMonitoringPipeline, OF_THE_CLUSTER, &plan.settings.name),
+        namespace => ObjectKey::new(Kind::MonitoringPipeline, namespace, &plan.settings.name),
+    }
 }
 
 fn reason(cause: Cause) -> Reason {
@@ -227,23 +245,22 @@ fn told(errors: &[&ManifestError]) -> String {
     format!("{}{rest}", first.join("; "))
 }
 
-/// Says whether the Secrets that destinations name are there.
-fn secrets_of(backends: &[&BackendUnit], world: &World) -> Result<(), Why> {
+/// Says whether the Secrets that destinations name are there. Those of a destination of the cluster are named to who looks
+/// after the cluster alone.
+fn secrets_of(backends: &[&BackendUnit], world: &World, of: &ObjectKey) -> Result<(), Why> {
     for unit in backends {
-        let label = &unit.common.label;
-        for ((namespace, name), key) in &unit.secrets {
-            let of = (namespace.clone(), name.clone());
-            let why = match world.secret(&of) {
+        let Common { key: backend, label, .. } = &unit.common;
+        let is_hidden = backend.kind == Kind::ClusterBackend && !of.kind.is_of_the_cluster();
+        for (name, key) in &unit.secrets {
+            let secret = if is_hidden { "a Secret".to_owned() } else { format!("Secret {}/{}", name.0, name.1) };
+            let (reason, what) = match world.secret(name) {
                 Some(Some(data)) if data.values.contains_key(key) => continue,
-                Some(Some(_)) => {
-                    Why::new(Reason::SecretKeyNotFound, format!("{label}: Secret {namespace}/{name} has no key `{key}`"))
-                }
-                Some(None) => {
-                    Why::new(Reason::SecretNotFound, format!("{label}: Secret {namespace}/{name} is not there, or may not be read"))
-                }
-                None => Why::new(Reason::Pending, format!("{label}: Secret {namespace}/{name} is being read")),
+                Some(Some(_)) if is_hidden => (Reason::SecretKeyNotFound, "lacks a key".to_owned()),
+                Some(Some(_)) => (Reason::SecretKeyNotFound, format!("has no key `{key}`")),
+                Some(None) => (Reason::SecretNotFound, "is not there, or may not be read".to_owned()),
+                None => (Reason::Pending, "is being read".to_owned()),
             };
-            return Err(why);
+            return Err(Why::new(reason, format!("{label}: {secret} {what}")));
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::scope::Scope;
 use super::unit::{BackendUnit, Common, PipelineUnit};
 use super::verdict::{Reason, Why};
-use super::{OF_THE_CLUSTER, SLICE_BYTES_MAX};
+use super::{Limit, OF_THE_CLUSTER, SLICE_BYTES_MAX};
 use crate::hub::Slice;
 use crate::world::{ObjectKey, Pod, SecretName, World};
 
@@ -38,11 +38,11 @@ pub(super) fn too_large() -> Why {
 pub(super) fn make(
     scopes: &BTreeMap<Arc<str>, Scope>,
     world: &World,
-    pods: &[&Arc<Pod>],
-    holding: &BTreeSet<String>,
+    (pods, holding): (&[&Arc<Pod>], &BTreeSet<String>),
+    limit: Limit,
 ) -> Made {
     let mut chosen = choose(scopes, pods, holding);
-    let left_out = leave_out(&mut chosen);
+    let left_out = leave_out(&mut chosen, scopes, limit);
     let mut backends: BTreeMap<&ObjectKey, &BackendUnit> = BTreeMap::new();
     for (name, pipeline) in &chosen {
         backends.extend(pipeline.backends.iter().filter_map(|key| Some((key, scopes.get(*name)?.backend(key)?))));
@@ -87,15 +87,20 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding
     chosen
 }
 
-/// Takes the largest pipelines out until the rest fits.
-fn leave_out(chosen: &mut Chosen<'_>) -> BTreeSet<ObjectKey> {
+/// Takes the largest pipelines out until the rest fits; each counts with its destinations.
+fn leave_out(chosen: &mut Chosen<'_>, scopes: &BTreeMap<Arc<str>, Scope>, limit: Limit) -> BTreeSet<ObjectKey> {
+    let size = |(name, unit): &(&Arc<str>, &PipelineUnit)| {
+        let backends = unit.backends.iter().filter_map(|key| scopes.get(*name)?.backend(key));
+        unit.common.text.len() + backends.map(|backend| backend.common.text.len()).sum::<usize>()
+    };
+    let mut sizes: Vec<usize> = chosen.iter().map(size).collect();
+    let mut bytes: usize = sizes.iter().sum();
     let mut left_out = BTreeSet::new();
-    let mut bytes: usize = chosen.iter().map(|(_, unit)| unit.common.text.len()).sum();
-    while bytes > SLICE_BYTES_MAX {
-        let sizes = chosen.iter().enumerate().map(|(place, (_, unit))| (unit.common.text.len(), place));
-        let Some((largest, place)) = sizes.max() else { break };
+    while bytes > limit.0 {
+        let largest = sizes.iter().enumerate().max_by_key(|(_, size)| **size).map(|(place, _)| place);
+        let Some(place) = largest else { break };
         left_out.insert(chosen.remove(place).1.common.key.clone());
-        bytes -= largest;
+        bytes -= sizes.remove(place);
     }
     left_out
 }

@@ -151,15 +151,15 @@ impl BackendUnit {
 }
 
 impl PipelineUnit {
-    pub(super) fn new(head: &Head, text: &Arc<str>, plan: PipelinePlan) -> Self {
-        let inputs = plan.inputs.into_iter().map(|input| match input {
+    pub(super) fn new(head: &Head, text: &Arc<str>, plan: &PipelinePlan) -> Self {
+        let inputs = plan.inputs.iter().map(|input| match input {
             Input::Events { .. } => Takes::Events,
-            Input::ContainerLogs(logs) => Takes::Logs(logs.pod_selector),
+            Input::ContainerLogs(logs) => Takes::Logs(logs.pod_selector.clone()),
         });
         let references = head.uses().into_iter().map(|one| one.key(&head.key.namespace));
         Self {
             common: head.common(text),
-            reach: plan.namespaces,
+            reach: plan.namespaces.clone(),
             inputs: inputs.collect(),
             backends: references.collect::<BTreeSet<_>>().into_iter().collect(),
         }

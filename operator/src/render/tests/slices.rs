@@ -1,0 +1,239 @@
+//! What a node is served, and nothing else.
+
+use super::*;
+
+/// Two tenants who try to get at one another, each with a pod on a node of its own.
+fn hostile() -> Stage {
+    Stage::of([
+        namespace("red", "prod"),
+        namespace("blue", "prod"),
+        pod("red", "p", "x", "n-red"),
+        pod("blue", "p", "x", "n-blue"),
+        http("red", "api", 1, "red-secret"),
+        http("blue", "api", 1, "blue-secret"),
+        pipeline("red", "jobs", "x", "api"),
+        pipeline("blue", "jobs", "x", "api"),
+        // Names of the other tenant in every place that takes a name or a label.
+        pipeline("red", "blue", "x", "api"),
+        granted("red", "wants", "lake"),
+        http("red", "blue", 1, "blue-secret"),
+        pipeline("red", "reads", "x", "blue"),
+        secret("red", "red-secret", "1"),
+        secret("blue", "blue-secret", "1"),
+        Change::Secret(("red".into(), "blue-secret".into()), None),
+        secret("spillway-system", "lake", "1"),
+        lake(1, "test"),
+    ])
+}
+
+#[test]
+fn no_tenant_is_served_anything_of_another() {
+    let mut stage = hostile();
+    stage.holding.insert("n-red".into(), ["red.jobs".to_owned()].into());
+    stage.apply([]);
+    let red = format!("{:?}", stage.slice("n-red"));
+    assert_eq!(
+        stage.served("n-blue"),
+        ["Backend blue/api", "MonitoringPipeline blue/jobs"],
+        "the other tenant has an object of every kind and may not have any here"
+    );
+    let blue = &stage.slice("n-blue").configuration;
+    assert_eq!(blue.secrets.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["blue-secret"]);
+    assert!(!format!("{:?}", stage.slice("n-blue")).contains("red"));
+    assert!(!red.contains("Backend blue/") && !red.contains("blue-p"), "{red}");
+    assert!(stage.slice("n-red").configuration.secrets.iter().all(|one| one.namespace == "red"));
+    assert!(!stage.served("n-red").contains(&"MonitoringPipeline red/wants".to_owned()), "no grant");
+    assert_eq!(stage.slice("n-red").pods.pods.iter().map(|pod| &*pod.uid).collect::<Vec<_>>(), ["red-p"]);
+}
+
+#[test]
+fn a_tenant_is_not_told_of_secrets_of_the_cluster() {
+    let mut stage = Stage::of([
+        namespace("red", "prod"),
+        lake(1, "prod"),
+        granted("red", "jobs", "lake"),
+        pod("red", "p", "x", "n"),
+    ]);
+    stage.apply([Change::Secret(("spillway-system".into(), "lake".into()), None)]);
+    let why = |stage: &Stage, label: &str| stage.verdict(label).resolved.clone().unwrap_err();
+    assert_eq!(
+        why(&stage, "MonitoringPipeline red/jobs").message,
+        "ClusterBackend lake: a Secret is not there, or may not be read"
+    );
+    assert_eq!(
+        why(&stage, "ClusterBackend lake").message,
+        "ClusterBackend lake: Secret spillway-system/lake is not there, or may not be read"
+    );
+}
+
+#[test]
+fn a_node_gets_the_pipelines_that_take_something_of_its_pods() {
+    let mut stage = Stage::of([
+        node("idle"),
+        pod("a", "web", "web", "n1"),
+        pod("a", "db", "db", "n2"),
+        stdout("a", "out"),
+        pipeline("a", "webs", "web", "out"),
+        pipeline("a", "dbs", "db", "out"),
+    ]);
+    assert_eq!(stage.served("n1"), ["Backend a/out", "MonitoringPipeline a/webs"]);
+    assert_eq!(stage.served("n2"), ["Backend a/out", "MonitoringPipeline a/dbs"]);
+    assert!(stage.served("idle").is_empty() && stage.slice("idle").pods.pods.is_empty());
+    // A pod that keeps its logs out takes no pipeline of logs to its node, and one of pushed events all the same.
+    let Change::Pod(uid, Some(mut quiet)) = pod("a", "web", "web", "n1") else { unreachable!() };
+    Arc::make_mut(&mut quiet.facts).annotations.insert(LOGS_MARK.into(), "false".into());
+    stage.apply([Change::Pod(uid, Some(quiet))]);
+    assert!(stage.served("n1").is_empty());
+    let pushed = json!({"inputs": [{"name": "e", "type": "Events"}], "routes": [{"name": "r", "backendRefs": [{"name": "out"}]}]});
+    stage.apply([object(Kind::MonitoringPipeline, ("a", "pushed"), 1, &pushed)]);
+    assert_eq!(stage.served("n1"), ["Backend a/out", "MonitoringPipeline a/pushed"]);
+    assert_eq!(stage.slice("n1").pods.pods[0].annotations[LOGS_MARK], "false");
+}
+
+#[test]
+fn what_a_pod_was_stays_for_ten_minutes() {
+    let mut stage =
+        Stage::of([node("n"), pod("a", "p", "x", "n"), stdout("a", "out"), pipeline("a", "jobs", "x", "out")]);
+    let rendered = stage.apply([ended("a", "p")]);
+    assert_eq!(rendered.again, Some(Timestamp::from_second(1_800_000_600).unwrap()));
+    stage.second = 599;
+    stage.apply([]);
+    assert_eq!((stage.served("n").len(), stage.slice("n").pods.pods.len()), (2, 1));
+    stage.second = 600;
+    assert_eq!(stage.apply([]).again, None);
+    assert_eq!((stage.served("n").len(), stage.slice("n").pods.pods.len()), (0, 0));
+    // So does what selected it by labels that it had.
+    stage.apply([pod("a", "p", "x", "n")]);
+    stage.apply([pod("a", "p", "y", "n")]);
+    assert_eq!((stage.served("n").len(), &*stage.slice("n").pods.pods[0].labels["app"]), (2, "y"));
+    stage.second = 1200;
+    stage.apply([]);
+    assert!(stage.served("n").is_empty());
+}
+
+#[test]
+fn a_pipeline_stays_where_events_of_it_are_held() {
+    let mut stage = Stage::of([
+        node("n"),
+        stdout("a", "out"),
+        pipeline("a", "jobs", "x", "out"),
+        pipeline("b", "jobs", "x", "out"),
+    ]);
+    stage.holding.insert("n".into(), ["a.jobs".to_owned(), "gone.jobs".to_owned(), "odd".to_owned()].into());
+    stage.apply([]);
+    assert_eq!(stage.served("n"), ["Backend a/out", "MonitoringPipeline a/jobs"]);
+    stage.holding.clear();
+    stage.apply([]);
+    assert!(stage.served("n").is_empty());
+}
+
+#[test]
+fn a_slice_is_the_same_where_nothing_of_it_changed() {
+    let mut stage = Stage::of([
+        pod("a", "p", "x", "n1"),
+        pod("b", "p", "x", "n2"),
+        stdout("a", "out"),
+        stdout("b", "out"),
+        pipeline("a", "jobs", "x", "out"),
+        pipeline("b", "jobs", "x", "out"),
+    ]);
+    let before = [stage.slice("n1").clone(), stage.slice("n2").clone()];
+    stage.apply([versioned("b", "jobs", 2, ("x", "out")), stdout("a", "unused")]);
+    assert!(Arc::ptr_eq(&before[0], stage.slice("n1")));
+    assert!(!Arc::ptr_eq(&before[1], stage.slice("n2")));
+    assert_ne!(before[1].configuration.version.hash, stage.slice("n2").configuration.version.hash);
+    assert_eq!(stage.slice("n2").objects["MonitoringPipeline b/jobs"], 2);
+}
+
+#[test]
+fn only_keys_that_are_named_are_served_and_the_hash_knows_versions_alone() {
+    let mut stage = Stage::of([
+        pod("a", "p", "x", "n"),
+        http("a", "api", 1, "s"),
+        pipeline("a", "jobs", "x", "api"),
+        secret("a", "s", "1"),
+        secret("a", "unnamed", "1"),
+    ]);
+    let served = |stage: &Stage| stage.slice("n").configuration.secrets.clone();
+    assert_eq!(served(&stage).len(), 1);
+    assert_eq!((&*served(&stage)[0].key, &*served(&stage)[0].value), ("token", "aHVudGVyMg=="));
+    let hash = |stage: &Stage| stage.slice("n").configuration.version.hash.clone();
+    let first = hash(&stage);
+    assert_eq!(first.len(), 32);
+    let rotated = stage.apply([secret("a", "s", "2")]);
+    assert_ne!(hash(&stage), first);
+    assert!(rotated.verdicts.keys().all(|key| &*key.namespace == "a"));
+    stage.apply([Change::Secret(("a".into(), "s".into()), None)]);
+    assert!(served(&stage).is_empty());
+    let why = stage.verdict("Backend a/api").resolved.clone().unwrap_err();
+    assert_eq!(
+        (why.reason, &*why.message),
+        (Reason::SecretNotFound, "Backend a/api: Secret a/s is not there, or may not be read")
+    );
+    let lacking = SecretData { version: "3".into(), ..SecretData::default() };
+    stage.apply([Change::Secret(("a".into(), "s".into()), Some(lacking))]);
+    let why = stage.verdict("MonitoringPipeline a/jobs").resolved.clone().unwrap_err();
+    assert_eq!(
+        (why.reason, &*why.message),
+        (Reason::SecretKeyNotFound, "Backend a/api: Secret a/s has no key `token`")
+    );
+    assert_eq!(stage.renderer.secrets(), [("a".into(), "s".into())].into());
+}
+
+#[test]
+fn a_pipeline_of_the_cluster_brings_the_labels_it_speaks_of_and_no_others() {
+    let mut stage = Stage::of([
+        namespace("a", "prod"),
+        namespace("b", "test"),
+        namespace("c", "prod"),
+        pod("a", "p", "x", "n"),
+        pod("b", "p", "x", "n"),
+        secret("spillway-system", "lake", "1"),
+        lake(1, "none"),
+        over_tier("logs", "prod", "lake"),
+    ]);
+    let tier = |namespace: &str| (namespace.to_owned(), [("tier".to_owned(), "prod".to_owned())].into());
+    assert_eq!(stage.served("n"), ["ClusterBackend lake", "ClusterMonitoringPipeline logs"]);
+    assert_eq!(stage.slice("n").configuration.namespaces, [tier("a")].into());
+    assert_eq!(stage.slice("n").pods.pods.len(), 1);
+    stage.apply([namespace("b", "prod")]);
+    assert_eq!(stage.slice("n").configuration.namespaces, [tier("a"), tier("b")].into());
+    assert_eq!(stage.slice("n").pods.pods.len(), 2);
+}
+
+#[test]
+fn a_slice_that_would_be_too_large_leaves_out_its_largest_pipelines() {
+    let large = |name: &str| {
+        let containers: Vec<String> = (0..64).map(|number| format!("container-{number}")).collect();
+        let spec = json!({
+            "inputs": [{"name": "logs", "type": "ContainerLogs", "containerLogs": {"containers": containers}}],
+            "routes": [{"name": "all", "backendRefs": [{"name": "out"}]}],
+        });
+        object(Kind::MonitoringPipeline, ("a", name), 1, &spec)
+    };
+    let mut stage = Stage::default();
+    stage.renderer.limit = Limit(4000);
+    stage.apply([pod("a", "p", "x", "n"), stdout("a", "out"), pipeline("a", "small", "x", "out")]);
+    stage.apply([large("l1"), large("l2"), large("l3")]);
+    let left_out = |stage: &Stage| -> Vec<String> {
+        let is_left_out =
+            |verdict: &Verdict| verdict.accepted.as_ref().is_err_and(|why| why.reason == Reason::TooLarge);
+        stage
+            .renderer
+            .verdicts()
+            .filter(|(_, verdict)| is_left_out(verdict))
+            .map(|(key, _)| key.name.to_string())
+            .collect()
+    };
+    let first = left_out(&stage);
+    assert!(!first.is_empty() && first.len() < 3 && !first.contains(&"small".to_owned()), "{first:?}");
+    let bytes: usize = stage.slice("n").configuration.manifests.iter().map(|text| text.len()).sum();
+    assert!(bytes <= 4000 && stage.served("n").len() == 5 - first.len(), "{bytes}");
+    // It stays said when the scope is compiled again, and goes when there is room.
+    let rendered = stage.apply([versioned("a", "small", 2, ("x", "out"))]);
+    assert_eq!(left_out(&stage), first);
+    let told = &rendered.verdicts[&ObjectKey::new(Kind::MonitoringPipeline, "a", &first[0])];
+    assert!(told.accepted.is_err());
+    stage.apply([gone("MonitoringPipeline a/l1"), gone("MonitoringPipeline a/l2")]);
+    assert!(left_out(&stage).is_empty());
+}
