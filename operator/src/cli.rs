@@ -6,13 +6,18 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// The operator of Spillway: manifests of a cluster become what its agents run, and their status tells the truth.
 #[derive(Debug, Parser)]
-#[command(name = "spillway-operator", version, arg_required_else_help = true, after_help = "\
+#[command(
+    name = "spillway-operator",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
 Examples:
   spillway-operator controller --namespace spillway-system
   spillway-operator completions bash > /etc/bash_completion.d/spillway-operator
 
 Every flag of `controller` can be given as a variable, too: --namespace as SPILLWAY_NAMESPACE.
-Exit codes: 0 ended by a signal, 1 could not start, 2 not understood, 70 a task panicked.")]
+Exit codes: 0 ended by a signal, 1 could not start, 2 not understood, 70 a task panicked."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

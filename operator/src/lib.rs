@@ -15,16 +15,20 @@
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
+//! | [`controller`] | the loop that holds them together; `run`, `cli`, `admin` are the process around it |
 //! | [`cluster`] | the API server: watches, the Lease, last good versions, status writes |
 //!
 //! # It must not know
 //! Clients of backends: it never sends an event anywhere. Only [`cluster`] talks to the API server.
 
+pub mod admin;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod hub;
 pub mod render;
 pub mod reports;
+pub mod run;
 pub mod serve;
 pub mod status;
 pub mod validate;

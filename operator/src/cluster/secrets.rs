@@ -46,7 +46,7 @@ pub async fn read(
         due.retain(|name, _| names.contains(name));
         let new: Vec<SecretName> = names.iter().filter(|name| !due.contains_key(*name)).cloned().collect();
         if !new.is_empty() {
-            let reads = futures_util::stream::iter(new.iter().map(|name| look(&client, name)));
+            let reads = futures_util::stream::iter(new.clone()).map(|name| look(client.clone(), name));
             let found: Vec<Change> = reads.buffer_unordered(AT_ONCE_MAX).collect().await;
             let again = Instant::now() + AGAIN;
             due.extend(new.into_iter().map(|name| (name, again)));
@@ -65,7 +65,7 @@ pub async fn read(
                 }
             }
             name = wait_for(next) => {
-                let change = look(&client, &name).await;
+                let change = look(client.clone(), name.clone()).await;
                 due.insert(name, Instant::now() + AGAIN);
                 // The others wait their turn: so many a second at most.
                 let pause = Instant::now() + Duration::from_secs(1) / PER_SECOND_MAX;
@@ -84,8 +84,8 @@ async fn wait_for(next: Option<(SecretName, Instant)>) -> SecretName {
     name
 }
 
-async fn look(client: &Client, name: &SecretName) -> Change {
-    let api: Api<Secret> = Api::namespaced(client.clone(), &name.0);
+async fn look(client: Client, name: SecretName) -> Change {
+    let api: Api<Secret> = Api::namespaced(client, &name.0);
     let data = match api.get_opt(&name.1).await {
         Ok(found) => found.map(|secret| SecretData {
             version: secret.metadata.resource_version.unwrap_or_default().into(),
@@ -96,5 +96,5 @@ async fn look(client: &Client, name: &SecretName) -> Change {
             None
         }
     };
-    Change::Secret(name.clone(), data)
+    Change::Secret(name, data)
 }

@@ -17,8 +17,8 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod as FullPod};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{ObjectMeta, PartialObjectMeta, Resource};
-use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, ResourceExt};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
@@ -172,7 +172,11 @@ fn tell(over: &'static str, error: &watcher::Error, told: &mut String) {
     if is_expired || *told == text {
         return;
     }
-    tracing::warn!(over, error = text, "the API server cannot be watched; what is known goes on, and it is tried again");
+    tracing::warn!(
+        over,
+        error = text,
+        "the API server cannot be watched; what is known goes on, and it is tried again"
+    );
     *told = text;
 }
 

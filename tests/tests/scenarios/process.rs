@@ -53,12 +53,16 @@ spec:
   - {name: r, match: 'event.kind == ', backendRefs: [{name: archiv}]}
 ";
     let place = Place::new(&format!("{good}{bad}"));
-    let output = Command::new(program("spillway-agent")).args(["check", "-f"]).arg(place.path("manifests")).output().unwrap();
+    let output =
+        Command::new(program("spillway-agent")).args(["check", "-f"]).arg(place.path("manifests")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("all.yaml:") && text.contains("archive") && text.contains("broken"), "{text}");
-    let json =
-        Command::new(program("spillway-agent")).args(["check", "-o", "json", "-f"]).arg(place.path("manifests")).output().unwrap();
+    let json = Command::new(program("spillway-agent"))
+        .args(["check", "-o", "json", "-f"])
+        .arg(place.path("manifests"))
+        .output()
+        .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(json.to_string().contains("\"line\":"), "{json:#}");
     let mut agent = place.start();
@@ -78,7 +82,8 @@ fn a_log_is_read_without_its_process_and_left_as_it_was() {
     agent.kill();
     let log = place.data_dir().join("spool/default.jobs");
     let before: Vec<Vec<u8>> = output::files(&log).iter().map(|file| std::fs::read(file).unwrap()).collect();
-    let output = Command::new(program("spillway-agent")).args(["log", "inspect", "-o", "json"]).arg(&log).output().unwrap();
+    let output =
+        Command::new(program("spillway-agent")).args(["log", "inspect", "-o", "json"]).arg(&log).output().unwrap();
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success());
     let events: u64 =

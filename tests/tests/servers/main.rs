@@ -7,6 +7,7 @@
 mod alerts;
 mod charts;
 mod crds;
+mod operator;
 mod releases;
 mod s3;
 mod s3_machine_keys;

@@ -1,0 +1,241 @@
+//! The parts of the controller, made and started in the order in which one needs the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use spillway_delivery::clock::Clock;
+use spillway_delivery::supervisor::Supervisor;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Controller, Ends, Objects};
+use crate::admin::{self, Health};
+use crate::cli::ControllerFlags;
+use crate::cluster::keys::{self, Published};
+use crate::cluster::lease::Lead;
+use crate::cluster::{in_words, keep, secrets, watch as watches, write};
+use crate::hub::Hub;
+use crate::render::Renderer;
+use crate::serve::Endpoint;
+use crate::serve::certificates::{Authority, Certificates};
+use crate::serve::stats::Stats;
+use crate::serve::tokens::{Keys, Verifier};
+use crate::world::World;
+
+/// Most statuses, and most Secrets, that wait to be taken.
+const QUEUE_MAX: usize = 256;
+
+/// How long the API server is waited for at the start, between two attempts.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Bytes of the key that agents encrypt with.
+const STATE_KEY_BYTES: usize = 32;
+
+/// Starts the controller; its tasks end with `owner`.
+pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let socket = TcpListener::bind(flags.listen).with_context(|| format!("{} cannot be listened at", flags.listen))?;
+    let stats = Stats::default();
+    let mut registry = Registry::with_prefix("spillway_operator");
+    stats.register(&mut registry);
+    let health = Arc::new(Health::new(registry));
+    let admin = admin::serve(flags.admin, health.clone(), owner);
+    let admin = admin.await.with_context(|| format!("{} cannot be listened at", flags.admin))?;
+    let client = Client::try_default().await.context("no way to the API server is known")?;
+    let (authority, published) = found(&client, flags, &clock).await?;
+    let names = names(flags);
+    let certificates = Certificates::new(authority, names, clock.clone()).context("no certificate can be issued")?;
+    let hub = Arc::new(Hub::default());
+    let token_keys = Arc::new(Keys::default());
+    token_keys.replace(&published.keys).context("the keys of the API server are not understood")?;
+    let account = (flags.namespace.clone(), flags.agent_service_account.clone());
+    let endpoint = Endpoint {
+        hub: hub.clone(),
+        verifier: Verifier::new(token_keys.clone(), &published.issuer, [account]),
+        certificates: Arc::new(certificates),
+        stats,
+        clock: clock.clone(),
+    };
+    let stop = owner.stopping();
+    owner.spawn("endpoint", serve(endpoint, socket, stop.clone()));
+    owner.spawn("keys", refresh(client.clone(), token_keys, stop.clone()));
+    control(flags, owner, (client, clock), (hub, health));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %flags.listen,
+        admin = %admin,
+        namespace = flags.namespace,
+        issuer = published.issuer,
+        "ready"
+    );
+    Ok(())
+}
+
+fn control(
+    flags: &ControllerFlags,
+    owner: &Arc<Supervisor>,
+    (client, clock): (Client, Clock),
+    (hub, health): (Arc<Hub>, Arc<Health>),
+) {
+    let stop = owner.stopping();
+    let identity = flags.identity.clone().unwrap_or_else(host_name);
+    let (lead, leading) = Lead::new(client.clone(), &flags.namespace, &flags.lease, &identity, clock.clone());
+    let (raise, raises) = watch::channel(0);
+    owner.spawn("lease", lead.run(raises, stop.clone()));
+    owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
+    let (secrets_wanted, wanted) = watch::channel(BTreeSet::new());
+    let (found, secrets) = mpsc::channel(QUEUE_MAX);
+    owner.spawn("secrets", secrets::read(client.clone(), wanted, found, stop.clone()));
+    let (statuses, asked) = mpsc::channel(QUEUE_MAX);
+    owner.spawn("status", write::run(client.clone(), asked, stop.clone()));
+    let ends = Ends {
+        notes: watches::start(&client, owner),
+        secrets,
+        leading,
+        reports: hub.report_changes(),
+        secrets_wanted,
+        statuses,
+    };
+    let controller = Controller {
+        client,
+        namespace: flags.namespace.clone(),
+        agents: flags.agent_service_account.clone(),
+        clock,
+        hub,
+        health,
+        world: World::default(),
+        renderer: Renderer::default(),
+        objects: Objects::default(),
+        synced: BTreeSet::new(),
+        is_leading: false,
+        leads_since: Timestamp::default(),
+        due: BTreeSet::new(),
+        again: BTreeMap::new(),
+        render_again: None,
+        reports_at: None,
+        is_new: false,
+    };
+    owner.spawn("controller", controller.run(ends, stop));
+}
+
+/// Returns our CA and who signs tokens; waits for an API server that is not there yet.
+async fn found(client: &Client, flags: &ControllerFlags, clock: &Clock) -> anyhow::Result<(Authority, Published)> {
+    let mut told = String::new();
+    loop {
+        match look(client, flags, clock).await {
+            Ok(found) => return found,
+            Err(error) => {
+                let text = in_words(&error);
+                if text != told {
+                    tracing::warn!(
+                        error = text,
+                        "the API server does not give what is needed to start; it is asked again"
+                    );
+                    told = text;
+                }
+                sleep_until(Instant::now() + AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn look(
+    client: &Client,
+    flags: &ControllerFlags,
+    clock: &Clock,
+) -> kube::Result<anyhow::Result<(Authority, Published)>> {
+    let now = Timestamp::from_nanosecond(clock.now().into()).unwrap_or_default();
+    let made = match Authority::generate(now) {
+        Ok(made) => made,
+        Err(error) => return Ok(Err(anyhow!(error).context("no CA can be made"))),
+    };
+    let values = keep::secret(client, &flags.namespace, keep::CA, || {
+        BTreeMap::from([
+            ("tls.crt".to_owned(), made.certificate_pem().as_bytes().to_vec()),
+            ("tls.key".to_owned(), made.key_pem().into_bytes()),
+        ])
+    });
+    let values = values.await?;
+    let text = |key: &str| values.get(key).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
+    let authority = match Authority::from_pem(&text("tls.crt"), &text("tls.key"), now) {
+        Ok(authority) => authority,
+        Err(error) => {
+            let which = format!(
+                "Secret {}/{} cannot be used as our CA; delete it to have a new one",
+                flags.namespace,
+                keep::CA
+            );
+            return Ok(Err(anyhow!(error).context(which)));
+        }
+    };
+    keep::publish_ca(client, &flags.namespace, authority.certificate_pem()).await?;
+    keep::secret(client, &flags.namespace, keep::AGENT_STATE, || BTreeMap::from([("key".to_owned(), random())]))
+        .await?;
+    Ok(Ok((authority, keys::read(client).await?)))
+}
+
+/// Returns the bytes of a new key.
+fn random() -> Vec<u8> {
+    let mut bytes = vec![0; STATE_KEY_BYTES];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random numbers do not fail");
+    bytes
+}
+
+/// Returns the names that agents may use.
+fn names(flags: &ControllerFlags) -> Vec<String> {
+    let ControllerFlags { service, namespace, certificate_names, .. } = flags;
+    let of_service = ["", ".svc", ".svc.cluster.local"].map(|ending| format!("{service}.{namespace}{ending}"));
+    of_service.into_iter().chain(certificate_names.iter().cloned()).collect()
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+async fn serve(endpoint: Endpoint, socket: TcpListener, stop: CancellationToken) {
+    if let Err(error) = endpoint.run(socket, stop).await {
+        tracing::error!(%error, "the endpoint of agents ended");
+    }
+}
+
+/// Has the epoch raised for agents that know a later one.
+async fn raise_epochs(hub: Arc<Hub>, raise: watch::Sender<u64>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            epoch = hub.later_epoch() => drop(raise.send_replace(epoch)),
+        }
+        // Until the Lease has it.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(Instant::now() + crate::cluster::lease::RETRY) => {}
+        }
+    }
+}
+
+/// Reads the keys of tokens again, from time to time and when a token names one that is not known.
+async fn refresh(client: Client, keys: Arc<Keys>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = keys.wanted() => {}
+            () = sleep_until(Instant::now() + keys::AGAIN) => {}
+        }
+        match keys::read(&client).await {
+            Ok(published) => {
+                if let Err(error) = keys.replace(&published.keys) {
+                    tracing::warn!(%error, "the keys of the API server are not understood; those before count on");
+                }
+            }
+            Err(error) => tracing::warn!(error = in_words(&error), "the keys of tokens cannot be read"),
+        }
+    }
+}
