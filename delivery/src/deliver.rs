@@ -46,6 +46,7 @@ mod reasons;
 mod saving;
 mod seats;
 mod settle;
+mod standing;
 mod status;
 mod target;
 mod unclaimed;
@@ -54,6 +55,7 @@ pub(crate) use deliveries::Deliveries;
 pub use desk::Desk;
 pub use drain::CUT_SHORT_MAX;
 pub use engine::{DeliverySpec, Engine, EngineError, EngineSettings, Rebind};
+pub use standing::Standing;
 pub use status::DeliveryStatus;
 
 use std::time::Duration;

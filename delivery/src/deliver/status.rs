@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::reasons::Reasons;
+use super::standing::Standing;
 use crate::backend::Fault;
 use crate::clock::Clock;
 use crate::ledger::{BreakerReport, BreakerState, DeliveryReport, DeliveryState};
@@ -117,7 +118,7 @@ impl DeliveryStatus {
     }
 
     /// Returns whether nothing will come any more.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
@@ -156,6 +157,26 @@ impl DeliveryStatus {
     /// Notes batches that may have been taken, and go again under another key.
     pub(super) fn unknown(&self, batches: u64) {
         self.figures().unknown_batches += batches;
+    }
+
+    /// Returns how it stands, for the pipeline that is named.
+    pub(crate) fn standing(&self, namespace: &Arc<str>, pipeline: &Arc<str>) -> Standing {
+        let figures = self.figures();
+        Standing {
+            namespace: namespace.clone(),
+            pipeline: pipeline.clone(),
+            route: self.key.route.clone(),
+            backend_uid: self.key.backend_uid.clone(),
+            state: figures.state,
+            since: figures.since,
+            breaker: figures.breaker.state,
+            last_error: figures.last_error.clone(),
+        }
+    }
+
+    /// Returns the lowest event that is not resolved.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.figures().progress.cursor
     }
 
     /// Notes an event that went to the dead letters, and why.

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 
 use super::{RefusalReason, Version};
-use crate::deliver::Deliveries;
+use crate::deliver::{Deliveries, Standing};
 use crate::ledger::{DeadLettersReport, PipelineReport, RouteReport};
 use crate::log::Log;
 use crate::settings::{PipelineSettings, PipelineUid};
@@ -167,6 +167,19 @@ impl Pipeline {
         statuses.retain(|delivery| delivery.saved_cursor() < end);
         let name = |route: &str, backend: &str| format!("{}/{}/{route}/{backend}", self.namespace, self.name);
         statuses.iter().map(|delivery| name(&delivery.key().route, delivery.backend_name())).collect()
+    }
+
+    /// Returns how its deliveries stand, those that ended left out.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        let statuses = self.deliveries.statuses();
+        let runs = statuses.iter().filter(|delivery| !delivery.has_ended());
+        runs.map(|delivery| delivery.standing(&self.namespace, &self.name)).collect()
+    }
+
+    /// Returns whether events may be held for a delivery.
+    pub(crate) fn holds(&self) -> bool {
+        let end = self.log.visible_end();
+        self.deliveries.statuses().iter().any(|delivery| !delivery.has_ended() && delivery.cursor() < end)
     }
 
     /// Returns whether every delivery has resolved everything, durably.
