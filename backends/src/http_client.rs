@@ -103,7 +103,9 @@ impl HttpClient {
             SecretError::Read { source, .. } => {
                 Fault::new(FaultKind::Local, format_args!("{error}: {}", source.kind()))
             }
-            SecretError::Missing(_) | SecretError::Reference => Fault::new(FaultKind::Local, &error),
+            SecretError::Missing(_) | SecretError::Reference | SecretError::Served { .. } => {
+                Fault::new(FaultKind::Local, &error)
+            }
         })
     }
 

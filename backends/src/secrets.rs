@@ -44,6 +44,16 @@ pub enum SecretError {
         /// Why.
         source: io::Error,
     },
+    /// The operator does not serve it, or not so that it can be used.
+    #[error("secret {namespace}/{name}/{key} {why}", name = .reference.name, key = .reference.key)]
+    Served {
+        /// The namespace of the Secret.
+        namespace: String,
+        /// Which.
+        reference: SecretKeyRef,
+        /// What is wrong with it, as the rest of a sentence.
+        why: &'static str,
+    },
 }
 
 /// One environment variable that may be read as a secret: `NAME/KEY=VARIABLE`.
