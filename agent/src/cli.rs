@@ -99,7 +99,8 @@ pub enum Output {
     the default.\n\nExamples:\n  \
     spillway-agent run -f pipelines/\n  \
     spillway-agent run -f jobs.yaml --http 127.0.0.1:9000 --data-dir ./data\n  \
-    spillway-agent run -f pipelines/ --http 0.0.0.0:8411 --tls-cert tls.crt --tls-key tls.key --token-file token\n\n\
+    spillway-agent run -f pipelines/ --http 0.0.0.0:8411 --tls-cert tls.crt --tls-key tls.key --token-file token\n  \
+    spillway-agent run --operator https://spillway-operator:8443 --operator-ca ca.crt --state-key state.key\n\n\
     Exit codes: 0 ended by a signal after its drain, 1 could not start, 2 settings not understood,\n\
     70 a task panicked, 130 or 143 a second signal cut the drain short.")]
 pub struct RunFlags {
@@ -107,6 +108,25 @@ pub struct RunFlags {
     /// separated by `:`.
     #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., env = "SPILLWAY_MANIFESTS", value_hint = ValueHint::AnyPath)]
     pub manifests: Vec<String>,
+
+    /// The operator that serves this agent its configuration, instead of -f: `https://HOST[:PORT]`.
+    #[arg(long, value_name = "URL", env = "SPILLWAY_OPERATOR")]
+    pub operator: Option<String>,
+
+    /// Certificate authorities (PEM) of the operator, trusted alone; read again when the file changes. Default: those of
+    /// the machine.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_OPERATOR_CA", value_hint = ValueHint::FilePath)]
+    pub operator_ca: Option<String>,
+
+    /// File with the token that is shown to the operator; read again for each request. Default:
+    /// /var/run/secrets/spillway/token.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_OPERATOR_TOKEN", value_hint = ValueHint::FilePath)]
+    pub operator_token: Option<String>,
+
+    /// File with a key of 32 bytes, as they are or in base64: encrypts the values of secrets in the copy of the
+    /// configuration that is kept in the data directory. Without it they are not kept.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_STATE_KEY", value_hint = ValueHint::FilePath)]
+    pub state_key: Option<String>,
 
     /// A configuration file in YAML with any of these settings.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_CONFIG", value_hint = ValueHint::FilePath)]
@@ -138,6 +158,11 @@ pub struct RunFlags {
     /// The kubelet's folder of container logs, or `off`. Default: /var/log/pods, off when that is absent.
     #[arg(long, value_name = "DIR", env = "SPILLWAY_POD_LOGS", value_hint = ValueHint::DirPath)]
     pub pod_logs: Option<String>,
+
+    /// What becomes of logs of pods whose labels and annotations the operator has not told yet: `Hold` (held open at their
+    /// beginning until it does) or `Deliver`. Default: Hold.
+    #[arg(long, value_name = "WHAT", env = "SPILLWAY_UNKNOWN_PODS")]
+    pub unknown_pods: Option<String>,
 
     /// The folder that Filesystem backends write below. Default: /var/lib/spillway-out for root, ./spillway-out for a
     /// plain user.

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! watch (file events, rescan, SIGHUP) ─► manifests (last good text of each file) ─► compile ─► diff ─► actions
+//!                                                         served (by an operator) ─┘
 //! ```
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`manifests`] | reading with a memory: a file that cannot be read counts as it was |
+//! | [`served`] | the same from an operator, kept on disk and acknowledged |
 //! | [`diff`] | pure: what runs and what is wanted into actions and refusals |
 //! | [`watch`] | what wakes the reading |
 //! | [`state`] | generation, hash and results, for status and metrics |
@@ -22,6 +24,7 @@
 
 pub mod diff;
 pub mod manifests;
+pub mod served;
 pub mod state;
 pub mod watch;
 

@@ -13,6 +13,7 @@
 //! | [`manifests`] | manifests from files, compiled |
 //! | [`config`] | manifests of a running agent: read again, held against what runs |
 //! | [`sources`] | where data comes from |
+//! | [`pods`] | the pods of the node, as the operator tells of them |
 //! | [`overview`] | what the process is and does now |
 //! | [`admin`], [`metrics`] | the endpoint that tells it |
 //! | [`check`], [`status`], [`inspect`], [`dead_letters`], [`jobs`], [`round_trip`] | the other subcommands |
@@ -35,6 +36,7 @@ pub mod logging;
 pub mod manifests;
 pub mod metrics;
 pub mod overview;
+pub mod pods;
 pub mod round_trip;
 pub mod run;
 pub mod settings;

@@ -12,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::config::state::ServedReport;
 use crate::overview::SourceStats;
 use crate::status::StatusReport;
 
@@ -86,11 +87,41 @@ fn configuration(families: &mut Families<'_>, report: &StatusReport) -> fmt::Res
         "When everything that the manifests say ran for the last time, Unix time; 0 when it never did.",
         config.last_success.map_or(0.0, seconds),
     )?;
+    if let Some(served) = &config.served {
+        served_configuration(families, served)?;
+    }
     let kept = report.excluded.iter().filter(|one| one.kept).count();
     families.one_gauge(
         "config_kept_objects",
         "Manifests with errors whose last good version runs on.",
         count(kept as u64),
+    )
+}
+
+fn served_configuration(families: &mut Families<'_>, served: &ServedReport) -> fmt::Result {
+    let running = served.running.clone().unwrap_or_default();
+    families
+        .encoder
+        .encode_descriptor(
+            "config_served",
+            "The configuration that runs, as the operator names it.",
+            None,
+            MetricType::Info,
+        )?
+        .encode_info(&[("hash", running.hash)])?;
+    families.one_gauge("config_served_epoch", "Its epoch, which counts leaders.", count(running.epoch))?;
+    families.one_gauge("config_served_generation", "Its generation.", count(running.generation))?;
+    let connected = f64::from(served.is_connected);
+    families.one_gauge("operator_connected", "Whether the operator answered the last question.", connected)?;
+    families.counter(
+        "operator_asks",
+        "Questions to the operator since the start, by result.",
+        [("answered", served.answers), ("failed", served.failures)].map(|(result, n)| ([("result", result)], n)),
+    )?;
+    families.one_gauge(
+        "operator_pods",
+        "Pods of this node that the operator tells of.",
+        count(served.pods.unwrap_or(0)),
     )
 }
 

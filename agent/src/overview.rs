@@ -85,7 +85,7 @@ impl Overview {
 
     /// Returns why the agent is not ready; empty when it is.
     pub fn not_ready(&self) -> Vec<String> {
-        not_ready(self.state().phase)
+        self.state().not_ready()
     }
 
     /// Moves on to `phase`.
@@ -148,7 +148,7 @@ impl Overview {
             started: self.started,
             now: self.clock.now(),
             phase: state.phase,
-            not_ready: not_ready(state.phase),
+            not_ready: state.not_ready(),
             listeners: state.listeners.clone(),
             pipelines,
             config: state.config.clone(),
@@ -168,11 +168,16 @@ impl Overview {
     }
 }
 
-fn not_ready(phase: Phase) -> Vec<String> {
-    match phase {
-        Phase::Starting => vec!["logs are being opened and listeners bound".into()],
-        Phase::Running => Vec::new(),
-        Phase::Draining => vec!["the agent was told to stop and delivers what it holds".into()],
+impl State {
+    fn not_ready(&self) -> Vec<String> {
+        match self.phase {
+            Phase::Starting => vec!["logs are being opened and listeners bound".into()],
+            Phase::Running if self.config.served.as_ref().is_some_and(|served| !served.is_settled) => {
+                vec!["the operator has not served a configuration yet, and none is stored".into()]
+            }
+            Phase::Running => Vec::new(),
+            Phase::Draining => vec!["the agent was told to stop and delivers what it holds".into()],
+        }
     }
 }
 
@@ -197,6 +202,7 @@ fn http_source(stats: &HttpStats) -> Source {
 fn container_log_source(stats: &ContainerLogStats) -> Source {
     let counts = [
         ("containers", &stats.containers),
+        ("containers held until their pod is known", &stats.held_containers),
         ("open files", &stats.open_files),
         ("lines", &stats.lines),
         ("malformed lines", &stats.malformed),
@@ -217,6 +223,7 @@ fn container_log_source(stats: &ContainerLogStats) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::state::ServedReport;
     use spillway_delivery::deliver::EngineSettings;
     use spillway_delivery::filesystem::RealFs;
 
@@ -253,6 +260,10 @@ mod tests {
         let overview = overview(&dir);
         assert_eq!(overview.not_ready().len(), 1);
         overview.enter(Phase::Running);
+        assert!(overview.not_ready().is_empty());
+        overview.with_config(|config| config.served = Some(ServedReport::default()));
+        assert!(overview.not_ready()[0].contains("has not served a configuration"));
+        overview.with_config(|config| config.served.iter_mut().for_each(|served| served.is_settled = true));
         assert!(overview.not_ready().is_empty());
         overview.enter(Phase::Draining);
         assert_eq!(overview.report().not_ready.len(), 1);

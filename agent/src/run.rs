@@ -1,5 +1,8 @@
 //! `run`: settle, compile, open, announce, run, drain.
 //!
+//! Manifests of files are compiled first, and without a good pipeline the process does not start. With an operator it starts
+//! with what was served last, or with nothing, and waits.
+//!
 //! # Drain
 //! The first signal: `/readyz` says no, sources stop (what is under way is answered), intake refuses, deliveries go on
 //! until nothing is held or `--drain-seconds` are over, logs are synced and cursors committed, and the admin endpoint
@@ -8,6 +11,7 @@
 //! [`CUT_SHORT_MAX`]. A third one ends the process at once, and then what only memory holds is lost. So does a task that
 //! panicked: the process ends with 70, and its supervisor starts it anew over the same log.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,19 +26,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{FromEnvironment, RunFlags};
 use crate::config::manifests::{Manifests, Read};
+use crate::config::served::secrets::ServedSecrets;
 use crate::exit::{self, Failure};
 use crate::overview::Overview;
-use crate::settings::{ConfigFile, Machine, Settings};
+use crate::pods::PodsReceiver;
+use crate::settings::{ConfigFile, ConfigSource, Machine, OperatorSettings, Settings};
 use crate::sources::http::ListenerSecurity;
 use crate::status::{Listener, Phase};
 use crate::{admin, logging};
 
+mod feed;
 mod intake;
 mod live;
+mod operator;
 mod pipelines;
 mod signals;
 mod workshop;
 
+use feed::Feed;
 use live::Live;
 use signals::{Signals, Stop};
 
@@ -53,15 +62,21 @@ const RUNTIME_STOP: Duration = Duration::from_secs(2);
 pub fn run(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<ExitCode, Failure> {
     let settings = settle(flags, from_environment)?;
     logging::start(&settings.logging);
-    let mut manifests = Manifests::new(settings.manifests.clone());
-    let read = compile(&settings, &mut manifests)?;
+    let origin = match &settings.configuration {
+        ConfigSource::Files(paths) => {
+            let mut manifests = Manifests::new(paths.clone());
+            let read = compile(paths, &mut manifests)?;
+            Origin::Files(Box::new((manifests, read)))
+        }
+        ConfigSource::Operator(operator) => Origin::Operator(operator.clone()),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .thread_name("spillway")
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("runtime", anyhow::Error::new(error).context("threads cannot be started")))?;
-    let end = runtime.block_on(live(&settings, (manifests, read)));
+    let end = runtime.block_on(live(&settings, origin));
     runtime.shutdown_timeout(RUNTIME_STOP);
     end
 }
@@ -74,14 +89,14 @@ fn settle(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<Settin
 }
 
 /// Compiles the manifests. Bad ones are told and left out; without a good pipeline there is nothing to run.
-fn compile(settings: &Settings, manifests: &mut Manifests) -> Result<Read, Failure> {
+fn compile(paths: &[PathBuf], manifests: &mut Manifests) -> Result<Read, Failure> {
     let read = manifests.first();
     let compiled = &read.compiled;
     if compiled.pipelines.is_empty() {
         for error in &compiled.errors {
             exit::to_stderr(&format!("error[manifest]: {error}\n"));
         }
-        let paths: Vec<String> = settings.manifests.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let error = anyhow!(
             "found no valid MonitoringPipeline or ClusterMonitoringPipeline in {}, allowed: at least one",
             paths.join(", ")
@@ -92,6 +107,21 @@ fn compile(settings: &Settings, manifests: &mut Manifests) -> Result<Read, Failu
         tracing::warn!(%warning, "manifest");
     }
     Ok(read)
+}
+
+/// Where configuration comes from, as far as it is there before anything is open.
+enum Origin {
+    /// Manifests, and what they say.
+    Files(Box<(Manifests, Read)>),
+    /// An operator.
+    Operator(OperatorSettings),
+}
+
+/// What an operator serves besides manifests.
+#[derive(Debug, Clone)]
+struct Served {
+    secrets: ServedSecrets,
+    pods: PodsReceiver,
 }
 
 /// The parts of the process, in the order they are stopped.
@@ -105,13 +135,13 @@ struct Parts {
     cut: CancellationToken,
 }
 
-async fn live(settings: &Settings, manifests: (Manifests, Read)) -> Result<ExitCode, Failure> {
+async fn live(settings: &Settings, origin: Origin) -> Result<ExitCode, Failure> {
     let signals = Signals::take().context("signals cannot be taken").map_err(|error| Failure::failed("signals", error));
     let mut signals = signals?;
     let clock = Clock::system();
     let parts = open(settings, &clock)?;
     let started = tokio::select! {
-        started = start(&parts, settings, &clock, manifests) => started.map(|()| None),
+        started = start(&parts, settings, &clock, origin) => started.map(|()| None),
         stop = signals.next() => Ok(Some(stop)),
         () = parts.panicked() => Ok(None),
     };
@@ -215,18 +245,23 @@ fn open(settings: &Settings, clock: &Clock) -> Result<Parts, Failure> {
     })
 }
 
-async fn start(
-    parts: &Parts,
-    settings: &Settings,
-    clock: &Clock,
-    (manifests, read): (Manifests, Read),
-) -> Result<(), Failure> {
+async fn start(parts: &Parts, settings: &Settings, clock: &Clock, origin: Origin) -> Result<(), Failure> {
     // From here on it is a call to read the manifests again; before, it would end the process.
     let hangup =
         signals::hangup().context("signals cannot be taken").map_err(|error| Failure::failed("signals", error))?;
     start_admin(parts, settings).await?;
-    let mut live = Live::new(parts, settings, clock, manifests);
-    live.start(read).await?;
+    let needs_pipeline = matches!(origin, Origin::Files(_));
+    let (feed, served) = match origin {
+        Origin::Files(files) => (Feed::files(files.0, files.1, hangup), None),
+        Origin::Operator(operator) => {
+            let (pods, told) = tokio::sync::watch::channel(None);
+            let secrets = ServedSecrets::default();
+            let follower = operator::follower(parts, settings, &operator, (clock, secrets.clone(), pods))?;
+            (Feed::operator(follower, hangup), Some(Served { secrets, pods: told }))
+        }
+    };
+    let mut live = Live::new(parts, settings, clock, (feed, served));
+    live.start(needs_pipeline).await?;
     live.sources().listen(parts, settings, clock).await?;
     parts.overview.enter(Phase::Running);
     announce(parts, settings, live.pipelines(), live.backends());
@@ -237,7 +272,7 @@ async fn start(
             "no pipeline claims this log; it is kept, and delivered when its manifest is back (`log inspect` reads it)"
         );
     }
-    parts.configuration.spawn("configuration", live.follow(hangup, parts.configuration.stopping()));
+    parts.configuration.spawn("configuration", live.follow(parts.configuration.stopping()));
     Ok(())
 }
 

@@ -17,13 +17,16 @@ use crate::sources::http::TlsFiles;
 mod defaults;
 mod file;
 mod list;
+mod operator;
 
 pub use defaults::Machine;
 pub use file::ConfigFile;
+pub use operator::OperatorSettings;
 
 use list::{
     ADMIN, DATA_DIR, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS,
-    NODE_NAME, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, keys,
+    NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE,
+    UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -45,8 +48,8 @@ const THREADS_DEFAULT_MAX: usize = 4;
 /// What the process uses. Every value is checked; that a file can be read is left to who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Files and folders of manifests, at least one.
-    pub manifests: Vec<PathBuf>,
+    /// Who says what to run.
+    pub configuration: ConfigSource,
     /// Where everything durable lives.
     pub data_dir: PathBuf,
     /// Bytes that must stay free on the volume of the data directory.
@@ -59,6 +62,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// The kubelet's folder of container logs; `None` is off.
     pub pod_logs: Option<PathBuf>,
+    /// What becomes of logs of pods that the operator has not told of; without an operator nobody tells of any.
+    pub unknown_pods: UnknownPods,
     /// What `Filesystem` backends write below.
     pub filesystem_root: PathBuf,
     /// Where secrets are looked up.
@@ -73,6 +78,25 @@ pub struct Settings {
     pub node_name: Option<String>,
     /// Worker threads.
     pub threads: usize,
+}
+
+/// Who says what to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// Manifests in files and folders, at least one.
+    Files(Vec<PathBuf>),
+    /// The operator.
+    Operator(OperatorSettings),
+}
+
+/// What becomes of the logs of a pod of which only the kubelet's path is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownPods {
+    /// They are held open at their beginning until labels and annotations are known.
+    #[default]
+    Hold,
+    /// They are read where an input selects no labels.
+    Deliver,
 }
 
 /// Where a `SecretRef` is looked up.
@@ -160,9 +184,18 @@ pub enum SettingError {
     },
     /// Nothing says what to run.
     #[error(
-        "no manifests are given: name files or folders with -f PATH, SPILLWAY_MANIFESTS or `manifests` in --config FILE"
+        "no manifests are given: name files or folders with -f PATH, SPILLWAY_MANIFESTS or `manifests` in --config FILE, \
+         or the operator that serves them with --operator URL"
     )]
     NoManifests,
+    /// Two say what to run.
+    #[error("found manifests ({manifests}) and an operator ({operator}), allowed: one of the two")]
+    TwoSources {
+        /// Where manifests were written.
+        manifests: String,
+        /// Where the operator was written.
+        operator: String,
+    },
 }
 
 impl SettingError {
@@ -173,6 +206,7 @@ impl SettingError {
             Self::UnknownKey { .. } => "setting-unknown",
             Self::FileParse { .. } | Self::FileRead { .. } => "config-file",
             Self::NoManifests => "no-manifests",
+            Self::TwoSources { .. } => "two-sources",
         }
     }
 }
@@ -275,7 +309,7 @@ impl Settings {
             text.parse().ok().filter(|count| (1..=THREADS_MAX).contains(count))
         })?;
         Ok(Self {
-            manifests: manifests(&layers, flags)?,
+            configuration: configuration(&layers, flags)?,
             data_dir: directory(&layers, &DATA_DIR, flags.data_dir.as_ref())?.unwrap_or_else(|| machine.data_dir()),
             free_bytes_min: layers
                 .parsed(&FREE_BYTES_MIN, flags.free_bytes_min.as_ref(), |text| text.parse().ok())?
@@ -284,6 +318,7 @@ impl Settings {
             admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listener)?.unwrap_or(Some(ADMIN_DEFAULT)),
             metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listener)?.flatten(),
             pod_logs: pod_logs(&layers, flags, machine)?,
+            unknown_pods: layers.parsed(&UNKNOWN_PODS, flags.unknown_pods.as_ref(), unknown_pods)?.unwrap_or_default(),
             filesystem_root: directory(&layers, &FILESYSTEM_ROOT, flags.filesystem_root.as_ref())?
                 .unwrap_or_else(|| machine.filesystem_root()),
             secrets: secrets(&layers, flags)?,
@@ -304,11 +339,20 @@ impl Settings {
     }
 }
 
-fn manifests(layers: &Layers<'_>, flags: &RunFlags) -> Result<Vec<PathBuf>, SettingError> {
-    let written = layers.many(&MANIFESTS, &flags.manifests, ':');
-    if written.is_empty() {
-        return Err(SettingError::NoManifests);
+fn configuration(layers: &Layers<'_>, flags: &RunFlags) -> Result<ConfigSource, SettingError> {
+    let manifests = layers.many(&MANIFESTS, &flags.manifests, ':');
+    let operator = layers.one(&OPERATOR, flags.operator.as_ref())?;
+    match (manifests.first(), operator) {
+        (None, None) => Err(SettingError::NoManifests),
+        (Some(manifests), Some(operator)) => {
+            Err(SettingError::TwoSources { manifests: manifests.place.clone(), operator: operator.place })
+        }
+        (None, Some(operator)) => operator::settle(layers, flags, &operator).map(ConfigSource::Operator),
+        (Some(_), None) => paths(&manifests).map(ConfigSource::Files),
     }
+}
+
+fn paths(written: &[Written]) -> Result<Vec<PathBuf>, SettingError> {
     let check = |written: &Written| {
         let path = PathBuf::from(&written.text);
         if path.exists() { Ok(path) } else { Err(written.refuse(&MANIFESTS)) }
@@ -329,6 +373,14 @@ fn pod_logs(layers: &Layers<'_>, flags: &RunFlags, machine: &Machine) -> Result<
         text => Some(PathBuf::from(text)).filter(|path| path.is_dir()).map(Some),
     })?;
     Ok(given.unwrap_or_else(|| machine.pod_logs()))
+}
+
+fn unknown_pods(text: &str) -> Option<UnknownPods> {
+    match text {
+        "Hold" => Some(UnknownPods::Hold),
+        "Deliver" => Some(UnknownPods::Deliver),
+        _ => None,
+    }
 }
 
 fn secrets(layers: &Layers<'_>, flags: &RunFlags) -> Result<SecretPlaces, SettingError> {

@@ -27,7 +27,7 @@ pub enum Reading {
     /// The same as the reading before.
     Same,
     /// What the manifests say.
-    Read(Box<Read>),
+    Read(Arc<Read>),
     /// Nothing that could be believed: everything stays as it is.
     Unbelievable(Vec<ManifestError>),
 }
@@ -74,7 +74,7 @@ impl Manifests {
         if !errors.is_empty() {
             return Reading::Unbelievable(errors);
         }
-        Reading::Read(Box::new(self.compile(loaded)))
+        Reading::Read(Arc::new(self.compile(loaded)))
     }
 
     fn compile(&mut self, loaded: Loaded) -> Read {
@@ -142,7 +142,7 @@ impl Manifests {
 }
 
 /// Whether an error is about a file and not about an object with a name.
-fn is_of_the_file(error: &ManifestError) -> bool {
+pub(super) fn is_of_the_file(error: &ManifestError) -> bool {
     // `Backend default/archive`, `ClusterBackend archive`; `Backend` alone is one without a usable name.
     !error.object.contains(' ')
 }

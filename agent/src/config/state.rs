@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use spillway_crds::served::Version;
 use spillway_delivery::clock::UnixNanos;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -47,6 +48,33 @@ pub struct ConfigReport {
     pub last_success: Option<UnixNanos>,
     /// When something changed for the last time, wall time.
     pub last_change: Option<UnixNanos>,
+    /// What the operator serves; absent when manifests come from files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served: Option<ServedReport>,
+}
+
+/// What comes from the operator, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServedReport {
+    /// Where it is asked for.
+    pub operator: String,
+    /// Whether the last question was answered.
+    pub is_connected: bool,
+    /// Since when that is so, wall time.
+    pub since: Option<UnixNanos>,
+    /// The configuration that runs, as the operator counts.
+    pub running: Option<Version>,
+    /// Whether there is a configuration, or the operator said that there is none.
+    pub is_settled: bool,
+    /// Why the last question was not answered.
+    pub last_error: Option<String>,
+    /// Questions answered since the start.
+    pub answers: u64,
+    /// Questions not answered since the start.
+    pub failures: u64,
+    /// Pods of this node that are known; absent before the operator told of any.
+    pub pods: Option<u64>,
 }
 
 impl ConfigReport {

@@ -58,7 +58,7 @@ impl World {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn read(&mut self) -> Box<Read> {
+    fn read(&mut self) -> std::sync::Arc<Read> {
         match self.manifests.again(false) {
             Reading::Read(read) => read,
             other => panic!("{other:?}"),

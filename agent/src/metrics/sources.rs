@@ -51,6 +51,11 @@ fn container_logs(families: &mut Families<'_>, stats: &ContainerLogStats) -> fmt
     let gauges = [
         ("container_log_open_files", "Files held open now.", &stats.open_files),
         ("container_log_containers", "Containers followed now.", &stats.containers),
+        (
+            "container_log_held_containers",
+            "Containers not read until the operator tells of their pod, now.",
+            &stats.held_containers,
+        ),
     ];
     for (name, help, gauge) in gauges {
         families.one_gauge(name, help, count(gauge.load(Ordering::Relaxed)))?;

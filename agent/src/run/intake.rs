@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use spillway_crds::kinds::CLUSTER;
 use spillway_crds::kinds::monitoring_pipeline as manifest;
 use spillway_crds::{Input, Reach};
 use spillway_delivery::clock::Clock;
@@ -13,6 +14,7 @@ use spillway_delivery::supervisor::Supervisor;
 use super::Parts;
 use crate::exit::Failure;
 use crate::overview::Overview;
+use crate::pods::PodsReceiver;
 use crate::settings::Settings;
 use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
 use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets};
@@ -32,17 +34,22 @@ pub(super) struct Opened {
 /// The sources that run.
 #[derive(Debug)]
 pub(super) struct Sources {
+    /// Whether manifests are anybody's, so that who sends must be known to be of a namespace.
+    is_served: bool,
     http: HttpTargets,
     logs: ContainerLogs,
 }
 
 impl Sources {
     /// Returns sources that take nothing yet.
-    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock) -> Self {
+    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock, pods: Option<PodsReceiver>) -> Self {
+        let is_served = pods.is_some();
         let machine = settings.pod_logs.clone().map(|root| ContainerLogsSettings {
             root,
             node: settings.node_name.clone(),
             clock: clock.clone(),
+            pods,
+            unknown_pods: settings.unknown_pods,
             ..ContainerLogsSettings::default()
         });
         let logs = ContainerLogs {
@@ -52,7 +59,7 @@ impl Sources {
             stats: Arc::default(),
             following: BTreeMap::new(),
         };
-        Self { http: HttpTargets::default(), logs }
+        Self { is_served, http: HttpTargets::default(), logs }
     }
 
     /// Listens for events, if the machine's settings say so.
@@ -84,7 +91,10 @@ impl Sources {
 
     /// Takes from now on for `opened` and for no other. Sources of pipelines whose inputs did not change are not touched.
     pub(super) async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
-        let takes_events = |one: &&Opened| one.inputs.iter().any(|input| matches!(input, Input::Events { .. }));
+        let has_events = |one: &Opened| one.inputs.iter().any(|input| matches!(input, Input::Events { .. }));
+        // The namespace of a sender is not known here, and a pipeline of the cluster takes from some and not from others.
+        let takes_events =
+            |one: &&Opened| has_events(one) && !(self.is_served && **one.pipeline.namespace() == *CLUSTER);
         self.http.set(opened.values().filter(takes_events).map(|one| one.pipeline.clone()).collect());
         self.logs.follow(opened).await;
     }
@@ -148,6 +158,7 @@ fn log_input(opened: &Opened, input: &Input) -> Option<LogInput> {
         pipeline: opened.pipeline.clone(),
         namespaces: opened.namespaces.clone(),
         containers: wanted.containers.clone(),
+        pod_selector: wanted.pod_selector.clone(),
         start_at: match wanted.start_at {
             manifest::StartAt::Beginning => StartAt::Beginning,
             manifest::StartAt::End => StartAt::End,

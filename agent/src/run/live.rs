@@ -13,17 +13,16 @@ use spillway_crds::{BackendPlan, ManifestError};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::settings::PipelineUid;
-use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::feed::Feed;
 use super::intake::{Opened, Sources};
 use super::pipelines::Binder;
 use super::workshop::Workshop;
+use super::{Parts, Served};
 use crate::config::diff::{Action, Unit, Units, diff};
-use crate::config::manifests::{Manifests, Read, Reading};
+use crate::config::manifests::{Read, Reading};
 use crate::config::state::ReloadResult;
-use crate::config::watch::Watch;
 use crate::exit::Failure;
 use crate::manifests::excluded;
 use crate::overview::Overview;
@@ -33,7 +32,7 @@ use crate::status::Excluded;
 /// What runs, and what it came from.
 #[derive(Debug)]
 pub(super) struct Live {
-    manifests: Manifests,
+    feed: Feed,
     binder: Binder,
     workshop: Arc<Workshop>,
     engine: Arc<Engine>,
@@ -57,30 +56,38 @@ struct Done {
 
 impl Live {
     /// Returns the configuration of a process in which nothing runs yet.
-    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock, manifests: Manifests) -> Self {
-        let binder = Binder::new(settings, clock, parts.engine.agent_id());
+    pub(super) fn new(
+        parts: &Parts,
+        settings: &Settings,
+        clock: &Clock,
+        (feed, served): (Feed, Option<Served>),
+    ) -> Self {
+        let secrets = served.as_ref().map(|served| served.secrets.clone());
+        let binder = Binder::new(settings, clock, parts.engine.agent_id(), secrets);
         Self {
-            manifests,
+            feed,
             workshop: Arc::new(Workshop::new(binder.clone())),
             binder,
             engine: parts.engine.clone(),
             overview: parts.overview.clone(),
             clock: clock.clone(),
-            sources: Sources::new(parts, settings, clock),
+            sources: Sources::new(parts, settings, clock, served.map(|served| served.pods)),
             running: Units::new(),
             opened: BTreeMap::new(),
             again: false,
         }
     }
 
-    /// Starts what `read` says. One pipeline that cannot be opened is left out and the others run; without any there is
-    /// nothing to do.
-    pub(super) async fn start(&mut self, read: Read) -> Result<(), Failure> {
+    /// Starts what there is to begin with. One pipeline that cannot be opened is left out and the others run; where one is
+    /// needed and none runs, there is nothing to do.
+    pub(super) async fn start(&mut self, needs_pipeline: bool) -> Result<(), Failure> {
         let workshop = self.workshop.clone();
         self.engine.serve_jobs(Arc::new(move |target| workshop.make(target))).await;
-        self.carry_out(&read).await;
+        if let Some(read) = self.feed.first().await {
+            self.carry_out(&read).await;
+        }
         let refused = self.overview.excluded();
-        if let (true, Some(first)) = (self.running.is_empty(), refused.last()) {
+        if let (true, true, Some(first)) = (needs_pipeline, self.running.is_empty(), refused.last()) {
             let error = anyhow!("no pipeline can be opened; {}: {}", first.object, first.errors.join("; "));
             return Err(Failure::failed("no-pipeline", error));
         }
@@ -102,35 +109,18 @@ impl Live {
         self.backend_plans().len()
     }
 
-    /// Reads the manifests again whenever they may have changed, until told to stop.
-    pub(super) async fn follow(mut self, mut hangup: Signal, stop: CancellationToken) {
-        let watch = Watch::new(self.manifests.paths().to_vec());
-        // What changed between the first reading and the watch.
-        let mut force = false;
+    /// Carries out whatever comes, until told to stop.
+    pub(super) async fn follow(mut self, stop: CancellationToken) {
         loop {
-            self.reload(force).await;
-            watch.refresh();
-            force = tokio::select! {
+            let reading = tokio::select! {
                 () = stop.cancelled() => return,
-                () = watch.changed() => false,
-                signal = hangup.recv() => signal.is_some(),
+                reading = self.feed.next(self.again) => reading,
             };
-        }
-    }
-
-    async fn reload(&mut self, force: bool) {
-        let (mut manifests, again) = (std::mem::replace(&mut self.manifests, Manifests::new(Vec::new())), self.again);
-        let work = tokio::task::spawn_blocking(move || {
-            let reading = manifests.again(force || again);
-            (manifests, reading)
-        });
-        // Reading fails with the runtime only.
-        let Ok((manifests, reading)) = work.await else { return };
-        self.manifests = manifests;
-        match reading {
-            Reading::Same => {}
-            Reading::Unbelievable(errors) => self.disbelieve(&errors),
-            Reading::Read(read) => self.carry_out(&read).await,
+            match reading {
+                Reading::Same => {}
+                Reading::Unbelievable(errors) => self.disbelieve(&errors),
+                Reading::Read(read) => self.carry_out(&read).await,
+            }
         }
     }
 
@@ -179,6 +169,7 @@ impl Live {
         }
         self.sources.follow(&self.opened).await;
         self.tell(done, read);
+        self.feed.applied(&read.compiled, &self.overview.excluded());
     }
 
     async fn remove(&mut self, uids: Vec<PipelineUid>, done: &mut Done) {

@@ -16,6 +16,7 @@ use spillway_delivery::log::DeliveryKey;
 use spillway_delivery::settings::WhenBehind;
 
 use crate::config::diff::{Change, Unit};
+use crate::config::served::secrets::ServedSecrets;
 use crate::settings::Settings;
 
 /// Refuses what an agent without an operator cannot know. Reading every pod instead would deliver what nobody asked for.
@@ -40,10 +41,19 @@ fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
 /// Namespace and name of a pipeline.
 type Names = (Arc<str>, Arc<str>);
 
+/// Where values of secrets come from, which also says whose the manifests are.
+#[derive(Debug, Clone)]
+enum SecretPlace {
+    /// This machine: this is a standalone run.
+    Machine(Arc<dyn SecretSource>),
+    /// The operator.
+    Served(ServedSecrets),
+}
+
 /// Binds the references of pipelines to backends of this machine.
 #[derive(Debug, Clone)]
 pub(super) struct Binder {
-    secrets: Arc<dyn SecretSource>,
+    secrets: SecretPlace,
     filesystem_root: std::path::PathBuf,
     clock: Clock,
     agent: Arc<str>,
@@ -51,9 +61,10 @@ pub(super) struct Binder {
 
 impl Binder {
     /// Returns the binder of an agent.
-    pub(super) fn new(settings: &Settings, clock: &Clock, agent: Arc<str>) -> Self {
+    pub(super) fn new(settings: &Settings, clock: &Clock, agent: Arc<str>, served: Option<ServedSecrets>) -> Self {
+        let machine = || SecretDir::new(settings.secrets.dir.clone(), settings.secrets.variables.clone());
         Self {
-            secrets: Arc::new(SecretDir::new(settings.secrets.dir.clone(), settings.secrets.variables.clone())),
+            secrets: served.map_or_else(|| SecretPlace::Machine(Arc::new(machine())), SecretPlace::Served),
             filesystem_root: settings.filesystem_root.clone(),
             clock: clock.clone(),
             agent,
@@ -69,7 +80,9 @@ impl Binder {
         change: Option<&Change>,
         all: &BTreeMap<Arc<str>, BackendPlan>,
     ) -> anyhow::Result<Arc<Pipeline>> {
-        check_inputs(&unit.plan)?;
+        if matches!(self.secrets, SecretPlace::Machine(_)) {
+            check_inputs(&unit.plan)?;
+        }
         let unbound = engine.unbound(&unit.plan.settings).await;
         let wanted = |key: &DeliveryKey| {
             unbound.contains(key) || change.is_some_and(|change| change.backends.contains(&key.backend_uid))
@@ -94,6 +107,7 @@ impl Binder {
                 }
                 let missing = || anyhow!("backend {} of route {} is not there", reference.name, route.name);
                 let backend = unit.backends.get(&reference.uid).ok_or_else(missing)?;
+                self.check_secrets(backend)?;
                 let unusable = || format!("backend {} of route {}", reference.name, route.name);
                 let made = self.delivery(&names, &route.name, backend, backend.name.clone());
                 let mut delivery = made.with_context(unusable)?;
@@ -103,6 +117,20 @@ impl Binder {
             }
         }
         Ok(deliveries)
+    }
+
+    /// Refuses a backend of which this machine did not keep what it needs: it would fail until the operator answers.
+    fn check_secrets(&self, backend: &BackendPlan) -> anyhow::Result<()> {
+        if let SecretPlace::Served(secrets) = &self.secrets
+            && let Some(secret) = secrets.not_kept(backend)
+        {
+            bail!(
+                "backend {} needs secret {secret}, whose value is not stored on this machine (see --state-key); waits for \
+                 the operator",
+                backend.name
+            );
+        }
+        Ok(())
     }
 
     /// Builds the delivery of a pipeline (namespace and name) from `route` to `backend`, which calls itself `known_as` where
@@ -136,10 +164,13 @@ impl Binder {
         BuildContext {
             name,
             metadata: backend.metadata,
-            secrets: Secrets::new(self.secrets.clone()),
+            secrets: Secrets::new(match &self.secrets {
+                SecretPlace::Machine(source) => source.clone(),
+                SecretPlace::Served(secrets) => secrets.of(backend),
+            }),
             filesystem_root: self.filesystem_root.clone(),
-            // Manifests from files are the machine's own: this is the standalone run.
-            allow_absolute: true,
+            // Manifests from files are the machine's own; those that are served are anybody's.
+            allow_absolute: matches!(self.secrets, SecretPlace::Machine(_)),
             clock: self.clock.clone(),
         }
     }

@@ -27,12 +27,26 @@ const fn setting(
 
 pub(super) const MANIFESTS: Setting =
     setting("manifests", "--manifests", "SPILLWAY_MANIFESTS", "manifests", "files and folders that are there");
+pub(super) const OPERATOR: Setting = setting(
+    "operator",
+    "--operator",
+    "SPILLWAY_OPERATOR",
+    "operator",
+    "https://HOST[:PORT], or http:// with an address of loopback",
+);
+pub(super) const OPERATOR_CA: Setting =
+    setting("operator_ca", "--operator-ca", "SPILLWAY_OPERATOR_CA", "operatorCA", FILE);
+pub(super) const OPERATOR_TOKEN: Setting =
+    setting("operator_token", "--operator-token", "SPILLWAY_OPERATOR_TOKEN", "operatorToken", "a file");
+pub(super) const STATE_KEY: Setting = setting("state_key", "--state-key", "SPILLWAY_STATE_KEY", "stateKey", FILE);
 pub(super) const DATA_DIR: Setting = setting("data_dir", "--data-dir", "SPILLWAY_DATA_DIR", "dataDir", DIRECTORY);
 pub(super) const HTTP: Setting = setting("http", "--http", "SPILLWAY_HTTP", "http", ADDRESS);
 pub(super) const ADMIN: Setting = setting("admin", "--admin", "SPILLWAY_ADMIN", "admin", ADDRESS);
 pub(super) const METRICS: Setting = setting("metrics", "--metrics", "SPILLWAY_METRICS", "metrics", ADDRESS);
 pub(super) const POD_LOGS: Setting =
     setting("pod_logs", "--pod-logs", "SPILLWAY_POD_LOGS", "podLogs", "a directory that is there, or `off`");
+pub(super) const UNKNOWN_PODS: Setting =
+    setting("unknown_pods", "--unknown-pods", "SPILLWAY_UNKNOWN_PODS", "unknownPods", "`Hold` or `Deliver`");
 pub(super) const FILESYSTEM_ROOT: Setting =
     setting("filesystem_root", "--filesystem-root", "SPILLWAY_FILESYSTEM_ROOT", "filesystemRoot", DIRECTORY);
 pub(super) const SECRETS_DIR: Setting =
@@ -75,14 +89,19 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 18] = [
+pub(super) const SETTINGS: [Setting; 23] = [
     MANIFESTS,
+    OPERATOR,
+    OPERATOR_CA,
+    OPERATOR_TOKEN,
+    STATE_KEY,
     DATA_DIR,
     FREE_BYTES_MIN,
     HTTP,
     ADMIN,
     METRICS,
     POD_LOGS,
+    UNKNOWN_PODS,
     FILESYSTEM_ROOT,
     SECRETS_DIR,
     SECRET_ENV,

@@ -59,7 +59,7 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     let settings = settle(&["--drain-seconds", "9"], file).unwrap();
     assert_eq!(settings.drain, Duration::from_secs(9));
     assert_eq!(settings.threads, 3);
-    assert_eq!(settings.manifests, [Path::new("/"), Path::new("/tmp")]);
+    assert_eq!(settings.configuration, ConfigSource::Files(vec!["/".into(), "/tmp".into()]));
     assert_eq!(settings.http.unwrap().port(), 8411);
 }
 
@@ -71,7 +71,7 @@ fn a_variable_goes_before_the_file_unless_it_is_empty() {
     let settings = settle_from(&flags, &from, "drainSeconds: 7\nthreads: 3\nmanifests: /var").unwrap();
     assert_eq!(settings.drain, Duration::from_secs(9));
     assert_eq!(settings.threads, 3);
-    assert_eq!(settings.manifests, [Path::new("/"), Path::new("/tmp")]);
+    assert_eq!(settings.configuration, ConfigSource::Files(vec!["/".into(), "/tmp".into()]));
 }
 
 #[test]
@@ -164,4 +164,22 @@ fn every_flag_of_run_is_a_setting_with_its_variable() {
         assert_eq!(setting.flag, format!("--{}", setting.id.replace('_', "-")));
         assert_eq!(setting.key.to_lowercase(), setting.id.replace('_', ""));
     }
+}
+
+#[test]
+fn an_operator_stands_in_place_of_manifests() {
+    let settings = settle(&["--operator", "https://operator:8443", "--unknown-pods", "Deliver"], "").unwrap();
+    let ConfigSource::Operator(operator) = settings.configuration else { panic!("{settings:?}") };
+    assert_eq!(operator.url.as_str(), "https://operator:8443/v1/configuration");
+    assert_eq!(operator.token, Path::new("/var/run/secrets/spillway/token"));
+    assert_eq!((operator.ca, operator.state_key, settings.unknown_pods), (None, None, UnknownPods::Deliver));
+    assert_eq!(
+        refusal(&["--operator", "https://operator:8443"], "manifests: /"),
+        "found manifests (agent.yaml:1:12: manifests) and an operator (--operator), allowed: one of the two"
+    );
+    assert_eq!(
+        refusal(&["--operator", "http://operator:8443"], ""),
+        "--operator: found `http://operator:8443`, allowed: https://HOST[:PORT], or http:// with an address of loopback"
+    );
+    assert!(refusal(&[], "").contains("--operator URL"));
 }

@@ -14,7 +14,10 @@
 //! - A file is known by its inode and its first bytes, never by its name; a position counts decompressed bytes.
 //! - A pipeline that takes nothing holds up nobody but itself.
 //! - A file that is unlinked while it is read is read to its end.
-//! - Who made an event is taken from the kubelet's directory name; no line can change it. The agent's own pod is left out.
+//! - Who made an event is taken from the kubelet's directory name, and from what the operator tells of the pod with that
+//!   uid; no line can change it. The agent's own pod is left out, and so is one with the annotation `spillway.dev/logs:
+//!   "false"`.
+//! - Where an operator tells of pods, nothing of a pod is read before it is told of; then it is read from its beginning.
 //!
 //! # What is lost, and counted
 //! What is deleted or cut off before it was read (`missed_bytes`, `missed_files`; what a truncation takes unread cannot
@@ -27,7 +30,7 @@
 //! descriptor while it is unread: 1,000 idle files about 1.5 MB. Descriptors held: [`ContainerLogsSettings::held_files_max`].
 //!
 //! # It must not know
-//! Conditions, backends, Kubernetes' API. Labels of pods come with the operator.
+//! Conditions, backends, Kubernetes' API. Labels of pods come from the operator ([`crate::pods`]), where there is one.
 //!
 //! Only for Linux: the layout is a kubelet's, and wake-ups come from inotify directly, because only so a busy file can be
 //! left unwatched (one event per write costs more than reading the line).
@@ -53,10 +56,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_crds::Reach;
+use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::supervisor::Supervisor;
 use tokio_util::sync::CancellationToken;
+
+use crate::pods::PodsReceiver;
+use crate::settings::UnknownPods;
 
 pub use self::file::Links;
 pub use self::layout::PodFacts;
@@ -74,6 +81,10 @@ pub struct ContainerLogsSettings {
     pub node: Option<String>,
     /// The agent's own pod, whose logs nobody reads.
     pub own_pod_uid: Option<String>,
+    /// What tells of pods; `None` where only the kubelet's paths do.
+    pub pods: Option<PodsReceiver>,
+    /// What becomes of pods that are not told of yet, where something tells of pods.
+    pub unknown_pods: UnknownPods,
     /// Whether links are followed: needed with Docker, refused by default.
     pub links: Links,
     /// How often everything is looked at although nothing woke us.
@@ -91,6 +102,8 @@ impl Default for ContainerLogsSettings {
             root: "/var/log/pods".into(),
             node: None,
             own_pod_uid: None,
+            pods: None,
+            unknown_pods: UnknownPods::Hold,
             links: Links::Refuse,
             rescan: Duration::from_secs(10),
             held_files_max: held_files_max(),
@@ -118,6 +131,8 @@ pub struct LogInput {
     pub namespaces: Reach,
     /// The containers that are read, by name; empty for every one.
     pub containers: Vec<String>,
+    /// The pods that are read, by the labels that are told of them; where nothing tells of pods it must be empty.
+    pub pod_selector: LabelSelector,
     /// Where files are begun that are there already.
     pub start_at: StartAt,
 }
@@ -153,14 +168,14 @@ pub fn start(
         if known.is_none() {
             pipelines.push(input.pipeline);
         }
-        let LogInput { namespaces, containers, start_at, .. } = input;
-        wants.push(tailer::Want { pipeline, namespaces, containers, start_at });
+        let LogInput { namespaces, containers, pod_selector, start_at, .. } = input;
+        wants.push(tailer::Want { pipeline, namespaces, containers, pod_selector, start_at });
     }
     let positions = pipelines.iter().map(|pipeline| pipeline.positions()).collect();
-    let rescan = settings.rescan;
+    let (rescan, pods) = (settings.rescan, settings.pods.clone());
     let tailer = tailer::Tailer::new(settings, wants, positions, stats.clone());
     let (stop, ended) = (supervisor.stopping().child_token(), CancellationToken::new());
-    let runner = run::Runner { tailer, pipelines, rescan, stats, stop: stop.clone() };
+    let runner = run::Runner { tailer, pipelines, pods, rescan, stats, stop: stop.clone() };
     let end = ended.clone();
     supervisor.spawn("container-logs", async move {
         runner.run().await;

@@ -12,6 +12,11 @@ pub fn problems(report: &StatusReport) -> Vec<String> {
     for reason in &report.not_ready {
         found.push(format!("the agent is not ready: {}", plain(reason)));
     }
+    if let Some(served) = report.config.served.as_ref().filter(|served| !served.is_connected && served.failures > 0) {
+        let because = served.last_error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
+        let since = served.since.map_or("-".into(), time);
+        found.push(format!("no configuration from the operator since {since}{because}; everything runs on as it was"));
+    }
     for excluded in &report.excluded {
         let errors = counted(excluded.errors.len() as u64, "error");
         let what = if excluded.kept { "runs in its last good version" } else { "is not run" };

@@ -5,6 +5,7 @@ use spillway_delivery::ledger::{FailoverReport, LogReport, PipelineReport, Route
 use super::problems::{name, problems};
 use super::report::{Phase, StatusReport};
 use super::units::{age, bytes, counted, plain, time};
+use crate::config::state::ServedReport;
 
 mod deliveries;
 mod letters;
@@ -88,6 +89,9 @@ fn head(report: &StatusReport, out: &mut String) {
         let since = config.last_change.map_or("-".into(), time);
         line(out, &format!("configuration: generation {}, {} since {since}", config.generation, plain(&config.hash)));
     }
+    if let Some(served) = &config.served {
+        operator(served, out);
+    }
     for listener in &report.listeners {
         let secured = if listener.secured { "TLS and token" } else { "plain" };
         line(out, &format!("listening: {} on {} ({secured})", plain(&listener.name), plain(&listener.address)));
@@ -98,6 +102,15 @@ fn head(report: &StatusReport, out: &mut String) {
         let counts = if counts.is_empty() { "nothing yet".into() } else { counts.join(", ") };
         line(out, &format!("source {}: {counts}", plain(&source.name)));
     }
+}
+
+fn operator(served: &ServedReport, out: &mut String) {
+    let running = served.running.as_ref().map_or("nothing yet".into(), |version| {
+        format!("epoch {}, generation {}, {}", version.epoch, version.generation, plain(&version.hash))
+    });
+    let since = served.since.map_or("-".into(), time);
+    let state = if served.is_connected { "answers" } else { "does not answer" };
+    line(out, &format!("operator {}: {state} since {since}; serves {running}", plain(&served.operator)));
 }
 
 fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut String) {

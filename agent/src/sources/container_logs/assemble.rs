@@ -151,6 +151,11 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
+    /// Returns how many bytes of unfinished lines are held.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.groups.iter().flatten().map(|group| group.text.len()).sum()
+    }
+
     /// Takes the whole lines of `data`, which begins at `base` of the file; returns how many bytes it took.
     pub(super) fn take_lines(&mut self, data: &[u8], base: u64, sink: &mut Sink<'_>) -> usize {
         let mut at = 0;

@@ -25,6 +25,8 @@ pub(super) struct Container {
     pub(super) seats: Vec<Seat>,
     /// Whether its directory is gone.
     pub(super) is_gone: bool,
+    /// Since when.
+    pub(super) gone_at: Option<Instant>,
     pace: Pace,
     written_at: Option<Instant>,
 }
@@ -45,6 +47,10 @@ pub(super) struct Seat {
     pub(super) reader: Reader,
     /// What it is at.
     pub(super) state: SeatState,
+    /// Whether it may read at all.
+    pub(super) gate: Gate,
+    /// What became of what was there before its gate.
+    pub(super) past: Past,
     /// Whether there may be more to read once the batch under way is kept.
     pub(super) has_more: bool,
     /// Whether its position is to be kept although it has read nothing.
@@ -53,6 +59,28 @@ pub(super) struct Seat {
     pub(super) is_known: bool,
     /// Bytes of its last batch; the next is expected to have as many.
     pub(super) bytes_expected: usize,
+}
+
+/// Whether a seat may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It may.
+    Open,
+    /// Not yet: it holds its files open until it is known whether it may.
+    Held,
+    /// Its pod is not one of those the pipeline wants.
+    Closed,
+}
+
+/// What a seat did with what was there when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Nothing yet: its gate was never open.
+    Unread,
+    /// It leaves it unread, and its position says so once its gate is open.
+    Skipped,
+    /// Its gate is or was open.
+    Read,
 }
 
 /// What a reader is at.
@@ -78,6 +106,7 @@ impl Container {
             files: Files::default(),
             seats: Vec::new(),
             is_gone: false,
+            gone_at: None,
             pace: Pace::AtWrites,
             written_at: None,
         }
@@ -134,6 +163,20 @@ impl Container {
 impl Seat {
     /// Returns a seat that waits.
     pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, state: SeatState::Idle, has_more: false, announces: false, is_known: false, bytes_expected: 0 }
+        Self {
+            reader,
+            state: SeatState::Idle,
+            gate: Gate::Open,
+            past: Past::Unread,
+            has_more: false,
+            announces: false,
+            is_known: false,
+            bytes_expected: 0,
+        }
+    }
+
+    /// Returns whether nothing of a container that is gone is to be read any more.
+    pub(super) fn is_through(&self) -> bool {
+        self.state == SeatState::Left || self.gate == Gate::Closed && self.state == SeatState::Idle
     }
 }

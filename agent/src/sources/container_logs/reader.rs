@@ -164,6 +164,22 @@ impl Reader {
         }
     }
 
+    /// Returns whose position it is.
+    pub(super) fn source(&self) -> &Bytes {
+        &self.source
+    }
+
+    /// Returns how many bytes of unfinished lines it holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.assembler.held_bytes()
+    }
+
+    /// Returns how many files it has yet to read, and how many bytes as far as is known.
+    pub(super) fn unread(&self, files: &Files) -> (u64, u64) {
+        let sizes = self.queue.iter().filter_map(|serial| files.get(*serial)).map(|file| file.size_listed);
+        (self.queue.len() as u64, sizes.sum::<u64>().saturating_sub(self.offset))
+    }
+
     /// Returns whether the reader has yet to read `serial`.
     pub(super) fn wants(&self, serial: u32) -> bool {
         self.queue.contains(&serial)

@@ -20,6 +20,7 @@ use super::container::TICK;
 use super::stats::ContainerLogStats;
 use super::tailer::{Outgoing, Tailer, Ticket};
 use super::watch::Watch;
+use crate::pods::PodsReceiver;
 
 /// Everything that wakes the task.
 enum Wake {
@@ -28,6 +29,7 @@ enum Wake {
     Hints,
     Tick,
     Rescan,
+    Pods,
 }
 
 /// What the task works with.
@@ -37,6 +39,8 @@ pub(super) struct Runner {
     pub(super) tailer: Tailer,
     /// Where batches go, in the order the tailer numbers them.
     pub(super) pipelines: Vec<Arc<Pipeline>>,
+    /// What tells of pods.
+    pub(super) pods: Option<PodsReceiver>,
     /// How often everything is looked at.
     pub(super) rescan: Duration,
     /// Counts refusals.
@@ -51,6 +55,7 @@ impl Runner {
         let hints = self.open_watch();
         let mut rescan = interval(if hints.is_some() { self.rescan } else { self.rescan.min(RESCAN_UNWATCHED) });
         let mut tick = interval_at(Instant::now() + TICK, TICK);
+        let mut pods = self.pods.take();
         let mut flights = FuturesUnordered::new();
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -71,6 +76,7 @@ impl Runner {
                 () = readable(hints.as_deref()) => Wake::Hints,
                 _ = tick.tick(), if self.tailer.is_timed() => Wake::Tick,
                 _ = rescan.tick() => Wake::Rescan,
+                () = told(pods.as_mut()) => Wake::Pods,
             };
             match wake {
                 Wake::Stop => break,
@@ -78,6 +84,7 @@ impl Runner {
                 Wake::Kept(None) => {}
                 Wake::Hints => self.tailer.take_hints(Instant::now()),
                 Wake::Tick => self.tailer.tick(),
+                Wake::Pods => self.tailer.take_pods(Instant::now()),
                 Wake::Rescan => {
                     self.tailer.scan(Instant::now());
                     if self.tailer.is_unwatched() && rescan.period() > RESCAN_UNWATCHED {
@@ -130,6 +137,17 @@ async fn keep(pipeline: Arc<Pipeline>, ticket: Ticket, batch: Batch, flight: Fli
 
 fn is_kept(pipeline: &Pipeline, batch: &Batch) -> bool {
     batch.position.as_ref().is_some_and(|position| pipeline.position(&position.source) == position.value)
+}
+
+/// Waits for the next table of pods; for ever when there is none to come.
+async fn told(pods: Option<&mut PodsReceiver>) {
+    let changed = match pods {
+        Some(pods) => pods.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Waits for hints; for ever when there are none to come.

@@ -36,6 +36,8 @@ pub struct ContainerLogStats {
     pub open_files: AtomicU64,
     /// Containers followed now.
     pub containers: AtomicU64,
+    /// Containers of which nothing is read until their pod is told of, now.
+    pub held_containers: AtomicU64,
     /// Batches that a pipeline refused; they are tried again.
     pub refusals: AtomicU64,
     /// Times the kernel's queue of file events overflowed; each made a full scan.
@@ -70,16 +72,21 @@ impl ContainerLogStats {
 pub(super) struct Shares {
     stats: Arc<ContainerLogStats>,
     containers: u64,
+    held_containers: u64,
     refused_entries: u64,
 }
 
 impl Shares {
     pub(super) fn new(stats: Arc<ContainerLogStats>) -> Self {
-        Self { stats, containers: 0, refused_entries: 0 }
+        Self { stats, containers: 0, held_containers: 0, refused_entries: 0 }
     }
 
     pub(super) fn set_containers(&mut self, count: usize) {
         replace(&self.stats.containers, &mut self.containers, count as u64);
+    }
+
+    pub(super) fn set_held(&mut self, count: usize) {
+        replace(&self.stats.held_containers, &mut self.held_containers, count as u64);
     }
 
     pub(super) fn set_refused_entries(&mut self, count: usize) {
@@ -90,6 +97,7 @@ impl Shares {
 impl Drop for Shares {
     fn drop(&mut self) {
         self.set_containers(0);
+        self.set_held(0);
         self.set_refused_entries(0);
     }
 }

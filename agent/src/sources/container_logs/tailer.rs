@@ -9,6 +9,7 @@
 //! of batches under way. Readers of one pipeline take turns, each of one batch.
 
 mod discover;
+mod pods;
 mod state;
 
 use std::collections::BTreeSet;
@@ -18,9 +19,10 @@ use spillway_delivery::clock::{UnixNanos, write_rfc3339};
 use spillway_delivery::event::{Arenas, Batch, BatchBuilder, Origin, Position};
 use tokio::time::Instant;
 
+use self::pods::Told;
 use self::state::{Lane, Pods};
 use super::assemble::Sink;
-use super::container::SeatState;
+use super::container::{Gate, SeatState};
 use super::cri::TIME_BYTES_MAX;
 use super::file::{CHUNK_BYTES, Opener};
 use super::layout::PodFacts;
@@ -64,6 +66,7 @@ pub(super) struct Tailer {
     lanes: Vec<Lane>,
     lane_next: usize,
     pods: Pods,
+    told: Told,
     timed: BTreeSet<u32>,
     watch: Option<Watch>,
     chunk: Vec<u8>,
@@ -91,6 +94,7 @@ impl Tailer {
             lanes: positions.into_iter().map(Lane::new).collect(),
             lane_next: 0,
             pods: Pods::default(),
+            told: Told::default(),
             timed: BTreeSet::new(),
             watch: None,
             chunk: vec![0; CHUNK_BYTES],
@@ -217,6 +221,7 @@ impl Tailer {
         };
         for (index, seat) in container.seats.iter_mut().enumerate() {
             match seat.state {
+                SeatState::Idle if seat.gate != Gate::Open => {}
                 SeatState::Idle => {
                     seat.state = SeatState::Queued;
                     self.lanes[seat.reader.pipeline].ready.push_back((key, index));
@@ -228,6 +233,12 @@ impl Tailer {
     }
 
     fn turn(&mut self, key: u32, index: usize, now: Instant) -> Option<Outgoing> {
+        let seat = &mut self.pods.container(key)?.seats[index];
+        if seat.gate != Gate::Open {
+            seat.state = SeatState::Idle;
+            self.leave(key);
+            return None;
+        }
         let received = self.settings.clock.now();
         let (out, after) = self.read(key, index, (now, received))?;
         let container = self.pods.container(key)?;

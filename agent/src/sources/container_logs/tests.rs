@@ -4,4 +4,5 @@ mod engine;
 mod faults;
 mod lines;
 mod model;
+mod pods;
 mod world;

@@ -8,17 +8,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::container::{Container, Seat, SeatState};
+use super::super::container::{Container, Gate, Past, Seat, SeatState};
 use super::super::file::Links;
 use super::super::files::{self, Found};
 use super::super::position::{self, Mark};
 use super::super::reader::Reader;
+use super::pods::Known;
 use super::state;
 use super::{ContainerLogStats, Counts, Place, PodFacts, StartAt, Tailer, Writes};
 
 impl Tailer {
     /// Looks at everything. The first time it also settles what becomes of recovered positions.
     pub(in super::super) fn scan(&mut self, now: Instant) {
+        if !self.is_started {
+            self.take_pods(now);
+        }
         if self.list_root(now).is_none() {
             return;
         }
@@ -30,11 +34,11 @@ impl Tailer {
         self.shares.set_containers(self.pods.len());
         if !self.is_started {
             self.is_started = true;
-            for lane in &mut self.lanes {
-                lane.marks = lane.is_first_start;
-                lane.farewells.extend(lane.positions.drain().map(|(source, _)| source));
-            }
+            self.lanes.iter_mut().for_each(|lane| lane.marks = lane.is_first_start);
+            self.settle_positions();
         }
+        self.give_up(now);
+        self.count_held();
     }
 
     pub(super) fn scan_root(&mut self, now: Instant) {
@@ -65,6 +69,11 @@ impl Tailer {
         let lost: Vec<u32> = lost.flat_map(|(_, containers)| containers.values().copied()).collect();
         for key in lost {
             self.lose(key, now);
+        }
+        let unread =
+            self.pods.names.iter().filter(|(name, containers)| containers.is_empty() && !there.contains(*name));
+        for name in unread.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.forget_pod(&name);
         }
         self.pods.retain(|name| there.contains(name));
         let is_new = |name: &Arc<str>| !self.pods.names.contains_key(name) && self.is_wanted(name);
@@ -98,13 +107,17 @@ impl Tailer {
         let Some(facts) = PodFacts::from_directory(pod) else {
             return;
         };
+        let told = self.known(pod, &facts);
         for name in there {
             match known.get(&name) {
                 Some(key) => self.find_again(*key, now),
-                None if self.wants.iter().any(|want| want.takes(&facts, &name)) => {
-                    self.enter(pod, &facts, &name, now);
+                None => {
+                    let gates = (0..self.lanes.len()).map(|pipeline| self.gate(&told, (&facts, &name), pipeline));
+                    let gates: Vec<Option<Gate>> = gates.collect();
+                    if gates.iter().flatten().any(|gate| *gate != Gate::Closed) {
+                        self.enter((pod, &name), &told, &gates, now);
+                    }
                 }
-                None => {}
             }
         }
     }
@@ -130,7 +143,7 @@ impl Tailer {
             }
         };
         let found = container.files.merge(listing, &self.opener, now);
-        for seat in &mut container.seats {
+        for seat in container.seats.iter_mut().filter(|seat| seat.gate != Gate::Closed) {
             seat.reader.add(&found);
         }
         container.release();
@@ -138,8 +151,11 @@ impl Tailer {
         refused
     }
 
-    /// Begins to follow a container.
-    fn enter(&mut self, pod: &Arc<str>, facts: &PodFacts, name: &Arc<str>, now: Instant) {
+    /// Begins to follow a container, for the pipelines that have a gate for it.
+    fn enter(&mut self, (pod, name): (&Arc<str>, &Arc<str>), told: &Known, gates: &[Option<Gate>], now: Instant) {
+        let Some(facts) = PodFacts::from_directory(pod) else {
+            return;
+        };
         let directory = self.settings.root.join(&**pod).join(&**name);
         let key = self.pods.add(pod, name.clone(), Container::new(directory.clone()));
         self.watch_container(key, Writes::Told);
@@ -147,19 +163,13 @@ impl Tailer {
             (Ok((listing, _)), Some(container)) => container.files.merge(listing, &self.opener, now),
             _ => Found::default(),
         };
-        let origin = state::origin(facts, name, self.settings.node.as_deref());
-        let mut served = BTreeSet::new();
-        for want in 0..self.wants.len() {
-            let wanted = &self.wants[want];
-            if wanted.takes(facts, name) && served.insert(wanted.pipeline) {
-                let source = position::source(&facts.uid, name);
-                self.seat(
-                    key,
-                    want,
-                    Reader::new(wanted.pipeline, origin.clone(), source.clone()),
-                    &Entry { source: &source, found: &found },
-                );
-            }
+        let origin = state::origin(&facts, name, self.settings.node.as_deref(), told);
+        let source = position::source(&facts.uid, name);
+        let is_silenced = self.is_silenced(pod);
+        for (pipeline, gate) in gates.iter().enumerate() {
+            let Some(gate) = *gate else { continue };
+            let reader = Reader::new(pipeline, origin.clone(), source.clone());
+            self.seat(key, reader, &Entry { source: &source, found: &found, gate, is_silenced });
         }
         if let Some(container) = self.pods.container(key) {
             container.release();
@@ -168,28 +178,51 @@ impl Tailer {
     }
 
     /// Gives a reader its place in the files: where its pipeline stood, at their end, or at their beginning.
-    fn seat(&mut self, key: u32, want: usize, mut reader: Reader, entry: &Entry<'_>) {
+    fn seat(&mut self, key: u32, mut reader: Reader, entry: &Entry<'_>) {
+        let (pipeline, gate) = (reader.pipeline, entry.gate);
+        let starts_at_end = self.starts_at_end(key, pipeline);
         let Some(container) = self.pods.container(key) else {
             return;
         };
-        let lane = &mut self.lanes[reader.pipeline];
+        if gate == Gate::Closed {
+            container.seats.push(Seat { gate, ..Seat::new(reader) });
+            return;
+        }
+        let lane = &mut self.lanes[pipeline];
         let stored = lane.positions.remove(entry.source);
-        let mark = stored.as_deref().and_then(Mark::decode);
-        let is_late = !self.is_started && lane.is_first_start && self.wants[want].start_at == StartAt::End;
+        // What is there of a container that the pipeline read, and then did not want, was not meant for it.
+        let was_unwanted = entry.is_silenced || self.is_started && stored.is_some();
+        let mark = stored.as_deref().and_then(Mark::decode).filter(|_| !was_unwanted);
+        let is_late = !self.is_started && lane.is_first_start && starts_at_end && stored.is_none();
         let mut counts = Counts::default();
-        let mut announces = false;
         if let Some(mark) = mark {
             reader.resume(&container.files, &mark, entry.found, &mut counts);
         } else {
             reader.add(entry.found);
         }
-        if is_late && stored.is_none() {
+        let skips = is_late || was_unwanted;
+        if skips {
             reader.skip_to_end(&mut container.files, &self.opener, &mut self.chunk);
-            announces = true;
-            lane.announcing += 1;
         }
+        let announces = skips && gate == Gate::Open;
+        lane.announcing += usize::from(announces);
         self.stats.add_turn(&counts);
-        container.seats.push(Seat { announces, is_known: stored.is_some(), ..Seat::new(reader) });
+        let past = match gate {
+            Gate::Open => Past::Read,
+            _ if skips => Past::Skipped,
+            Gate::Held | Gate::Closed => Past::Unread,
+        };
+        container.seats.push(Seat { announces, gate, past, is_known: stored.is_some(), ..Seat::new(reader) });
+    }
+
+    /// Returns whether the first input of a pipeline that takes a container begins at the end of its files.
+    fn starts_at_end(&mut self, key: u32, pipeline: usize) -> bool {
+        let directory = self.pods.container(key).map(|container| container.directory.clone()).unwrap_or_default();
+        let name = |path: Option<&Path>| path.and_then(|path| path.file_name()?.to_str().map(str::to_owned));
+        let (Some(pod), Some(container)) = (name(directory.parent()), name(Some(&directory))) else { return false };
+        let Some(facts) = PodFacts::from_directory(&pod) else { return false };
+        let mut wants = self.wants.iter().filter(|want| want.pipeline == pipeline && want.takes(&facts, &container));
+        wants.next().is_some_and(|want| want.start_at == StartAt::End)
     }
 
     fn find_again(&mut self, key: u32, now: Instant) {
@@ -199,7 +232,7 @@ impl Tailer {
         let leaves = container.seats.iter().any(|seat| matches!(seat.state, SeatState::Leaving | SeatState::Left));
         // One that is being left is followed anew once it was left.
         if container.is_gone && !leaves {
-            container.is_gone = false;
+            (container.is_gone, container.gone_at) = (false, None);
             self.watch_container(key, Writes::Told);
             self.scan_container(key, now);
         }
@@ -211,6 +244,7 @@ impl Tailer {
             return;
         };
         container.is_gone = true;
+        container.gone_at.get_or_insert(now);
         container.files.merge(Vec::new(), &self.opener, now);
         container.release();
         self.wake(key);
@@ -221,7 +255,10 @@ impl Tailer {
         let Some(container) = self.pods.container(key) else {
             return;
         };
-        if container.is_gone && container.seats.iter().all(|seat| seat.state == SeatState::Left) {
+        if container.is_gone && container.seats.iter().all(Seat::is_through) {
+            for seat in container.seats.iter().filter(|seat| seat.state != SeatState::Left && seat.is_known) {
+                self.lanes[seat.reader.pipeline].farewells.push_back(seat.reader.source().clone());
+            }
             self.pods.remove(key);
             self.timed.remove(&key);
             self.shares.set_containers(self.pods.len());
@@ -261,10 +298,12 @@ impl Tailer {
 struct Entry<'a> {
     source: &'a Bytes,
     found: &'a Found,
+    gate: Gate,
+    is_silenced: bool,
 }
 
 /// Lists the directories below `directory` by name.
-fn directories(directory: &Path, links: Links) -> io::Result<BTreeSet<Arc<str>>> {
+pub(super) fn directories(directory: &Path, links: Links) -> io::Result<BTreeSet<Arc<str>>> {
     let mut names = BTreeSet::new();
     for entry in directory.read_dir()? {
         let entry = entry?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use spillway_crds::Reach;
+use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::event::{Origin, OriginBuilder};
 
 use super::super::StartAt;
@@ -12,6 +13,7 @@ use super::super::container::Container;
 use super::super::layout::PodFacts;
 use super::super::position::{MARKER, is_container};
 use super::IN_FLIGHT_MAX;
+use super::pods::Known;
 
 /// What one input of a pipeline wants.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub(in super::super) struct Want {
     pub(in super::super) namespaces: Reach,
     /// The containers by name, empty for every one.
     pub(in super::super) containers: Vec<String>,
+    /// The pods, by what is told of them.
+    pub(in super::super) pod_selector: LabelSelector,
     /// Where files are begun that were there before the pipeline.
     pub(in super::super) start_at: StartAt,
 }
@@ -32,14 +36,19 @@ impl Want {
         self.namespaces.takes(&facts.namespace)
     }
 
-    /// Returns whether a container is wanted.
+    /// Returns whether a container is wanted, as far as its path says.
     pub(super) fn takes(&self, facts: &PodFacts, container: &str) -> bool {
         self.takes_pod(facts) && (self.containers.is_empty() || self.containers.iter().any(|name| name == container))
     }
 }
 
 /// Returns who makes the events of a container.
-pub(super) fn origin(facts: &PodFacts, container: &str, node: Option<&str>) -> Arc<Origin> {
+pub(super) fn origin(facts: &PodFacts, container: &str, node: Option<&str>, known: &Known) -> Arc<Origin> {
+    let told = match known {
+        Known::Told(told) => Some(told),
+        Known::Path | Known::NotYet | Known::Silent => None,
+    };
+    let owner = told.and_then(|told| told.owner.as_ref());
     OriginBuilder {
         namespace: Some(facts.namespace.to_string()),
         pod: Some(facts.pod.to_string()),
@@ -47,6 +56,10 @@ pub(super) fn origin(facts: &PodFacts, container: &str, node: Option<&str>) -> A
         container: Some(container.to_owned()),
         node: node.map(str::to_owned),
         source: Some("container-logs".to_owned()),
+        owner_kind: owner.map(|owner| owner.kind.clone()),
+        owner_name: owner.map(|owner| owner.name.clone()),
+        labels: told.map(|told| told.labels.clone()).unwrap_or_default(),
+        annotations: told.map(|told| told.annotations.clone()).unwrap_or_default(),
         ..OriginBuilder::default()
     }
     .build()
@@ -130,6 +143,11 @@ impl Pods {
     /// Returns a container.
     pub(super) fn container(&mut self, key: u32) -> Option<&mut Container> {
         self.containers.get_mut(&key)
+    }
+
+    /// Returns every container.
+    pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.containers.values()
     }
 
     /// Returns how many containers there are.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_crds::Reach;
+use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::OriginBuilder;
@@ -50,6 +51,7 @@ fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
         pipeline: pipeline.clone(),
         namespaces: Reach::everywhere(),
         containers: Vec::new(),
+        pod_selector: LabelSelector::default(),
         start_at: StartAt::Beginning,
     };
     start(settings, vec![input], &owner, Arc::<ContainerLogStats>::default());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spillway_crds::Reach;
+use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::Batch;
 use tempfile::TempDir;
@@ -87,7 +88,13 @@ pub(super) const POD: &str = "fab12_etch-0_6b1c-77";
 
 /// Returns what a pipeline wants that wants everything.
 pub(super) fn everything(pipeline: usize) -> Want {
-    Want { pipeline, namespaces: Reach::everywhere(), containers: Vec::new(), start_at: StartAt::Beginning }
+    Want {
+        pipeline,
+        namespaces: Reach::everywhere(),
+        containers: Vec::new(),
+        pod_selector: LabelSelector::default(),
+        start_at: StartAt::Beginning,
+    }
 }
 
 impl World {

@@ -1,0 +1,185 @@
+use std::sync::Mutex;
+
+use spillway_crds::served::BackendCondition;
+
+use super::*;
+use crate::cli::{FromEnvironment, RunFlags};
+use crate::settings::{ConfigFile, ConfigSource, Machine, Settings};
+
+#[derive(Debug, Default)]
+struct Quiet {
+    report: Mutex<ServedReport>,
+    backends: Mutex<Vec<BackendReport>>,
+}
+
+impl Host for Quiet {
+    fn backends(&self) -> Vec<BackendReport> {
+        self.backends.lock().unwrap().clone()
+    }
+
+    fn holding(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn note(&self, change: &mut dyn FnMut(&mut ServedReport)) {
+        change(&mut self.report.lock().unwrap());
+    }
+}
+
+fn follower(dir: &tempfile::TempDir) -> (Follower, Arc<Quiet>) {
+    let flags = RunFlags { operator: Some("http://127.0.0.1:1".into()), ..RunFlags::default() };
+    let settings = Settings::settle(&flags, &FromEnvironment::default(), &ConfigFile::default(), &Machine::read());
+    let settings = settings.unwrap();
+    let ConfigSource::Operator(operator) = settings.configuration else { panic!("no operator") };
+    let host = Arc::<Quiet>::default();
+    let parts = Parts {
+        client: Client::new(operator),
+        store: Store::new(dir.path(), None),
+        secrets: ServedSecrets::default(),
+        pods: tokio::sync::watch::channel(None).0,
+        host: host.clone(),
+        clock: Clock::manual(0),
+        agent: "a".into(),
+    };
+    (Follower::new(parts), host)
+}
+
+fn answer(epoch: u64, generation: u64, hash: &str) -> Answer {
+    let version = Version { epoch, generation, hash: hash.into() };
+    Answer { configuration: Some(Configuration { version, ..Configuration::default() }), pods: None }
+}
+
+fn with_secret(answer: Answer, value: &str) -> Answer {
+    let secret = ServedSecret { name: "api".into(), value: value.into(), ..ServedSecret::default() };
+    let configuration = answer.configuration.map(|one| Configuration { secrets: vec![secret], ..one });
+    Answer { configuration, ..answer }
+}
+
+/// Takes an answer and carries it out; returns whether there was something to carry out.
+async fn taken(follower: &mut Follower, answer: Answer) -> Result<bool, AskError> {
+    let read = follower.take(answer).await?;
+    if let Some(read) = &read {
+        follower.applied(&read.compiled, &[]);
+    }
+    Ok(read.is_some())
+}
+
+fn runs(follower: &Follower) -> Option<(u64, u64)> {
+    follower.question().running.map(|version| (version.epoch, version.generation))
+}
+
+#[tokio::test]
+async fn a_newer_configuration_is_taken_and_an_older_one_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut follower, host) = follower(&dir);
+    assert!(!taken(&mut follower, Answer::default()).await.unwrap());
+    assert!(host.report.lock().unwrap().is_settled, "the operator said that there is none");
+    assert!(taken(&mut follower, answer(7, 3, "a")).await.unwrap());
+    for (epoch, generation) in [(7, 2), (6, 9)] {
+        assert!(matches!(taken(&mut follower, answer(epoch, generation, "b")).await, Err(AskError::Older { .. })));
+    }
+    assert!(!taken(&mut follower, answer(7, 3, "b")).await.unwrap(), "the one that runs");
+    assert_eq!(runs(&follower), Some((7, 3)));
+    assert!(taken(&mut follower, answer(8, 1, "b")).await.unwrap());
+    assert_eq!(runs(&follower), Some((8, 1)));
+}
+
+#[tokio::test]
+async fn the_same_content_under_a_newer_version_changes_the_version_alone_also_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, _) = follower(&dir);
+    assert!(taken(&mut first, answer(7, 3, "a")).await.unwrap());
+    assert!(!taken(&mut first, answer(8, 1, "a")).await.unwrap());
+    assert_eq!(runs(&first), Some((8, 1)));
+    let (mut second, _) = follower(&dir);
+    let read = second.start().await.unwrap();
+    assert_eq!(runs(&second), None, "not before it is carried out");
+    second.applied(&read.compiled, &[]);
+    assert_eq!(runs(&second), Some((8, 1)));
+}
+
+#[tokio::test]
+async fn one_whose_secrets_were_not_kept_is_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, _) = follower(&dir);
+    assert!(taken(&mut first, with_secret(answer(7, 3, "a"), "eA==")).await.unwrap());
+    let (mut second, _) = follower(&dir);
+    let read = second.start().await.unwrap();
+    second.applied(&read.compiled, &[]);
+    assert_eq!(runs(&second), None);
+    assert!(taken(&mut second, with_secret(answer(7, 3, "a"), "eA==")).await.unwrap());
+    assert_eq!(runs(&second), Some((7, 3)));
+    // It has none that counts, so one of an earlier epoch does: the Lease may have gone back meanwhile.
+    let (mut third, _) = follower(&dir);
+    let read = third.start().await.unwrap();
+    third.applied(&read.compiled, &[]);
+    assert!(taken(&mut third, with_secret(answer(2, 1, "z"), "eA==")).await.unwrap());
+    assert_eq!(runs(&third), Some((2, 1)));
+}
+
+#[tokio::test]
+async fn what_was_not_carried_out_is_said_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut follower, _) = follower(&dir);
+    let read = follower.take(answer(7, 3, "a")).await.unwrap().unwrap();
+    let reason = "\u{e9}".repeat(REASON_BYTES_MAX);
+    let excluded = Excluded { object: "MonitoringPipeline a/b".into(), errors: vec![reason], kept: true };
+    follower.applied(&read.compiled, &[excluded]);
+    let told = follower.question().refused;
+    assert_eq!((told[0].object.as_str(), told[0].reason.len(), told[0].kept), ("MonitoringPipeline a/b", 1024, true));
+    tokio::time::pause();
+    follower.pace.not_before = Instant::now() + Duration::from_hours(1);
+    let begun = Instant::now();
+    follower.next(true).await;
+    assert!(begun.elapsed() >= RETRY);
+    follower.applied(&read.compiled, &[]);
+    assert_eq!((runs(&follower), follower.question().refused.len()), (Some((7, 3)), 0));
+}
+
+fn report(n: usize, state: BackendCondition) -> BackendReport {
+    BackendReport {
+        object: format!("MonitoringPipeline a/p{n}"),
+        route: "all".into(),
+        backend: "a.b".into(),
+        state,
+        error: "x".repeat(5000),
+        since_unix_seconds: n as u64,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_state_ends_the_wait_and_another_error_does_not() {
+    let host = Quiet::default();
+    let told = vec![report(1, BackendCondition::Retrying)];
+    *host.backends.lock().unwrap() = vec![BackendReport { error: "other".into(), ..told[0].clone() }];
+    let wait = tokio::time::timeout(Duration::from_secs(60), changed(&host, &told));
+    assert!(wait.await.is_err());
+    *host.backends.lock().unwrap() = vec![report(1, BackendCondition::Unreachable)];
+    tokio::time::timeout(BETWEEN_MIN * 2, changed(&host, &told)).await.unwrap();
+}
+
+#[test]
+fn a_question_fits_and_keeps_what_holds_events() {
+    let ask = Ask {
+        backends: (0..20_000).map(|n| report(n, BackendCondition::Retrying)).collect(),
+        holding: (0..1000).map(|n| format!("a.p{n}")).collect(),
+        ..Ask::default()
+    };
+    let ask = fitting(ask);
+    assert!(serde_json::to_vec(&ask).unwrap().len() <= ASK_BYTES_MAX);
+    assert!(ask.backends.len() > 1000 && ask.holding.len() == 1000, "{}", ask.backends.len());
+}
+
+#[test]
+fn pauses_grow_to_a_minute_and_another_leader_is_looked_for_at_once() {
+    let mut pace = Pace { not_before: Instant::now(), is_connected: true, failures: 0, looks: 0, error: String::new() };
+    for _ in 0..LEADER_LOOKS_MAX {
+        let pause = pace.pause(&AskError::NotLeader);
+        assert!((Duration::from_millis(100)..=Duration::from_millis(300)).contains(&pause), "{pause:?}");
+    }
+    let pauses: Vec<Duration> = (0..200).map(|_| pace.pause(&AskError::TooLarge)).collect();
+    assert!(pauses[0] <= PAUSE_FIRST && pauses.iter().all(|pause| *pause <= PAUSE_MAX), "{pauses:?}");
+    assert!(pauses.iter().any(|pause| *pause > PAUSE_MAX / 2), "{pauses:?}");
+    let busy = AskError::Refused { status: 503, told: String::new(), retry_after: Some(Duration::from_secs(90)) };
+    assert!(pace.pause(&busy) >= Duration::from_secs(90));
+}

@@ -1,0 +1,88 @@
+//! The pods of this node as the operator tells of them: labels, annotations, owners, by uid.
+//!
+//! Guarantees: one table for all who look, replaced as a whole; who waits is woken by a new one. What is not in the newest
+//! table is unknown, or gone. Must not know: who asks, and where tables come from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use spillway_crds::served::{PodFacts, Pods};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The annotation that keeps a pod's logs out of every pipeline.
+const LOGS: &str = "spillway.dev/logs";
+
+/// The pods of a node.
+#[derive(Debug, Clone, Default)]
+pub struct NodePods {
+    by_uid: HashMap<Arc<str>, Arc<PodFacts>>,
+}
+
+/// The newest table.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The table.
+    pub pods: Arc<NodePods>,
+    /// When the operator last said that it is the newest.
+    pub confirmed: Instant,
+}
+
+/// Where the newest table is; `None` until there is one.
+pub type PodsReceiver = watch::Receiver<Option<Told>>;
+
+/// Where the newest table is put.
+pub type PodsSender = watch::Sender<Option<Told>>;
+
+impl NodePods {
+    /// Returns the table of what was told.
+    pub fn new(pods: Pods) -> Self {
+        Self { by_uid: pods.pods.into_iter().map(|pod| (pod.uid.as_str().into(), pod)).collect() }
+    }
+
+    /// Returns what is known of the pod with this uid, if it is the one of this namespace and name.
+    pub fn get(&self, uid: &str, namespace: &str, name: &str) -> Option<&Arc<PodFacts>> {
+        // The uid of a static pod is a hash of its manifest, which others may share.
+        self.by_uid.get(uid).filter(|pod| pod.namespace == namespace && pod.name == name)
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.by_uid.len()
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_uid.is_empty()
+    }
+}
+
+/// Returns whether a pod wants its logs to be left alone.
+pub fn opts_out(pod: &PodFacts) -> bool {
+    pod.annotations.get(LOGS).is_some_and(|value| value == "false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_found_by_uid_namespace_and_name() {
+        let pod = PodFacts { uid: "u".into(), namespace: "a".into(), name: "b".into(), ..PodFacts::default() };
+        let table = NodePods::new(Pods { hash: String::new(), pods: vec![Arc::new(pod)] });
+        assert_eq!((table.len(), table.is_empty()), (1, false));
+        assert!(table.get("u", "a", "b").is_some());
+        assert!(
+            table.get("u", "a", "c").is_none()
+                && table.get("u", "c", "b").is_none()
+                && table.get("v", "a", "b").is_none()
+        );
+    }
+
+    #[test]
+    fn only_the_word_false_opts_out() {
+        let pod =
+            |value: &str| PodFacts { annotations: [(LOGS.to_owned(), value.to_owned())].into(), ..PodFacts::default() };
+        assert!(opts_out(&pod("false")) && !opts_out(&pod("true")) && !opts_out(&PodFacts::default()));
+    }
+}

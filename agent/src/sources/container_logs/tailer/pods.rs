@@ -1,0 +1,252 @@
+//! What the operator tells of pods, and what follows for the readers of their containers.
+//!
+//! # Guarantees
+//! - Nothing of a pod that is not told of is read, unless the machine's settings say so: its files are held open where a
+//!   reader would begin, and read from there once the pod is told of. Bounded by the descriptors that may be held.
+//! - Selection follows what is told. A pod that was read, or that wanted to be left alone, is read from now on when it is
+//!   selected again: what was written meanwhile was not meant for the pipeline. Any other is read from its beginning.
+//! - A pod that is told of no more is gone, and is read to the end as it was told of last.
+//!
+//! # Limits
+//! What is held of a pod whose directory is gone and of which no table of [`GIVEN_UP_AFTER`] later knows is given up and
+//! counted as missed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use spillway_crds::served::PodFacts as Facts;
+use tokio::time::Instant;
+
+use super::super::container::{Container, Gate, Past, SeatState};
+use super::super::position;
+use super::super::reader::Reader;
+use super::{Counts, PodFacts, Tailer, state};
+use crate::pods::{NodePods, opts_out};
+use crate::settings::UnknownPods;
+
+/// How long a pod whose directory is gone may stay untold while the operator answers.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
+
+/// What is told of pods.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The newest table.
+    table: Option<Arc<NodePods>>,
+    /// What was told last of each pod, by its directory.
+    facts: BTreeMap<Arc<str>, Arc<Facts>>,
+    /// Pods that want to be left alone, or did when they were last looked at.
+    silenced: BTreeSet<Arc<str>>,
+}
+
+/// What is known of a pod.
+#[derive(Debug, Clone)]
+pub(super) enum Known {
+    /// Its path; nobody tells of more.
+    Path,
+    /// Its path, until it is told of.
+    NotYet,
+    /// Everything.
+    Told(Arc<Facts>),
+    /// That it wants to be left alone.
+    Silent,
+}
+
+impl Tailer {
+    /// Takes the newest table in.
+    pub(in super::super) fn take_pods(&mut self, now: Instant) {
+        let newest = self.settings.pods.as_ref().and_then(|pods| pods.borrow().as_ref().map(|told| told.pods.clone()));
+        let Some(newest) = newest else { return };
+        self.told.table = Some(newest);
+        if !self.is_started {
+            return;
+        }
+        for pod in self.pods.names.keys().cloned().collect::<Vec<_>>() {
+            let before = self.told.facts.get(&pod).cloned();
+            let Some(known) = PodFacts::from_directory(&pod).map(|path| self.known(&pod, &path)) else { continue };
+            if self.told.facts.get(&pod) != before.as_ref() {
+                self.scan_pod(&pod, now);
+                self.follow_known(&pod, &known);
+            }
+        }
+        self.count_held();
+    }
+
+    /// Returns what is known of a pod.
+    pub(super) fn known(&mut self, pod: &Arc<str>, path: &PodFacts) -> Known {
+        if self.settings.pods.is_none() {
+            return Known::Path;
+        }
+        let table = self.told.table.as_ref();
+        if let Some(facts) = table.and_then(|table| table.get(&path.uid, &path.namespace, &path.pod)) {
+            self.told.facts.insert(pod.clone(), facts.clone());
+        }
+        match self.told.facts.get(pod) {
+            None => Known::NotYet,
+            Some(facts) if opts_out(facts) => {
+                self.told.silenced.insert(pod.clone());
+                Known::Silent
+            }
+            Some(facts) => Known::Told(facts.clone()),
+        }
+    }
+
+    /// Returns whether a pipeline reads a container; `None` when it does not want it whatever the pod is.
+    pub(super) fn gate(&self, known: &Known, (path, container): (&PodFacts, &str), pipeline: usize) -> Option<Gate> {
+        let mut wants =
+            self.wants.iter().filter(|want| want.pipeline == pipeline && want.takes(path, container)).peekable();
+        wants.peek()?;
+        let opens = match known {
+            Known::Path => true,
+            Known::Silent => false,
+            Known::Told(facts) => wants.any(|want| want.pod_selector.matches(&facts.labels)),
+            Known::NotYet => match self.settings.unknown_pods {
+                UnknownPods::Deliver if wants.any(|want| want.pod_selector.is_empty()) => true,
+                UnknownPods::Deliver | UnknownPods::Hold => return Some(Gate::Held),
+            },
+        };
+        Some(if opens { Gate::Open } else { Gate::Closed })
+    }
+
+    /// Returns whether a pod was seen to want to be left alone.
+    pub(super) fn is_silenced(&self, pod: &str) -> bool {
+        self.told.silenced.contains(pod)
+    }
+
+    /// Opens and closes the gates of a pod's containers as they are to be now.
+    fn follow_known(&mut self, pod: &Arc<str>, known: &Known) {
+        let Some(path) = PodFacts::from_directory(pod) else { return };
+        for (name, key) in self.pods.names.get(pod).cloned().unwrap_or_default() {
+            let origin = state::origin(&path, &name, self.settings.node.as_deref(), known);
+            let pipelines =
+                self.pods.container(key).map(|one| one.seats.iter().map(|seat| seat.reader.pipeline).collect());
+            for (index, pipeline) in Vec::into_iter(pipelines.unwrap_or_default()).enumerate() {
+                let gate = self.gate(known, (&path, &name), pipeline).unwrap_or(Gate::Closed);
+                self.turn_gate((key, index), gate, self.is_silenced(pod));
+                if let Some(container) = self.pods.container(key) {
+                    container.seats[index].reader.origin = origin.clone();
+                }
+            }
+            if let Some(container) = self.pods.container(key) {
+                container.release();
+            }
+            self.wake(key);
+            self.leave(key);
+        }
+        if !matches!(known, Known::Silent) {
+            self.told.silenced.remove(pod);
+        }
+    }
+
+    fn turn_gate(&mut self, (key, index): (u32, usize), gate: Gate, is_silenced: bool) {
+        let Some(container) = self.pods.container(key) else { return };
+        let seat = &mut container.seats[index];
+        let lane = &mut self.lanes[seat.reader.pipeline];
+        if seat.gate == gate || matches!(seat.state, SeatState::Leaving | SeatState::Left) {
+            return;
+        }
+        let mut skips = seat.past == Past::Skipped;
+        match (seat.gate, gate) {
+            (_, Gate::Closed) => {
+                if seat.announces && matches!(seat.state, SeatState::Idle | SeatState::Queued) {
+                    seat.announces = false;
+                    lane.announcing -= 1;
+                }
+                self.group_bytes -= seat.reader.held_bytes();
+                seat.reader = seat.reader.anew();
+            }
+            (Gate::Closed, Gate::Open) => {
+                let was_read = seat.past == Past::Read || lane.positions.remove(seat.reader.source()).is_some();
+                seat.reader.add(&container.files.all());
+                if was_read || is_silenced || skips {
+                    seat.reader.skip_to_end(&mut container.files, &self.opener, &mut self.chunk);
+                    skips = true;
+                }
+            }
+            _ => {}
+        }
+        if gate == Gate::Open {
+            seat.past = Past::Read;
+            if skips && !seat.announces {
+                seat.announces = true;
+                lane.announcing += 1;
+            }
+        }
+        seat.gate = gate;
+    }
+
+    /// Keeps the positions of containers that are there and not read; the others are forgotten.
+    pub(super) fn settle_positions(&mut self) {
+        let there = if self.settings.pods.is_some() { self.there() } else { HashSet::new() };
+        for lane in &mut self.lanes {
+            let gone: Vec<Bytes> = lane.positions.keys().filter(|source| !there.contains(*source)).cloned().collect();
+            lane.positions.retain(|source, _| there.contains(source));
+            lane.farewells.extend(gone);
+        }
+    }
+
+    /// Forgets a pod whose directory is gone, as far as nothing of it is read.
+    pub(super) fn forget_pod(&mut self, pod: &str) {
+        let Some(path) = PodFacts::from_directory(pod) else { return };
+        let prefix = position::source(&path.uid, "");
+        for lane in &mut self.lanes {
+            let gone: Vec<Bytes> =
+                lane.positions.keys().filter(|source| source.starts_with(&prefix)).cloned().collect();
+            lane.positions.retain(|source, _| !source.starts_with(&prefix));
+            lane.farewells.extend(gone);
+        }
+        self.told.facts.remove(pod);
+        self.told.silenced.remove(pod);
+    }
+
+    /// The sources of every container whose directory is there.
+    fn there(&self) -> HashSet<Bytes> {
+        let mut there = HashSet::new();
+        for pod in self.pods.names.keys() {
+            let Some(path) = PodFacts::from_directory(pod) else { continue };
+            let containers = super::discover::directories(&self.settings.root.join(&**pod), self.settings.links);
+            there.extend(containers.into_iter().flatten().map(|name| position::source(&path.uid, &name)));
+        }
+        there
+    }
+
+    /// Gives up what is held of pods that are gone and that the operator, which answers, does not tell of.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        let told = self.settings.pods.as_ref().and_then(|pods| pods.borrow().as_ref().map(|told| told.confirmed));
+        let Some(confirmed) = told else { return };
+        for key in self.pods.keys() {
+            let Some(container) = self.pods.container(key) else { continue };
+            let is_over = container.gone_at.is_some_and(|gone| gone + GIVEN_UP_AFTER < confirmed.min(now));
+            if !is_over || !container.seats.iter().any(|seat| seat.gate == Gate::Held) {
+                continue;
+            }
+            let mut counts = Counts::default();
+            for seat in container.seats.iter_mut().filter(|seat| seat.gate == Gate::Held) {
+                (counts.missed_files, counts.missed_bytes) = seat.reader.unread(&container.files);
+                (seat.gate, seat.reader) = (Gate::Closed, seat.reader.anew());
+                self.stats.add_turn(&counts);
+            }
+            container.release();
+            tracing::warn!(
+                directory = %container.directory.display(), missed_bytes = counts.missed_bytes,
+                "a pod is gone and the operator does not know it: its logs were not read"
+            );
+            self.leave(key);
+        }
+        self.count_held();
+    }
+
+    /// Counts the containers of which something is held.
+    pub(super) fn count_held(&mut self) {
+        let is_held = |container: &&Container| container.seats.iter().any(|seat| seat.gate == Gate::Held);
+        self.shares.set_held(self.pods.containers().filter(is_held).count());
+    }
+}
+
+impl Reader {
+    /// Returns a reader of the same that has no files.
+    fn anew(&self) -> Self {
+        Self::new(self.pipeline, self.origin.clone(), self.source().clone())
+    }
+}
