@@ -2,6 +2,7 @@
 //!
 //! Both are built from published modules that `go.sum` files below `tests/cluster` pin, as Kubernetes is.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -103,7 +104,7 @@ fn install(_: &Package, folder: &Path) -> anyhow::Result<()> {
         // Without these, rendering without a cluster is for Kubernetes 1.20.
         let mut stamp = format!(" -X {path}/internal/version.version={own}");
         for place in ["pkg/chartutil", "pkg/lint/rules"].iter().filter(|_| helm == 3) {
-            stamp += &format!(" -X {path}/{place}.k8sVersionMajor={major} -X {path}/{place}.k8sVersionMinor={minor}");
+            write!(stamp, " -X {path}/{place}.k8sVersionMajor={major} -X {path}/{place}.k8sVersionMinor={minor}")?;
         }
         let output = folder.join(format!("helm{helm}")).display().to_string();
         tools::run(go_build(module, &stamp, &output, &caches).arg(format!("{path}/cmd/helm")))?;
