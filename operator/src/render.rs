@@ -86,8 +86,8 @@ impl Renderer {
     /// Renders what was touched.
     pub fn render(&mut self, world: &World, touched: Touched, holding: Holding, now: Timestamp) -> Rendered {
         let mut rendered = Rendered::default();
-        let mut nodes = self.nodes_of(&touched, holding, now);
         let scopes = self.scopes_of(world, &touched);
+        let mut nodes = self.nodes_of(touched, holding, now);
         for name in &scopes {
             let scope = Scope::compile(name, world);
             self.compiled += 1;
@@ -136,8 +136,8 @@ impl Renderer {
     }
 
     /// Takes note of what nodes hold and which pods ended; returns the nodes whose slices this may change.
-    fn nodes_of(&mut self, touched: &Touched, holding: Holding, now: Timestamp) -> BTreeSet<Arc<str>> {
-        let mut nodes = touched.nodes.clone();
+    fn nodes_of(&mut self, touched: Touched, holding: Holding, now: Timestamp) -> BTreeSet<Arc<str>> {
+        let mut nodes = touched.nodes;
         for (node, pods) in &mut self.ended {
             let before = pods.len();
             pods.retain(|(_, until)| *until > now);
@@ -146,9 +146,9 @@ impl Renderer {
             }
         }
         self.ended.retain(|_, pods| !pods.is_empty());
-        for pod in &touched.ended {
+        for pod in touched.ended {
             let until = now.saturating_add(ENDED_KEPT).unwrap_or(now);
-            self.ended.entry(pod.node.clone()).or_default().push((pod.clone(), until));
+            self.ended.entry(pod.node.clone()).or_default().push((pod, until));
         }
         let all: BTreeSet<&Arc<str>> = self.holding.keys().chain(holding.keys()).collect();
         nodes.extend(all.into_iter().filter(|node| self.holding.get(*node) != holding.get(*node)).cloned());

@@ -53,7 +53,7 @@ impl Scope {
             Some(served) => scope.keep(&served, &compile_with(&documents(&served), namespaces)),
         }
         for (key, manifest) in &own {
-            let verdict = scope.verdict(key, manifest, (&heads, &uses), &current, world);
+            let verdict = scope.verdict((key, manifest), (&heads, &uses), &current, world);
             scope.verdicts.insert((*key).clone(), verdict);
         }
         scope.note_good(&own, &texts, &current);
@@ -105,8 +105,7 @@ impl Scope {
 
     fn verdict(
         &self,
-        key: &ObjectKey,
-        manifest: &Manifest,
+        (key, manifest): (&ObjectKey, &Manifest),
         (heads, uses): (&BTreeMap<&ObjectKey, Head>, &BTreeMap<&ObjectKey, Vec<Use>>),
         current: &Compiled,
         world: &World,

@@ -69,7 +69,7 @@ impl<'a> Agents<'a> {
             is_unheard |= node.is_ready && node.report.is_none();
             match node.report {
                 Some(report) if node.is_ready && !again.has_passed(report.seen, HEARD) => {
-                    seats.heard.push((*node, report))
+                    seats.heard.push((*node, report));
                 }
                 _ => seats.absent.push(node.name),
             }
