@@ -28,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile, serve configuration to agents, and tell the truth in status; until SIGTERM or SIGINT.
-    Controller(ControllerFlags),
+    Controller(Box<ControllerFlags>),
     /// Print the completions of a shell.
     Completions {
         /// Which shell

@@ -126,8 +126,7 @@ impl Controller {
             };
             match timeout_at(quiet, next).await {
                 Ok(Some(Some(note))) => self.take(note),
-                Ok(_) => return,
-                Err(_) => return,
+                Ok(_) | Err(_) => return,
             }
             if Instant::now() >= latest && self.synced.len() == WATCHES {
                 return;
@@ -195,7 +194,7 @@ impl Controller {
             *wanted = secrets;
             changed
         });
-        if !self.is_leading || !(are_read || !self.is_new) {
+        if !self.is_leading || (!are_read && self.is_new) {
             return;
         }
         let agents = self.world.pods_of_account(&self.namespace, &self.agents);
@@ -255,7 +254,7 @@ impl Controller {
                 continue;
             }
             let before = self.objects.places(&key);
-            match keep::keep_good(&self.client, &self.namespace, &key, &manifest, &good, &before).await {
+            match keep::keep_good(&self.client, &self.namespace, (&key, &manifest), &good, &before).await {
                 Ok(()) => self.objects.asked(&key, good),
                 Err(error) => {
                     tracing::warn!(object = key.label(), error = in_words(&error), "a last good version is not kept");

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -198,8 +198,8 @@ fn take(stream: TcpStream, shown: &Mutex<Vec<String>>) -> std::io::Result<()> {
             stream.read_line(&mut line)?;
             let Some((name, value)) = line.trim_end().split_once(": ") else { break };
             match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.parse().unwrap(),
-                "authorization" => shown.lock().unwrap().push(value.to_owned()),
+                "content-length" => length = value.parse().map_err(std::io::Error::other)?,
+                "authorization" => shown.lock().unwrap_or_else(PoisonError::into_inner).push(value.to_owned()),
                 _ => {}
             }
         }

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -109,18 +109,18 @@ fn talk(stream: impl Read + Write, (state, changed): &(Mutex<State>, Condvar)) -
     loop {
         let Some((token, ask)) = question(&mut stream)? else { return Ok(()) };
         let wait = Duration::from_secs(ask.wait_seconds.into());
-        let mut state = state.lock().unwrap();
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.tokens.push(token);
         state.asks.push(ask.clone());
         changed.notify_all();
         let is_idle =
             |state: &mut State| !state.is_over && state.raw.is_empty() && news(state, &ask) == Answer::default();
-        let mut state = changed.wait_timeout_while(state, wait, is_idle).unwrap().0;
+        let mut state = changed.wait_timeout_while(state, wait, is_idle).unwrap_or_else(PoisonError::into_inner).0;
         if state.is_over {
             return Ok(());
         }
         let answer = state.raw.pop().unwrap_or_else(|| {
-            let body = serde_json::to_vec(&news(&state, &ask)).unwrap();
+            let body = serde_json::to_vec(&news(&state, &ask)).unwrap_or_default();
             let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
             answer.extend(body);
             answer
@@ -153,12 +153,12 @@ fn question(stream: &mut impl BufRead) -> std::io::Result<Option<(String, Ask)>>
         stream.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse().unwrap(),
-            "authorization" => token = value.strip_prefix("Bearer ").unwrap().to_owned(),
+            "content-length" => length = value.parse().map_err(std::io::Error::other)?,
+            "authorization" => value.trim_start_matches("Bearer ").clone_into(&mut token),
             _ => {}
         }
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some((token, serde_json::from_slice(&body).unwrap())))
+    Ok(Some((token, serde_json::from_slice(&body)?)))
 }

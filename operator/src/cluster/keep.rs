@@ -90,8 +90,7 @@ pub async fn publish_ca(client: &Client, namespace: &str, certificate: &str) -> 
 pub async fn keep_good(
     client: &Client,
     own: &str,
-    key: &ObjectKey,
-    manifest: &Manifest,
+    (key, manifest): (&ObjectKey, &Manifest),
     good: &LastGood,
     before: &[String],
 ) -> kube::Result<()> {

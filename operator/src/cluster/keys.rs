@@ -1,7 +1,7 @@
 //! The keys with which the API server signs the tokens of service accounts: published, so that tokens are verified offline.
 //!
 //! Read at the start, when a token names a key that is not known, and every [`AGAIN`]. A reading that fails keeps the keys
-//! that are there. Source: OpenID Connect Discovery 1.0 as Kubernetes serves it ("ServiceAccount issuer discovery").
+//! that are there. Source: `OpenID` Connect Discovery 1.0, as Kubernetes serves it for the issuer of service accounts.
 
 use std::time::Duration;
 

@@ -134,7 +134,10 @@ impl Lead {
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let written = match self.step(epoch_min, began) {
-            Step::Wait => return Ok(self.lead_no_more()),
+            Step::Wait => {
+                self.lead(None);
+                return Ok(());
+            }
             Step::Create(lease) => self.api.create(&params, &lease).await,
             Step::Write(lease) => self.api.replace(&self.name, &params, &lease).await,
         };
@@ -202,10 +205,6 @@ impl Lead {
             _ => Instant::now(),
         };
         self.seen = found.map(|lease| (lease, since));
-    }
-
-    fn lead_no_more(&mut self) {
-        self.lead(None);
     }
 
     fn lead(&mut self, epoch: Leading) {

@@ -5,7 +5,7 @@
 //! - A write that fails is made again; one to an object that is gone is given up.
 //! - Never more than [`AT_ONCE_MAX`] writes at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -40,7 +40,7 @@ struct Queue {
     wanted: BTreeMap<ObjectKey, ObjectStatus>,
     resting: BTreeMap<ObjectKey, Instant>,
     /// Written now.
-    busy: BTreeMap<ObjectKey, ()>,
+    busy: BTreeSet<ObjectKey>,
 }
 
 impl Queue {
@@ -54,10 +54,10 @@ impl Queue {
     /// Returns what may be written now, and when to look again otherwise.
     fn next(&mut self, now: Instant) -> (Option<(ObjectKey, ObjectStatus)>, Option<Instant>) {
         self.resting.retain(|_, until| *until > now);
-        let is_free = |key: &&ObjectKey| !self.busy.contains_key(*key) && !self.resting.contains_key(*key);
+        let is_free = |key: &&ObjectKey| !self.busy.contains(*key) && !self.resting.contains_key(*key);
         if let Some(key) = self.wanted.keys().find(is_free).cloned() {
             let status = self.wanted.remove(&key);
-            self.busy.insert(key.clone(), ());
+            self.busy.insert(key.clone());
             return (status.map(|status| (key, status)), None);
         }
         (None, self.wanted.keys().filter_map(|key| self.resting.get(key)).min().copied())
