@@ -8,7 +8,7 @@
 //! | [`lease`] | who leads, and the epoch |
 //! | [`keep`] | our own small objects: the CA, what agents get mounted, last good versions |
 //! | [`keys`] | the keys that tokens are verified with |
-//! | [`write`] | status, at most once a second per object |
+//! | [`mod@write`] | status, at most once a second per object |
 //!
 //! # Guarantees
 //! - `get` alone for Secrets; nothing of a user's object is written but its status.

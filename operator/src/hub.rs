@@ -4,13 +4,13 @@
 //! calls [`Hub::acknowledge`] with every ask, then [`Hub::wait_for_news`]. Who loses the Lease calls [`Hub::follow`].
 //!
 //! # Guarantees
-//! - A slice whose content is the same keeps its [`Version`]; one that changed gets a later generation of the epoch. Content
-//!   is the same when its hash is: generations are counted for all nodes together, so that a node that goes and comes
+//! - A slice whose content is the same keeps its [`Version`](spillway_crds::served::Version); one that changed gets a later
+//!   generation of the epoch. Content is the same when its hash is: generations are counted for all nodes together, so that a node that goes and comes
 //!   back never meets an earlier one.
 //! - Who waits for a node is woken when the slice or the pods of that node change, or when who leads does, and by nothing
 //!   else.
 //! - Only who leads gives out anything.
-//! - What an agent would not take is not sent. It takes a configuration that [is newer](Version::is_newer), so:
+//! - What an agent would not take is not sent. It takes a configuration that [is newer](spillway_crds::served::Version::is_newer), so:
 //!   - one that runs this very content gets none, whatever its version; the next change is newer all the same;
 //!   - one that runs other content under a version that is not older than ours tells that the Lease went back. It waits, and
 //!     [`Hub::later_epoch`] resolves; [`Hub::lead`] with that epoch renumbers what is given out and wakes it. An epoch is

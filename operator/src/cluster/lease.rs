@@ -8,8 +8,8 @@
 //!
 //! # Epochs
 //! Kept as an annotation of the Lease. A new holder takes the greater of the one after the last and the seconds since 1970,
-//! so that one whose Lease was deleted does not begin below what agents run. [`Lead::raise`] lifts it for agents that know a
-//! later one all the same.
+//! so that one whose Lease was deleted does not begin below what agents run. What [`Lead::run`] is handed lifts it for
+//! agents that know a later one all the same.
 //!
 //! Source: the algorithm of client-go's leader election, with the same bounds on who may lead when.
 
