@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod cluster;
+pub mod fleet;
 pub mod helm;
 pub mod http;
 pub mod manifests;

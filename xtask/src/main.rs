@@ -12,6 +12,7 @@ mod cluster;
 mod demo;
 mod deny;
 mod examples;
+mod fleet;
 mod generate;
 mod invariants;
 mod servers;
@@ -57,6 +58,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measures the agent beside a bare floor: CPU, events per second, memory, start
     Bench(bench::Arguments),
+    /// Measures the operator on a real API server with 10,000 pipelines, 20,000 pods and 1,000 stubs of agents (20 minutes)
+    Fleet(fleet::Arguments),
     /// Installs the real servers that tests need into the cache; does nothing where they are there
     Servers(servers::Arguments),
     /// A real Kubernetes of two nodes for tests: up, down, status, load, kubectl
@@ -95,6 +98,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Examples => examples::run(workspace),
         Command::Demo(arguments) => demo::run(workspace, &arguments),
         Command::Bench(arguments) => bench::run(workspace, &arguments),
+        Command::Fleet(arguments) => fleet::run(workspace, &arguments),
         Command::Servers(arguments) => servers::run(workspace, &arguments),
         Command::Cluster { action } => cluster::run(workspace, &action),
         Command::Test(arguments) => test::run(workspace, &arguments),

@@ -27,6 +27,7 @@ pub struct KubeApi {
     _etcd: Process,
     kubectl: PathBuf,
     folder: PathBuf,
+    port: u16,
 }
 
 /// What `kubectl` said.
@@ -56,12 +57,18 @@ impl KubeApi {
         );
         fs::write(folder.join("kubeconfig"), config)?;
         let server = Process::start(server(programs, folder, client, port), &folder.join("server.log"))?;
-        let mut started = Self { server, _etcd: etcd, kubectl: programs.join("kubectl"), folder: folder.to_owned() };
+        let mut started =
+            Self { server, _etcd: etcd, kubectl: programs.join("kubectl"), folder: folder.to_owned(), port };
         let probe = (started.kubectl.clone(), started.folder.clone());
         started.server.wait_until(PATIENCE, || {
             said(&probe.0, &probe.1, &["get", "namespace", "default"], "").is_ok_and(|said| said.ok)
         })?;
         Ok(started)
+    }
+
+    /// Returns where it listens, and the token of the one user, who may do everything.
+    pub fn url_and_token(&self) -> (String, &'static str) {
+        (format!("https://127.0.0.1:{}", self.port), TOKEN)
     }
 
     /// Returns the file that lets a client act as the one user, who may do everything.
@@ -82,6 +89,15 @@ impl KubeApi {
     /// Ends the API server with SIGKILL; its data stay.
     pub fn kill(&mut self) {
         self.server.kill();
+    }
+
+    /// Calls `kubectl` and wants it to succeed; returns its output.
+    pub fn must(&self, arguments: &[&str], input: &str) -> String {
+        match self.kubectl(arguments, input) {
+            Ok(Said { ok: true, out, .. }) => out,
+            Ok(Said { out, err, .. }) => panic!("kubectl {arguments:?}: {err}{out}"),
+            Err(error) => panic!("kubectl {arguments:?}: {error:#}"),
+        }
     }
 
     /// Calls `kubectl` with these arguments and `input` on its standard input.

@@ -1,0 +1,125 @@
+//! Agents that speak the protocol and run nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures_util::StreamExt as _;
+use reqwest::{Certificate, Client, Method, StatusCode};
+use serde_json::json;
+use spillway_crds::served::{AUDIENCE, Answer, Ask, PATH, PROTOCOL, Version};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::api::Api;
+use super::objects::{OWN, agent};
+
+/// Most tokens that are asked for, and most first connections that are made, at a time.
+const AT_ONCE: usize = 16;
+
+/// What stubs say of the pipeline that all of them run: the lowest generation that any of them acknowledged, and how many
+/// have acknowledged the highest.
+#[derive(Debug)]
+pub struct Fleet {
+    acknowledged: Vec<watch::Receiver<u64>>,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Fleet {
+    /// Connects `count` agents to the operator at `url`, each with a token of its own pod.
+    pub async fn start(api: &Api, url: &str, ca: &str, count: usize) -> anyhow::Result<Self> {
+        let tokens: Vec<String> = futures_util::stream::iter(0..count)
+            .map(|number| token(api, number))
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .collect::<anyhow::Result<_>>()?;
+        let first = Arc::new(Semaphore::new(AT_ONCE));
+        let (mut acknowledged, mut tasks) = (Vec::new(), JoinSet::new());
+        for (number, token) in tokens.into_iter().enumerate() {
+            let (generation, seen) = watch::channel(0);
+            acknowledged.push(seen);
+            let stub = Stub { client: client(ca)?, url: format!("{url}{PATH}"), token, number, generation };
+            tasks.spawn(stub.run(first.clone()));
+        }
+        Ok(Self { acknowledged, tasks })
+    }
+
+    /// Waits until every agent acknowledged `generation`; returns when the first and the last did, counted from `since`.
+    pub async fn wait_for(&mut self, generation: u64, within: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + within;
+        for seen in &mut self.acknowledged {
+            let waited = tokio::time::timeout_at(deadline, seen.wait_for(|known| *known >= generation)).await;
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended.context("an agent")??;
+            }
+            waited.context("an agent did not acknowledge in time")?.context("an agent ended")?;
+        }
+        Ok(())
+    }
+}
+
+struct Stub {
+    client: Client,
+    url: String,
+    token: String,
+    number: usize,
+    generation: watch::Sender<u64>,
+}
+
+impl Stub {
+    async fn run(self, first: Arc<Semaphore>) -> anyhow::Result<()> {
+        let (mut running, mut pods, mut generation) = (None::<Version>, None, 0);
+        let mut place = Some(first.acquire_owned().await?);
+        loop {
+            let ask = Ask {
+                protocol: PROTOCOL,
+                agent: format!("stub-{}", self.number),
+                version: "0".to_owned(),
+                wait_seconds: if running.is_some() { 50 } else { 0 },
+                running: running.clone(),
+                pods: std::mem::take(&mut pods),
+                ..Ask::default()
+            };
+            pods.clone_from(&ask.pods);
+            // What was taken before is acknowledged by this question: it is on its way now.
+            let request = self.client.post(&self.url).bearer_auth(&self.token).body(serde_json::to_vec(&ask)?);
+            self.generation.send_replace(generation);
+            let answer = request.header("content-type", "application/json").send().await?;
+            ensure!(answer.status() == StatusCode::OK, "agent {}: {}", self.number, answer.text().await?);
+            let answer: Answer = serde_json::from_slice(&answer.bytes().await?)?;
+            drop(place.take());
+            if let Some(known) = answer.pods {
+                pods = Some(known.hash);
+            }
+            if let Some(configuration) = answer.configuration {
+                let everywhere =
+                    configuration.manifests.iter().find(|text| text.contains("\"ClusterMonitoringPipeline\""));
+                generation = everywhere.and_then(|text| generation_of(text)).unwrap_or_default();
+                running = Some(configuration.version);
+            }
+        }
+    }
+}
+
+fn generation_of(manifest: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(manifest).ok()?["metadata"]["generation"].as_u64()
+}
+
+fn client(ca: &str) -> anyhow::Result<Client> {
+    let builder = Client::builder().tls_certs_only([Certificate::from_pem(ca.as_bytes())?]).no_proxy().http1_only();
+    Ok(builder.build()?)
+}
+
+async fn token(api: &Api, number: usize) -> anyhow::Result<String> {
+    let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": agent(number)});
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [AUDIENCE], "expirationSeconds": 86_400, "boundObjectRef": bound},
+    });
+    let path = format!("/api/v1/namespaces/{OWN}/serviceaccounts/spillway-agent/token");
+    let made = api.send(Method::POST, &path, &request).await?;
+    made["status"]["token"].as_str().map(str::to_owned).context("no token in the answer")
+}
