@@ -35,13 +35,6 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Calls `kubectl` and wants it to succeed.
-fn done(api: &KubeApi, arguments: &[&str], input: &str) -> String {
-    let said = api.kubectl(arguments, input).unwrap();
-    assert!(said.ok, "kubectl {arguments:?}: {}{}", said.err, said.out);
-    said.out
-}
-
 fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
@@ -53,11 +46,11 @@ fn crd_file(plural: &str) -> String {
 fn the_kinds_are_established(api: &KubeApi) {
     for plural in KINDS {
         // Client-side first: the last applied object must fit into an annotation.
-        done(api, &["apply", "-f", &crd_file(plural)], "");
-        done(api, &["apply", "--server-side", "--force-conflicts", "-f", &crd_file(plural)], "");
+        api.must(&["apply", "-f", &crd_file(plural)], "");
+        api.must(&["apply", "--server-side", "--force-conflicts", "-f", &crd_file(plural)], "");
         let name = format!("crd/{plural}.spillway.dev");
-        done(api, &["wait", "--for=condition=Established", "--timeout=60s", &name], "");
-        let stored = json_of(&done(api, &["get", &name, "-o", "json"], ""));
+        api.must(&["wait", "--for=condition=Established", "--timeout=60s", &name], "");
+        let stored = json_of(&api.must(&["get", &name, "-o", "json"], ""));
         let conditions = stored["status"]["conditions"].as_array().unwrap();
         let structural = conditions.iter().find(|condition| condition["type"] == "NonStructuralSchema");
         assert!(structural.is_none_or(|condition| condition["status"] == "False"), "{conditions:?}");
@@ -92,9 +85,9 @@ fn with_rules_repeated(crd: &Value, times: usize) -> Value {
 fn rules_cost_less_than_a_tenth_of_the_budget(api: &KubeApi) {
     let create = ["create", "--dry-run=server", "-f", "-"];
     for plural in KINDS {
-        let crd = json_of(&done(api, &["create", "--dry-run=client", "-o", "json", "-f", &crd_file(plural)], ""));
+        let crd = json_of(&api.must(&["create", "--dry-run=client", "-o", "json", "-f", &crd_file(plural)], ""));
         let mut repeated = with_rules_repeated(&crd, 10);
-        done(api, &create, &repeated.to_string());
+        api.must(&create, &repeated.to_string());
         // Lists without a bound show that this can fail.
         if plural.ends_with("pipelines") {
             let routes = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/routes";
@@ -113,21 +106,21 @@ fn every_example_is_applied(api: &KubeApi) {
     assert!(folders.len() >= 3);
     for folder in folders {
         let (name, path) = (folder.file_name().display().to_string(), folder.path().display().to_string());
-        done(api, &["create", "namespace", &name], "");
-        done(api, &["apply", "-n", &name, "-f", &path], "");
+        api.must(&["create", "namespace", &name], "");
+        api.must(&["apply", "-n", &name, "-f", &path], "");
         let versions = || {
             let path = "jsonpath={range .items[*]}{.metadata.name} {.metadata.generation} {.spec}{'\\n'}{end}";
-            done(api, &["get", "spillway", "-n", &name, "-o", path], "")
+            api.must(&["get", "spillway", "-n", &name, "-o", path], "")
         };
         // Applied again it says the same, in the same generation, though `kubectl` sends lists without the defaults in them.
         let before = versions();
-        done(api, &["apply", "-n", &name, "-f", &path], "");
+        api.must(&["apply", "-n", &name, "-f", &path], "");
         assert_eq!(versions(), before);
         assert!(before.lines().count() >= 2, "{before}");
-        done(api, &["apply", "-n", &name, "--server-side", "--force-conflicts", "-f", &path], "");
+        api.must(&["apply", "-n", &name, "--server-side", "--force-conflicts", "-f", &path], "");
     }
-    done(api, &["apply", "-f", "-"], OF_THE_CLUSTER);
-    done(api, &["apply", "--server-side", "--force-conflicts", "-f", "-"], OF_THE_CLUSTER);
+    api.must(&["apply", "-f", "-"], OF_THE_CLUSTER);
+    api.must(&["apply", "--server-side", "--force-conflicts", "-f", "-"], OF_THE_CLUSTER);
 }
 
 const OF_THE_CLUSTER: &str = "\
@@ -146,7 +139,7 @@ spec:
 ";
 
 fn defaults_are_stored(api: &KubeApi) {
-    let get = |object: &str| json_of(&done(api, &["get", "-n", "quickstart", "-o", "json", object], ""));
+    let get = |object: &str| json_of(&api.must(&["get", "-n", "quickstart", "-o", "json", object], ""));
     let all = get("spillway");
     let pipeline = all["items"].as_array().unwrap().iter().find(|item| item["kind"] == "MonitoringPipeline").unwrap();
     assert_eq!((&pipeline["spec"]["durability"], &pipeline["spec"]["drainSeconds"]), (&json!("Disk"), &json!(300)));
@@ -175,26 +168,26 @@ fn columns_fit(api: &KubeApi) {
         "backends": [{"route": "all", "kind": "ClusterBackend", "name": "lake", "state": "Unreachable", "agents": 3,
                       "since": "2026-01-02T03:04:05Z"}]}});
     let patch = status.to_string();
-    done(api, &["patch", "cmpl/every-log", "--subresource=status", "--type=merge", "-p", &patch], "");
-    let shown = done(api, &["get", "cmpl"], "");
+    api.must(&["patch", "cmpl/every-log", "--subresource=status", "--type=merge", "-p", &patch], "");
+    let shown = api.must(&["get", "cmpl"], "");
     assert!(shown.contains("BackendUnreachable") && shown.starts_with("NAME"), "{shown}");
     for kind in ["cmpl", "cmbe", "mpl -A", "mbe -A"] {
         let arguments: Vec<&str> = std::iter::once("get").chain(kind.split(' ')).collect();
-        let shown = done(api, &arguments, "");
+        let shown = api.must(&arguments, "");
         assert!(shown.lines().all(|line| line.trim_end().chars().count() <= 80), "{shown}");
     }
 }
 
 fn every_field_is_explained(api: &KubeApi) {
     for plural in KINDS {
-        let whole = done(api, &["explain", plural, "--recursive"], "");
+        let whole = api.must(&["explain", plural, "--recursive"], "");
         assert!(whole.contains("spec") && !whole.contains("<empty>"), "{whole}");
     }
-    let matched = done(api, &["explain", "mpl.spec.routes.match"], "");
+    let matched = api.must(&["explain", "mpl.spec.routes.match"], "");
     assert!(matched.contains("Condition over `event.<path>`"), "{matched}");
-    let behind = done(api, &["explain", "mpl.spec.routes.whenBehind"], "");
+    let behind = api.must(&["explain", "mpl.spec.routes.whenBehind"], "");
     assert!(behind.split_whitespace().collect::<Vec<_>>().join(" ").contains("Default: `Block`."), "{behind}");
-    assert!(done(api, &["explain", "cmbe.spec.secretNamespace"], "").contains("SecretRef"));
+    assert!(api.must(&["explain", "cmbe.spec.secretNamespace"], "").contains("SecretRef"));
 }
 
 /// A kind, the rest of the object's `spec`, and what the server's refusal holds.
@@ -294,7 +287,7 @@ fn refused_by_both(api: &KubeApi, folder: &Path) {
     };
     let good = object("MonitoringPipeline", "good", "{inputs: [INPUT], routes: [ROUTE]}");
     assert!(check(folder, &format!("{TARGETS}{good}")).ok);
-    done(api, &["apply", "--dry-run=server", "-f", "-"], &format!("{TARGETS}{good}"));
+    api.must(&["apply", "--dry-run=server", "-f", "-"], &format!("{TARGETS}{good}"));
     let long = "a".repeat(64);
     let names = [("A", "metadata.name"), (&*long, "`metadata.name` must be at most 63 characters")];
     let by_name = names.map(|(name, expected)| (object("Backend", name, "{type: Stdout}"), expected));

@@ -98,26 +98,24 @@ struct World {
 impl World {
     fn prepare(&self) {
         let charts = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("charts/kustomize");
-        self.kubectl(&["apply", "--server-side", "-k", &charts.display().to_string()], "");
+        self.api.must(&["apply", "--server-side", "-k", &charts.display().to_string()], "");
         for namespace in ["fab12", "other"] {
-            self.kubectl(&["create", "namespace", namespace], "");
+            self.api.must(&["create", "namespace", namespace], "");
         }
-        self.kubectl(
+        self.api.must(
             &["apply", "-f", "-"],
             &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}).to_string(),
         );
         let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Test", "message": "",
             "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
-        self.kubectl(
-            &["patch", "node", NODE, "--subresource", "status", "--type", "merge", "-p", &ready.to_string()],
-            "",
-        );
+        self.api
+            .must(&["patch", "node", NODE, "--subresource", "status", "--type", "merge", "-p", &ready.to_string()], "");
         for (name, namespace) in [("agent-1", OWN), ("etcher", "fab12"), ("hidden", "other")] {
             let account = if namespace == OWN { "spillway-agent" } else { "default" };
             let pod = json!({"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": name, "namespace": namespace, "labels": {"app": "etcher"}},
                 "spec": {"nodeName": NODE, "serviceAccountName": account, "containers": [{"name": "main", "image": "none"}]}});
-            self.kubectl(&["apply", "-f", "-"], &pod.to_string());
+            self.api.must(&["apply", "-f", "-"], &pod.to_string());
         }
     }
 
@@ -125,11 +123,11 @@ impl World {
     fn agent(&self, replica: &Replica) -> Agent {
         let token = ["create", "token", "spillway-agent", "-n", OWN, "--audience", "spillway"];
         let bound = ["--bound-object-kind", "Pod", "--bound-object-name", "agent-1"];
-        fs::write(self.folder.join("token"), self.kubectl(&[&token[..], &bound[..]].concat(), "").trim()).unwrap();
+        fs::write(self.folder.join("token"), self.api.must(&[&token[..], &bound[..]].concat(), "").trim()).unwrap();
         let ca = ["get", "configmap", "spillway-ca", "-n", OWN, "-o", r"jsonpath={.data.ca\.crt}"];
-        fs::write(self.folder.join("ca.crt"), self.kubectl(&ca, "")).unwrap();
+        fs::write(self.folder.join("ca.crt"), self.api.must(&ca, "")).unwrap();
         let key = ["get", "secret", "spillway-agent-state", "-n", OWN, "-o", "jsonpath={.data.key}"];
-        fs::write(self.folder.join("key"), self.kubectl(&key, "")).unwrap();
+        fs::write(self.folder.join("key"), self.api.must(&key, "")).unwrap();
         let mut command = Command::new(program("spillway-agent"));
         command.current_dir(&self.folder).args(["run", "--operator", &replica.url(), "--operator-ca", "ca.crt"]);
         command.args([
@@ -159,26 +157,20 @@ impl World {
         Agent::spawn(command)
     }
 
-    fn kubectl(&self, arguments: &[&str], input: &str) -> String {
-        let said = self.api.kubectl(arguments, input).unwrap();
-        assert!(said.ok, "kubectl {arguments:?}: {}{}", said.err, said.out);
-        said.out
-    }
-
     fn apply(&self, manifest: &str) {
-        self.kubectl(&["apply", "-f", "-"], manifest);
+        self.api.must(&["apply", "-f", "-"], manifest);
     }
 
     fn wait_for(&self, condition: &str, status: &str) {
         let generation = self.pipeline()["metadata"]["generation"].clone();
         let observed = format!("--for=jsonpath={{.status.observedGeneration}}={generation}");
-        self.kubectl(&["wait", &observed, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
+        self.api.must(&["wait", &observed, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
         let holds = format!("--for=condition={condition}={status}");
-        self.kubectl(&["wait", &holds, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
+        self.api.must(&["wait", &holds, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
     }
 
     fn pipeline(&self) -> Value {
-        serde_json::from_str(&self.kubectl(&["get", "monitoringpipeline", "jobs", "-n", "fab12", "-o", "json"], ""))
+        serde_json::from_str(&self.api.must(&["get", "monitoringpipeline", "jobs", "-n", "fab12", "-o", "json"], ""))
             .unwrap()
     }
 
@@ -190,7 +182,7 @@ impl World {
 
     /// Writes a line into the log of a pod, as the kubelet's runtime does.
     fn write(&self, pod: &str, namespace: &str, text: &str) {
-        let uid = self.kubectl(&["get", "pod", pod, "-n", namespace, "-o", "jsonpath={.metadata.uid}"], "");
+        let uid = self.api.must(&["get", "pod", pod, "-n", namespace, "-o", "jsonpath={.metadata.uid}"], "");
         let folder = self.folder.join(format!("pods/{namespace}_{pod}_{uid}/main"));
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("0.log");

@@ -44,14 +44,8 @@ impl Ground<'_> {
         said.out
     }
 
-    fn kubectl(&self, words: &[&str], input: &str) -> String {
-        let said = self.api.kubectl(words, input).unwrap();
-        assert!(said.ok, "kubectl {words:?}: {}{}", said.err, said.out);
-        said.out
-    }
-
     fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.kubectl(&[words, &["-o", "json"]].concat(), "")).unwrap()
+        serde_json::from_str(&self.api.must(&[words, &["-o", "json"]].concat(), "")).unwrap()
     }
 
     fn a_release_comes_and_goes(&self, helms: &[Helm; 2]) {
@@ -60,10 +54,10 @@ impl Ground<'_> {
                 self.helm(helm, &["install", RELEASE, "charts/spillway", "-n", NAMESPACE, "--create-namespace"]);
             assert!(notes.contains("helm test spillway") && notes.contains("get any Secret"), "{notes}");
             let release = format!("secret/sh.helm.release.v1.{RELEASE}.v1");
-            let stored = self.kubectl(&["get", "-n", NAMESPACE, &release, "-o", "jsonpath={.data.release}"], "");
+            let stored = self.api.must(&["get", "-n", NAMESPACE, &release, "-o", "jsonpath={.data.release}"], "");
             assert!(stored.len() < 512 << 10, "{} bytes", stored.len());
-            self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
-            self.kubectl(&["apply", "-f", "-"], A_PIPELINE);
+            self.api.must(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
+            self.api.must(&["apply", "-f", "-"], A_PIPELINE);
             let before = self.uids();
             // The same again changes nothing.
             let versions = self.generations();
@@ -93,15 +87,15 @@ impl Ground<'_> {
     /// Returns the uids of the kinds and of the pipeline.
     fn uids(&self) -> String {
         let form = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{'\\n'}{end}";
-        let uids = self.kubectl(&["get", "crd", "-o", form], "")
-            + &self.kubectl(&["get", "monitoringpipelines", "-A", "-o", form], "");
+        let uids = self.api.must(&["get", "crd", "-o", form], "")
+            + &self.api.must(&["get", "monitoringpipelines", "-A", "-o", form], "");
         assert_eq!(uids.lines().count(), 5, "{uids}");
         uids
     }
 
     fn generations(&self) -> String {
         let form = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.generation}{'\\n'}{end}";
-        self.kubectl(&["get", "deployments,daemonsets,networkpolicies,pdb", "-n", NAMESPACE, "-o", form], "")
+        self.api.must(&["get", "deployments,daemonsets,networkpolicies,pdb", "-n", NAMESPACE, "-o", form], "")
     }
 
     fn every_object_is_taken(&self, helm: &Helm) {
@@ -112,7 +106,7 @@ impl Ground<'_> {
             assert!(said.ok, "{name}: {}", said.err);
             let apply =
                 ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
-            let taken = self.kubectl(&apply, &said.out);
+            let taken = self.api.must(&apply, &said.out);
             let objects = said.out.lines().filter(|line| line.starts_with("kind: ")).count();
             assert_eq!(taken.lines().count(), objects, "{name}: {taken}");
         }
@@ -134,7 +128,7 @@ impl Ground<'_> {
     }
 
     fn accounts_may_what_they_must(&self, helm: &Helm) {
-        self.kubectl(&["create", "namespace", "team-a"], "");
+        self.api.must(&["create", "namespace", "team-a"], "");
         self.helm(helm, &["install", RELEASE, "charts/spillway", "-n", NAMESPACE]);
         let controller =
             |verb: &str, what: &str, namespace: &str| self.can("spillway-controller", verb, what, namespace);
@@ -164,7 +158,7 @@ impl Ground<'_> {
 
     fn aggregated_roles_hold_the_kinds_of_a_namespace(&self) {
         let form = "jsonpath={range .items[*]}{.metadata.labels}{.rules}{'\\n'}{end}";
-        let roles = self.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/part-of=spillway", "-o", form], "");
+        let roles = self.api.must(&["get", "clusterroles", "-l", "app.kubernetes.io/part-of=spillway", "-o", form], "");
         let aggregated: Vec<_> = roles.lines().filter(|line| line.contains("aggregate-to-")).collect();
         assert_eq!(aggregated.len(), 2, "{roles}");
         assert!(
@@ -174,16 +168,16 @@ impl Ground<'_> {
 
     /// Makes the pods of the workloads, for only pods are judged by Pod Security.
     fn pods_pass_the_level_that_is_promised(&self) {
-        let render = self.kubectl(&["kustomize", &format!("{}/charts/kustomize", root())], "");
+        let render = self.api.must(&["kustomize", &format!("{}/charts/kustomize", root())], "");
         for (level, taken) in [("restricted", vec!["Deployment"]), ("privileged", vec!["Deployment", "DaemonSet"])] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
                 "name": level, "labels": {"pod-security.kubernetes.io/enforce": level}}});
-            self.kubectl(&["apply", "-f", "-"], &namespace.to_string());
+            self.api.must(&["apply", "-f", "-"], &namespace.to_string());
             for kind in ["Deployment", "DaemonSet"] {
                 let workload =
                     render.split("\n---\n").find(|text| text.contains(&format!("\nkind: {kind}\n"))).unwrap();
                 let read = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
-                let workload: Value = serde_json::from_str(&self.kubectl(&read, workload)).unwrap();
+                let workload: Value = serde_json::from_str(&self.api.must(&read, workload)).unwrap();
                 let mut pod = workload["spec"]["template"].clone();
                 pod["apiVersion"] = json!("v1");
                 pod["kind"] = json!("Pod");
@@ -199,10 +193,10 @@ impl Ground<'_> {
     fn the_kustomize_base_is_applied(&self) {
         let base = format!("{}/charts/kustomize", root());
         let apply = ["apply", "--server-side", "--force-conflicts", "-k", &base];
-        let applied = self.kubectl(&apply, "");
+        let applied = self.api.must(&apply, "");
         assert!(applied.contains("daemonset.apps/spillway-agent") && applied.contains("namespace/spillway-system"));
         let versions = self.generations();
-        self.kubectl(&apply, "");
+        self.api.must(&apply, "");
         assert_eq!(self.generations(), versions);
         let diff = self.api.kubectl(&["diff", "--server-side", "--force-conflicts", "-k", &base], "").unwrap();
         assert!(diff.ok && diff.out.is_empty(), "{}{}", diff.out, diff.err);
@@ -213,7 +207,7 @@ impl Ground<'_> {
         let resource = format!("{up}{}", base.trim_start_matches('/'));
         fs::write(overlay.join("kustomization.yaml"), format!("namespace: elsewhere\nresources: [{resource}]\n"))
             .unwrap();
-        let moved = self.kubectl(&["kustomize", &overlay.display().to_string()], "");
+        let moved = self.api.must(&["kustomize", &overlay.display().to_string()], "");
         assert!(moved.contains("namespace: elsewhere") && !moved.contains("spillway-system.svc"));
     }
 }
