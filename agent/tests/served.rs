@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use spillway_crds::served::{BackendCondition, Configuration, Owner, PodFacts, Pods, ServedSecret, Version};
+use spillway_crds::served::{BackendCondition, Configuration, Held, Owner, PodFacts, Pods, ServedSecret, Version};
 
 #[path = "served/agent.rs"]
 mod agent;
@@ -185,7 +185,8 @@ fn with_secret(generation: u64, backend: &Backend, secrets: Vec<ServedSecret>) -
     let auth = json!({"bearer": {"tokenSecretRef": {"name": "api", "key": "token"}}});
     let api = object("Backend", "api", &json!({"type": "HTTP", "http": {"url": url, "auth": auth}}));
     let secured = events("secured", &json!({"name": "all", "backendRefs": [{"name": "api"}]}));
-    Configuration { secrets, ..configuration(7, generation, &[archive(), api, everything("jobs"), secured]) }
+    let tickets = [("MonitoringPipeline fab12/secured".to_owned(), "ticket".to_owned())].into();
+    Configuration { secrets, tickets, ..configuration(7, generation, &[archive(), api, everything("jobs"), secured]) }
 }
 
 #[test]
@@ -218,7 +219,8 @@ fn a_secret_is_used_as_it_is_now_and_shown_nowhere() {
     assert!([BackendCondition::Retrying, BackendCondition::Unreachable].contains(&report.state), "{report:?}");
     assert_eq!(report.route, "all");
     assert!(report.error.contains("secret fab12/api/token is not in the cluster"), "{report:?}");
-    assert!(told.holding.contains(&"fab12.secured".to_owned()), "{told:?}");
+    let held = Held { object: "MonitoringPipeline fab12/secured".into(), ticket: "ticket".into() };
+    assert_eq!(told.holding, [held], "with the ticket that was served for it");
 
     let shown = format!("{}{}", agent.get("/v1/status"), agent.get("/metrics"));
     let (log, encoded) = (agent.kill(), STANDARD.encode(&second));

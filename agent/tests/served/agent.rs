@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::stand_in::PATIENCE;
+use crate::stand_in::{PATIENCE, request};
 
 /// A running agent; dropping it kills it.
 pub(crate) struct Agent {
@@ -188,23 +188,9 @@ impl Backend {
 
 fn take(stream: TcpStream, shown: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
-    loop {
-        let (mut length, mut line) = (0, String::new());
-        if stream.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        loop {
-            line.clear();
-            stream.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.parse().map_err(std::io::Error::other)?,
-                "authorization" => shown.lock().unwrap_or_else(PoisonError::into_inner).push(value.to_owned()),
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body)?;
+    while let Some(request) = request(&mut stream)? {
+        shown.lock().unwrap_or_else(PoisonError::into_inner).push(request.authorization);
         stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
     }
+    Ok(())
 }

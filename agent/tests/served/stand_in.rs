@@ -141,24 +141,40 @@ fn news(state: &State, ask: &Ask) -> Answer {
     }
 }
 
-/// Reads a question; `None` at the end of the connection.
-fn question(stream: &mut impl BufRead) -> std::io::Result<Option<(String, Ask)>> {
-    let (mut length, mut token, mut line) = (0, String::new(), String::new());
+/// A request as a stand-in reads it.
+pub(crate) struct Request {
+    /// Method, path and version.
+    line: String,
+    /// The value of `Authorization`.
+    pub(crate) authorization: String,
+    body: Vec<u8>,
+}
+
+/// Reads a request; `None` at the end of the connection.
+pub(crate) fn request(stream: &mut impl BufRead) -> std::io::Result<Option<Request>> {
+    let (mut length, mut authorization, mut line) = (0, String::new(), String::new());
     if stream.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    assert_eq!(line.trim_end(), format!("POST {PATH} HTTP/1.1"));
+    let first = line.trim_end().to_owned();
     loop {
         line.clear();
         stream.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().map_err(std::io::Error::other)?,
-            "authorization" => value.trim_start_matches("Bearer ").clone_into(&mut token),
+            "authorization" => value.clone_into(&mut authorization),
             _ => {}
         }
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some((token, serde_json::from_slice(&body)?)))
+    Ok(Some(Request { line: first, authorization, body }))
+}
+
+/// Reads a question; `None` at the end of the connection.
+fn question(stream: &mut impl BufRead) -> std::io::Result<Option<(String, Ask)>> {
+    let Some(Request { line, authorization, body }) = request(stream)? else { return Ok(None) };
+    assert_eq!(line, format!("POST {PATH} HTTP/1.1"));
+    Ok(Some((authorization.trim_start_matches("Bearer ").to_owned(), serde_json::from_slice(&body)?)))
 }

@@ -242,3 +242,6 @@ fn epoch_of(lease: &Lease) -> u64 {
     let annotations: Option<&BTreeMap<String, String>> = lease.metadata.annotations.as_ref();
     annotations.and_then(|annotations| annotations.get(EPOCH)).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
