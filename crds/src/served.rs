@@ -68,9 +68,9 @@ pub struct Ask {
     pub running: Option<Version>,
     /// What of that configuration it does not run, by object; everything else of it is applied.
     pub refused: Vec<Refused>,
-    /// The pipelines (`<namespace>.<name>`) of which it still holds events: they stay in its configuration until these are
-    /// delivered, also when nothing on its node feeds them any more.
-    pub holding: Vec<String>,
+    /// The pipelines of which it still holds events: they stay in its configuration until these are delivered, also when
+    /// nothing on its node feeds them any more.
+    pub holding: Vec<Held>,
     /// How the backends of its routes are; those that are not named are healthy.
     pub backends: Vec<BackendReport>,
     /// The hash of the pod facts it holds; `None` when it has none.
@@ -99,6 +99,16 @@ pub struct Refused {
     pub reason: String,
     /// Whether an older version of it runs on.
     pub kept: bool,
+}
+
+/// A pipeline of which an agent holds events.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Held {
+    /// The pipeline, as [`Refused::object`] names it.
+    pub object: String,
+    /// What [`Configuration::tickets`] gave for it; without it nothing is believed.
+    pub ticket: String,
 }
 
 /// How one backend of one route is, on one agent.
@@ -152,6 +162,9 @@ pub struct Configuration {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// The keys of Secrets that the manifests name. One that is not there is not in the cluster.
     pub secrets: Vec<ServedSecret>,
+    /// For each pipeline, as errors name it, what proves that it was given to this node. An agent keeps that of a pipeline of
+    /// which it holds events, and shows it in [`Ask::holding`]. Not covered by the hash: it follows from node and name.
+    pub tickets: BTreeMap<String, String>,
 }
 
 /// One key of a Secret.

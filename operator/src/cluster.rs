@@ -8,7 +8,8 @@
 //! | [`lease`] | who leads, and the epoch |
 //! | [`keep`] | our own small objects: the CA, what agents get mounted, last good versions |
 //! | [`keys`] | the keys that tokens are verified with |
-//! | [`mod@write`] | status, at most once a second per object |
+//! | [`queue`] | what is to be written, the last wish of each object at a bounded rate |
+//! | [`mod@write`] | status |
 //!
 //! # Guarantees
 //! - `get` alone for Secrets; nothing of a user's object is written but its status.
@@ -19,6 +20,7 @@ pub mod convert;
 pub mod keep;
 pub mod keys;
 pub mod lease;
+pub mod queue;
 pub mod secrets;
 pub mod watch;
 pub mod write;

@@ -19,22 +19,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::Client;
 use spillway_delivery::clock::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
+use crate::cli::ControllerFlags;
 use crate::cluster::convert::ObjectStatus;
+use crate::cluster::keep::Keep;
 use crate::cluster::lease::Leading;
+use crate::cluster::queue::Wish;
 use crate::cluster::watch::{Noted, WATCHES};
-use crate::cluster::write::Wanted;
-use crate::cluster::{in_words, keep};
 use crate::hub::Hub;
 use crate::render::{Holding, Rendered, Renderer};
+use crate::reports::Reports;
 use crate::status;
-use crate::world::{Change, ObjectKey, SecretName, World};
+use crate::tickets::Tickets;
+use crate::world::{Change, ObjectKey, SecretName, Touched, World};
 use objects::Objects;
 pub use start::start;
 
@@ -54,12 +56,12 @@ struct Ends {
     leading: watch::Receiver<Leading>,
     reports: watch::Receiver<u64>,
     secrets_wanted: watch::Sender<BTreeSet<SecretName>>,
-    statuses: mpsc::Sender<Wanted>,
+    statuses: mpsc::Sender<Wish<ObjectStatus>>,
+    keeps: mpsc::Sender<Wish<Keep>>,
 }
 
 /// The whole of it; see the module.
 struct Controller {
-    client: Client,
     namespace: String,
     agents: String,
     clock: Clock,
@@ -67,6 +69,9 @@ struct Controller {
     health: Arc<Health>,
     world: World,
     renderer: Renderer,
+    tickets: Tickets,
+    /// What agents had said when statuses were looked at last.
+    reports: Reports,
     objects: Objects,
     synced: BTreeSet<&'static str>,
     is_leading: bool,
@@ -81,6 +86,30 @@ struct Controller {
 }
 
 impl Controller {
+    /// Returns one that knows nothing yet and does not lead.
+    fn new(flags: &ControllerFlags, clock: Clock, (hub, health): (Arc<Hub>, Arc<Health>), tickets: Tickets) -> Self {
+        Self {
+            namespace: flags.namespace.clone(),
+            agents: flags.agent_service_account.clone(),
+            clock,
+            hub,
+            health,
+            world: World::default(),
+            renderer: Renderer::new(tickets.clone()),
+            tickets,
+            reports: Reports::new(),
+            objects: Objects::default(),
+            synced: BTreeSet::new(),
+            is_leading: false,
+            leads_since: Timestamp::default(),
+            due: BTreeSet::new(),
+            again: BTreeMap::new(),
+            render_again: None,
+            reports_at: None,
+            is_new: false,
+        }
+    }
+
     async fn run(mut self, mut ends: Ends, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -171,19 +200,17 @@ impl Controller {
         self.is_leading = leading.is_some();
     }
 
-    /// Renders, gives out, and asks for statuses.
+    /// Renders, gives out, and asks for what is to be written.
     async fn turn(&mut self, ends: &Ends) {
         let now = self.now();
         let reports = self.hub.reports();
-        let holding: Holding = reports
-            .iter()
-            .filter(|(_, report)| !report.holding.is_empty())
-            .map(|(node, report)| (node.clone(), report.holding.iter().cloned().collect()))
-            .collect();
         let touched = self.world.take_touched();
-        // Until agents spoke to this leader it does not know what they hold; what they run is not taken from them before.
-        let Rendered { verdicts, gone, again } = self.renderer.render(&self.world, touched, holding, now);
+        self.note_due(&reports, &touched);
+        let holding = self.holding(&reports);
+        let Rendered { verdicts, gone, moved, again } = self.renderer.render(&self.world, touched, holding, now);
+        self.reports = reports;
         self.render_again = again;
+        self.due.extend(moved);
         self.due.extend(verdicts.into_keys());
         self.due.retain(|key| !gone.contains(key));
         let secrets = self.renderer.secrets();
@@ -197,21 +224,48 @@ impl Controller {
         if !self.is_leading || (!are_read && self.is_new) {
             return;
         }
-        let agents = self.world.pods_of_account(&self.namespace, &self.agents);
         if std::mem::take(&mut self.is_new) {
             self.due.extend(self.renderer.verdicts().map(|(key, _)| key.clone()));
         }
+        let agents = self.world.pods_of_account(&self.namespace, &self.agents);
         self.hub.publish(self.renderer.slices().clone(), agents);
-        self.tell(&reports, now, &ends.statuses).await;
-        self.keep_good().await;
+        self.due.extend(self.again.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
+        self.tell(now, ends).await;
     }
 
-    /// Asks for the statuses that differ from what stands in the cluster.
-    async fn tell(&mut self, reports: &crate::reports::Reports, now: Timestamp, out: &mpsc::Sender<Wanted>) {
-        let agents = status::Agents::new(reports, self.world.nodes(), self.renderer.slices(), self.leads_since);
-        self.due.extend(self.again.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
-        // What agents say concerns every pipeline that they run.
-        self.due.extend(self.renderer.verdicts().map(|(key, _)| key.clone()));
+    /// Notes the objects whose status may differ because agents say something else, or a node is ready or not any more.
+    fn note_due(&mut self, reports: &Reports, touched: &Touched) {
+        let (before, after) = (&self.reports, reports);
+        let all: BTreeSet<&Arc<str>> = before.keys().chain(after.keys()).collect();
+        let is_news = |node: &Arc<str>| match (before.get(node), after.get(node)) {
+            (Some(before), Some(after)) => before.is_news(after),
+            _ => true,
+        };
+        let nodes: BTreeSet<&Arc<str>> = all.into_iter().filter(|node| is_news(node)).chain(&touched.nodes).collect();
+        for node in nodes {
+            let of_slice = self.renderer.slices().get(node).map(|slice| &slice.objects);
+            let of_reports = [before.get(node), after.get(node)].into_iter().flatten().map(|report| &report.objects);
+            let labels = of_slice.into_iter().chain(of_reports).flat_map(|objects| objects.keys());
+            self.due.extend(labels.filter_map(|label| ObjectKey::of_label(label)));
+        }
+    }
+
+    /// Returns the pipelines of which agents hold events, as far as they can show that these were given to them.
+    fn holding(&self, reports: &Reports) -> Holding {
+        let mut holding = Holding::new();
+        for (node, report) in reports {
+            let shown = report.holding.iter().filter(|held| self.tickets.is_right(node, &held.object, &held.ticket));
+            let keys: BTreeSet<ObjectKey> = shown.filter_map(|held| ObjectKey::of_label(&held.object)).collect();
+            if !keys.is_empty() {
+                holding.insert(node.clone(), keys);
+            }
+        }
+        holding
+    }
+
+    /// Asks for the statuses that differ from what stands in the cluster, and for last good versions that are not kept yet.
+    async fn tell(&mut self, now: Timestamp, ends: &Ends) {
+        let agents = status::Agents::new(&self.reports, self.world.nodes(), self.renderer.slices(), self.leads_since);
         for key in std::mem::take(&mut self.due) {
             let (Some(verdict), Some(before)) = (self.renderer.verdict(&key), self.objects.status(&key)) else {
                 continue;
@@ -230,35 +284,18 @@ impl Controller {
                 Some(at) => drop(self.again.insert(key.clone(), at)),
                 None => drop(self.again.remove(&key)),
             }
-            if *before != wanted {
+            let (differs, good) = (*before != wanted, verdict.keep.as_ref());
+            let keep = good.and_then(|good| self.objects.keep(&key, good));
+            if differs {
                 self.objects.set_status(&key, wanted.clone());
-                if out.send((key, Some(wanted))).await.is_err() {
+                if ends.statuses.send((key.clone(), wanted)).await.is_err() {
                     return;
                 }
             }
-        }
-    }
-
-    /// Keeps the last good versions that are not kept yet. What fails is tried at the next turn.
-    async fn keep_good(&mut self) {
-        let wanted: Vec<ObjectKey> = self
-            .renderer
-            .verdicts()
-            .filter(|(_, verdict)| verdict.keep.is_some())
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in wanted {
-            let Some(good) = self.renderer.verdict(&key).and_then(|verdict| verdict.keep.clone()) else { continue };
-            let Some(manifest) = self.world.object_of(&key).cloned() else { continue };
-            if self.objects.is_asked(&key, &good) {
-                continue;
-            }
-            let before = self.objects.places(&key);
-            match keep::keep_good(&self.client, &self.namespace, (&key, &manifest), &good, &before).await {
-                Ok(()) => self.objects.asked(&key, good),
-                Err(error) => {
-                    tracing::warn!(object = key.label(), error = in_words(&error), "a last good version is not kept");
-                }
+            if let Some(keep) = keep
+                && ends.keeps.send((key, keep)).await.is_err()
+            {
+                return;
             }
         }
     }

@@ -221,7 +221,7 @@ impl Hub {
             given.or_else(|| Some(Arc::clone(&known()?.objects)))
         });
         let report = heard::report(&pod, ask, objects, now);
-        let is_news = before.is_none_or(|before| heard::is_news(before, &report));
+        let is_news = before.is_none_or(|before| before.is_news(&report));
         state.reports.insert(node, report);
         drop(state);
         if is_news {

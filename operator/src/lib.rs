@@ -9,10 +9,12 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`world`] | what the cluster holds that concerns us: objects, namespaces, pods, nodes, secrets. Pure |
+//! | [`reason`] | the words that verdicts and conditions say why with. Pure |
 //! | [`render`] | the world into a verdict per object and a slice per node. Pure |
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
 //! | [`reports`] | what agents said last. Pure |
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
+//! | [`tickets`] | proofs that a pipeline was given to a node. Pure |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
 //! | [`controller`] | the loop that holds them together; `run`, `cli`, `admin` are the process around it |
@@ -26,10 +28,12 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod hub;
+pub mod reason;
 pub mod render;
 pub mod reports;
 pub mod run;
 pub mod serve;
 pub mod status;
+pub mod tickets;
 pub mod validate;
 pub mod world;

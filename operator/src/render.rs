@@ -28,10 +28,11 @@ use jiff::{SignedDuration, Timestamp};
 use spillway_crds::served::ANSWER_BYTES_MAX;
 
 use crate::hub::Slice;
+use crate::tickets::Tickets;
 use crate::world::{ObjectKey, Pod, SecretName, Touched, World};
 use scope::Scope;
 pub use unit::Use;
-pub use verdict::{Reason, Verdict, Why};
+pub use verdict::{Verdict, Why};
 
 /// How long what a pod was stays known after its end.
 pub const ENDED_KEPT: SignedDuration = SignedDuration::from_mins(10);
@@ -42,8 +43,8 @@ pub const SLICE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
 /// The name of the scope of the kinds of the cluster.
 const OF_THE_CLUSTER: &str = "";
 
-/// The pipelines (`<namespace>.<name>`) of which the agent of each node holds events.
-pub type Holding = BTreeMap<Arc<str>, BTreeSet<String>>;
+/// The pipelines of which the agent of each node holds events, as far as it is believed.
+pub type Holding = BTreeMap<Arc<str>, BTreeSet<ObjectKey>>;
 
 /// What rendering gives.
 #[derive(Debug, Default)]
@@ -52,13 +53,16 @@ pub struct Rendered {
     pub verdicts: BTreeMap<ObjectKey, Verdict>,
     /// Objects that are gone.
     pub gone: BTreeSet<ObjectKey>,
+    /// Objects that came to a node, left one, or are another version there.
+    pub moved: BTreeSet<ObjectKey>,
     /// When something changes by time alone.
     pub again: Option<Timestamp>,
 }
 
 /// Renders, and remembers what it rendered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Renderer {
+    tickets: Tickets,
     scopes: BTreeMap<Arc<str>, Scope>,
     slices: BTreeMap<Arc<str>, Arc<Slice>>,
     /// The scopes of which the slice of a node holds something.
@@ -69,20 +73,26 @@ pub struct Renderer {
     too_large: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
     /// How many scopes were compiled, ever.
     compiled: u64,
-    limit: Limit,
-}
-
-/// Most bytes of the manifests of a slice.
-#[derive(Debug, Clone, Copy)]
-struct Limit(usize);
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self(SLICE_BYTES_MAX)
-    }
+    /// Most bytes of the manifests of a slice.
+    limit: usize,
 }
 
 impl Renderer {
+    /// Returns one that has rendered nothing yet, and gives out `tickets`.
+    pub fn new(tickets: Tickets) -> Self {
+        Self {
+            tickets,
+            scopes: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            holding: Holding::new(),
+            too_large: BTreeMap::new(),
+            compiled: 0,
+            limit: SLICE_BYTES_MAX,
+        }
+    }
+
     /// Renders what was touched.
     pub fn render(&mut self, world: &World, touched: Touched, holding: Holding, now: Timestamp) -> Rendered {
         let mut rendered = Rendered::default();
@@ -217,14 +227,32 @@ impl Renderer {
         }
     }
 
+    /// Returns the objects of which the slice of a node is about to hold another version, or none.
+    fn moved(&self, node: &Arc<str>, after: Option<&Slice>) -> BTreeSet<ObjectKey> {
+        let nothing = BTreeMap::new();
+        let before = self.slices.get(node).map_or(&nothing, |slice| &*slice.objects);
+        let after = after.map_or(&nothing, |slice| &*slice.objects);
+        let changed = before.iter().filter(|(label, generation)| after.get(*label) != Some(generation));
+        let came = after.iter().filter(|(label, _)| !before.contains_key(*label));
+        changed.chain(came).filter_map(|(label, _)| ObjectKey::of_label(label)).collect()
+    }
+
+    fn tickets_of(&self, node: &str, slice: &Slice) -> BTreeMap<String, String> {
+        let is_pipeline = |label: &&Arc<str>| ObjectKey::of_label(label).is_some_and(|key| key.kind.is_pipeline());
+        let labels = slice.objects.keys().filter(is_pipeline);
+        labels.map(|label| (label.to_string(), self.tickets.of(node, label))).collect()
+    }
+
     /// Makes the slice of a node, and says of pipelines when they do not fit into it any more, or fit again.
     fn slice(&mut self, world: &World, node: &Arc<str>, rendered: &mut Rendered) {
         let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
         let pods: Vec<&Arc<Pod>> = world.pods_on(node).chain(ended).collect();
         let nothing = BTreeSet::new();
         let holding = self.holding.get(node).unwrap_or(&nothing);
-        let made = slice::make(&self.scopes, world, (&pods, holding), self.limit);
+        let mut made = slice::make(&self.scopes, world, (&pods, holding), self.limit);
+        made.slice.configuration.tickets = self.tickets_of(node, &made.slice);
         let is_there = world.nodes().contains_key(node) || !pods.is_empty();
+        rendered.moved.extend(self.moved(node, is_there.then_some(&made.slice)));
         self.parts.insert(node.clone(), made.scopes);
         if is_there {
             let same = self.slices.get(node).is_some_and(|before| **before == made.slice);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use spillway_crds::served::{BackendReport, Refused, Version};
+use spillway_crds::served::{BackendReport, Held, Refused, Version};
 
 /// The newest report of every node that has one, by the node's name.
 pub type Reports = BTreeMap<Arc<str>, Report>;
@@ -34,6 +34,22 @@ pub struct Report {
     pub refused: Vec<Refused>,
     /// How backends of its routes are that are not healthy.
     pub backends: Vec<BackendReport>,
-    /// The pipelines (`<namespace>.<name>`) of which it still holds events.
-    pub holding: Vec<String>,
+    /// The pipelines of which it says that it still holds events.
+    pub holding: Vec<Held>,
+}
+
+impl Report {
+    /// Returns whether `after` says something else: the time and the words of an error are no news.
+    pub fn is_news(&self, after: &Self) -> bool {
+        let Self { pod_uid, seen: _, running, objects, refused, backends, holding } = after;
+        let said = (&self.pod_uid, &self.running, &self.refused, &self.holding);
+        said != (pod_uid, running, refused, holding)
+            || !(Arc::ptr_eq(&self.objects, objects) || self.objects == *objects)
+            || !self.backends.iter().map(state).eq(backends.iter().map(state))
+    }
+}
+
+fn state(report: &BackendReport) -> impl PartialEq {
+    let BackendReport { object, route, backend, state, error: _, since_unix_seconds } = report;
+    (object.clone(), route.clone(), backend.clone(), *state, *since_unix_seconds)
 }

@@ -21,14 +21,13 @@ mod backend;
 mod conditions;
 mod faults;
 mod pipeline;
-mod reason;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use crate::reason::Reason;
 pub use agents::Agents;
 pub use backend::backend;
 pub use pipeline::pipeline;
-pub use reason::Reason;
 
 /// For how long after it was heard an agent counts.
 pub const HEARD: SignedDuration = SignedDuration::from_mins(5);

@@ -348,6 +348,16 @@ impl Kind {
         }
     }
 
+    /// Returns its name in paths.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Backend => "backends",
+            Self::ClusterBackend => "clusterbackends",
+            Self::MonitoringPipeline => "monitoringpipelines",
+            Self::ClusterMonitoringPipeline => "clustermonitoringpipelines",
+        }
+    }
+
     /// Returns the kind of that name.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)

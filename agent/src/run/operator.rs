@@ -54,7 +54,7 @@ impl Host for Process {
     }
 
     fn holding(&self) -> Vec<String> {
-        self.engine.holding().iter().map(|uid| named(uid)).collect()
+        self.engine.holding().iter().filter_map(|uid| uid.split_once('.')).map(|(of, name)| object(of, name)).collect()
     }
 
     fn note(&self, change: &mut dyn FnMut(&mut ServedReport)) {
@@ -67,12 +67,8 @@ fn report(standing: &Standing) -> Option<BackendReport> {
     if standing.state != DeliveryState::Retrying {
         return None;
     }
-    let object = match &*standing.namespace {
-        CLUSTER => format!("ClusterMonitoringPipeline {}", standing.pipeline),
-        namespace => format!("MonitoringPipeline {namespace}/{}", standing.pipeline),
-    };
     Some(BackendReport {
-        object,
+        object: object(&standing.namespace, &standing.pipeline),
         route: standing.route.to_string(),
         backend: named(&standing.backend_uid),
         state: match standing.breaker {
@@ -82,6 +78,14 @@ fn report(standing: &Standing) -> Option<BackendReport> {
         error: standing.last_error.clone().unwrap_or_default(),
         since_unix_seconds: u64::try_from(standing.since / 1_000_000_000).unwrap_or_default(),
     })
+}
+
+/// Returns a pipeline as errors name it.
+fn object(namespace: &str, name: &str) -> String {
+    match namespace {
+        CLUSTER => format!("ClusterMonitoringPipeline {name}"),
+        namespace => format!("MonitoringPipeline {namespace}/{name}"),
+    }
 }
 
 /// Returns `<namespace>.<name>` with nothing for a namespace that is none.

@@ -98,10 +98,6 @@ struct StoredData {
     texts: Vec<Value>,
 }
 
-/// Every kind of ours.
-pub const KINDS: [Kind; 4] =
-    [Kind::Backend, Kind::ClusterBackend, Kind::MonitoringPipeline, Kind::ClusterMonitoringPipeline];
-
 impl SlimNode {
     /// Returns whether the node says that it is ready.
     pub fn is_ready(&self) -> bool {
@@ -124,7 +120,7 @@ pub fn manifest(kind: Kind, object: &DynamicObject) -> Option<Manifest> {
         shown["namespace"] = json!(namespace);
     }
     let text = json!({
-        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind_name(kind), "metadata": shown,
+        "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind.name(), "metadata": shown,
         "spec": object.data.get("spec").cloned().unwrap_or_else(|| json!({})),
     });
     Some(Manifest { uid: metadata.uid.as_deref()?.into(), generation, text: text.to_string().into(), last_good: None })
@@ -143,34 +139,10 @@ pub fn status(kind: Kind, object: &DynamicObject) -> ObjectStatus {
     }
 }
 
-/// Returns the name of a kind.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Backend => "Backend",
-        Kind::ClusterBackend => "ClusterBackend",
-        Kind::MonitoringPipeline => "MonitoringPipeline",
-        Kind::ClusterMonitoringPipeline => "ClusterMonitoringPipeline",
-    }
-}
-
-/// Returns the name of a kind in paths.
-pub fn plural(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Backend => "backends",
-        Kind::ClusterBackend => "clusterbackends",
-        Kind::MonitoringPipeline => "monitoringpipelines",
-        Kind::ClusterMonitoringPipeline => "clustermonitoringpipelines",
-    }
-}
-
 /// Returns the last good version that an object holds; `None` for one that is not ours or not understood.
 pub fn stored(revision: &ControllerRevision) -> Option<Stored> {
     let metadata = &revision.metadata;
-    let kind = match metadata.labels.as_ref()?.get(KIND_LABEL)?.as_str() {
-        "MonitoringPipeline" => Kind::MonitoringPipeline,
-        "ClusterMonitoringPipeline" => Kind::ClusterMonitoringPipeline,
-        _ => return None,
-    };
+    let kind = Kind::of_name(metadata.labels.as_ref()?.get(KIND_LABEL)?).filter(|kind| kind.is_pipeline())?;
     let name = metadata.annotations.as_ref()?.get(NAME_ANNOTATION)?.as_str().into();
     let own: Arc<str> = metadata.namespace.as_deref()?.into();
     let namespace = if kind == Kind::MonitoringPipeline { own.clone() } else { "".into() };

@@ -12,6 +12,7 @@
 //! - What is there is never made anew: a damaged one is an error in words.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -23,9 +24,9 @@ use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::convert::{KIND_LABEL, NAME_ANNOTATION, kind_name};
+use super::convert::{KIND_LABEL, NAME_ANNOTATION};
 use super::{FIELD_MANAGER, GROUP};
-use crate::world::{Kind, LastGood, Manifest, ObjectKey};
+use crate::world::{LastGood, ObjectKey};
 
 /// The Secret and the `ConfigMap` of our CA.
 pub const CA: &str = "spillway-ca";
@@ -85,18 +86,23 @@ pub async fn publish_ca(client: &Client, namespace: &str, certificate: &str) -> 
     Ok(())
 }
 
+/// A last good version that is to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// The pipeline's `metadata.uid`.
+    pub uid: Arc<str>,
+    /// What was good.
+    pub good: LastGood,
+    /// The names of the objects that hold earlier ones.
+    pub before: Vec<String>,
+}
+
 /// Keeps a last good version of a pipeline, and removes the ones before it. That of a pipeline of the cluster stands in
 /// `own`, the namespace of the operator.
-pub async fn keep_good(
-    client: &Client,
-    own: &str,
-    (key, manifest): (&ObjectKey, &Manifest),
-    good: &LastGood,
-    before: &[String],
-) -> kube::Result<()> {
-    let namespace = if key.kind == Kind::MonitoringPipeline { &*key.namespace } else { own };
-    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), namespace);
-    let revision = revision(key, manifest, good);
+pub async fn good(client: Client, own: String, key: ObjectKey, keep: Keep) -> kube::Result<()> {
+    let namespace = if key.kind.is_of_the_cluster() { &*own } else { &*key.namespace };
+    let api: Api<ControllerRevision> = Api::namespaced(client, namespace);
+    let revision = revision(&key, &keep.uid, &keep.good);
     let name = revision.metadata.name.clone().unwrap_or_default();
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     match api.create(&params, &revision).await {
@@ -105,7 +111,7 @@ pub async fn keep_good(
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => return Err(error),
     }
-    for old in before.iter().filter(|old| **old != name) {
+    for old in keep.before.iter().filter(|old| **old != name) {
         match api.delete(old, &DeleteParams::default()).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -116,11 +122,11 @@ pub async fn keep_good(
 }
 
 /// Returns the object that holds a last good version. Its content cannot be changed later, so its name follows from it.
-fn revision(key: &ObjectKey, manifest: &Manifest, good: &LastGood) -> ControllerRevision {
+fn revision(key: &ObjectKey, uid: &str, good: &LastGood) -> ControllerRevision {
     let texts = good.texts.iter().map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!({})));
     let data = json!({"generation": good.generation, "texts": texts.collect::<Vec<_>>()});
-    let kind = kind_name(key.kind);
-    let hash = xxh3_64(format!("{kind}/{}/{data}", manifest.uid).as_bytes());
+    let kind = key.kind.name();
+    let hash = xxh3_64(format!("{kind}/{uid}/{data}").as_bytes());
     ControllerRevision {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash:016x}", key.name)),
@@ -133,7 +139,7 @@ fn revision(key: &ObjectKey, manifest: &Manifest, good: &LastGood) -> Controller
                 api_version: format!("{GROUP}/v1alpha1"),
                 kind: kind.to_owned(),
                 name: key.name.to_string(),
-                uid: manifest.uid.to_string(),
+                uid: uid.to_owned(),
                 controller: Some(true),
                 ..OwnerReference::default()
             }]),
@@ -158,19 +164,18 @@ pub(super) fn applying() -> PatchParams {
 mod tests {
     use super::*;
     use crate::cluster::convert::stored;
+    use crate::world::Kind;
 
     #[test]
     fn what_is_kept_is_found_again_and_its_name_follows_from_it() {
-        let key = ObjectKey { kind: Kind::MonitoringPipeline, namespace: "n".into(), name: "jobs".into() };
-        let manifest = Manifest { uid: "u".into(), generation: 5, text: "{}".into(), last_good: None };
+        let key = ObjectKey::new(Kind::MonitoringPipeline, "n", "jobs");
         let good = LastGood { generation: 4, texts: vec![r#"{"kind":"MonitoringPipeline"}"#.into()] };
-        let mut kept = revision(&key, &manifest, &good);
+        let mut kept = revision(&key, "u", &good);
         kept.metadata.namespace = Some("n".to_owned());
         let found = stored(&kept).unwrap();
         assert_eq!((&found.of, &found.good), (&key, &good));
         let other = LastGood { generation: 5, ..good.clone() };
-        assert_ne!(revision(&key, &manifest, &other).metadata.name, kept.metadata.name);
-        let reborn = Manifest { uid: "v".into(), ..manifest };
-        assert_ne!(revision(&key, &reborn, &good).metadata.name, kept.metadata.name, "another pipeline of that name");
+        assert_ne!(revision(&key, "u", &other).metadata.name, kept.metadata.name);
+        assert_ne!(revision(&key, "v", &good).metadata.name, kept.metadata.name, "another pipeline of that name");
     }
 }

@@ -23,7 +23,7 @@ use kube::{Client, ResourceExt};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 
-use super::convert::{self, KIND_LABEL, KINDS, ObjectStatus, SlimNode, SlimPod, Stored};
+use super::convert::{self, KIND_LABEL, ObjectStatus, SlimNode, SlimPod, Stored};
 use super::{GROUP, in_words};
 use crate::world::{Change, Kind, Manifest, ObjectKey};
 
@@ -34,7 +34,7 @@ pub const QUEUE_MAX: usize = 1024;
 const PAGE_OBJECTS: u32 = 500;
 
 /// How many watches there are, each of which notes [`Noted::Synced`] once.
-pub const WATCHES: usize = KINDS.len() + 4;
+pub const WATCHES: usize = Kind::ALL.len() + 4;
 
 /// What a watch saw.
 #[derive(Debug)]
@@ -70,10 +70,10 @@ trait Eye<K>: Send + 'static {
 /// Starts every watch; they end with `owner`.
 pub fn start(client: &Client, owner: &Supervisor) -> mpsc::Receiver<Noted> {
     let (out, notes) = mpsc::channel(QUEUE_MAX);
-    for kind in KINDS {
+    for kind in Kind::ALL {
         let resource = resource(kind);
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        owner.spawn(convert::plural(kind), follow(watch(api, Config::default()), Ours(kind), out.clone()));
+        owner.spawn(kind.plural(), follow(watch(api, Config::default()), Ours(kind), out.clone()));
     }
     let good: Api<ControllerRevision> = Api::all(client.clone());
     owner.spawn("last good versions", follow(watch(good, Config::default().labels(KIND_LABEL)), Goods, out.clone()));
@@ -92,8 +92,8 @@ pub fn resource(kind: Kind) -> ApiResource {
         group: GROUP.to_owned(),
         version: "v1alpha1".to_owned(),
         api_version: format!("{GROUP}/v1alpha1"),
-        kind: convert::kind_name(kind).to_owned(),
-        plural: convert::plural(kind).to_owned(),
+        kind: kind.name().to_owned(),
+        plural: kind.plural().to_owned(),
     }
 }
 
@@ -190,7 +190,7 @@ impl Eye<DynamicObject> for Ours {
     type Id = ObjectKey;
 
     fn over(&self) -> &'static str {
-        convert::plural(self.0)
+        self.0.plural()
     }
 
     fn id(&self, object: &DynamicObject) -> Option<ObjectKey> {

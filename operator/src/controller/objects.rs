@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cluster::convert::{ObjectStatus, Stored};
+use crate::cluster::keep::Keep;
 use crate::world::{Change, LastGood, Manifest, ObjectKey};
 
 /// An object's namespace and name.
@@ -78,21 +79,16 @@ impl Objects {
         }
     }
 
-    /// Returns whether this last good version was asked to be kept already.
-    pub(super) fn is_asked(&self, key: &ObjectKey, good: &LastGood) -> bool {
-        self.known.get(key).is_some_and(|known| known.asked.as_ref() == Some(good))
-    }
-
-    /// Takes note that this last good version is kept.
-    pub(super) fn asked(&mut self, key: &ObjectKey, good: LastGood) {
-        if let Some(known) = self.known.get_mut(key) {
-            known.asked = Some(good);
+    /// Returns what to ask for so that this last good version is kept; `None` where that was asked already.
+    pub(super) fn keep(&mut self, key: &ObjectKey, good: &LastGood) -> Option<Keep> {
+        let places = self.places.get(key).into_iter().flatten();
+        let before = places.map(|(_, name)| name.to_string()).collect();
+        let known = self.known.get_mut(key)?;
+        if known.asked.as_ref() == Some(good) {
+            return None;
         }
-    }
-
-    /// Returns the names of the objects that hold last good versions of a pipeline.
-    pub(super) fn places(&self, key: &ObjectKey) -> Vec<String> {
-        self.places.get(key).into_iter().flatten().map(|(_, name)| name.to_string()).collect()
+        known.asked = Some(good.clone());
+        Some(Keep { uid: known.manifest.uid.clone(), good: good.clone(), before })
     }
 
     fn again(&mut self, key: &ObjectKey) -> Option<Change> {

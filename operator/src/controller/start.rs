@@ -15,19 +15,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Controller, Ends, Objects};
+use super::{Controller, Ends};
 use crate::admin::{self, Health};
 use crate::cli::ControllerFlags;
 use crate::cluster::keys::{self, Published};
 use crate::cluster::lease::Lead;
-use crate::cluster::{in_words, keep, secrets, watch as watches, write};
+use crate::cluster::{in_words, keep, queue, secrets, watch as watches, write};
 use crate::hub::Hub;
-use crate::render::Renderer;
 use crate::serve::Endpoint;
 use crate::serve::certificates::{Authority, Certificates};
 use crate::serve::stats::Stats;
 use crate::serve::tokens::{Keys, Verifier};
-use crate::world::World;
+use crate::tickets::Tickets;
 
 /// Most statuses, and most Secrets, that wait to be taken.
 const QUEUE_MAX: usize = 256;
@@ -50,6 +49,7 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let admin = admin.await.with_context(|| format!("{} cannot be listened at", flags.admin))?;
     let client = Client::try_default().await.context("no way to the API server is known")?;
     let (authority, published) = found(&client, flags, &clock).await?;
+    let tickets = Tickets::new(authority.key_pem().as_bytes());
     let names = names(flags);
     let certificates = Certificates::new(authority, names, clock.clone()).context("no certificate can be issued")?;
     let hub = Arc::new(Hub::default());
@@ -66,7 +66,7 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let stop = owner.stopping();
     owner.spawn("endpoint", serve(endpoint, socket, stop.clone()));
     owner.spawn("keys", refresh(client.clone(), token_keys, stop.clone()));
-    control(flags, owner, (client, clock), (hub, health));
+    control(flags, owner, &client, Controller::new(flags, clock, (hub, health), tickets));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %flags.listen,
@@ -78,15 +78,12 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     Ok(())
 }
 
-fn control(
-    flags: &ControllerFlags,
-    owner: &Arc<Supervisor>,
-    (client, clock): (Client, Clock),
-    (hub, health): (Arc<Hub>, Arc<Health>),
-) {
+/// Starts the loop, and the tasks that it takes from and gives to.
+fn control(flags: &ControllerFlags, owner: &Arc<Supervisor>, client: &Client, controller: Controller) {
     let stop = owner.stopping();
+    let (hub, clock) = (controller.hub.clone(), controller.clock.clone());
     let identity = flags.identity.clone().unwrap_or_else(host_name);
-    let (lead, leading) = Lead::new(client.clone(), &flags.namespace, &flags.lease, &identity, clock.clone());
+    let (lead, leading) = Lead::new(client.clone(), &flags.namespace, &flags.lease, &identity, clock);
     let (raise, raises) = watch::channel(0);
     owner.spawn("lease", lead.run(raises, stop.clone()));
     owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
@@ -94,34 +91,16 @@ fn control(
     let (found, secrets) = mpsc::channel(QUEUE_MAX);
     owner.spawn("secrets", secrets::read(client.clone(), wanted, found, stop.clone()));
     let (statuses, asked) = mpsc::channel(QUEUE_MAX);
-    owner.spawn("status", write::run(client.clone(), asked, stop.clone()));
-    let ends = Ends {
-        notes: watches::start(&client, owner),
-        secrets,
-        leading,
-        reports: hub.report_changes(),
-        secrets_wanted,
-        statuses,
-    };
-    let controller = Controller {
-        client,
-        namespace: flags.namespace.clone(),
-        agents: flags.agent_service_account.clone(),
-        clock,
-        hub,
-        health,
-        world: World::default(),
-        renderer: Renderer::default(),
-        objects: Objects::default(),
-        synced: BTreeSet::new(),
-        is_leading: false,
-        leads_since: Timestamp::default(),
-        due: BTreeSet::new(),
-        again: BTreeMap::new(),
-        render_again: None,
-        reports_at: None,
-        is_new: false,
-    };
+    let of_status = client.clone();
+    let status = move |key, status| write::status(of_status.clone(), key, status);
+    owner.spawn("status", queue::run("a status", asked, status, stop.clone()));
+    let (keeps, asked) = mpsc::channel(QUEUE_MAX);
+    let (of_keeps, own) = (client.clone(), flags.namespace.clone());
+    let good = move |key, keep| keep::good(of_keeps.clone(), own.clone(), key, keep);
+    owner.spawn("last good versions", queue::run("a last good version", asked, good, stop.clone()));
+    let notes = watches::start(client, owner);
+    let reports = hub.report_changes();
+    let ends = Ends { notes, secrets, leading, reports, secrets_wanted, statuses, keeps };
     owner.spawn("controller", controller.run(ends, stop));
 }
 

@@ -1,15 +1,18 @@
-//! An ask as a report: what of it is kept, in which bounds, and when it says something else than the one before.
+//! An ask as a report: what of it is kept, and in which bounds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use spillway_crds::served::{Ask, BackendReport, REASON_BYTES_MAX, Refused};
+use spillway_crds::served::{Ask, BackendReport, Held, REASON_BYTES_MAX, Refused};
 
 use crate::reports::Report;
 
 /// Most bytes of a name that an agent gives: a kind, a namespace and a name, each as long as can be.
 const NAME_BYTES_MAX: usize = 640;
+
+/// Most bytes of a ticket: twice what ours have.
+const TICKET_BYTES_MAX: usize = 128;
 
 /// Most entries of one list of a report.
 const ENTRIES_MAX: usize = 10_000;
@@ -28,22 +31,12 @@ pub(super) fn report(
         objects: objects.unwrap_or_default(),
         refused: ask.refused.iter().take(ENTRIES_MAX).map(refused).collect(),
         backends: ask.backends.iter().take(ENTRIES_MAX).map(backend).collect(),
-        holding: ask.holding.iter().take(ENTRIES_MAX).map(|name| told(name, NAME_BYTES_MAX)).collect(),
+        holding: ask.holding.iter().take(ENTRIES_MAX).map(held).collect(),
     }
 }
 
-/// Returns whether `after` says something else than `before`: the time and the words of an error are no news.
-pub(super) fn is_news(before: &Report, after: &Report) -> bool {
-    let Report { pod_uid, seen: _, running, objects, refused, backends, holding } = after;
-    let said = (&before.pod_uid, &before.running, &before.refused, &before.holding);
-    said != (pod_uid, running, refused, holding)
-        || !(Arc::ptr_eq(&before.objects, objects) || before.objects == *objects)
-        || !before.backends.iter().map(state).eq(backends.iter().map(state))
-}
-
-fn state(report: &BackendReport) -> impl PartialEq {
-    let BackendReport { object, route, backend, state, error: _, since_unix_seconds } = report;
-    (object.clone(), route.clone(), backend.clone(), *state, *since_unix_seconds)
+fn held(said: &Held) -> Held {
+    Held { object: told(&said.object, NAME_BYTES_MAX), ticket: told(&said.ticket, TICKET_BYTES_MAX) }
 }
 
 fn refused(said: &Refused) -> Refused {
@@ -104,7 +97,7 @@ mod tests {
             ..Ask::default()
         };
         let before = heard(&ask(BackendCondition::Retrying, "refused"));
-        assert!(!is_news(&before, &heard(&ask(BackendCondition::Retrying, "timed out"))));
-        assert!(is_news(&before, &heard(&ask(BackendCondition::Unreachable, "refused"))));
+        assert!(!before.is_news(&heard(&ask(BackendCondition::Retrying, "timed out"))));
+        assert!(before.is_news(&heard(&ask(BackendCondition::Unreachable, "refused"))));
     }
 }

@@ -42,11 +42,11 @@ impl News {
 
     /// Returns it as the JSON of the [`Answer`] that it is: what stands before the secrets, the secrets, and the rest.
     pub(crate) fn to_json(&self) -> serde_json::Result<[Vec<u8>; 3]> {
-        let Configuration { version: _, manifests, namespaces, secrets } = &self.slice.configuration;
+        let Configuration { version: _, manifests, namespaces, secrets, tickets } = &self.slice.configuration;
         let [mut before, mut apart, mut after] = [b"{".to_vec(), Vec::new(), Vec::new()];
         if let Some(version) = &self.version {
             before.extend_from_slice(b"\"configuration\":");
-            serde_json::to_writer(&mut before, &WithoutSecrets { version, manifests, namespaces })?;
+            serde_json::to_writer(&mut before, &WithoutSecrets { version, manifests, namespaces, tickets })?;
             before.pop();
             before.extend_from_slice(b",\"secrets\":");
             serde_json::to_writer(&mut apart, secrets)?;
@@ -62,10 +62,8 @@ impl News {
 
     /// Returns it as an answer of its own.
     pub fn to_answer(&self) -> Answer {
-        let configuration = self.version.clone().map(|version| {
-            let Configuration { version: _, manifests, namespaces, secrets } = self.slice.configuration.clone();
-            Configuration { version, manifests, namespaces, secrets }
-        });
+        let configuration =
+            self.version.clone().map(|version| Configuration { version, ..self.slice.configuration.clone() });
         Answer { configuration, pods: self.pods.then(|| self.slice.pods.clone()) }
     }
 }
@@ -77,4 +75,5 @@ struct WithoutSecrets<'a, M> {
     version: &'a Version,
     manifests: &'a M,
     namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
+    tickets: &'a BTreeMap<String, String>,
 }

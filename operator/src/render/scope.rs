@@ -9,7 +9,8 @@ use spillway_crds::{Compiled, Document, ManifestError, Namespaces, PipelinePlan,
 
 use super::OF_THE_CLUSTER;
 use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
-use super::verdict::{Reason, Verdict, Why};
+use super::verdict::{Verdict, Why};
+use crate::reason::Reason;
 use crate::world::{Kind, LastGood, Manifest, ObjectKey, SecretName, World};
 
 /// Most errors of one object that a message tells.

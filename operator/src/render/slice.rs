@@ -10,9 +10,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::scope::Scope;
 use super::unit::{BackendUnit, Common, PipelineUnit};
-use super::verdict::{Reason, Why};
-use super::{Limit, OF_THE_CLUSTER, SLICE_BYTES_MAX};
+use super::verdict::Why;
+use super::{OF_THE_CLUSTER, SLICE_BYTES_MAX};
 use crate::hub::Slice;
+use crate::reason::Reason;
 use crate::world::{ObjectKey, Pod, SecretName, World};
 
 /// A slice that was made.
@@ -38,8 +39,8 @@ pub(super) fn too_large() -> Why {
 pub(super) fn make(
     scopes: &BTreeMap<Arc<str>, Scope>,
     world: &World,
-    (pods, holding): (&[&Arc<Pod>], &BTreeSet<String>),
-    limit: Limit,
+    (pods, holding): (&[&Arc<Pod>], &BTreeSet<ObjectKey>),
+    limit: usize,
 ) -> Made {
     let mut chosen = choose(scopes, pods, holding);
     let left_out = leave_out(&mut chosen, scopes, limit);
@@ -57,6 +58,7 @@ pub(super) fn make(
         manifests: manifests.iter().map(|common| Arc::clone(&common.text)).collect(),
         namespaces,
         secrets,
+        tickets: BTreeMap::new(),
     };
     configuration.version.hash = hash(&configuration);
     let objects = manifests.iter().map(|common| (Arc::clone(&common.label), common.generation)).collect();
@@ -68,19 +70,19 @@ pub(super) fn make(
 /// A pipeline and the scope it is of.
 type Chosen<'a> = Vec<(&'a Arc<str>, &'a PipelineUnit)>;
 
-fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding: &BTreeSet<String>) -> Chosen<'a> {
+fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding: &BTreeSet<ObjectKey>) -> Chosen<'a> {
     let mut by_namespace: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
     for pod in pods {
         by_namespace.entry(&pod.facts.namespace).or_default().push(pod);
     }
     let mut names: BTreeSet<&str> = by_namespace.keys().copied().collect();
     names.insert(OF_THE_CLUSTER);
-    names.extend(holding.iter().filter_map(|uid| uid.split_once('.')).map(|(namespace, _)| namespace));
+    names.extend(holding.iter().map(|key| &*key.namespace));
     let mut chosen = Vec::new();
     for (name, scope) in names.into_iter().filter_map(|name| scopes.get_key_value(name)) {
         let takes = |unit: &PipelineUnit| {
             let pods = by_namespace.iter().filter(|(namespace, _)| unit.reach.takes(namespace));
-            holding.contains(&unit.common.key.uid()) || pods.flat_map(|(_, pods)| pods).any(|pod| unit.selects(pod))
+            holding.contains(&unit.common.key) || pods.flat_map(|(_, pods)| pods).any(|pod| unit.selects(pod))
         };
         chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
     }
@@ -88,7 +90,7 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding
 }
 
 /// Takes the largest pipelines out until the rest fits; each counts with its destinations.
-fn leave_out(chosen: &mut Chosen<'_>, scopes: &BTreeMap<Arc<str>, Scope>, limit: Limit) -> BTreeSet<ObjectKey> {
+fn leave_out(chosen: &mut Chosen<'_>, scopes: &BTreeMap<Arc<str>, Scope>, limit: usize) -> BTreeSet<ObjectKey> {
     let size = |(name, unit): &(&Arc<str>, &PipelineUnit)| {
         let backends = unit.backends.iter().filter_map(|key| scopes.get(*name)?.backend(key));
         unit.common.text.len() + backends.map(|backend| backend.common.text.len()).sum::<usize>()
@@ -96,7 +98,7 @@ fn leave_out(chosen: &mut Chosen<'_>, scopes: &BTreeMap<Arc<str>, Scope>, limit:
     let mut sizes: Vec<usize> = chosen.iter().map(size).collect();
     let mut bytes: usize = sizes.iter().sum();
     let mut left_out = BTreeSet::new();
-    while bytes > limit.0 {
+    while bytes > limit {
         let largest = sizes.iter().enumerate().max_by_key(|(_, size)| **size).map(|(place, _)| place);
         let Some(place) = largest else { break };
         left_out.insert(chosen.remove(place).1.common.key.clone());

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use spillway_crds::served::PodFacts;
 
 use super::*;
+use crate::reason::Reason;
 use crate::world::{Change, Kind, LOGS_MARK, LastGood, Manifest, SecretData};
 
 mod random;
@@ -11,12 +12,22 @@ mod slices;
 mod versions;
 
 /// A world and its renderer.
-#[derive(Default)]
 struct Stage {
     world: World,
     renderer: Renderer,
     holding: Holding,
     second: i64,
+}
+
+fn key(label: &str) -> ObjectKey {
+    ObjectKey::of_label(label).unwrap()
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        let renderer = Renderer::new(Tickets::new(b"of the test"));
+        Self { world: World::default(), renderer, holding: Holding::new(), second: 0 }
+    }
 }
 
 impl Stage {
@@ -52,7 +63,7 @@ impl Stage {
     }
 
     fn verdict(&self, label: &str) -> &Verdict {
-        self.renderer.verdict(&ObjectKey::of_label(label).unwrap()).unwrap()
+        self.renderer.verdict(&key(label)).unwrap()
     }
 
     fn slice(&self, node: &str) -> &Arc<Slice> {

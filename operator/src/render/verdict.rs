@@ -3,6 +3,7 @@
 use crate::world::LastGood;
 
 use super::unit::Use;
+use crate::reason::Reason;
 
 /// Why something does not hold: one word of the catalogue of reasons, and words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,27 +12,6 @@ pub struct Why {
     pub reason: Reason,
     /// Field, what was found, what is allowed; no file, no line, no value of a Secret.
     pub message: String,
-}
-
-/// Why an object is not run as it stands, or not yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Its own text does not compile.
-    Invalid,
-    /// What it needs does not fit into the configuration of a node.
-    TooLarge,
-    /// A Backend that it refers to is not there.
-    BackendNotFound,
-    /// A Backend that it refers to is there and does not compile.
-    BackendInvalid,
-    /// A `ClusterBackend` that it refers to does not grant its namespace.
-    RefNotPermitted,
-    /// A Secret that it names is not there, or cannot be read.
-    SecretNotFound,
-    /// A Secret that it names lacks the key.
-    SecretKeyNotFound,
-    /// A Secret that it names was not looked for yet.
-    Pending,
 }
 
 /// What became of one object.

@@ -39,7 +39,7 @@ impl Said {
         match verdict {
             Ok(()) => Self::yes(good.0, good.1),
             Err(why) => {
-                let reason = Reason::from(why.reason);
+                let reason = why.reason;
                 let message = format!("{}{still}", why.message);
                 if reason == Reason::Pending { Self::unknown(reason, message) } else { Self::no(reason, message) }
             }

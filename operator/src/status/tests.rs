@@ -10,7 +10,7 @@ use spillway_crds::served::{BackendCondition, BackendReport, Refused};
 
 use super::*;
 use crate::hub::Slice;
-use crate::render::{self, Use, Verdict, Why};
+use crate::render::{Use, Verdict, Why};
 use crate::reports::{Report, Reports};
 use crate::world::{Kind, ObjectKey};
 
@@ -88,7 +88,7 @@ fn good(generation: i64) -> Verdict {
     }
 }
 
-fn why(reason: render::Reason, message: &str) -> Why {
+fn why(reason: Reason, message: &str) -> Why {
     Why { reason, message: message.to_owned() }
 }
 
@@ -185,11 +185,7 @@ fn where_nothing_changed_nothing_is_written_and_times_move_with_status_alone() {
 #[test]
 fn a_bad_spec_stalls_and_says_what_runs_on() {
     let fleet = Fleet::running(&["n1"], 3);
-    let bad = Verdict {
-        accepted: Err(why(render::Reason::Invalid, "spec.routes: missing field")),
-        served: Some(3),
-        ..good(4)
-    };
+    let bad = Verdict { accepted: Err(why(Reason::Invalid, "spec.routes: missing field")), served: Some(3), ..good(4) };
     let (status, _) = fleet.pipeline(&bad, &PipelineStatus::default(), at(1));
     assert_eq!(said(&status, "Ready"), (False, "Invalid"));
     assert_eq!(message(&status, "Ready"), "spec.routes: missing field; generation 3 runs on");
@@ -206,10 +202,10 @@ fn a_bad_spec_stalls_and_says_what_runs_on() {
 #[test]
 fn what_is_missing_is_waited_for() {
     for (reason, expected, status) in [
-        (render::Reason::BackendNotFound, "BackendNotFound", False),
-        (render::Reason::RefNotPermitted, "RefNotPermitted", False),
-        (render::Reason::SecretNotFound, "SecretNotFound", False),
-        (render::Reason::Pending, "Pending", Unknown),
+        (Reason::BackendNotFound, "BackendNotFound", False),
+        (Reason::RefNotPermitted, "RefNotPermitted", False),
+        (Reason::SecretNotFound, "SecretNotFound", False),
+        (Reason::Pending, "Pending", Unknown),
     ] {
         let fleet = Fleet::running(&[], 1);
         let verdict = Verdict { resolved: Err(why(reason, "search is missing")), served: None, ..good(1) };
@@ -355,7 +351,7 @@ fn a_destination_tells_of_its_agents_and_pipelines() {
     let unused = Verdict { used_by: 0, ..verdict.clone() };
     let (ready, reachable, _) = tell(&Fleet::running(&[], 1), &unused, &BackendStatus::default(), at(0));
     assert_eq!((ready, reachable), ((True, word("Unused")), (Unknown, word("Unused"))));
-    let missing = Verdict { resolved: Err(why(render::Reason::SecretKeyNotFound, "no key")), ..verdict };
+    let missing = Verdict { resolved: Err(why(Reason::SecretKeyNotFound, "no key")), ..verdict };
     assert_eq!(tell(&fleet, &missing, &before, at(1)).0, (False, word("SecretKeyNotFound")));
 }
 

@@ -13,13 +13,14 @@
 //! After failures pauses of full jitter: up to 5 s at first, doubling up to [`PAUSE_MAX`]. One configuration and one table of
 //! pods are in memory twice while they are exchanged.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_crds::Compiled;
 use spillway_crds::served::{
-    ASK_BYTES_MAX, Answer, Ask, BackendReport, Configuration, PROTOCOL, Pods, REASON_BYTES_MAX, Refused, ServedSecret,
-    Version,
+    ASK_BYTES_MAX, Answer, Ask, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX, Refused,
+    ServedSecret, Version,
 };
 use spillway_delivery::clock::Clock;
 use tokio::sync::Notify;
@@ -50,7 +51,7 @@ const RETRY: Duration = Duration::from_secs(10);
 pub trait Host: Send + Sync + std::fmt::Debug {
     /// Returns the backends that are not healthy, in a steady order.
     fn backends(&self) -> Vec<BackendReport>;
-    /// Returns the pipelines that hold events.
+    /// Returns the pipelines that hold events, as errors name them.
     fn holding(&self) -> Vec<String>;
     /// Changes what status shows.
     fn note(&self, change: &mut dyn FnMut(&mut ServedReport));
@@ -86,6 +87,8 @@ pub struct Follower {
     /// What is being carried out: its version and the names of its secrets.
     pending: Option<(Version, Vec<ServedSecret>)>,
     refused: Vec<Refused>,
+    /// What proves that pipelines were given to this node: those of the configuration, and those that still hold events.
+    tickets: BTreeMap<String, String>,
     pods: Option<String>,
     last: Option<Arc<Read>>,
     pace: Pace,
@@ -109,7 +112,8 @@ impl Follower {
             Pace { not_before: Instant::now(), is_connected: false, failures: 0, looks: 0, error: String::new() };
         let (running, is_whole) = (None, true);
         let hurry = Arc::default();
-        Self { parts, running, is_whole, pending: None, refused: Vec::new(), pods: None, last: None, pace, hurry }
+        let (refused, tickets) = (Vec::new(), BTreeMap::new());
+        Self { parts, running, is_whole, pending: None, refused, tickets, pods: None, last: None, pace, hurry }
     }
 
     /// Returns what an earlier process kept, to be carried out.
@@ -122,6 +126,7 @@ impl Follower {
             self.show_pods(pods);
         }
         let configuration = kept.configuration?;
+        self.tickets.clone_from(&configuration.tickets);
         self.parts.secrets.add_kept(&configuration.secrets, kept.is_whole);
         self.is_whole = kept.is_whole;
         let Version { epoch, generation, hash } = &configuration.version;
@@ -224,11 +229,25 @@ impl Follower {
             wait_seconds: if self.pace.is_connected { WAIT_SECONDS } else { 0 },
             running: self.acknowledged(),
             refused: self.refused.clone(),
-            holding: self.parts.host.holding(),
+            holding: self.holding(),
             backends: self.parts.host.backends(),
             pods: self.pods.clone(),
         };
         fitting(ask)
+    }
+
+    /// Returns what is held and can be shown to have been given to this node.
+    fn holding(&self) -> Vec<Held> {
+        let held = self.parts.host.holding().into_iter();
+        held.filter_map(|object| Some(Held { ticket: self.tickets.get(&object)?.clone(), object })).collect()
+    }
+
+    /// Takes the tickets of `configuration`, and adds to it those of pipelines that are not in it and still hold events.
+    fn take_tickets(&mut self, configuration: &mut Configuration) {
+        for Held { object, ticket } in self.holding() {
+            configuration.tickets.entry(object).or_insert(ticket);
+        }
+        self.tickets.clone_from(&configuration.tickets);
     }
 
     async fn take(&mut self, Answer { configuration, pods }: Answer) -> Result<Option<Arc<Read>>, AskError> {
@@ -238,7 +257,7 @@ impl Follower {
             tell_if_not_kept(kept);
             self.show_pods(pods);
         }
-        let Some(configuration) = configuration else {
+        let Some(mut configuration) = configuration else {
             // It runs what it should, or there is nothing for it to run.
             self.parts.host.note(&mut |report| report.is_settled = true);
             return Ok(None);
@@ -255,6 +274,7 @@ impl Follower {
             }
         }
         let is_same = self.is_whole && self.running.as_ref().is_some_and(|running| running.hash == version.hash);
+        self.take_tickets(&mut configuration);
         self.parts.secrets.add(&configuration.secrets);
         let store = self.parts.store.clone();
         let (configuration, kept) = in_background(configuration, move |configuration| store.keep(configuration)).await;
@@ -269,7 +289,7 @@ impl Follower {
     }
 
     async fn compile(&mut self, configuration: Configuration) -> Arc<Read> {
-        let Configuration { version, manifests, namespaces, mut secrets } = configuration;
+        let Configuration { version, manifests, namespaces, mut secrets, tickets: _ } = configuration;
         secrets.iter_mut().for_each(|secret| secret.value = String::new());
         self.pending = Some((version, secrets));
         let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces));

@@ -113,6 +113,7 @@ impl Store {
             version: configuration.version.clone(),
             manifests: configuration.manifests.clone(),
             namespaces: configuration.namespaces.clone(),
+            tickets: configuration.tickets.clone(),
         };
         self.write_file(CONFIGURATION, &Content { configuration, sealed: sealed.transpose()? })
     }

@@ -29,7 +29,7 @@ fn hostile() -> Stage {
 #[test]
 fn no_tenant_is_served_anything_of_another() {
     let mut stage = hostile();
-    stage.holding.insert("n-red".into(), ["red.jobs".to_owned()].into());
+    stage.holding.insert("n-red".into(), [key("MonitoringPipeline red/jobs")].into());
     stage.apply([]);
     let red = format!("{:?}", stage.slice("n-red"));
     assert_eq!(
@@ -118,10 +118,20 @@ fn a_pipeline_stays_where_events_of_it_are_held() {
         stdout("a", "out"),
         pipeline("a", "jobs", "x", "out"),
         pipeline("b", "jobs", "x", "out"),
+        namespace("a", "prod"),
+        lake(1, "prod"),
+        over_tier("all", "prod", "lake"),
     ]);
-    stage.holding.insert("n".into(), ["a.jobs".to_owned(), "gone.jobs".to_owned(), "odd".to_owned()].into());
+    stage.holding.insert(
+        "n".into(),
+        [key("MonitoringPipeline a/jobs"), key("ClusterMonitoringPipeline all"), key("MonitoringPipeline gone/jobs")]
+            .into(),
+    );
     stage.apply([]);
-    assert_eq!(stage.served("n"), ["Backend a/out", "MonitoringPipeline a/jobs"]);
+    assert_eq!(
+        stage.served("n"),
+        ["Backend a/out", "ClusterBackend lake", "ClusterMonitoringPipeline all", "MonitoringPipeline a/jobs"]
+    );
     stage.holding.clear();
     stage.apply([]);
     assert!(stage.served("n").is_empty());
@@ -212,7 +222,7 @@ fn a_slice_that_would_be_too_large_leaves_out_its_largest_pipelines() {
         object(Kind::MonitoringPipeline, ("a", name), 1, &spec)
     };
     let mut stage = Stage::default();
-    stage.renderer.limit = Limit(4000);
+    stage.renderer.limit = 4000;
     stage.apply([pod("a", "p", "x", "n"), stdout("a", "out"), pipeline("a", "small", "x", "out")]);
     stage.apply([large("l1"), large("l2"), large("l3")]);
     let left_out = |stage: &Stage| -> Vec<String> {

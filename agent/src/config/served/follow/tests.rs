@@ -10,6 +10,7 @@ use crate::settings::{ConfigFile, ConfigSource, Machine, Settings};
 struct Quiet {
     report: Mutex<ServedReport>,
     backends: Mutex<Vec<BackendReport>>,
+    holding: Mutex<Vec<String>>,
 }
 
 impl Host for Quiet {
@@ -18,7 +19,7 @@ impl Host for Quiet {
     }
 
     fn holding(&self) -> Vec<String> {
-        Vec::new()
+        self.holding.lock().unwrap().clone()
     }
 
     fn note(&self, change: &mut dyn FnMut(&mut ServedReport)) {
@@ -158,11 +159,37 @@ async fn a_change_of_a_state_ends_the_wait_and_another_error_does_not() {
     tokio::time::timeout(BETWEEN_MIN * 2, changed(&host, &told)).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_is_held_is_shown_with_its_ticket_until_it_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut follower, host) = follower(&dir);
+    let with = |answer: Answer, objects: &[&str]| {
+        let tickets = objects.iter().map(|object| ((*object).to_owned(), format!("ticket of {object}"))).collect();
+        Answer { configuration: answer.configuration.map(|one| Configuration { tickets, ..one }), ..answer }
+    };
+    let shown = |follower: &Follower| {
+        let held = follower.question().holding;
+        held.into_iter().map(|held| (held.object, held.ticket)).collect::<Vec<_>>()
+    };
+    taken(&mut follower, with(answer(1, 1, "a"), &["P a/x", "P a/y"])).await.unwrap();
+    assert!(shown(&follower).is_empty());
+    *host.holding.lock().unwrap() = vec!["P a/x".into(), "P b/never-served".into()];
+    let expected = vec![("P a/x".to_owned(), "ticket of P a/x".to_owned())];
+    assert_eq!(shown(&follower), expected);
+    // Over a configuration without it, and over a restart.
+    taken(&mut follower, answer(1, 2, "b")).await.unwrap();
+    assert_eq!(shown(&follower), expected);
+    let (mut anew, host) = super::tests::follower(&dir);
+    *host.holding.lock().unwrap() = vec!["P a/x".into(), "P a/y".into()];
+    anew.start().await.unwrap();
+    assert_eq!(shown(&anew), expected, "what was not held when it went is forgotten");
+}
+
 #[test]
 fn a_question_fits_and_keeps_what_holds_events() {
     let ask = Ask {
         backends: (0..20_000).map(|n| report(n, BackendCondition::Retrying)).collect(),
-        holding: (0..1000).map(|n| format!("a.p{n}")).collect(),
+        holding: (0..1000).map(|n| Held { object: format!("MonitoringPipeline a/p{n}"), ..Held::default() }).collect(),
         ..Ask::default()
     };
     let ask = fitting(ask);

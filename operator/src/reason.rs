@@ -1,6 +1,5 @@
-//! The catalogue of reasons: a word keeps its meaning in later versions.
-
-use crate::render;
+//! The catalogue of reasons: what a verdict and a condition may say in one word. A word keeps its meaning in later versions;
+//! `docs/reference/status.md` has a row for each.
 
 /// Declares the reasons with what each means.
 macro_rules! reasons {
@@ -87,20 +86,5 @@ impl Reason {
     /// Returns whether it goes by itself, in a moment.
     pub fn is_passing(self) -> bool {
         matches!(self, Self::Pending | Self::Waiting)
-    }
-}
-
-impl From<render::Reason> for Reason {
-    fn from(reason: render::Reason) -> Self {
-        match reason {
-            render::Reason::Invalid => Self::Invalid,
-            render::Reason::TooLarge => Self::TooLarge,
-            render::Reason::BackendNotFound => Self::BackendNotFound,
-            render::Reason::BackendInvalid => Self::BackendInvalid,
-            render::Reason::RefNotPermitted => Self::RefNotPermitted,
-            render::Reason::SecretNotFound => Self::SecretNotFound,
-            render::Reason::SecretKeyNotFound => Self::SecretKeyNotFound,
-            render::Reason::Pending => Self::Pending,
-        }
     }
 }

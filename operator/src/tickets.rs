@@ -1,0 +1,80 @@
+//! Proofs that a pipeline was given to a node: an agent that says it holds events of a pipeline shows one, or is not believed.
+//!
+//! Without them the token of one agent would be enough to be served any pipeline of the cluster, with its Secrets.
+//! A ticket is HMAC-SHA-256 (RFC 2104) over the node and the object under a key that all replicas derive from the key of our
+//! CA. It tells nothing of time: what a node was given once it may finish. A new CA ends every ticket; what is held then stays
+//! in the agent's log until a pod on its node brings the pipeline back.
+//!
+//! It must not know: what is held, and by whom it is asked.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, Tag, sign, verify};
+
+/// What the key is derived for.
+const PURPOSE: &[u8] = b"spillway tickets of held pipelines, 1";
+
+/// Makes tickets, and knows them again.
+#[derive(Debug, Clone)]
+pub struct Tickets(Key);
+
+impl Tickets {
+    /// Returns those under a key that follows from `secret`.
+    pub fn new(secret: &[u8]) -> Self {
+        let derived = sign(&Key::new(HMAC_SHA256, secret), PURPOSE);
+        Self(Key::new(HMAC_SHA256, derived.as_ref()))
+    }
+
+    /// Returns the ticket of `object` for `node`, in hexadecimal digits.
+    pub fn of(&self, node: &str, object: &str) -> String {
+        let tag: Tag = sign(&self.0, &words(node, object));
+        tag.as_ref().iter().fold(String::new(), |mut text, byte| {
+            // Writing to a text does not fail.
+            write!(text, "{byte:02x}").unwrap_or_default();
+            text
+        })
+    }
+
+    /// Returns whether `ticket` is that of `object` for `node`; takes the same time whatever is wrong with it.
+    pub fn is_right(&self, node: &str, object: &str, ticket: &str) -> bool {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let pairs = ticket.as_bytes().chunks(2).map(|pair| match *pair {
+            [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+            _ => None,
+        });
+        let bytes: Option<Vec<u8>> = pairs.collect();
+        bytes.is_some_and(|bytes| verify(&self.0, &words(node, object), &bytes).is_ok())
+    }
+}
+
+/// Returns both as bytes that no other pair has: names of Kubernetes have no NUL.
+fn words(node: &str, object: &str) -> Vec<u8> {
+    [node.as_bytes(), &[0], object.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_of_one_node_one_object_and_one_key() {
+        let tickets = Tickets::new(b"key");
+        let ticket = tickets.of("n1", "MonitoringPipeline a/jobs");
+        assert_eq!(ticket.len(), 64);
+        assert!(tickets.is_right("n1", "MonitoringPipeline a/jobs", &ticket));
+        assert!(Tickets::new(b"key").is_right("n1", "MonitoringPipeline a/jobs", &ticket), "another replica");
+        assert!(!tickets.is_right("n2", "MonitoringPipeline a/jobs", &ticket));
+        assert!(!tickets.is_right("n1", "MonitoringPipeline b/jobs", &ticket));
+        assert!(!tickets.is_right("n1\0MonitoringPipeline", "a/jobs", &ticket));
+        assert!(!Tickets::new(b"other").is_right("n1", "MonitoringPipeline a/jobs", &ticket));
+    }
+
+    #[test]
+    fn what_is_no_ticket_is_refused() {
+        let tickets = Tickets::new(b"key");
+        let ticket = tickets.of("n", "o");
+        for wrong in ["", "0", "zz", &ticket[1..], &ticket[..62], &format!("{ticket}00"), &ticket.replace('a', "é")] {
+            assert!(!tickets.is_right("n", "o", wrong), "{wrong}");
+        }
+    }
+}
