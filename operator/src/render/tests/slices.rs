@@ -247,3 +247,24 @@ fn a_slice_that_would_be_too_large_leaves_out_its_largest_pipelines() {
     stage.apply([gone("MonitoringPipeline a/l1"), gone("MonitoringPipeline a/l2")]);
     assert!(left_out(&stage).is_empty());
 }
+
+#[test]
+fn a_pod_of_another_namespace_brings_no_pipeline() {
+    let stage = Stage::of([
+        node("n"),
+        node("m"),
+        namespace("a", "prod"),
+        namespace("b", "test"),
+        stdout("a", "out"),
+        pipeline("a", "jobs", "x", "out"),
+        lake(1, "prod"),
+        over_tier("all", "prod", "lake"),
+        secret("spillway-system", "lake", "1"),
+        // The app that is selected runs in the other namespace only, and on `m` nothing of the tier runs at all.
+        pod("a", "p1", "other", "n"),
+        pod("b", "p2", "x", "n"),
+        pod("b", "p3", "x", "m"),
+    ]);
+    assert_eq!(stage.served("n"), ["ClusterBackend lake", "ClusterMonitoringPipeline all"]);
+    assert!(stage.served("m").is_empty() && stage.slice("m").configuration.secrets.is_empty());
+}
