@@ -24,6 +24,11 @@ use crate::status::plain;
 
 /// Longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the other machine is looked for: one that is gone says nothing, and an answer
+/// may be waited for much longer than another replica needs to lead.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+/// How long such a look may stay without an answer.
+const GONE_AFTER: Duration = Duration::from_secs(10);
 /// How much longer than asked an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of the files of token and authorities.
@@ -143,6 +148,9 @@ fn make(ca: Option<&Path>) -> Result<reqwest::Client, AskError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("spillway-agent/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_MAX)
+        .tcp_keepalive(SILENT_MAX)
+        .tcp_keepalive_interval(SILENT_MAX)
+        .tcp_user_timeout(GONE_AFTER)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .pool_max_idle_per_host(1);

@@ -198,12 +198,15 @@ fn a_question_fits_and_keeps_what_holds_events() {
 }
 
 #[test]
-fn pauses_grow_to_a_minute_and_another_leader_is_looked_for_at_once() {
+fn pauses_grow_to_their_bound_and_another_leader_is_looked_for_at_once() {
     let mut pace = Pace { not_before: Instant::now(), is_connected: true, failures: 0, looks: 0, error: String::new() };
     for _ in 0..LEADER_LOOKS_MAX {
         let pause = pace.pause(&AskError::NotLeader);
         assert!((Duration::from_millis(100)..=Duration::from_millis(300)).contains(&pause), "{pause:?}");
     }
+    // Nobody leads for the time of a Lease, and that is no reason to stay away for longer.
+    let pauses: Vec<Duration> = (0..200).map(|_| pace.pause(&AskError::NotLeader)).collect();
+    assert!(pauses.iter().all(|pause| *pause <= LEADER_PAUSE_MAX && !pause.is_zero()), "{pauses:?}");
     let pauses: Vec<Duration> = (0..200).map(|_| pace.pause(&AskError::TooLarge)).collect();
     assert!(pauses[0] <= PAUSE_FIRST && pauses.iter().all(|pause| *pause <= PAUSE_MAX), "{pauses:?}");
     assert!(pauses.iter().any(|pause| *pause > PAUSE_MAX / 2), "{pauses:?}");
