@@ -15,8 +15,8 @@
 //! - A pipeline that takes nothing holds up nobody but itself.
 //! - A file that is unlinked while it is read is read to its end.
 //! - Who made an event is taken from the kubelet's directory name, and from what the operator tells of the pod with that
-//!   uid; no line can change it. The agent's own pod is left out, and so is one with the annotation `spillway.dev/logs:
-//!   "false"`.
+//!   uid; no line can change it. A pod with the annotation `spillway.dev/logs: "false"` is left out: the chart gives it to
+//!   agents, which would read what they say of what they read.
 //! - Where an operator tells of pods, nothing of a pod is read before it is told of; then it is read from its beginning.
 //!
 //! # What is lost, and counted
@@ -79,8 +79,6 @@ pub struct ContainerLogsSettings {
     pub root: PathBuf,
     /// The node's name, for the origin.
     pub node: Option<String>,
-    /// The agent's own pod, whose logs nobody reads.
-    pub own_pod_uid: Option<String>,
     /// What tells of pods; `None` where only the kubelet's paths do.
     pub pods: Option<PodsReceiver>,
     /// What becomes of pods that are not told of yet, where something tells of pods.
@@ -101,7 +99,6 @@ impl Default for ContainerLogsSettings {
         Self {
             root: "/var/log/pods".into(),
             node: None,
-            own_pod_uid: None,
             pods: None,
             unknown_pods: UnknownPods::Hold,
             links: Links::Refuse,

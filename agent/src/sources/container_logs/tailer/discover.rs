@@ -85,10 +85,7 @@ impl Tailer {
     }
 
     fn is_wanted(&self, pod: &str) -> bool {
-        PodFacts::from_directory(pod).is_some_and(|facts| {
-            let is_own = self.settings.own_pod_uid.as_deref() == Some(&*facts.uid);
-            !is_own && self.wants.iter().any(|want| want.takes_pod(&facts))
-        })
+        PodFacts::from_directory(pod).is_some_and(|facts| self.wants.iter().any(|want| want.takes_pod(&facts)))
     }
 
     /// Finds the containers of a pod.

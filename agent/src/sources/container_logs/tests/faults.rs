@@ -229,19 +229,16 @@ fn a_pipeline_that_takes_nothing_holds_up_nobody() {
 }
 
 #[test]
-fn only_wanted_containers_are_read_and_never_the_agents_own() {
+fn only_wanted_containers_are_read() {
     let mut want = everything(0);
     want.namespaces = Reach::of("fab12");
     want.containers = vec!["main".into()];
     let mut world = World::new(vec![want]);
-    world.settings.own_pod_uid = Some("own".into());
-    world.restart();
     world.write("main", "0.log", &lines(0..3));
     world.write("side", "0.log", &lines(0..3));
-    for pod in ["fab12_agent_own", "other_pod_1"] {
-        fs::create_dir_all(world.root.path().join(pod).join("main")).unwrap();
-        fs::write(world.root.path().join(pod).join("main/0.log"), lines(0..3)).unwrap();
-    }
+    let other = world.root.path().join("other_pod_1/main");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("0.log"), lines(0..3)).unwrap();
     world.tailer.scan(world.now);
     let first =
         std::iter::from_fn(|| world.tailer.poll(world.now)).find(|outgoing| !outgoing.batch.is_empty()).unwrap();
