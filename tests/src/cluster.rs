@@ -16,6 +16,7 @@ pub mod image;
 pub mod layout;
 pub mod package;
 mod processes;
+pub mod release;
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -188,7 +189,7 @@ fn start(programs: &Path) -> anyhow::Result<()> {
     fs::write(&names, configuration::names())?;
     start_control(programs, "coredns", &["-conf".to_owned(), names.display().to_string()])?;
     for node in &NODES {
-        start_kubelet(programs, node)?;
+        start_kubelet_of(programs, node)?;
     }
     for node in &NODES {
         wait_until(node.name, START_MAX, || kubectl(&["get", "node", node.name]).is_ok())?;
@@ -251,10 +252,24 @@ fn start_runtime(node: &Node) -> anyhow::Result<()> {
     })
 }
 
-fn start_kubelet(programs: &Path, node: &Node) -> anyhow::Result<()> {
+/// Ends the kubelet of a node at once; its pods go on.
+pub fn stop_kubelet(node: &Node) -> anyhow::Result<()> {
+    processes::kill(&kubelet_of(node))
+}
+
+/// Starts the kubelet of a node again.
+pub fn start_kubelet(node: &Node) -> anyhow::Result<()> {
+    start_kubelet_of(&package::PACKAGE.installed().context("Kubernetes is not built")?, node)
+}
+
+fn kubelet_of(node: &Node) -> String {
+    format!("{}-kubelet", node.name)
+}
+
+fn start_kubelet_of(programs: &Path, node: &Node) -> anyhow::Result<()> {
     let mut kubelet = processes::in_node(node, programs.join("kubelet"))?;
     kubelet.arg(format!("--config={}/kubelet.yaml", node.folder().display()));
     kubelet.arg(format!("--kubeconfig={}/certificates/{}.kubeconfig", state().display(), node.name));
     kubelet.arg(format!("--hostname-override={}", node.name)).arg(format!("--node-ip={}", node.address));
-    processes::start(&format!("{}-kubelet", node.name), kubelet).map(drop)
+    processes::start(&kubelet_of(node), kubelet).map(drop)
 }

@@ -33,7 +33,8 @@ pub const NAMESPACE: &str = "spillway-system";
 pub struct Helm {
     /// Its major version.
     pub major: u32,
-    program: PathBuf,
+    /// Where it lies.
+    pub program: PathBuf,
 }
 
 /// What a call said.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::SystemTime;
 
 use crate::http::{read_body, read_headers, read_line};
 use crate::{PATIENCE, output};
@@ -33,6 +34,8 @@ pub enum Mode {
 struct State {
     mode: Option<Mode>,
     lines: Vec<String>,
+    /// Beside `lines`.
+    arrivals: Vec<SystemTime>,
     keys: HashMap<String, Vec<u8>>,
     connections: u64,
     requests: u64,
@@ -81,6 +84,12 @@ impl Receiver {
     /// Returns the lines it kept, in the order they came.
     pub fn lines(&self) -> Vec<String> {
         self.state.0.lock().expect("no panic under the lock").lines.clone()
+    }
+
+    /// Returns the lines it kept and when each came.
+    pub fn arrivals(&self) -> Vec<(String, SystemTime)> {
+        let state = self.state.0.lock().expect("no panic under the lock");
+        state.lines.iter().cloned().zip(state.arrivals.iter().copied()).collect()
     }
 
     /// Returns how many connections it took.
@@ -167,9 +176,16 @@ impl Receiver {
             }
         }
         state.lines.extend(output::lines(&request.body));
+        let kept = state.lines.len();
+        state.arrivals.resize(kept, now());
         self.state.1.notify_all();
         200
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "compared with what other processes wrote")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Returns the first event of a batch whose number `every` divides.

@@ -62,7 +62,7 @@ enum Command {
     Fleet(fleet::Arguments),
     /// Installs the real servers that tests need into the cache; does nothing where they are there
     Servers(servers::Arguments),
-    /// A real Kubernetes of two nodes for tests: up, down, status, load, kubectl
+    /// A real Kubernetes of two nodes for tests: up, test, down, status, images, load, helm, kubectl
     Cluster {
         /// What to do
         #[command(subcommand)]
@@ -70,7 +70,7 @@ enum Command {
     },
     /// Runs all tests: unit, conformance, model, scenarios, examples in the documentation
     Test(test::Arguments),
-    /// Runs every step of CI in order of speed, the tests last
+    /// Runs every step of CI in order of speed, the tests and those on real nodes last
     Ci(ci::Arguments),
 }
 

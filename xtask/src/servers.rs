@@ -2,6 +2,8 @@
 //!
 //! What they are and how they are had is the business of the crate `tests`; this step builds its program and runs it.
 
+use std::process::Command;
+
 use crate::workspace::{Workspace, must_succeed};
 
 /// What `cargo xtask servers` can be told.
@@ -13,7 +15,6 @@ pub(crate) struct Arguments {
 
 /// Installs what is not there yet into `SPILLWAY_CACHE` (default `~/.cache/spillway`), below `servers/`.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
-    let mut command =
-        workspace.cargo(&["run", "-q", "--locked", "-p", "spillway-tests", "--bin", "spillway-servers", "--"]);
-    must_succeed(command.args(&arguments.names))
+    let program = workspace.build("spillway-servers", &["-q"])?;
+    must_succeed(Command::new(program).args(&arguments.names))
 }

@@ -39,10 +39,10 @@ impl Workspace {
         }
     }
 
-    /// Builds one program of the workspace and returns where it is. Built with the features of the whole workspace, so
-    /// that what is below it is shared with every other step.
+    /// Builds one program of the workspace and returns where it is. Built with the features of the whole workspace and of
+    /// its tests (which `--examples` is for: there are none), so that what is below it is shared with every other step.
     pub(crate) fn build(&self, program: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
-        must_succeed(self.cargo(&["build", "--locked", "--workspace", "--bin", program]).args(more))?;
+        must_succeed(self.cargo(&["build", "--locked", "--workspace", "--examples", "--bin", program]).args(more))?;
         Ok(self.target().join("debug").join(program))
     }
 

@@ -32,7 +32,7 @@ pub(super) fn control_plane() -> [(&'static str, Vec<String>); 4] {
         "--kubeconfig={pki}/controller-manager.kubeconfig --authentication-kubeconfig={pki}/controller-manager.kubeconfig
         --authorization-kubeconfig={pki}/controller-manager.kubeconfig --bind-address=127.0.0.1 --leader-elect=false
         --root-ca-file={pki}/ca.pem --service-account-private-key-file={pki}/accounts-key.pem
-        --use-service-account-credentials=true"
+        --use-service-account-credentials=true --node-monitor-grace-period=20s --node-monitor-period=2s"
     );
     let scheduler = format!(
         "--kubeconfig={pki}/scheduler.kubeconfig --authentication-kubeconfig={pki}/scheduler.kubeconfig
@@ -113,7 +113,8 @@ fn network(node: &Node) -> String {
     )
 }
 
-/// Returns the kubelet's settings: images are never collected, since no registry would bring them back.
+/// Returns the kubelet's settings: images are never collected, since no registry would bring them back. A node that is gone
+/// is missed sooner than usual, so that tests need not wait a minute.
 fn kubelet(node: &Node) -> String {
     let pki = state().join("certificates");
     let (pki, folder, name) = (pki.display(), node.folder(), node.name);
@@ -128,6 +129,7 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 oomScoreAdj: 0
 maxOpenFiles: 20000
 readOnlyPort: 0
+nodeLeaseDurationSeconds: 16
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard: {{memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}}

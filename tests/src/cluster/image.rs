@@ -1,7 +1,13 @@
-//! Images of one static program, made without an engine and handed to both nodes without a registry.
+//! Images of one static program, made without an engine and handed to both nodes without a registry, or to a file.
+//!
+//! # Guarantees
+//! - The same program gives the same bytes. In the image are the program, the authorities that the system trusts, and
+//!   nothing else; it runs as the user it says.
+//! - An image that is written to a file has at most [`IMAGE_BYTES_MAX`].
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,7 +20,9 @@ use super::processes;
 use crate::servers::tools;
 
 /// Where the system keeps the authorities that it trusts.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(super) const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Most bytes of an image for others, unpacked: what a node fetches before its first pod starts.
+pub const IMAGE_BYTES_MAX: u64 = 40_000_000;
 
 /// An image whose entry point is one static program.
 #[derive(Debug, Clone)]
@@ -27,37 +35,52 @@ pub struct Image {
     pub user: u32,
 }
 
-/// Makes an image and imports it on both nodes.
-pub fn load(image: &Image) -> anyhow::Result<()> {
-    let folder = state().join("image");
-    let archive = write(image, &folder)?;
+/// Makes an image and imports it on both nodes. Returns its size.
+pub fn load(image: &Image) -> anyhow::Result<u64> {
+    let folder = tempfile::tempdir_in(state()).context("making a folder for an image")?;
+    let (archive, bytes) = write(image, folder.path())?;
     for node in &NODES {
         let mut import = processes::in_node(node, "ctr")?;
         import.args(["-n", "k8s.io", "images", "import", "--snapshotter", "overlayfs"]).arg(&archive);
         tools::run(&mut import)?;
     }
-    fs::remove_dir_all(folder).context("removing a draft")
+    Ok(bytes)
 }
 
-/// Writes an archive in the image layout of the OCI.
-fn write(image: &Image, folder: &Path) -> anyhow::Result<PathBuf> {
-    if folder.exists() {
-        fs::remove_dir_all(folder)?;
+/// Gives an image that is on both nodes one more name.
+pub fn tag(name: &str, other: &str) -> anyhow::Result<()> {
+    NODES.iter().try_for_each(|node| {
+        tools::run(processes::in_node(node, "ctr")?.args(["-n", "k8s.io", "images", "tag", "--force", name, other]))
+    })
+}
+
+/// Writes an image to `file`, as `ctr images import`, `skopeo copy oci-archive:…` and `docker load` take it. Returns its
+/// size.
+pub fn save(image: &Image, file: &Path) -> anyhow::Result<u64> {
+    let folder = tempfile::tempdir().context("making a folder for an image")?;
+    let (archive, bytes) = write(image, folder.path())?;
+    if bytes > IMAGE_BYTES_MAX {
+        bail!("the image {} has {bytes} bytes, allowed: {IMAGE_BYTES_MAX}", image.name);
     }
+    fs::copy(&archive, file).with_context(|| format!("writing {}", file.display()))?;
+    Ok(bytes)
+}
+
+/// Writes an archive in the image layout of the OCI; returns where, and how many bytes the image has unpacked.
+fn write(image: &Image, folder: &Path) -> anyhow::Result<(PathBuf, u64)> {
     let (root, layout) = (folder.join("root"), folder.join("layout"));
     fs::create_dir_all(layout.join("blobs/sha256"))?;
     fs::create_dir_all(root.join("etc/ssl/certs"))?;
     let name = image.program.file_name().context("a program has a name")?.to_string_lossy().into_owned();
     fs::copy(&image.program, root.join(&name)).context("copying the program")?;
-    if Path::new(AUTHORITIES).exists() {
-        fs::copy(AUTHORITIES, root.join("etc/ssl/certs/ca-certificates.crt"))?;
-    }
+    let missing = || format!("no authorities in {AUTHORITIES}: install ca-certificates");
+    fs::copy(AUTHORITIES, root.join("etc/ssl/certs/ca-certificates.crt")).with_context(missing)?;
     let layer = folder.join("layer.tar");
     tar(&root, &layer)?;
     let bytes = fs::read(&layer)?;
     let (layer, layer_bytes) = (blob(&layout, &bytes)?, bytes.len());
     let config = json!({
-        "architecture": architecture()?, "os": "linux",
+        "architecture": architecture_of(&image.program)?, "os": "linux",
         "config": {"Entrypoint": [format!("/{name}")], "User": format!("{0}:{0}", image.user), "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [layer]},
     });
@@ -73,7 +96,7 @@ fn write(image: &Image, folder: &Path) -> anyhow::Result<PathBuf> {
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#)?;
     let archive = folder.join("image.tar");
     tar(&layout, &archive)?;
-    Ok(archive)
+    Ok((archive, layer_bytes as u64))
 }
 
 /// Writes a JSON blob and returns what describes it.
@@ -97,11 +120,14 @@ fn tar(folder: &Path, archive: &Path) -> anyhow::Result<()> {
     if status.success() { Ok(()) } else { bail!("tar failed ({status})") }
 }
 
-fn architecture() -> anyhow::Result<&'static str> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("no image is made for {other}"),
+/// Returns what a program is for, in the words of the OCI: its header says it.
+fn architecture_of(program: &Path) -> anyhow::Result<&'static str> {
+    let mut header = [0; 20];
+    File::open(program)?.read_exact(&mut header).context("reading the header of the program")?;
+    match (&header[..4], u16::from_le_bytes([header[18], header[19]])) {
+        (b"\x7fELF", 62) => Ok("amd64"),
+        (b"\x7fELF", 183) => Ok("arm64"),
+        _ => bail!("{} is no program for amd64 or arm64", program.display()),
     }
 }
 
@@ -113,14 +139,18 @@ mod tests {
     fn the_same_program_gives_the_same_image_and_another_another() {
         let dir = tempfile::tempdir().expect("a folder");
         let program = dir.path().join("program");
-        let archive = |content: &str| {
-            fs::write(&program, content).expect("a file");
+        let archive = |machine: u8, content: &str| {
+            let header = [b"\x7fELF".as_slice(), &[0; 14], &[machine, 0], content.as_bytes()].concat();
+            fs::write(&program, header).expect("a file");
             let image = Image { name: "example.test/program:1".to_owned(), program: program.clone(), user: 65532 };
-            fs::read(write(&image, &dir.path().join("image")).expect("an image")).expect("an archive")
+            let file = dir.path().join("image.tar");
+            save(&image, &file).expect("an image");
+            fs::read(file).expect("an archive")
         };
-        let (first, again, other) = (archive("one"), archive("one"), archive("two"));
-        assert!(first == again && first != other);
-        let text = String::from_utf8_lossy(&first);
-        assert!(text.contains("example.test/program:1") && text.contains("65532:65532"));
+        let (first, again, other) = (archive(62, "one"), archive(62, "one"), archive(183, "one"));
+        assert!(first == again && first != other && first != archive(62, "two"));
+        let says = |archive: &[u8], text: &str| String::from_utf8_lossy(archive).contains(text);
+        assert!(says(&first, "example.test/program:1") && says(&first, "65532:65532"));
+        assert!(says(&first, r#""architecture":"amd64""#) && says(&other, r#""architecture":"arm64""#));
     }
 }

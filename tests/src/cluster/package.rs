@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
+use rustix::fs::{Access, access};
 
 use crate::servers::{Package, cache, tools};
 
@@ -56,6 +57,10 @@ pub fn hindrance() -> Option<String> {
     if !new_namespaces.is_ok_and(|output| output.status.success()) {
         return Some("namespaces cannot be made here".to_owned());
     }
+    let is_fixed = |root: &PathBuf| access(root, Access::WRITE_OK).is_err();
+    if let Some(root) = super::processes::cgroup_roots().into_iter().find(is_fixed) {
+        return Some(format!("control groups cannot be made in {}", root.display()));
+    }
     None
 }
 
@@ -65,6 +70,9 @@ pub fn ensure_system() -> anyhow::Result<()> {
         SYSTEM.iter().filter(|(program, _)| tools::find(program).is_none()).map(|(_, package)| *package).collect();
     if !Path::new(NETWORK_PLUGINS).join("bridge").exists() {
         packages.push("containernetworking-plugins");
+    }
+    if !Path::new(super::image::AUTHORITIES).exists() {
+        packages.push("ca-certificates");
     }
     if packages.is_empty() { Ok(()) } else { tools::apt_install(&packages) }
 }

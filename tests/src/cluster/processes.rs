@@ -70,6 +70,21 @@ pub(super) fn started() -> Vec<(String, u32, bool)> {
     all
 }
 
+/// Ends one of the started processes at once and waits until it is gone. What was started in a node is the child of a process
+/// that waits for it.
+pub(super) fn kill(name: &str) -> anyhow::Result<()> {
+    wait_until(name, END_MAX, || {
+        let Some((_, pid, _)) = started().into_iter().find(|(known, _, runs)| known == name && *runs) else {
+            return true;
+        };
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            kill_process(child, Signal::KILL).ok();
+        }
+        false
+    })
+}
+
 /// Returns when a process was started, in ticks since the machine was; nothing for one that is not there or ended.
 fn start_of(pid: u32) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -110,7 +125,7 @@ pub(super) fn numbers(node: &Node) -> Vec<i32> {
 }
 
 /// Returns the root of every hierarchy of control groups.
-fn cgroup_roots() -> Vec<PathBuf> {
+pub(super) fn cgroup_roots() -> Vec<PathBuf> {
     let root = PathBuf::from("/sys/fs/cgroup");
     if root.join("cgroup.controllers").exists() {
         return vec![root];

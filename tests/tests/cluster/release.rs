@@ -1,0 +1,141 @@
+//! The release of the quick start in README.md, in the hands of one test at a time.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use spillway_tests::cluster::layout::kubeconfig;
+use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
+use spillway_tests::servers::process::moment;
+use spillway_tests::{PATIENCE, cluster};
+use tokio::time::Instant;
+
+/// How often things are asked again.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// The part of the release that runs on each node.
+pub(crate) const AGENT: &str = "agent";
+/// The part of it that leads.
+pub(crate) const CONTROLLER: &str = "controller";
+
+/// The release. Who has it may kill its parts; nobody else relies on them meanwhile.
+pub(crate) struct Release {
+    namespace: &'static str,
+    helm: Helm,
+    home: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Release {
+    /// Waits for those who have it, then until all of it runs.
+    pub(crate) fn take() -> Self {
+        static TAKEN: Mutex<()> = Mutex::new(());
+        // One that failed leaves a release that is to stand it.
+        let alone = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let [_, helm] = Helm::installed().expect("`cargo xtask cluster test` installs Helm");
+        let release = Self { namespace: NAMESPACE, helm, home: tempfile::tempdir().unwrap(), _alone: alone };
+        release.wait_rolled_out();
+        release
+    }
+
+    /// Calls Helm.
+    pub(crate) fn helm(&self, words: &[&str]) -> String {
+        let said = self.helm.call(self.home.path(), Some(&kubeconfig()), words).unwrap();
+        assert!(said.ok, "helm {words:?}: {}{}", said.out, said.err);
+        said.out
+    }
+
+    /// Upgrades it from the chart with one value set; all others are the defaults.
+    pub(crate) fn upgrade(&self, value: &str) {
+        self.helm(&["upgrade", RELEASE, "charts/spillway", "-n", NAMESPACE, "--set", value]);
+        self.wait_rolled_out();
+    }
+
+    /// Calls `kubectl` in its namespace.
+    pub(crate) fn kubectl(&self, words: &[&str]) -> String {
+        cluster::kubectl(&[&["-n", self.namespace], words].concat()).unwrap()
+    }
+
+    /// Waits until all of it runs.
+    pub(crate) fn wait_rolled_out(&self) {
+        self.kubectl(&["rollout", "status", "deployment/spillway-controller", "--timeout=180s"]);
+        self.wait_agents();
+    }
+
+    /// Waits until the agents run.
+    pub(crate) fn wait_agents(&self) {
+        self.kubectl(&["rollout", "status", "daemonset/spillway-agent", "--timeout=180s"]);
+    }
+
+    /// Runs so many controllers.
+    pub(crate) fn scale_controllers(&self, replicas: u32) {
+        self.kubectl(&["scale", "deployment/spillway-controller", &format!("--replicas={replicas}")]);
+        self.kubectl(&["rollout", "status", "deployment/spillway-controller", "--timeout=180s"]);
+    }
+
+    /// Returns the agent of a node.
+    pub(crate) fn agent_on(&self, node: &str) -> String {
+        let node = format!("--field-selector=spec.nodeName={node}");
+        let label = "app.kubernetes.io/component=agent";
+        let name = self.kubectl(&["get", "pods", "-l", label, &node, "-o", "jsonpath={.items[0].metadata.name}"]);
+        assert!(!name.is_empty(), "no agent runs there");
+        name
+    }
+
+    /// Returns the pod that leads, once one does which is not `other`.
+    pub(crate) fn leader_but(&self, other: &str) -> String {
+        let holder = ["get", "lease/spillway-controller", "-o", "jsonpath={.spec.holderIdentity}"];
+        eventually("a leader", || Some(self.kubectl(&holder)).filter(|name| !name.is_empty() && name != other))
+    }
+
+    /// Returns the pods of a part, in an order.
+    pub(crate) fn pods(&self, part: &str) -> Vec<String> {
+        let label = format!("app.kubernetes.io/component={part}");
+        let listed = self.kubectl(&["get", "pods", "-l", &label, "-o", "name"]);
+        let mut names: Vec<String> = listed.lines().map(|pod| pod.trim_start_matches("pod/").to_owned()).collect();
+        names.sort();
+        assert!(!names.is_empty(), "no pod of {part}");
+        names
+    }
+
+    /// Ends a pod as a lost node does: its process has no time to give anything back, and another pod comes in its place.
+    pub(crate) fn lose(&self, pod: &str) {
+        kill(pod);
+        self.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force"]);
+    }
+}
+
+/// Ends the process of a pod at once, as the kernel does when memory is short. Its kubelet starts it again.
+pub(crate) fn kill(pod: &str) {
+    let processes = processes_of(pod);
+    assert!(!processes.is_empty(), "{pod} has no process");
+    for process in processes {
+        kill_process(process, Signal::KILL).unwrap();
+    }
+}
+
+/// Asks until there is an answer.
+pub(crate) fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = answer() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+        moment(ASK_EVERY);
+    }
+}
+
+/// Returns the processes of ours in a pod: containers have its name as that of their host.
+fn processes_of(pod: &str) -> Vec<Pid> {
+    let host = format!("HOSTNAME={pod}");
+    let is_ours = |path: &PathBuf| {
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let variables = fs::read(path.join("environ")).unwrap_or_default();
+        line.starts_with(b"/spillway-") && variables.split(|byte| *byte == 0).any(|one| one == host.as_bytes())
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).filter(is_ours);
+    all.filter_map(|path| Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?)).collect()
+}
