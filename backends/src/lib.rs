@@ -49,7 +49,7 @@ pub use context::{BuildContext, BuildError, build};
 pub use redact::Secrets;
 #[cfg(feature = "client")]
 pub use secrets::{SecretDir, SecretEnv, SecretError, SecretSource};
-pub use settings::{Compression, Problem, SecretKeyRef, Settings};
+pub use settings::{Compression, Problem, SecretKeyRef, Settings, is_secret_member};
 pub use tls::TlsSettings;
 
 // LIST 2 of 4: the settings' type.

@@ -46,7 +46,8 @@ pub(crate) fn secrets_in(settings: &impl Serialize) -> Vec<SecretKeyRef> {
     found
 }
 
-fn is_secret_member(name: &str) -> bool {
+/// Returns whether a member of that name names a key of a Secret.
+pub fn is_secret_member(name: &str) -> bool {
     name == "secretRef" || name.ends_with("SecretRef")
 }
 

@@ -46,6 +46,25 @@ pub fn definitions() -> &'static [Value] {
     &*DEFINITIONS
 }
 
+/// Returns the places below `spec` where a destination of that kind names a key of a Secret, such as
+/// `http.auth.bearer.tokenSecretRef`, by name.
+pub fn secret_references(kind: &str) -> Vec<String> {
+    fn walk(schema: &Value, place: &str, found: &mut Vec<String>) {
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+            if spillway_backends::is_secret_member(name) {
+                found.push(place);
+            } else {
+                walk(inner, &place, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(schema(kind).map_or(&Value::Null, |schema| &schema["properties"]["spec"]), "", &mut found);
+    found.sort();
+    found
+}
+
 /// Returns the names of the kinds.
 pub(crate) fn kind_names() -> impl Iterator<Item = &'static str> {
     DEFINITIONS.iter().filter_map(|definition| definition["spec"]["names"]["kind"].as_str())

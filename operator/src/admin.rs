@@ -1,6 +1,6 @@
 //! Health and metrics: `/livez`, `/readyz`, `/metrics`, over plain HTTP. No secret, no payload, nothing to change.
 //!
-//! `/readyz` is true once the first listing of every watch is there: from then on this replica could lead.
+//! `/readyz` is true once a controller could lead (the first listing of every watch is there), or a webhook answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) 
     if health.is_ready.load(Ordering::Relaxed) {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first listing of every watch\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the log says what is waited for\n")
     }
 }
 

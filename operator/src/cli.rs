@@ -1,6 +1,7 @@
 //! The command line: one program, a subcommand per thing it is for.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -13,9 +14,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
     after_help = "\
 Examples:
   spillway-operator controller --namespace spillway-system
+  spillway-operator webhook --certificate /etc/spillway/certificate
   spillway-operator completions bash > /etc/bash_completion.d/spillway-operator
 
-Every flag of `controller` can be given as a variable, too: --namespace as SPILLWAY_NAMESPACE.
+Every flag of `controller` and `webhook` can be given as a variable, too: --namespace as SPILLWAY_NAMESPACE.
 Exit codes: 0 ended by a signal, 1 could not start, 2 not understood, 70 a task panicked."
 )]
 pub struct Cli {
@@ -29,6 +31,8 @@ pub struct Cli {
 pub enum Command {
     /// Reconcile, serve configuration to agents, and tell the truth in status; until SIGTERM or SIGINT.
     Controller(Box<ControllerFlags>),
+    /// Tell at `kubectl apply` what the compiler says of an object of ours; until SIGTERM or SIGINT.
+    Webhook(WebhookFlags),
     /// Print the completions of a shell.
     Completions {
         /// Which shell
@@ -53,7 +57,7 @@ pub struct ControllerFlags {
     /// The Service under which agents reach it; its names stand in the certificate
     #[arg(long, env = "SPILLWAY_SERVICE", default_value = "spillway-controller", value_name = "NAME")]
     pub service: String,
-    /// More names or addresses for the certificate
+    /// More names or addresses for the certificates, its own and the webhook's
     #[arg(long, env = "SPILLWAY_CERTIFICATE_NAMES", value_delimiter = ',', value_name = "NAME")]
     pub certificate_names: Vec<String>,
     /// The service account of the agents, in the same namespace; only its tokens are taken
@@ -65,6 +69,37 @@ pub struct ControllerFlags {
     /// What this replica calls itself in the Lease [default: the host's name, which is the pod's]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
+    /// The Service of the webhook, in the same namespace: the leader keeps its certificate in a Secret [default: no webhook]
+    #[arg(long, env = "SPILLWAY_WEBHOOK_SERVICE", value_name = "NAME")]
+    pub webhook_service: Option<String>,
+    /// The `ValidatingWebhookConfiguration` that names it: the leader keeps our CA in it [default: none]
+    #[arg(long, env = "SPILLWAY_WEBHOOK_CONFIGURATION", requires = "webhook_service", value_name = "NAME")]
+    pub webhook_configuration: Option<String>,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// How the webhook runs.
+#[derive(Debug, Clone, Args)]
+pub struct WebhookFlags {
+    /// Where API servers post reviews (TLS, at /validate)
+    #[arg(long, env = "SPILLWAY_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are (plain HTTP, no secret and no payload in them)
+    #[arg(long, env = "SPILLWAY_ADMIN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub admin: SocketAddr,
+    /// The folder of its certificate: `tls.crt` and `tls.key`, waited for and read again when they change
+    #[arg(long, env = "SPILLWAY_CERTIFICATE", default_value = "/etc/spillway/certificate", value_name = "FOLDER")]
+    pub certificate: PathBuf,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Args)]
+pub struct LogFlags {
     /// Which log lines are written: a level, or directives such as `info,spillway_operator=debug`
     #[arg(long, env = "SPILLWAY_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
@@ -97,5 +132,8 @@ mod tests {
         let cli = Cli::try_parse_from(["spillway-operator", "controller", "--namespace", "x"]).unwrap();
         let Command::Controller(flags) = cli.command else { panic!("the controller") };
         assert_eq!((flags.namespace.as_str(), flags.listen.port()), ("x", 8443));
+        let cli = Cli::try_parse_from(["spillway-operator", "webhook", "--certificate", "x"]).unwrap();
+        let Command::Webhook(flags) = cli.command else { panic!("the webhook") };
+        assert_eq!((flags.certificate, flags.log.log_level), ("x".into(), "info".to_owned()));
     }
 }

@@ -9,11 +9,12 @@
 //! | [`keep`] | our own small objects: the CA, what agents get mounted, last good versions |
 //! | [`keys`] | the keys that tokens are verified with |
 //! | [`queue`] | what is to be written, the last wish of each object at a bounded rate |
+//! | [`webhook`] | the webhook's certificate, and that API servers trust it |
 //! | [`mod@write`] | status |
 //!
 //! # Guarantees
 //! - `get` alone for Secrets; nothing of a user's object is written but its status.
-//! - In a quiet hour nothing is written but the Lease.
+//! - In a quiet hour nothing is written but the Lease (and the webhook's certificate, every twenty days).
 //! - An API server that is away stops nothing: watches go on from where they were, writes are made again.
 
 pub mod convert;
@@ -23,6 +24,7 @@ pub mod lease;
 pub mod queue;
 pub mod secrets;
 pub mod watch;
+pub mod webhook;
 pub mod write;
 
 /// The name under which our fields are managed.

@@ -30,7 +30,7 @@ use crate::cluster::convert::ObjectStatus;
 use crate::cluster::keep::Keep;
 use crate::cluster::lease::Leading;
 use crate::cluster::queue::Wish;
-use crate::cluster::watch::{Noted, WATCHES};
+use crate::cluster::watch::{Noted, Over};
 use crate::hub::Hub;
 use crate::render::{Holding, Rendered, Renderer};
 use crate::reports::Reports;
@@ -135,7 +135,7 @@ impl Controller {
                 () = at(self.next_look()) => {}
             }
             self.settle(&mut ends).await;
-            if self.synced.len() == WATCHES {
+            if self.synced.len() == Over::ALL.len() {
                 self.health.set_ready();
                 self.turn(&ends).await;
             }
@@ -157,7 +157,7 @@ impl Controller {
                 Ok(Some(Some(note))) => self.take(note),
                 Ok(_) | Err(_) => return,
             }
-            if Instant::now() >= latest && self.synced.len() == WATCHES {
+            if Instant::now() >= latest && self.synced.len() == Over::ALL.len() {
                 return;
             }
         }

@@ -17,6 +17,7 @@
 //! | [`tickets`] | proofs that a pipeline was given to a node. Pure |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
+//! | [`mod@webhook`] | the process around that: its certificate, its watches |
 //! | [`controller`] | the loop that holds them together; `run`, `cli`, `admin` are the process around it |
 //! | [`cluster`] | the API server: watches, the Lease, last good versions, status writes |
 //!
@@ -36,4 +37,5 @@ pub mod serve;
 pub mod status;
 pub mod tickets;
 pub mod validate;
+pub mod webhook;
 pub mod world;

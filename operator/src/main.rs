@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let done = match Cli::parse().command {
         Command::Controller(flags) => return run::controller(&flags),
+        Command::Webhook(flags) => return run::webhook(&flags),
         Command::Completions { shell } => completions(shell),
         Command::Man => clap_mangen::Man::new(cli::command()).render(&mut io::stdout()),
     };

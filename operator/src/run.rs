@@ -1,8 +1,8 @@
 //! The process: settings, threads, signals, and the order in which parts start and stop.
 //!
 //! # End
-//! The first signal: this replica stops leading and gives the Lease back, polls that wait are answered, and the process
-//! ends. Nothing is lost by a second signal, so it ends at once. A task that panicked ends the process with 70.
+//! The first signal: this replica stops leading and gives the Lease back, polls that wait and reviews under way are answered,
+//! and the process ends. Nothing is lost by a second signal, so it ends at once. A task that panicked ends the process with 70.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{ControllerFlags, LogFormat};
-use crate::controller;
+use crate::cli::{ControllerFlags, LogFlags, LogFormat, WebhookFlags};
+use crate::{controller, webhook};
 
 /// The exit code of a process that could not start.
 const FAILED: u8 = 1;
@@ -28,7 +28,20 @@ const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
 /// Runs the controller until a signal ends it.
 pub fn controller(flags: &ControllerFlags) -> ExitCode {
-    start_log(flags);
+    process("controller", &flags.log, async |owner: &Arc<Supervisor>| controller::start(flags, owner).await)
+}
+
+/// Runs the webhook until a signal ends it.
+pub fn webhook(flags: &WebhookFlags) -> ExitCode {
+    process("webhook", &flags.log, async |owner: &Arc<Supervisor>| webhook::start(flags, owner).await)
+}
+
+fn process(
+    name: &'static str,
+    log: &LogFlags,
+    start: impl AsyncFnOnce(&Arc<Supervisor>) -> anyhow::Result<()>,
+) -> ExitCode {
+    start_log(log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().thread_name("spillway").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -36,21 +49,21 @@ pub fn controller(flags: &ControllerFlags) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let end = runtime.block_on(live(flags));
+    let end = runtime.block_on(live(name, start));
     runtime.shutdown_timeout(RUNTIME_STOP);
     end.unwrap_or_else(|error| {
-        tracing::error!(error = format!("{error:#}"), "the controller cannot run");
+        tracing::error!(error = format!("{error:#}"), "the {name} cannot run");
         ExitCode::from(FAILED)
     })
 }
 
-async fn live(flags: &ControllerFlags) -> anyhow::Result<ExitCode> {
+async fn live(name: &str, start: impl AsyncFnOnce(&Arc<Supervisor>) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be taken")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be taken")?;
-    let owner = Arc::new(Supervisor::new("controller"));
+    let owner = Arc::new(Supervisor::new(name));
     let failed = owner.failed();
     tokio::select! {
-        started = controller::start(flags, &owner) => started?,
+        started = start(&owner) => started?,
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     }
@@ -71,7 +84,7 @@ async fn live(flags: &ControllerFlags) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(flags: &ControllerFlags) {
+fn start_log(flags: &LogFlags) {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = flags.log_format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
     let filter = EnvFilter::builder().parse_lossy(&flags.log_level);

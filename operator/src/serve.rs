@@ -20,6 +20,7 @@ mod encode;
 mod handler;
 pub mod limits;
 pub(crate) mod listen;
+pub mod mounted;
 mod polls;
 pub(crate) mod problem;
 pub mod stats;
@@ -61,7 +62,7 @@ impl Endpoint {
         let Self { hub, verifier, certificates, stats, clock } = self;
         let doorman = Doorman::new(limits::CONNECTIONS_MAX, &stats.connections);
         let shared = Shared::new(hub, verifier, stats, clock, stop.clone());
-        listen::serve(socket, &certificates, doorman, handler::router(Arc::new(shared)), stop).await
+        listen::serve(socket, &*certificates, doorman, handler::router(Arc::new(shared)), stop).await
     }
 }
 

@@ -55,7 +55,7 @@ const KIND: &str = "AdmissionReview";
 const FILE: &str = "object";
 
 /// What references are looked up in.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Manifests of `Backend`s and `ClusterBackend`s, as JSON.
     pub backends: BTreeMap<ObjectKey, Arc<str>>,

@@ -1,4 +1,4 @@
-{{- /* Names, labels and images. "Component" is `controller`, `agent` or `test`. */ -}}
+{{- /* Names, labels and images. "Component" is `controller`, `webhook`, `agent` or `test`. */ -}}
 
 {{- define "spillway.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}

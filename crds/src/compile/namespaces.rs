@@ -30,6 +30,11 @@ impl Namespaces {
         self.labels.insert(name.into(), labels);
     }
 
+    /// Forgets a namespace.
+    pub fn remove(&mut self, name: &str) {
+        self.labels.remove(name);
+    }
+
     /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.labels.len()

@@ -424,6 +424,33 @@ fn references_are_called_so_and_carry_no_namespace() {
     assert!(references > 10, "only {references} references");
 }
 
+/// An expression of an admission policy has room for two questions about rights, the whole policy for 28; the chart's asks one
+/// for each place, and an object has one type.
+#[test]
+fn every_secret_that_may_be_named_is_known_by_its_place_and_few_enough_to_ask_about() {
+    const QUESTIONS_MAX: usize = 28;
+    let mut found = BTreeSet::new();
+    every_schema(|path, schema| {
+        if path.rsplit('.').next().is_some_and(spillway_backends::is_secret_member) {
+            assert_eq!(schema["required"], json!(["key", "name"]), "{path}");
+            found.insert(path.to_owned());
+        }
+    });
+    let known = ["Backend", "ClusterBackend"].map(|kind| {
+        let places = secret_references(kind);
+        let of_type = |place: &String| place.split('.').next().unwrap().to_owned();
+        let types: BTreeSet<String> = places.iter().map(of_type).collect();
+        for of in types {
+            assert!(places.iter().filter(|place| of_type(place) == of).count() <= QUESTIONS_MAX, "{of}");
+        }
+        places.into_iter().map(|place| format!("{kind}.spec.{place}")).collect::<Vec<_>>()
+    });
+    // Also: none stands in a list or a map, where a place has no name.
+    assert_eq!(known.concat().into_iter().collect::<BTreeSet<_>>(), found);
+    assert!(found.contains("Backend.spec.http.auth.bearer.tokenSecretRef"), "{found:?}");
+    assert_eq!(secret_references("MonitoringPipeline"), Vec::<String>::new());
+}
+
 #[test]
 fn every_field_that_may_be_left_out_says_what_then_counts() {
     none_is(|path, schema| {

@@ -35,7 +35,7 @@ pub const CA: &str = "spillway-ca";
 pub const AGENT_STATE: &str = "spillway-agent-state";
 
 /// The label that says whose an object is.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", FIELD_MANAGER);
+pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", FIELD_MANAGER);
 
 /// Returns the values of a Secret, made with `make` where it is not there.
 pub async fn secret(

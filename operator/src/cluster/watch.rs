@@ -33,8 +33,34 @@ pub const QUEUE_MAX: usize = 1024;
 /// Objects per page of a listing: some hundred kilobytes at a time.
 const PAGE_OBJECTS: u32 = 500;
 
-/// How many watches there are, each of which notes [`Noted::Synced`] once.
-pub const WATCHES: usize = Kind::ALL.len() + 4;
+/// What one watch is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Objects of ours.
+    Ours(Kind),
+    /// Last good versions.
+    Good,
+    /// Namespaces.
+    Namespaces,
+    /// Pods.
+    Pods,
+    /// Nodes.
+    Nodes,
+}
+
+impl Over {
+    /// All there are.
+    pub const ALL: [Self; 8] = [
+        Self::Ours(Kind::Backend),
+        Self::Ours(Kind::ClusterBackend),
+        Self::Ours(Kind::MonitoringPipeline),
+        Self::Ours(Kind::ClusterMonitoringPipeline),
+        Self::Good,
+        Self::Namespaces,
+        Self::Pods,
+        Self::Nodes,
+    ];
+}
 
 /// What a watch saw.
 #[derive(Debug)]
@@ -67,22 +93,34 @@ trait Eye<K>: Send + 'static {
     fn gone(&self, id: Self::Id) -> Noted;
 }
 
-/// Starts every watch; they end with `owner`.
-pub fn start(client: &Client, owner: &Supervisor) -> mpsc::Receiver<Noted> {
+/// Starts these watches; they end with `owner`. Each notes [`Noted::Synced`] once.
+pub fn start(client: &Client, owner: &Supervisor, over: &[Over]) -> mpsc::Receiver<Noted> {
     let (out, notes) = mpsc::channel(QUEUE_MAX);
-    for kind in Kind::ALL {
-        let resource = resource(kind);
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        owner.spawn(kind.plural(), follow(watch(api, Config::default()), Ours(kind), out.clone()));
+    for one in over {
+        let (client, out, all) = (client.clone(), out.clone(), Config::default());
+        match *one {
+            Over::Ours(kind) => {
+                let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
+                owner.spawn(kind.plural(), follow(watch(api, all), Ours(kind), out));
+            }
+            Over::Good => {
+                let api: Api<ControllerRevision> = Api::all(client);
+                owner.spawn("last good versions", follow(watch(api, all.labels(KIND_LABEL)), Goods, out));
+            }
+            Over::Namespaces => {
+                let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+                owner.spawn("namespaces", follow(watch(api, all), Namespaces, out));
+            }
+            Over::Pods => {
+                let api: Api<SlimPod> = Api::all(client);
+                owner.spawn("pods", follow(watch(api, all), Pods, out));
+            }
+            Over::Nodes => {
+                let api: Api<SlimNode> = Api::all(client);
+                owner.spawn("nodes", follow(watch(api, all), Nodes, out));
+            }
+        }
     }
-    let good: Api<ControllerRevision> = Api::all(client.clone());
-    owner.spawn("last good versions", follow(watch(good, Config::default().labels(KIND_LABEL)), Goods, out.clone()));
-    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    owner.spawn("namespaces", follow(watch(namespaces, Config::default()), Namespaces, out.clone()));
-    let pods: Api<SlimPod> = Api::all(client.clone());
-    owner.spawn("pods", follow(watch(pods, Config::default()), Pods, out.clone()));
-    let nodes: Api<SlimNode> = Api::all(client.clone());
-    owner.spawn("nodes", follow(watch(nodes, Config::default()), Nodes, out));
     notes
 }
 

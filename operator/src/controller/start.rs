@@ -20,7 +20,9 @@ use crate::admin::{self, Health};
 use crate::cli::ControllerFlags;
 use crate::cluster::keys::{self, Published};
 use crate::cluster::lease::Lead;
-use crate::cluster::{in_words, keep, queue, secrets, watch as watches, write};
+use crate::cluster::watch::{self as watches, Over};
+use crate::cluster::webhook::Keeper;
+use crate::cluster::{in_words, keep, queue, secrets, write};
 use crate::hub::Hub;
 use crate::serve::Endpoint;
 use crate::serve::certificates::{Authority, Certificates};
@@ -50,8 +52,9 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let client = Client::try_default().await.context("no way to the API server is known")?;
     let (authority, published) = found(&client, flags, &clock).await?;
     let tickets = Tickets::new(authority.key_pem().as_bytes());
-    let names = names(flags);
+    let names = names(flags, &flags.service);
     let certificates = Certificates::new(authority, names, clock.clone()).context("no certificate can be issued")?;
+    let certificates = Arc::new(certificates);
     let hub = Arc::new(Hub::default());
     let token_keys = Arc::new(Keys::default());
     token_keys.replace(&published.keys).context("the keys of the API server are not understood")?;
@@ -59,14 +62,15 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let endpoint = Endpoint {
         hub: hub.clone(),
         verifier: Verifier::new(token_keys.clone(), &published.issuer, [account]),
-        certificates: Arc::new(certificates),
+        certificates: certificates.clone(),
         stats,
         clock: clock.clone(),
     };
     let stop = owner.stopping();
     owner.spawn("endpoint", serve(endpoint, socket, stop.clone()));
     owner.spawn("keys", refresh(client.clone(), token_keys, stop.clone()));
-    control(flags, owner, &client, Controller::new(flags, clock, (hub, health), tickets));
+    let controller = Controller::new(flags, clock, (hub, health), tickets);
+    control(flags, owner, &client, controller, certificates);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %flags.listen,
@@ -79,13 +83,30 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
 }
 
 /// Starts the loop, and the tasks that it takes from and gives to.
-fn control(flags: &ControllerFlags, owner: &Arc<Supervisor>, client: &Client, controller: Controller) {
+fn control(
+    flags: &ControllerFlags,
+    owner: &Arc<Supervisor>,
+    client: &Client,
+    controller: Controller,
+    certificates: Arc<Certificates>,
+) {
     let stop = owner.stopping();
     let (hub, clock) = (controller.hub.clone(), controller.clock.clone());
     let identity = flags.identity.clone().unwrap_or_else(host_name);
-    let (lead, leading) = Lead::new(client.clone(), &flags.namespace, &flags.lease, &identity, clock);
+    let (lead, leading) = Lead::new(client.clone(), &flags.namespace, &flags.lease, &identity, clock.clone());
     let (raise, raises) = watch::channel(0);
     owner.spawn("lease", lead.run(raises, stop.clone()));
+    if let Some(service) = &flags.webhook_service {
+        let keeper = Keeper {
+            namespace: flags.namespace.clone(),
+            service: service.clone(),
+            configuration: flags.webhook_configuration.clone(),
+            names: names(flags, service),
+            certificates,
+            clock,
+        };
+        owner.spawn("webhook", keeper.run(client.clone(), leading.clone(), stop.clone()));
+    }
     owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
     let (secrets_wanted, wanted) = watch::channel(BTreeSet::new());
     let (found, secrets) = mpsc::channel(QUEUE_MAX);
@@ -98,7 +119,7 @@ fn control(flags: &ControllerFlags, owner: &Arc<Supervisor>, client: &Client, co
     let (of_keeps, own) = (client.clone(), flags.namespace.clone());
     let good = move |key, keep| keep::good(of_keeps.clone(), own.clone(), key, keep);
     owner.spawn("last good versions", queue::run("a last good version", asked, good, stop.clone()));
-    let notes = watches::start(client, owner);
+    let notes = watches::start(client, owner, &Over::ALL);
     let reports = hub.report_changes();
     let ends = Ends { notes, secrets, leading, reports, secrets_wanted, statuses, keeps };
     owner.spawn("controller", controller.run(ends, stop));
@@ -167,9 +188,9 @@ fn random() -> Vec<u8> {
     bytes
 }
 
-/// Returns the names that agents may use.
-fn names(flags: &ControllerFlags) -> Vec<String> {
-    let ControllerFlags { service, namespace, certificate_names, .. } = flags;
+/// Returns the names under which a Service of ours may be reached.
+fn names(flags: &ControllerFlags, service: &str) -> Vec<String> {
+    let ControllerFlags { namespace, certificate_names, .. } = flags;
     let of_service = ["", ".svc", ".svc.cluster.local"].map(|ending| format!("{service}.{namespace}{ending}"));
     of_service.into_iter().chain(certificate_names.iter().cloned()).collect()
 }

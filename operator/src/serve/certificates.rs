@@ -2,7 +2,8 @@
 //!
 //! Expected flow: [`Authority::generate`] once in the life of an installation, its PEM kept in a Secret;
 //! [`Authority::from_pem`] ever after. [`Certificates`] issues the leaf at the start and again every [`RENEW_EVERY`]: no leaf
-//! is stored, no two processes share one.
+//! is stored, no two processes share one. The leaf of another process (the webhook's, which may not read our Secret) is
+//! issued with [`Authority::issue_pem`], and again when [`Authority::is_of_use`] says so.
 //!
 //! # Guarantees
 //! - A renewal drops no connection: those that are open go on with the certificate they began with.
@@ -22,9 +23,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PublicKeyData, date_time_ymd,
 };
-use rustls::ServerConfig;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{RootCertStore, ServerConfig};
 use spillway_delivery::clock::Clock;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -43,6 +46,9 @@ pub const BACKDATED: Duration = Duration::from_hours(1);
 
 /// How long before its end an authority is warned of, with every renewal of the leaf.
 pub const AUTHORITY_WARNING: Duration = Duration::from_hours(60 * 24);
+
+/// How long before its end a leaf of another process is issued anew.
+pub const RENEW_BEFORE: Duration = Duration::from_hours(10 * 24);
 
 /// How soon a renewal that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
@@ -91,6 +97,21 @@ pub struct Authority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
     expires: Timestamp,
+}
+
+/// A leaf and its key in PEM, for another process.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LeafPem {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for LeafPem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeafPem").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// What a process shows.
@@ -158,6 +179,48 @@ impl Authority {
 
     /// Issues a leaf for `names` (DNS names and addresses) that is valid from `now` for [`LEAF_VALID`].
     pub fn issue(&self, names: &[String], now: Timestamp) -> Result<Leaf, CertificateError> {
+        let (certificate, key, expires) = self.signed(names, now)?;
+        let certificate = CertificateDer::from(certificate);
+        let tls = server_config(vec![certificate.clone()], PrivateKeyDer::from(key)).map_err(CertificateError::Tls)?;
+        Ok(Leaf { certificate, tls: Arc::new(tls), expires })
+    }
+
+    /// Issues one like [`issue`](Self::issue), for another process.
+    pub fn issue_pem(&self, names: &[String], now: Timestamp) -> Result<LeafPem, CertificateError> {
+        let (certificate, key, _) = self.signed(names, now)?;
+        Ok(LeafPem { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// Returns whether who trusts this authority takes the leaf for all of `names`, now and for [`RENEW_BEFORE`] more.
+    pub fn is_of_use(&self, leaf: &LeafPem, names: &[String], now: Timestamp) -> bool {
+        let Ok((chain, key)) = read_pair(&leaf.certificate, &leaf.key) else { return false };
+        let Some(certificate) = chain.first().cloned() else { return false };
+        // None outlives the authority: in its last days the leaf of a moment ago is as good as the next.
+        let later = now.checked_add(RENEW_BEFORE).ok().filter(|later| *later < self.expires);
+        let times = [Some(now), later];
+        let takes = |name: &String| times.iter().flatten().all(|at| self.takes(&certificate, name, *at));
+        server_config(chain, key).is_ok() && names.iter().all(takes)
+    }
+
+    /// Returns whether who trusts this authority takes `certificate` for `name` at that time.
+    fn takes(&self, certificate: &CertificateDer<'_>, name: &str, at: Timestamp) -> bool {
+        let mut roots = RootCertStore::empty();
+        let own = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes());
+        if own.is_ok_and(|own| roots.add(own).is_err()) {
+            return false;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at.as_second().try_into().unwrap_or_default()));
+        let (Ok(verifier), Ok(name)) = (verifier, ServerName::try_from(name)) else { return false };
+        verifier.verify_server_cert(certificate, &[], &name, &[], at).is_ok()
+    }
+
+    fn signed(
+        &self,
+        names: &[String],
+        now: Timestamp,
+    ) -> Result<(rcgen::Certificate, KeyPair, Timestamp), CertificateError> {
         let key = KeyPair::generate().map_err(CertificateError::Make)?;
         let (mut params, expires) = params(names, now, LEAF_VALID, Some(self.expires))?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -165,10 +228,17 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.distinguished_name.push(DnType::CommonName, "spillway-operator");
         let certificate = params.signed_by(&key, &self.issuer).map_err(CertificateError::Make)?;
-        let certificate = CertificateDer::from(certificate);
-        let tls = server_config(certificate.clone(), PrivateKeyDer::from(key)).map_err(CertificateError::Tls)?;
-        Ok(Leaf { certificate, tls: Arc::new(tls), expires })
+        Ok((certificate, key, expires))
     }
+}
+
+/// What is shown to who connects.
+pub trait Shown: Sync {
+    /// Returns the settings of TLS, which change with each renewal.
+    fn tls(&self) -> RustlsConfig;
+
+    /// Keeps it fresh until `stop`.
+    fn keep(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send;
 }
 
 /// The leaf that this process shows, and who issues it.
@@ -188,11 +258,32 @@ struct State {
 
 /// What TLS reads for each new connection.
 #[derive(Clone)]
-struct Served(RustlsConfig);
+pub(super) struct Served(pub(super) RustlsConfig);
 
 impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Served")
+    }
+}
+
+impl Shown for Certificates {
+    fn tls(&self) -> RustlsConfig {
+        self.served.0.clone()
+    }
+
+    /// Issues a leaf anew every [`RENEW_EVERY`], until `stop`.
+    async fn keep(&self, stop: CancellationToken) {
+        let mut pause = RENEW_EVERY;
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            pause = match self.renew() {
+                Ok(()) => RENEW_EVERY,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, expires = %self.leaf_expires(), "the serving certificate is not renewed");
+                    RETRY_AFTER
+                }
+            };
+        }
     }
 }
 
@@ -202,11 +293,6 @@ impl Certificates {
         let Leaf { tls, expires, .. } = authority.issue(&names, now(&clock))?;
         let state = RwLock::new(State { authority: Arc::new(authority), expires });
         Ok(Self { names, clock, state, served: Served(RustlsConfig::from_config(tls)) })
-    }
-
-    /// Returns the settings of TLS, which change with each renewal.
-    pub fn tls(&self) -> RustlsConfig {
-        self.served.0.clone()
     }
 
     /// Returns the authority.
@@ -227,21 +313,6 @@ impl Certificates {
     /// Issues from `authority` from now on. Where that fails, all stays.
     pub fn replace(&self, authority: Authority) -> Result<(), CertificateError> {
         self.show(Arc::new(authority))
-    }
-
-    /// Issues a leaf anew every [`RENEW_EVERY`], until `stop`.
-    pub async fn keep(&self, stop: CancellationToken) {
-        let mut pause = RENEW_EVERY;
-        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-            pause = match self.renew() {
-                Ok(()) => RENEW_EVERY,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, expires = %self.leaf_expires(), "the serving certificate is not renewed");
-                    RETRY_AFTER
-                }
-            };
-        }
     }
 
     fn show(&self, authority: Arc<Authority>) -> Result<(), CertificateError> {
@@ -286,14 +357,28 @@ fn params(
     Ok((params, expires.unwrap_or(Timestamp::MAX)))
 }
 
+/// Reads a chain of certificates, leaf first, and its key.
+pub(super) fn read_pair(
+    certificate: &str,
+    key: &str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CertificateError> {
+    let chain = CertificateDer::pem_slice_iter(bounded(certificate).as_bytes());
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|_| CertificateError::Certificate)?;
+    if chain.is_empty() {
+        return Err(CertificateError::Certificate);
+    }
+    let key = PrivateKeyDer::from_pem_slice(bounded(key).as_bytes()).map_err(|_| CertificateError::Key)?;
+    Ok((chain, key))
+}
+
 /// Returns TLS 1.2 and 1.3 with this certificate, for HTTP/2 and HTTP/1.1.
-fn server_config(
-    certificate: CertificateDer<'static>,
+pub(super) fn server_config(
+    chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = config.with_no_client_auth().with_single_cert(vec![certificate], key)?;
+    let mut config = config.with_no_client_auth().with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -301,10 +386,6 @@ fn server_config(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::RootCertStore;
-    use rustls::client::WebPkiServerVerifier;
-    use rustls::client::danger::ServerCertVerifier;
-    use rustls::pki_types::{ServerName, UnixTime};
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
     const NAME: &str = "spillway-operator.spillway-system.svc";
@@ -313,29 +394,18 @@ mod tests {
         now.checked_add(after).unwrap()
     }
 
-    /// Returns whether a client that trusts `authority` takes `leaf` for `name`.
-    fn takes(authority: &Authority, leaf: &Leaf, name: &str, now: Timestamp) -> bool {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().try_into().unwrap()));
-        let name = ServerName::try_from(name).unwrap();
-        verifier.verify_server_cert(&leaf.certificate, &[], &name, &[], now).is_ok()
-    }
-
     #[test]
     fn a_leaf_is_trusted_by_who_trusts_the_authority_for_its_names_and_its_time_alone() {
         let authority = Authority::generate(NOW).unwrap();
         let leaf = authority.issue(&[NAME.into(), "localhost".into()], NOW).unwrap();
         assert_eq!(leaf.expires, at(NOW, LEAF_VALID));
-        let takes = |name, now| takes(&authority, &leaf, name, now);
+        let takes = |name, now| authority.takes(&leaf.certificate, name, now);
         assert!(takes(NAME, NOW));
         assert!(takes("localhost", at(NOW, Duration::from_hours(29 * 24))));
         assert!(takes("localhost", NOW.checked_sub(Duration::from_mins(59)).unwrap()));
         assert!(!takes("example.test", NOW));
         assert!(!takes(NAME, at(NOW, Duration::from_hours(31 * 24))));
-        assert!(!super::tests::takes(&Authority::generate(NOW).unwrap(), &leaf, NAME, NOW));
+        assert!(!Authority::generate(NOW).unwrap().takes(&leaf.certificate, NAME, NOW));
     }
 
     #[test]
@@ -344,7 +414,7 @@ mod tests {
         let stored = Authority::from_pem(first.certificate_pem(), &first.key_pem(), NOW).unwrap();
         assert_eq!((stored.expires(), stored.certificate_pem()), (first.expires(), first.certificate_pem()));
         let leaf = stored.issue(&[NAME.into()], NOW).unwrap();
-        assert!(takes(&first, &leaf, NAME, NOW));
+        assert!(first.takes(&leaf.certificate, NAME, NOW));
     }
 
     #[test]
@@ -352,6 +422,35 @@ mod tests {
         let authority = Authority::generate(NOW).unwrap();
         let late = authority.expires().checked_sub(Duration::from_hours(24)).unwrap();
         assert_eq!(authority.issue(&[NAME.into()], late).unwrap().expires, authority.expires());
+    }
+
+    #[test]
+    fn a_leaf_of_another_process_is_of_use_until_ten_days_before_its_end() {
+        let authority = Authority::generate(NOW).unwrap();
+        let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
+        let leaf = authority.issue_pem(&names, NOW).unwrap();
+        let is_of_use = |leaf: &LeafPem, names: &[String], at| authority.is_of_use(leaf, names, at);
+        assert!(is_of_use(&leaf, &names, NOW));
+        assert!(is_of_use(&leaf, &names[..1], at(NOW, Duration::from_hours(19 * 24))));
+        assert!(!is_of_use(&leaf, &names, at(NOW, Duration::from_hours(21 * 24))));
+        assert!(!is_of_use(&leaf, &["other.example.test".to_owned()], NOW));
+        let other = Authority::generate(NOW).unwrap();
+        assert!(!other.is_of_use(&leaf, &names, NOW));
+        let of_another = authority.issue_pem(&names, NOW).unwrap();
+        let mixed = LeafPem { key: of_another.key, ..leaf.clone() };
+        assert!(!is_of_use(&mixed, &names, NOW), "the key is another one's");
+        for text in ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert!(!is_of_use(&LeafPem { certificate: text.to_owned(), ..leaf.clone() }, &names, NOW));
+        }
+        assert!(!format!("{leaf:?}").contains(leaf.key.lines().nth(1).unwrap()));
+    }
+
+    #[test]
+    fn a_leaf_of_the_last_days_of_its_authority_is_not_issued_again_and_again() {
+        let authority = Authority::generate(NOW).unwrap();
+        let late = authority.expires().checked_sub(Duration::from_hours(24)).unwrap();
+        let leaf = authority.issue_pem(&[NAME.into()], late).unwrap();
+        assert!(authority.is_of_use(&leaf, &[NAME.into()], at(late, Duration::from_hours(1))));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
 
-use super::certificates::Certificates;
+use super::certificates::Shown;
 use super::limits::{
     HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, HEADER_TIMEOUT, PING_EVERY, PING_TIMEOUT, STOP_GRACE, STREAMS_MAX,
 };
@@ -25,7 +25,7 @@ use super::stats::Connections;
 /// and ends itself, at the latest after [`STOP_GRACE`].
 pub(crate) async fn serve(
     socket: TcpListener,
-    certificates: &Certificates,
+    certificates: &impl Shown,
     doorman: Doorman,
     router: Router,
     stop: CancellationToken,

@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Known, REVIEW_BYTES_MAX, Verdict, review};
 use crate::serve::body;
-use crate::serve::certificates::Certificates;
 use crate::serve::limits::BODY_TIMEOUT;
 use crate::serve::listen::{self, Doorman};
+use crate::serve::mounted::Mounted;
 use crate::serve::problem::Problem;
 use crate::serve::stats::Connections;
 
@@ -53,12 +53,20 @@ pub const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Lookup(RwLock<Option<Arc<Known>>>);
 
 impl Lookup {
+    /// Changes what is known; nothing where it is not known yet.
+    pub fn change(&self, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner) {
+            // A review under way goes on with what was known when it began.
+            change(Arc::make_mut(known));
+        }
+    }
+
     /// Takes what is known now; `None` where that is not known yet, and references are not judged.
     pub fn replace(&self, known: Option<Known>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = known.map(Arc::new);
     }
 
-    fn known(&self) -> Option<Arc<Known>> {
+    pub(crate) fn known(&self) -> Option<Arc<Known>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -105,7 +113,7 @@ pub struct Webhook {
     /// What references are looked up in.
     pub lookup: Arc<Lookup>,
     /// What is shown to who connects.
-    pub certificates: Arc<Certificates>,
+    pub certificates: Arc<Mounted>,
     /// What is counted.
     pub stats: Stats,
 }
@@ -115,7 +123,7 @@ impl Webhook {
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let Self { lookup, certificates, stats } = self;
         let doorman = Doorman::new(CONNECTIONS_MAX, &stats.connections);
-        listen::serve(socket, &certificates, doorman, router(lookup, stats), stop).await
+        listen::serve(socket, &*certificates, doorman, router(lookup, stats), stop).await
     }
 }
 

@@ -40,18 +40,18 @@ const EVERYTHING: [&str; 20] = [
     "--set",
     "agent.podAnnotations.x=y,controller.podLabels.x=y,agent.extraArgs={--threads=2},controller.priorityClassName=system-cluster-critical",
     "--set",
-    "agent.serviceAccount.annotations.role=x,controller.serviceAccount.name=named",
+    "agent.serviceAccount.annotations.role=x,controller.serviceAccount.name=named,webhook.serviceAccount.name=hook",
 ];
 
 const LITTLE: [&str; 4] = [
     "--set",
-    "controller.replicas=1,networkPolicy.enabled=false,agent.everyNode=false,controller.topologySpread.enabled=false",
+    "controller.replicas=1,networkPolicy.enabled=false,agent.everyNode=false,controller.topologySpread.enabled=false,\
+     webhook.enabled=false,secrets.authorPolicy.enabled=false",
     "--set",
     "agent.priorityClassName=,fullnameOverride=a-name-as-long-as-names-of-this-may-be",
 ];
 
-const OWN_ACCOUNTS: &str =
-    "controller.serviceAccount.create=false,agent.serviceAccount.create=false,agent.serviceAccount.name=ours";
+const OWN_ACCOUNTS: &str = "controller.serviceAccount.create=false,webhook.serviceAccount.create=false,agent.serviceAccount.create=false,agent.serviceAccount.name=ours";
 
 /// Returns both versions of Helm, or notes that the test cannot run.
 pub(crate) fn helms(test: &str) -> Option<[Helm; 2]> {
@@ -84,12 +84,17 @@ fn charts_pass_the_linters_without_a_warning() {
 fn two_renderings_are_the_same_bytes_and_both_versions_of_helm_agree() {
     let Some([old, new]) = helms("two_renderings_are_the_same_bytes_and_both_versions_of_helm_agree") else { return };
     let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let lines = |text: &str| text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let documents = |text: &str| {
+        let lines = |document: &str| document.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        let mut documents: Vec<Vec<String>> = text.split("\n---\n").map(lines).collect();
+        documents.sort();
+        documents
+    };
     for (name, values) in VARIANTS {
         let first = rendered(&old, home.path(), values);
         assert!(first == rendered(&old, other.path(), values), "{name}");
-        // They differ in empty lines between documents.
-        assert_eq!(lines(&first), lines(&rendered(&new, home.path(), values)), "{name}");
+        // They differ in empty lines between documents, and in when webhooks have their turn.
+        assert_eq!(documents(&first), documents(&rendered(&new, home.path(), values)), "{name}");
     }
 }
 
@@ -112,6 +117,8 @@ fn a_value_that_is_not_understood_is_refused_by_its_name() {
         ("secrets.namespaces={a}", "namespaces"),
         ("monitoring.interval=soon", "interval"),
         ("crds.kepe=false", "kepe"),
+        ("webhook.timeoutSeconds=30", "timeoutSeconds"),
+        ("secrets.authorPolicy=false", "authorPolicy"),
     ];
     for helm in &helms {
         for (value, named) in wrong {
@@ -180,6 +187,7 @@ fn values_give_what_they_say() {
         "helm.sh/resource-policy: keep",
         "kind: PrometheusRule",
         "serviceAccountName: named",
+        "serviceAccountName: hook",
     ] {
         assert!(everything.contains(line), "{line}");
     }
@@ -187,7 +195,14 @@ fn values_give_what_they_say() {
     let monitors = rendered(&helm, home.path(), &monitors);
     assert!(monitors.contains("kind: ServiceMonitor") && monitors.contains("kind: PodMonitor"));
     let little = rendered(&helm, home.path(), &LITTLE);
-    for kind in ["kind: NetworkPolicy", "kind: PodDisruptionBudget", "priorityClassName", "tolerations:"] {
+    for kind in [
+        "kind: NetworkPolicy",
+        "kind: PodDisruptionBudget",
+        "priorityClassName",
+        "tolerations:",
+        "webhook",
+        "admissionregistration",
+    ] {
         assert!(!little.contains(kind), "{kind}");
     }
     let no_kinds = rendered(&helm, home.path(), &["--set", "crds.enabled=false"]);

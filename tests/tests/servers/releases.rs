@@ -148,6 +148,15 @@ impl Ground<'_> {
         for (verb, what, namespace) in MAY.iter().chain(&MAY_NOT).filter(|(_, what, _)| !what.starts_with('/')) {
             assert!(!self.can("spillway-agent", verb, what, namespace), "{verb} {what} in {namespace}");
         }
+        for (verb, what, namespace) in WEBHOOK_MAY {
+            assert!(self.can("spillway-webhook", verb, what, namespace), "{verb} {what} in {namespace}");
+        }
+        let own = WEBHOOK_MAY.map(|(verb, what, _)| (verb, what));
+        let others =
+            MAY.iter().chain(&MAY_NOT).filter(|(verb, what, _)| !what.starts_with('/') && !own.contains(&(verb, what)));
+        for (verb, what, namespace) in others {
+            assert!(!self.can("spillway-webhook", verb, what, namespace), "{verb} {what} in {namespace}");
+        }
         let access = ["--set", "secrets.access=Namespaces", "--set", "secrets.namespaces={team-a}"];
         self.helm(helm, &[&["upgrade", RELEASE, "charts/spillway", "-n", NAMESPACE], &access[..]].concat());
         assert!(controller("get", "secrets", "team-a") && !controller("get", "secrets", "default"));
@@ -169,13 +178,16 @@ impl Ground<'_> {
     /// Makes the pods of the workloads, for only pods are judged by Pod Security.
     fn pods_pass_the_level_that_is_promised(&self) {
         let render = self.api.must(&["kustomize", &format!("{}/charts/kustomize", root())], "");
-        for (level, taken) in [("restricted", vec!["Deployment"]), ("privileged", vec!["Deployment", "DaemonSet"])] {
+        let workloads = ["Deployment controller", "Deployment webhook", "DaemonSet agent"];
+        for (level, taken) in [("restricted", &workloads[..2]), ("privileged", &workloads)] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
                 "name": level, "labels": {"pod-security.kubernetes.io/enforce": level}}});
             self.api.must(&["apply", "-f", "-"], &namespace.to_string());
-            for kind in ["Deployment", "DaemonSet"] {
-                let workload =
-                    render.split("\n---\n").find(|text| text.contains(&format!("\nkind: {kind}\n"))).unwrap();
+            for name in workloads {
+                let (kind, part) = name.split_once(' ').unwrap();
+                let (kind, part) = (format!("\nkind: {kind}\n"), format!("\n  name: spillway-{part}\n"));
+                let is_it = |text: &&str| text.contains(&kind) && text.contains(&part);
+                let workload = render.split("\n---\n").find(is_it).unwrap();
                 let read = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
                 let workload: Value = serde_json::from_str(&self.api.must(&read, workload)).unwrap();
                 let mut pod = workload["spec"]["template"].clone();
@@ -184,7 +196,7 @@ impl Ground<'_> {
                 pod["metadata"]["generateName"] = json!("of-a-test-");
                 pod["metadata"]["namespace"] = json!(level);
                 let said = self.api.kubectl(&["create", "--dry-run=server", "-f", "-"], &pod.to_string()).unwrap();
-                assert_eq!(said.ok, taken.contains(&kind), "{kind} in {level}: {}", said.err);
+                assert_eq!(said.ok, taken.contains(&name), "{name} in {level}: {}", said.err);
                 assert!(said.ok || said.err.contains("hostPath"), "{}", said.err);
             }
         }
@@ -209,6 +221,8 @@ impl Ground<'_> {
             .unwrap();
         let moved = self.api.must(&["kustomize", &overlay.display().to_string()], "");
         assert!(moved.contains("namespace: elsewhere") && !moved.contains("spillway-system.svc"));
+        let hook = moved.split("\n---\n").find(|text| text.contains("kind: ValidatingWebhookConfiguration")).unwrap();
+        assert!(hook.contains("      namespace: elsewhere\n"), "{hook}");
     }
 }
 
@@ -216,7 +230,13 @@ fn root() -> String {
     spillway_tests::helm::root().display().to_string()
 }
 
-const MAY: [(&str, &str, &str); 12] = [
+const WEBHOOK_MAY: [(&str, &str, &str); 3] = [
+    ("watch", "backends.spillway.dev", "team-a"),
+    ("list", "clusterbackends.spillway.dev", ""),
+    ("list", "namespaces", ""),
+];
+
+const MAY: [(&str, &str, &str); 14] = [
     ("get", "secrets", "team-a"),
     ("watch", "pods", "team-a"),
     ("list", "namespaces", ""),
@@ -228,10 +248,15 @@ const MAY: [(&str, &str, &str); 12] = [
     ("update", "leases.coordination.k8s.io/spillway-controller", NAMESPACE),
     ("patch", "configmaps/spillway-ca", NAMESPACE),
     ("create", "secrets", NAMESPACE),
+    ("patch", "secrets/spillway-webhook-tls", NAMESPACE),
+    ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io/spillway-spillway-system", ""),
     ("get", "/openid/v1/jwks", ""),
 ];
 
-const MAY_NOT: [(&str, &str, &str); 16] = [
+const MAY_NOT: [(&str, &str, &str); 19] = [
+    ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io/other", ""),
+    ("create", "validatingwebhookconfigurations.admissionregistration.k8s.io", ""),
+    ("patch", "secrets/spillway-ca", NAMESPACE),
     ("list", "secrets", "team-a"),
     ("watch", "secrets", NAMESPACE),
     ("create", "secrets", "team-a"),

@@ -1,5 +1,5 @@
-//! The parts of the charts that follow from something: templates of the kinds, the chart of the kinds inside the other, and
-//! the tables of values.
+//! The parts of the charts that follow from something: templates of the kinds, the chart of the kinds inside the other, the
+//! places where a Secret may be named, and the tables of values.
 //!
 //! A value is documented where it stands: by a comment that begins with its name and ends above its line. Every value has
 //! one, except a map that only groups others.
@@ -14,6 +14,8 @@ use crate::workspace::Workspace;
 const KINDS: &str = "charts/spillway-crds";
 /// Where the other chart has it.
 const KINDS_INSIDE: &str = "charts/spillway/charts/spillway-crds";
+/// Where the policy about Secrets finds the places that may name one.
+const REFERENCES: &str = "charts/spillway/files/secret-references.yaml";
 /// Files of that chart that are written by hand.
 const BY_HAND: [&str; 5] =
     [".helmignore", "Chart.yaml", "values.yaml", "values.schema.json", "templates/_metadata.tpl"];
@@ -27,6 +29,7 @@ pub(super) fn all(workspace: &Workspace, kinds: &[(String, String)]) -> anyhow::
             files.push((format!("{chart}/templates/{name}"), template.clone()));
         }
     }
+    files.push((REFERENCES.to_owned(), references()));
     for name in BY_HAND {
         files.push((format!("{KINDS_INSIDE}/{name}"), workspace.read(&format!("{KINDS}/{name}"))?));
     }
@@ -39,6 +42,16 @@ pub(super) fn all(workspace: &Workspace, kinds: &[(String, String)]) -> anyhow::
         files.push((path, page));
     }
     Ok(files)
+}
+
+/// Returns the places of all destinations that may name a Secret.
+fn references() -> String {
+    let mut places = ["Backend", "ClusterBackend"].map(spillway_crds::crd::secret_references).concat();
+    places.sort();
+    places.dedup();
+    let head =
+        "# From the kinds, by `cargo xtask generate`: where, below `spec`, a key of a Secret is named. Do not edit.\n";
+    places.iter().fold(head.to_owned(), |text, place| format!("{text}- {place}\n"))
 }
 
 /// Makes a template of a CRD: labels and annotations come from the release. What Helm could take for a template of its own is

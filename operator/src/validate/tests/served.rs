@@ -12,8 +12,9 @@ use tower::ServiceExt;
 
 use super::endpoint::{Lookup, PATH, Stats, Webhook, router};
 use super::*;
-use crate::serve::certificates::{Authority, Certificates, now};
+use crate::serve::certificates::{Authority, now};
 use crate::serve::limits::STOP_GRACE;
+use crate::serve::mounted::{FILES, Mounted};
 
 async fn posted(router: &axum::Router, body: impl Into<Body>) -> (StatusCode, Value) {
     let request = Request::post(PATH).body(body.into()).unwrap();
@@ -27,7 +28,11 @@ async fn posted(router: &axum::Router, body: impl Into<Body>) -> (StatusCode, Va
 async fn an_api_server_is_answered_over_tls() {
     let authority = Authority::generate(now(&Clock::system())).unwrap();
     let trusted = reqwest::Certificate::from_pem(authority.certificate_pem().as_bytes()).unwrap();
-    let certificates = Certificates::new(authority, vec!["localhost".into()], Clock::system()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let leaf = authority.issue_pem(&["localhost".into()], now(&Clock::system())).unwrap();
+    std::fs::write(folder.path().join(FILES[0]), leaf.certificate).unwrap();
+    std::fs::write(folder.path().join(FILES[1]), leaf.key).unwrap();
+    let certificates = Mounted::read(folder.path()).unwrap();
     let (lookup, stats, owner) = (Arc::new(Lookup::default()), Stats::default(), Supervisor::new("test"));
     lookup.replace(Some(known()));
     let webhook = Webhook { lookup, certificates: Arc::new(certificates), stats: stats.clone() };

@@ -1,0 +1,232 @@
+//! The webhook's certificate, and that API servers trust it: kept by the leader, so that the webhook itself may read no Secret
+//! and write nothing.
+//!
+//! Expected flow: the leader looks at both every [`AGAIN`]. A leaf that is not there, is not ours, lacks a name or ends within
+//! [`RENEW_BEFORE`](crate::serve::certificates::RENEW_BEFORE) is issued anew into the Secret [`SECRET`], which the kubelet
+//! mounts into the webhook. The certificate of our CA is applied as the `caBundle` of the configuration that names the
+//! webhook's Service: a field of ours alone, so that whoever applies the rest (Helm, Argo CD, `kubectl`) sees no drift.
+//!
+//! # Guarantees
+//! - Nothing is written while both are as they should be.
+//! - A configuration that is not there, or names another Service, is left alone.
+//! - What fails is told once per cause and tried again; without a certificate the webhook fails open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhook, ValidatingWebhookConfiguration};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, ObjectMeta, Patch};
+use serde_json::{Value, json};
+use spillway_delivery::clock::Clock;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::in_words;
+use super::keep::{MANAGED_BY, applying};
+use super::lease::Leading;
+use crate::serve::certificates::{self, Certificates, LeafPem};
+use crate::serve::mounted::FILES;
+
+/// The Secret of the webhook's certificate.
+pub const SECRET: &str = "spillway-webhook-tls";
+
+/// How often both are looked at.
+pub const AGAIN: Duration = Duration::from_secs(30);
+
+/// Why they are not as they should be.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("no certificate can be issued")]
+    Issue(#[source] certificates::CertificateError),
+    #[error("the API server does not do it")]
+    Ask(#[source] kube::Error),
+}
+
+/// What is kept.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The namespace of the webhook's Service, and ours.
+    pub namespace: String,
+    /// The webhook's Service.
+    pub service: String,
+    /// The configuration that names it; none where somebody else looks after that.
+    pub configuration: Option<String>,
+    /// The names of its certificate.
+    pub names: Vec<String>,
+    /// Who issues.
+    pub certificates: Arc<Certificates>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Keeper {
+    /// Keeps both while this replica leads, until told to stop.
+    pub async fn run(self, client: Client, mut leading: watch::Receiver<Leading>, stop: CancellationToken) {
+        let mut told = String::new();
+        loop {
+            let leads = leading.borrow_and_update().is_some();
+            if leads {
+                match self.look(&client).await {
+                    Ok(()) => told.clear(),
+                    Err(error) => tell(&error, &mut told),
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(Instant::now() + AGAIN), if leads => {}
+                changed = leading.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self, client: &Client) -> Result<(), KeepError> {
+        self.certificate(client).await?;
+        self.trust(client).await.map_err(KeepError::Ask)
+    }
+
+    async fn certificate(&self, client: &Client) -> Result<(), KeepError> {
+        let api: Api<Secret> = Api::namespaced(client.clone(), &self.namespace);
+        let found = api.get_opt(SECRET).await.map_err(KeepError::Ask)?.map(stored);
+        let (authority, now) = (self.certificates.authority(), self.now());
+        if found.is_some_and(|leaf| authority.is_of_use(&leaf, &self.names, now)) {
+            return Ok(());
+        }
+        let leaf = authority.issue_pem(&self.names, now).map_err(KeepError::Issue)?;
+        api.patch(SECRET, &applying(), &Patch::Apply(secret(leaf))).await.map_err(KeepError::Ask)?;
+        tracing::info!(namespace = self.namespace, name = SECRET, "issued the certificate of the webhook");
+        Ok(())
+    }
+
+    async fn trust(&self, client: &Client) -> kube::Result<()> {
+        let Some(name) = &self.configuration else { return Ok(()) };
+        let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+        let Some(found) = api.get_opt(name).await? else { return Ok(()) };
+        let certificate = self.certificates.authority().certificate_pem().to_owned();
+        if let Some(patch) = self.trusting(&found, certificate) {
+            api.patch(name, &applying(), &Patch::Apply(patch)).await?;
+            tracing::info!(name, "gave API servers our CA for the webhook");
+        }
+        Ok(())
+    }
+
+    /// Returns what is to be applied; `None` where it stands there already.
+    fn trusting(&self, found: &ValidatingWebhookConfiguration, certificate: String) -> Option<Value> {
+        let bundle = ByteString(certificate.into_bytes());
+        let is_ours = |hook: &&ValidatingWebhook| {
+            let service = hook.client_config.service.as_ref();
+            service.is_some_and(|service| service.namespace == self.namespace && service.name == self.service)
+        };
+        let ours: Vec<_> = found.webhooks.iter().flatten().filter(is_ours).collect();
+        // All of them, also those that have it: what is not applied again is given up.
+        let hooks: Vec<_> =
+            ours.iter().map(|hook| json!({"name": hook.name, "clientConfig": {"caBundle": bundle}})).collect();
+        let is_stale = ours.iter().any(|hook| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
+        is_stale.then(|| {
+            json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+                "metadata": {"name": found.metadata.name}, "webhooks": hooks,
+            })
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        certificates::now(&self.clock)
+    }
+}
+
+fn tell(error: &KeepError, told: &mut String) {
+    let cause = match error {
+        KeepError::Ask(cause) => in_words(cause),
+        KeepError::Issue(cause) => cause.to_string(),
+    };
+    let text = format!("{error}: {cause}");
+    if text != *told {
+        tracing::warn!(
+            error = text,
+            "the certificate of the webhook is not kept; it is tried again, and objects are taken unseen"
+        );
+        *told = text;
+    }
+}
+
+fn stored(secret: Secret) -> LeafPem {
+    let data = secret.data.unwrap_or_default();
+    let [certificate, key] = FILES
+        .map(|name| data.get(name).map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default());
+    LeafPem { certificate, key }
+}
+
+fn secret(LeafPem { certificate, key }: LeafPem) -> Secret {
+    let values = [certificate, key].map(|text| ByteString(text.into_bytes()));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(SECRET.to_owned()),
+            labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(FILES.map(str::to_owned).into_iter().zip(values).collect()),
+        ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::certificates::Authority;
+
+    fn keeper() -> Keeper {
+        let clock = Clock::manual(1_800_000_000_000_000_000);
+        let authority = Authority::generate(certificates::now(&clock)).unwrap();
+        Keeper {
+            namespace: "own".to_owned(),
+            service: "hook".to_owned(),
+            configuration: Some("it".to_owned()),
+            names: vec!["hook.own.svc".to_owned()],
+            certificates: Arc::new(Certificates::new(authority, vec!["x".into()], clock.clone()).unwrap()),
+            clock,
+        }
+    }
+
+    fn configuration(services: &[(&str, &str)], bundle: Option<&str>) -> ValidatingWebhookConfiguration {
+        let hook = |(place, service): (usize, &(&str, &str))| {
+            let bundle = bundle.map(|text| ByteString(text.as_bytes().to_vec()));
+            json!({"name": format!("{place}.test"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "clientConfig": {"service": {"namespace": service.0, "name": service.1}, "caBundle": bundle}})
+        };
+        let hooks: Vec<_> = services.iter().enumerate().map(hook).collect();
+        serde_json::from_value(json!({"metadata": {"name": "it"}, "webhooks": hooks})).unwrap()
+    }
+
+    #[test]
+    fn what_names_our_service_is_given_our_authority_and_nothing_else_is_touched() {
+        let keeper = keeper();
+        let found = configuration(&[("own", "hook"), ("other", "hook"), ("own", "another")], None);
+        let patch = keeper.trusting(&found, "CA".to_owned()).unwrap();
+        assert_eq!(patch["webhooks"], json!([{"name": "0.test", "clientConfig": {"caBundle": "Q0E="}}]));
+        assert_eq!(keeper.trusting(&configuration(&[("own", "hook")], Some("CA")), "CA".to_owned()), None);
+        assert!(keeper.trusting(&configuration(&[("own", "hook")], Some("old")), "CA".to_owned()).is_some());
+        assert_eq!(keeper.trusting(&configuration(&[("other", "hook")], None), "CA".to_owned()), None);
+    }
+
+    #[test]
+    fn what_is_stored_is_found_again_and_is_of_use() {
+        let keeper = keeper();
+        let authority = keeper.certificates.authority();
+        let leaf = authority.issue_pem(&keeper.names, keeper.now()).unwrap();
+        let found = stored(secret(leaf.clone()));
+        assert_eq!(found, leaf);
+        assert!(authority.is_of_use(&found, &keeper.names, keeper.now()));
+        assert!(!authority.is_of_use(&stored(Secret::default()), &keeper.names, keeper.now()));
+    }
+}
