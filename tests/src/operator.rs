@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::agent::{Agent as Process, program};
+use crate::http::Client;
 use crate::servers::process::free_port;
 
 /// How one replica of the controller is started.
@@ -15,6 +16,16 @@ pub struct Replica {
     identity: String,
     /// Where agents ask.
     pub port: u16,
+    admin: u16,
+    /// The configuration of the webhook that it looks after, if any.
+    webhook: Option<String>,
+}
+
+/// A running webhook. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Webhook {
+    /// The process, with the lines of its log.
+    pub process: Process,
     admin: u16,
 }
 
@@ -29,7 +40,13 @@ impl Replica {
     /// Returns a replica that calls itself `identity` and acts as the user of `kubeconfig`.
     pub fn new(kubeconfig: &Path, identity: &str) -> Self {
         let (kubeconfig, identity) = (kubeconfig.to_owned(), identity.to_owned());
-        Self { kubeconfig, identity, port: free_port(), admin: free_port() }
+        Self { kubeconfig, identity, port: free_port(), admin: free_port(), webhook: None }
+    }
+
+    /// Lets it look after the webhook that this configuration names.
+    #[must_use]
+    pub fn with_webhook(self, configuration: &str) -> Self {
+        Self { webhook: Some(configuration.to_owned()), ..self }
     }
 
     /// Starts it and waits for nothing.
@@ -39,6 +56,9 @@ impl Replica {
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--admin", &format!("127.0.0.1:{}", self.admin)]);
         command.args(["--identity", &self.identity, "--certificate-names", "127.0.0.1"]);
+        if let Some(configuration) = &self.webhook {
+            command.args(["--webhook-service", "spillway-webhook", "--webhook-configuration", configuration]);
+        }
         command.env("KUBECONFIG", &self.kubeconfig);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Operator { process: Process::spawn(command) }
@@ -47,6 +67,30 @@ impl Replica {
     /// Returns where agents ask.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Webhook {
+    /// Starts it at that port of the loopback address, with the certificate in `folder`, and waits until it answers.
+    pub fn start(kubeconfig: &Path, folder: &Path, port: u16) -> Self {
+        let admin = free_port();
+        let mut command = Command::new(program("spillway-operator"));
+        command.args(["webhook", "--log-format", "json", "--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--admin", &format!("127.0.0.1:{admin}")]).arg("--certificate").arg(folder);
+        command.env("KUBECONFIG", kubeconfig);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::spawn(command);
+        process.wait_for_line("references are looked up");
+        Self { process, admin }
+    }
+
+    /// Returns how many reviews it had.
+    pub fn reviews(&self) -> u64 {
+        let mut client = Client::connect(&format!("127.0.0.1:{}", self.admin)).expect("the admin endpoint listens");
+        let answer = client.send("GET", "/metrics", &[], b"").expect("the admin endpoint answers");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let counts = text.lines().filter_map(|line| line.strip_prefix("spillway_operator_webhook_reviews_total{"));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 }
 

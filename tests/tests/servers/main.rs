@@ -12,3 +12,4 @@ mod releases;
 mod s3;
 mod s3_machine_keys;
 mod search;
+mod webhook;
