@@ -2,15 +2,14 @@
 
 use std::process::ExitCode;
 
-use spillway_crds::render;
+use spillway_crds::{check, render};
 
 use crate::cli::{CheckFlags, Output};
 use crate::exit::{self, Failure};
-use crate::manifests;
 
 /// Prints what is wrong, and returns 1 when anything is.
 pub fn run(flags: &CheckFlags) -> Result<ExitCode, Failure> {
-    let compiled = manifests::read(&flags.manifests);
+    let compiled = check::read(&flags.manifests);
     let text = match flags.output {
         Output::Human => render::human(&compiled),
         Output::Json => render::json(&compiled),

@@ -6,12 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use spillway_crds::served::{PodFacts, Pods};
+use spillway_crds::served::{LOGS_MARK, PodFacts, Pods};
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// The annotation that keeps a pod's logs out of every pipeline.
-const LOGS: &str = "spillway.dev/logs";
 
 /// The pods of a node.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +56,7 @@ impl NodePods {
 
 /// Returns whether a pod wants its logs to be left alone.
 pub fn opts_out(pod: &PodFacts) -> bool {
-    pod.annotations.get(LOGS).is_some_and(|value| value == "false")
+    pod.annotations.get(LOGS_MARK).is_some_and(|value| value == "false")
 }
 
 #[cfg(test)]
@@ -81,8 +78,10 @@ mod tests {
 
     #[test]
     fn only_the_word_false_opts_out() {
-        let pod =
-            |value: &str| PodFacts { annotations: [(LOGS.to_owned(), value.to_owned())].into(), ..PodFacts::default() };
+        let pod = |value: &str| PodFacts {
+            annotations: [(LOGS_MARK.to_owned(), value.to_owned())].into(),
+            ..PodFacts::default()
+        };
         assert!(opts_out(&pod("false")) && !opts_out(&pod("true")) && !opts_out(&PodFacts::default()));
     }
 }

@@ -13,6 +13,7 @@
 //! | [`load`] | files and folders into documents, as `kubectl -f` takes them |
 //! | [`compile()`] | documents into plans and errors: one bad object is left out, the others are there |
 //! | [`manifest`] | the reading beneath: YAML with positions, the check against the schema, the errors |
+//! | [`check`] | files and folders, compiled: what a command of that name does |
 //! | [`render`] | errors and warnings for people and for programs |
 //! | [`served`] | what agent and operator say to one another about configuration |
 //!
@@ -20,8 +21,9 @@
 //! document is told in one run, each with its line; nothing in a document makes the compiler panic or use more than the
 //! bounds that [`manifest`] names.
 //!
-//! It must not know: clients of backends, the network, tasks, the agent. Only [`load`] reads files.
+//! It must not know: clients of backends, the network, tasks, the agent. Only [`load`] reads files ([`check`] through it).
 
+pub mod check;
 pub mod compile;
 pub mod crd;
 pub mod kinds;

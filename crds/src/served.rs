@@ -40,6 +40,9 @@ pub const AUDIENCE: &str = "spillway";
 /// The version of this protocol.
 pub const PROTOCOL: u32 = 1;
 
+/// The mark (annotation or label) with the value `false` on a pod that keeps its container logs out of every pipeline.
+pub const LOGS_MARK: &str = "spillway.dev/logs";
+
 /// Most seconds that an answer may be waited for.
 pub const WAIT_SECONDS_MAX: u32 = 60;
 

@@ -17,10 +17,7 @@ use std::mem;
 use std::sync::Arc;
 
 use spillway_crds::kinds::CLUSTER;
-use spillway_crds::served::PodFacts;
-
-/// The mark with the value `false` on a pod that keeps its container logs out of every pipeline.
-pub const LOGS_MARK: &str = "spillway.dev/logs";
+use spillway_crds::served::{LOGS_MARK, PodFacts};
 
 /// The kinds of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -54,6 +54,21 @@ const INVARIANTS: &[Invariant] = &[
         graph: &["-p", "spillway-agent"],
         forbidden: &["kube-client", "kube-runtime", "ring", "openssl-sys", "native-tls"],
     },
+    Invariant {
+        rule: "the command line knows no client of a backend and no program of ours, and has one TLS provider",
+        graph: &["-p", "spillway-cli"],
+        forbidden: &[
+            "reqwest",
+            "aws-sdk-s3",
+            "axum",
+            "spillway-agent",
+            "spillway-operator",
+            "kube-runtime",
+            "ring",
+            "openssl-sys",
+            "native-tls",
+        ],
+    },
 ];
 
 /// Checks every invariant.

@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use spillway_crds::check::{of_file, unread};
 use spillway_crds::load::{LoadError, Loaded, load};
 use spillway_crds::{Compiled, Document, ManifestError, compile};
 use xxhash_rust::xxh3::Xxh3;
-
-use crate::manifests::{of_file, unread};
 
 /// The manifests of the paths that were named.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! The rules of rendering, each by a world of its own.
 
 use serde_json::{Value, json};
-use spillway_crds::served::PodFacts;
+use spillway_crds::served::{LOGS_MARK, PodFacts};
 
 use super::*;
 use crate::reason::Reason;
-use crate::world::{Change, Kind, LOGS_MARK, LastGood, Manifest, SecretData};
+use crate::world::{Change, Kind, LastGood, Manifest, SecretData};
 
 mod random;
 mod slices;

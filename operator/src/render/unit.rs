@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use spillway_crds::kinds::backend::AllowedNamespaces;
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
+use spillway_crds::served::LOGS_MARK;
 use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
 
-use crate::world::{Kind, LOGS_MARK, ObjectKey, Pod, SecretName};
+use crate::world::{Kind, ObjectKey, Pod, SecretName};
 
 /// What every served object has.
 #[derive(Debug, PartialEq, Eq)]

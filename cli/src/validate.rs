@@ -1,0 +1,158 @@
+//! `validate`: what stands in the cluster, compiled as operator and agents compile it.
+//!
+//! # Guarantees
+//! - Every error of every object is told in one run; what may not be listed is told, and references to it are not judged.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use spillway_crds::manifest::Reason;
+use spillway_crds::{Compiled, Document, Namespaces, compile_with};
+
+use crate::check;
+use crate::cli::{ClusterFlags, Output, ValidateFlags};
+use crate::cluster::{self, Cluster, Found};
+use crate::exit::{self, Failure};
+use crate::objects::{Kind, Object};
+
+/// What of a cluster is judged.
+#[derive(Debug, Default)]
+struct Standing {
+    objects: Vec<Object>,
+    namespaces: Namespaces,
+    /// What could not be looked at, and why.
+    unseen: Vec<String>,
+}
+
+/// Prints what is wrong, and returns 1 when anything is.
+pub fn run(cluster: &ClusterFlags, flags: &ValidateFlags) -> Result<ExitCode, Failure> {
+    if !flags.manifests.is_empty() {
+        return check::run(&flags.manifests, flags.output);
+    }
+    let standing = cluster::ask(cluster, async |cluster| read(&cluster, flags.all_namespaces).await)?;
+    let compiled = judged(&standing);
+    for unseen in &standing.unseen {
+        exit::to_stderr(&format!("warning: {unseen}\n"));
+    }
+    exit::to_stdout(&told(&compiled, flags.output))?;
+    Ok(exit::code(compiled.errors.is_empty()))
+}
+
+async fn read(cluster: &Cluster, is_all: bool) -> Result<Standing, Failure> {
+    let mut standing = Standing::default();
+    let namespace = (!is_all).then_some(cluster.namespace.as_str());
+    for kind in [Kind::Backend, Kind::MonitoringPipeline, Kind::ClusterBackend, Kind::ClusterMonitoringPipeline] {
+        // A pipeline of the cluster is no business of a namespace.
+        if kind == Kind::ClusterMonitoringPipeline && !is_all {
+            continue;
+        }
+        match cluster.objects(kind, namespace).await {
+            Found::There(objects) => standing.objects.extend(objects),
+            Found::Absent => {
+                return Err(Failure::new(anyhow!("the cluster has no {}: is Spillway installed?", kind.plural())));
+            }
+            Found::Unknown(why) if kind.is_of_the_cluster() => {
+                standing.unseen.push(format!("references to kinds of the cluster are not judged: {why}"));
+            }
+            Found::Unknown(why) => return Err(Failure::new(anyhow!(why))),
+        }
+    }
+    let labels = match namespace {
+        Some(name) => named(name, cluster.labels(name).await),
+        None => cluster.all_labels().await,
+    };
+    match labels {
+        Found::There(all) => all.into_iter().for_each(|(name, labels)| standing.namespaces.insert(&name, labels)),
+        Found::Absent => return Err(Failure::new(anyhow!("there is no namespace {}", cluster.namespace))),
+        Found::Unknown(why) => standing.unseen.push(format!("grants by labels of namespaces are not judged: {why}")),
+    }
+    Ok(standing)
+}
+
+fn named<T>(name: &str, found: Found<T>) -> Found<std::collections::BTreeMap<String, T>> {
+    match found {
+        Found::There(there) => Found::There([(name.to_owned(), there)].into()),
+        Found::Absent => Found::Absent,
+        Found::Unknown(why) => Found::Unknown(why),
+    }
+}
+
+/// Compiles what stands there. References to what could not be looked at are not judged.
+fn judged(standing: &Standing) -> Compiled {
+    let documents = standing.objects.iter().map(|object| Document::new(&object.label(), object.document().to_string()));
+    let documents: Vec<Document> = documents.collect();
+    let mut compiled = compile_with(&documents, standing.namespaces.clone());
+    if !standing.unseen.is_empty() {
+        let is_unseen = |reason: Reason| matches!(reason, Reason::RefNotFound | Reason::RefNotPermitted);
+        let of_cluster = |error: &spillway_crds::ManifestError| {
+            error.words().contains("ClusterBackend") || error.object.starts_with("ClusterMonitoringPipeline")
+        };
+        compiled.errors.retain(|error| !(is_unseen(error.reason) && of_cluster(error)));
+    }
+    compiled
+}
+
+/// Returns what is said: objects of a cluster have no file and no line.
+fn told(compiled: &Compiled, output: Output) -> String {
+    if output == Output::Json {
+        return check::told(compiled, output);
+    }
+    let lists = [("error", &compiled.errors), ("warning", &compiled.warnings)];
+    let lines = lists
+        .iter()
+        .flat_map(|(word, list)| list.iter().map(move |error| format!("{word}: {}: {}\n", error.file, error.words())));
+    let without = Compiled { errors: Vec::new(), warnings: Vec::new(), ..compiled.clone() };
+    let counts = check::told(&without, output);
+    let counts = counts.trim_end().trim_end_matches("0 errors, 0 warnings");
+    let (errors, warnings) = (compiled.errors.len(), compiled.warnings.len());
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let counts = format!("{counts}{errors} error{}, {warnings} warning{}\n", plural(errors), plural(warnings));
+    lines.collect::<String>() + &counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::recorded;
+    use serde_json::json;
+
+    fn backend(spec: serde_json::Value) -> Object {
+        recorded(Kind::Backend, json!({"metadata": {"name": "search", "namespace": "fab12"}, "spec": spec}))
+    }
+
+    fn pipeline(kind: &str, name: &str) -> Object {
+        recorded(
+            Kind::MonitoringPipeline,
+            json!({"metadata": {"name": "jobs", "namespace": "fab12"}, "spec": {
+                "inputs": [{"name": "pushed", "type": "Events"}],
+                "routes": [{"name": "all", "backendRefs": [{"kind": kind, "name": name}]}]}}),
+        )
+    }
+
+    #[test]
+    fn objects_of_a_cluster_are_told_by_name_without_a_line() {
+        let objects = vec![backend(json!({"type": "Stdou"})), pipeline("Backend", "serch")];
+        let compiled = judged(&Standing { objects, ..Standing::default() });
+        let text = told(&compiled, Output::Human);
+        assert!(text.contains("error: Backend fab12/search: spec.type: unknown value; found \"Stdou\""), "{text}");
+        assert!(text.contains("error: MonitoringPipeline fab12/jobs: spec.routes[0].backendRefs[0]"), "{text}");
+        assert!(text.ends_with("0 pipelines, 0 backends, 2 errors, 0 warnings\n"), "{text}");
+        let report: serde_json::Value = serde_json::from_str(&told(&compiled, Output::Json)).unwrap();
+        assert_eq!(report["errors"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn references_to_what_may_not_be_listed_are_not_judged_and_others_are() {
+        let unseen = vec!["forbidden".to_owned()];
+        let of_cluster = Standing {
+            objects: vec![pipeline("ClusterBackend", "lake")],
+            unseen: unseen.clone(),
+            ..Standing::default()
+        };
+        assert_eq!(judged(&of_cluster).errors, []);
+        let of_namespace = Standing { objects: vec![pipeline("Backend", "lake")], unseen, ..Standing::default() };
+        assert_eq!(judged(&of_namespace).errors.len(), 1);
+        let seen = Standing { objects: vec![pipeline("ClusterBackend", "lake")], ..Standing::default() };
+        assert_eq!(judged(&seen).errors.len(), 1);
+    }
+}
