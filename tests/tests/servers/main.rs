@@ -6,6 +6,7 @@
 
 mod alerts;
 mod charts;
+mod command_line;
 mod crds;
 mod operator;
 mod releases;
