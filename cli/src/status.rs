@@ -3,6 +3,7 @@
 //! It says what the status of the objects says, and one thing more: a status that speaks of an older generation than the one
 //! that stands there is no answer, so such a pipeline is `Unknown`.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -138,7 +139,8 @@ fn human(rows: &[Row], with_namespace: bool) -> String {
     for row in rows.iter().filter(|row| !row.is_ready()) {
         let place =
             if with_namespace && !row.namespace.is_empty() { format!("{}/", row.namespace) } else { String::new() };
-        text.push_str(&format!("\n{place}{}: {}\n", row.name, row.message));
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "\n{place}{}: {}", row.name, row.message);
     }
     text
 }

@@ -15,6 +15,7 @@ mod pipeline;
 mod pod;
 mod selection;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -121,9 +122,10 @@ fn human(facts: &Facts, steps: &[Step]) -> String {
             State::Unknown => "unknown",
             State::Note => "note",
         };
-        text.push_str(&format!("{word:<7}  {step:<width$}  {found}\n"));
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "{word:<7}  {step:<width$}  {found}");
         if let Some(todo) = todo {
-            text.push_str(&format!("{:<7}  {:<width$}  -> {todo}\n", "", ""));
+            _ = writeln!(text, "{:<7}  {:<width$}  -> {todo}", "", "");
         }
     }
     let end = match first_broken(steps) {

@@ -9,7 +9,7 @@ use spillway_crds::compile::namespaces::NAME_LABEL;
 use spillway_crds::kinds::selector::{LabelExpression, LabelSelector, Operator};
 
 use super::facts::Facts;
-use super::{NOT_TAKING_MAX, Step};
+use super::{NOT_TAKING_MAX, State, Step};
 use crate::cluster::Found;
 use crate::objects::Object;
 
@@ -35,9 +35,9 @@ pub(super) fn steps<'a>(facts: &'a Facts, pod: &Pod) -> (Vec<&'a Object>, Vec<St
         }
     }
     steps.extend(taking.iter().map(|one| Step::ok("selection", format!("{} takes its logs", one.label()))));
+    let is_known = others.iter().all(|step| step.state != State::Unknown) && facts.unseen.is_empty();
     let more = others.len().saturating_sub(NOT_TAKING_MAX);
     others.truncate(NOT_TAKING_MAX);
-    let is_known = others.iter().all(|step| step.state != super::State::Unknown) && facts.unseen.is_empty();
     if taking.is_empty() && is_known {
         let todo = format!(
             "give a MonitoringPipeline in namespace {} an input of type ContainerLogs whose podSelector takes the pod's labels",
