@@ -41,10 +41,8 @@ fn of_pod(facts: &Facts, pod: &Pod) -> Step {
     let containers = [status.init_container_statuses, status.container_statuses].into_iter().flatten().flatten();
     let containers: Vec<ContainerStatus> = containers.collect();
     let has_run = |one: &ContainerStatus| {
-        let ever = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-            state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
-        };
-        ever(&one.state) || ever(&one.last_state)
+        let mut states = [&one.state, &one.last_state].into_iter().flatten();
+        states.any(|state| state.running.is_some() || state.terminated.is_some())
     };
     let phase = status.phase.unwrap_or_else(|| "Unknown".to_owned());
     if !containers.is_empty() && !containers.iter().any(has_run) {
@@ -114,10 +112,10 @@ fn of_agent(facts: &Facts, node: &str) -> Step {
 fn of_mark(facts: &Facts, pod: &Pod) -> Option<Step> {
     let metadata = &pod.metadata;
     let places = [("annotate", "annotation", &metadata.annotations), ("label", "label", &metadata.labels)];
-    let says_no = |marks: &Option<std::collections::BTreeMap<String, String>>| {
+    let marked = places.into_iter().find(|(_, _, marks)| {
         marks.as_ref().and_then(|marks| marks.get(LOGS_MARK)).is_some_and(|value| value == "false")
-    };
-    let (verb, word, _) = places.into_iter().find(|(_, _, marks)| says_no(marks))?;
+    });
+    let (verb, word, _) = marked?;
     let found = format!("the {word} {LOGS_MARK}=false keeps its logs out of every pipeline");
     let todo =
         format!("`kubectl {verb} pod {} -n {} {LOGS_MARK}-`, and in what makes the pod", facts.name, facts.namespace);

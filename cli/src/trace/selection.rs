@@ -34,7 +34,13 @@ pub(super) fn steps<'a>(facts: &'a Facts, pod: &Pod) -> (Vec<&'a Object>, Vec<St
             Err(Not::Known(why)) => others.push(Step::unknown("selection", format!("{}: {why}", pipeline.label()))),
         }
     }
-    steps.extend(taking.iter().map(|one| Step::ok("selection", format!("{} takes its logs", one.label()))));
+    for one in &taking {
+        steps.push(Step::ok("selection", format!("{} takes its logs", one.label())));
+        if begins_at_end(one) {
+            let found = format!("{} takes only lines written after it first saw a file (startAt: End)", one.label());
+            steps.push(Step::note("selection", found));
+        }
+    }
     let is_known = others.iter().all(|step| step.state != State::Unknown) && facts.unseen.is_empty();
     let more = others.len().saturating_sub(NOT_TAKING_MAX);
     others.truncate(NOT_TAKING_MAX);
@@ -52,12 +58,17 @@ pub(super) fn steps<'a>(facts: &'a Facts, pod: &Pod) -> (Vec<&'a Object>, Vec<St
     (taking, steps)
 }
 
+fn begins_at_end(pipeline: &Object) -> bool {
+    let mut inputs = pipeline.spec["inputs"].as_array().into_iter().flatten();
+    inputs.any(|input| input["containerLogs"]["startAt"] == "End")
+}
+
 fn takes(facts: &Facts, pipeline: &Object, pod: &Pod) -> Result<(), Not> {
     if pipeline.kind.is_of_the_cluster() {
         takes_namespace(facts, &pipeline.spec["namespaceSelector"])?;
     }
-    let inputs: Vec<&Value> = pipeline.spec["inputs"].as_array().into_iter().flatten().collect();
-    let inputs: Vec<&Value> = inputs.into_iter().filter(|input| input["type"] == "ContainerLogs").collect();
+    let inputs = pipeline.spec["inputs"].as_array().into_iter().flatten();
+    let inputs: Vec<&Value> = inputs.filter(|input| input["type"] == "ContainerLogs").collect();
     if inputs.is_empty() {
         return Err(Not::Taking("it has no input of type ContainerLogs".to_owned()));
     }

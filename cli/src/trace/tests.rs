@@ -183,6 +183,10 @@ fn every_pipeline_that_does_not_take_the_logs_says_why() {
     }
     let both = Facts { pipelines: vec![of(expression("NotIn")), of(expression("Exists"))], ..well() };
     assert!(first_broken(&walk(&both)).is_none());
+    let mut late = taking();
+    late["spec"]["inputs"][0]["containerLogs"]["startAt"] = json!("End");
+    let steps = walk(&Facts { pipelines: vec![of(late)], ..well() });
+    assert!(steps.iter().any(|step| step.state == State::Note && step.found.contains("startAt: End")), "{steps:#?}");
     let many = (0..30).map(|_| of(pipeline(json!({"matchLabels": {"app": "web"}})))).collect();
     let steps = walk(&Facts { pipelines: many, ..well() });
     assert!(steps.iter().any(|step| step.found == "and 10 more pipelines do not"), "{steps:#?}");
