@@ -41,14 +41,8 @@ struct Said {
 }
 
 impl Ground {
-    fn kubectl(&self, words: &[&str], input: &str) -> String {
-        let said = self.api.kubectl(words, input).unwrap();
-        assert!(said.ok, "kubectl {words:?}: {}{}", said.err, said.out);
-        said.out
-    }
-
     fn apply(&self, object: &Value) {
-        self.kubectl(&["apply", "-f", "-"], &object.to_string());
+        self.api.must(&["apply", "-f", "-"], &object.to_string());
     }
 
     /// Calls `kubectl spillway` as a person does: kubectl finds the program on the path.
@@ -73,11 +67,11 @@ impl Ground {
     fn prepare(&self) {
         for kind in ["monitoringpipelines", "backends", "clustermonitoringpipelines", "clusterbackends"] {
             let file = root().join(format!("crds/{kind}.spillway.dev.yaml")).display().to_string();
-            self.kubectl(&["apply", "--server-side", "-f", &file], "");
+            self.api.must(&["apply", "--server-side", "-f", &file], "");
         }
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
+        self.api.must(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
         for namespace in ["fab12", "other", NAMESPACE] {
-            self.kubectl(&["create", "namespace", namespace], "");
+            self.api.must(&["create", "namespace", namespace], "");
         }
         self.apply(&backend("search"));
         self.apply(&pipeline("jobs", "search", ""));
@@ -102,21 +96,21 @@ impl Ground {
         std::fs::write(&file, pipeline("wrong", "search", "origin.nope == \"x\"").to_string()).unwrap();
         let checked = self.says(&["check", "-f", &file], 1, &["a.json:1:", "did you mean `origin.node`?"]);
         assert_eq!(self.says(&["validate", "-f", &file], 1, &[]), checked);
-        self.kubectl(&["delete", "monitoringpipeline", "wrong", "-n", "fab12"], "");
+        self.api.must(&["delete", "monitoringpipeline", "wrong", "-n", "fab12"], "");
     }
 
     fn a_tenant_sees_what_a_tenant_may_see(&self) {
         let role = ["create", "role", "ann", "-n", "fab12", "--verb", "get,list", "--resource"];
-        self.kubectl(&[&role[..], &["pods,backends.spillway.dev,monitoringpipelines.spillway.dev"]].concat(), "");
-        self.kubectl(&["create", "rolebinding", "ann", "-n", "fab12", "--role", "ann", "--user", "ann"], "");
+        self.api.must(&[&role[..], &["pods,backends.spillway.dev,monitoringpipelines.spillway.dev"]].concat(), "");
+        self.api.must(&["create", "rolebinding", "ann", "-n", "fab12", "--role", "ann", "--user", "ann"], "");
         self.apply(&pipeline("of-cluster", "lake", ""));
         let patch = r#"[{"op": "add", "path": "/spec/routes/0/backendRefs/0/kind", "value": "ClusterBackend"}]"#;
-        self.kubectl(&["patch", "monitoringpipeline", "of-cluster", "-n", "fab12", "--type", "json", "-p", patch], "");
+        self.api.must(&["patch", "monitoringpipeline", "of-cluster", "-n", "fab12", "--type", "json", "-p", patch], "");
         let parts = ["warning: references to kinds of the cluster are not judged: ", "0 errors"];
         self.says(&["validate", "-n", "fab12", "--as", "ann"], 0, &parts);
         self.says(&["validate", "-n", "fab12"], 1, &["ClusterBackend"]);
         self.says(&["validate", "-n", "other", "--as", "ann"], 2, &["error: ", "ann", "cannot list"]);
-        self.kubectl(&["delete", "monitoringpipeline", "of-cluster", "-n", "fab12"], "");
+        self.api.must(&["delete", "monitoringpipeline", "of-cluster", "-n", "fab12"], "");
     }
 
     /// Writes what an operator would.
@@ -137,7 +131,7 @@ impl Ground {
             "backends": [{"route": "all", "kind": "Backend", "name": "search", "state": state}]}});
         let words =
             ["patch", "monitoringpipeline", "jobs", "-n", "fab12", "--subresource", "status", "--type", "merge", "-p"];
-        self.kubectl(&[&words[..], &[&status.to_string()]].concat(), "");
+        self.api.must(&[&words[..], &[&status.to_string()]].concat(), "");
     }
 
     fn status_is_a_table_with_an_exit_code(&self) {
@@ -181,7 +175,7 @@ impl Ground {
         // Who may not look at nodes and agents is told so, and all else.
         let parts = ["unknown  node", "unknown  agent", "nothing broken in what could be looked at"];
         self.says(&[&trace[..], &["--as", "ann"]].concat(), 0, &parts);
-        self.kubectl(&["label", "pod", "etcher-0", "-n", "fab12", "--overwrite", "app=web"], "");
+        self.api.must(&["label", "pod", "etcher-0", "-n", "fab12", "--overwrite", "app=web"], "");
         let parts = [
             "broken: selection: no pipeline takes its logs\n",
             "its podSelector asks for app=etcher, and there is app=web",
@@ -197,7 +191,7 @@ impl Ground {
         if !namespace.is_empty() {
             words.extend(["-n", namespace]);
         }
-        self.kubectl(&words, "");
+        self.api.must(&words, "");
     }
 
     fn what_cannot_be_asked_is_told_apart(&self) {
@@ -212,7 +206,7 @@ impl Ground {
         self.says(&["completions", "bash"], 0, &["kubectl-spillway"]);
         self.says(&["man"], 0, &[".TH kubectl-spillway"]);
         for kind in ["monitoringpipelines", "clustermonitoringpipelines"] {
-            self.kubectl(&["delete", "crd", &format!("{kind}.spillway.dev"), "--wait=true"], "");
+            self.api.must(&["delete", "crd", &format!("{kind}.spillway.dev"), "--wait=true"], "");
         }
         self.says(&["status", "-n", "fab12"], 2, &["the cluster has no monitoringpipelines: is Spillway installed?"]);
     }

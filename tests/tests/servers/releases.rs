@@ -224,9 +224,9 @@ impl Ground<'_> {
         let hook = moved.split("\n---\n").find(|text| text.contains("kind: ValidatingWebhookConfiguration")).unwrap();
         assert!(hook.contains("      namespace: elsewhere\n"), "{hook}");
         // Kustomize gives the namespace to admission policies as well; an API server takes it away.
-        self.kubectl(&["create", "namespace", "elsewhere"], "");
+        self.api.must(&["create", "namespace", "elsewhere"], "");
         let words = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k"];
-        self.kubectl(&[&words[..], &[&overlay.display().to_string()]].concat(), "");
+        self.api.must(&[&words[..], &[&overlay.display().to_string()]].concat(), "");
     }
 }
 

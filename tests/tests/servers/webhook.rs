@@ -55,12 +55,6 @@ struct Ground {
 }
 
 impl Ground {
-    fn kubectl(&self, words: &[&str], input: &str) -> String {
-        let said = self.api.kubectl(words, input).unwrap();
-        assert!(said.ok, "kubectl {words:?}: {}{}", said.err, said.out);
-        said.out
-    }
-
     fn said(&self, words: &[&str], input: &str) -> Said {
         self.api.kubectl(words, input).unwrap()
     }
@@ -75,9 +69,9 @@ impl Ground {
     }
 
     fn prepare(&self) {
-        self.kubectl(&["apply", "--server-side", "-k", &base()], "");
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
-        self.kubectl(&["create", "namespace", "fab12"], "");
+        self.api.must(&["apply", "--server-side", "-k", &base()], "");
+        self.api.must(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
+        self.api.must(&["create", "namespace", "fab12"], "");
     }
 
     fn operator(&self) -> Operator {
@@ -89,9 +83,9 @@ impl Ground {
 
     /// The CA in the configuration is the operator's; whoever applies the rest takes nothing away and sees no difference.
     fn nothing_drifts(&self) {
-        self.kubectl(&["apply", "--server-side", "-k", &base()], "");
+        self.api.must(&["apply", "--server-side", "-k", &base()], "");
         let form = "jsonpath={.webhooks[0].clientConfig.caBundle}";
-        let bundle = self.kubectl(&["get", "validatingwebhookconfiguration", CONFIGURATION, "-o", form], "");
+        let bundle = self.api.must(&["get", "validatingwebhookconfiguration", CONFIGURATION, "-o", form], "");
         assert!(bundle.len() > 500, "{bundle}");
         let diff = self.said(&["diff", "--server-side", "-k", &base()], "");
         assert!(diff.ok && diff.out.is_empty(), "{}{}", diff.out, diff.err);
@@ -105,7 +99,7 @@ impl Ground {
     fn mount(&self) -> String {
         let values = ["tls.crt", "tls.key"].map(|key| {
             let form = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
-            (key, self.kubectl(&["get", "secret", "spillway-webhook-tls", "-n", NAMESPACE, "-o", &form], ""))
+            (key, self.api.must(&["get", "secret", "spillway-webhook-tls", "-n", NAMESPACE, "-o", &form], ""))
         });
         fs::create_dir_all(self.mounted()).unwrap();
         for (key, value) in &values {
@@ -117,14 +111,14 @@ impl Ground {
     /// Lets the Service lead to a port of this machine.
     fn lead_here(&self) -> u16 {
         let port = free_port();
-        self.kubectl(&["delete", "service", "spillway-webhook", "-n", NAMESPACE], "");
+        self.api.must(&["delete", "service", "spillway-webhook", "-n", NAMESPACE], "");
         let service = json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "spillway-webhook", "namespace": NAMESPACE},
             "spec": {"type": "ExternalName", "externalName": "localhost"}});
-        self.kubectl(&["create", "-f", "-"], &service.to_string());
+        self.api.must(&["create", "-f", "-"], &service.to_string());
         let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": port}]);
         let words = ["patch", "validatingwebhookconfiguration", CONFIGURATION, "--type", "json", "-p"];
-        self.kubectl(&[&words[..], &[&patch.to_string()]].concat(), "");
+        self.api.must(&[&words[..], &[&patch.to_string()]].concat(), "");
         port
     }
 
@@ -142,7 +136,7 @@ impl Ground {
         for part in ["validate.spillway.dev", "spec.routes[0].match", "origin.nope", "did you mean `origin.node`?"] {
             assert!(applied.err.contains(part), "{part}: {}", applied.err);
         }
-        let stored = self.kubectl(&["get", "monitoringpipelines", "-n", "fab12", "-o", "name"], "");
+        let stored = self.api.must(&["get", "monitoringpipelines", "-n", "fab12", "-o", "name"], "");
         assert_eq!(stored, "");
     }
 
@@ -150,7 +144,7 @@ impl Ground {
         let before = webhook.reviews();
         let said = self.said(&["apply", "-f", "-"], &pipeline("jobs", ""));
         assert!(said.ok && said.err.contains("Warning: ") && said.err.contains("archive"), "{}", said.err);
-        self.kubectl(&["apply", "-f", "-"], &backend("archive", "type: Stdout"));
+        self.api.must(&["apply", "-f", "-"], &backend("archive", "type: Stdout"));
         self.wait_until("the webhook knows the Backend", |ground| {
             let said = ground.said(&["apply", "--dry-run=server", "-f", "-"], &pipeline("later", ""));
             assert!(said.ok, "{}", said.err);
@@ -159,16 +153,16 @@ impl Ground {
         let known = webhook.reviews();
         assert!(known >= before + 3);
         // What is no new spec costs nothing: labels, the status that the operator writes, the end.
-        self.kubectl(&["label", "monitoringpipeline", "jobs", "-n", "fab12", "a=b"], "");
+        self.api.must(&["label", "monitoringpipeline", "jobs", "-n", "fab12", "a=b"], "");
         let observed = "--for=jsonpath={.status.observedGeneration}=1";
-        self.kubectl(&["wait", observed, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
-        self.kubectl(&["delete", "monitoringpipeline", "jobs", "-n", "fab12"], "");
+        self.api.must(&["wait", observed, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
+        self.api.must(&["delete", "monitoringpipeline", "jobs", "-n", "fab12"], "");
         assert_eq!(webhook.reviews(), known);
     }
 
     fn another_certificate_changes_nothing(&self, operator: &mut Operator, webhook: &mut Webhook) {
         let before = self.mount();
-        self.kubectl(&["delete", "secret", "spillway-webhook-tls", "-n", NAMESPACE], "");
+        self.api.must(&["delete", "secret", "spillway-webhook-tls", "-n", NAMESPACE], "");
         operator.process.seen.clear();
         operator.process.wait_for_line("issued the certificate of the webhook");
         assert_ne!(self.mount(), before);
@@ -196,10 +190,10 @@ impl Ground {
         self.wait_until("ann may read", |ground| ground.said(&ann, &naming("api.example.test")).ok);
 
         // Who may not read it may not send it elsewhere, and may do all that leaves the spec as it is.
-        self.kubectl(&["delete", "rolebinding", "reads", "-n", "fab12"], "");
+        self.api.must(&["delete", "rolebinding", "reads", "-n", "fab12"], "");
         self.wait_until("ann may not read", |ground| !ground.said(&tried, &naming("elsewhere.example.test")).ok);
         refused(&self.said(&ann, &naming("elsewhere.example.test")), place, "fab12/api");
-        self.kubectl(&["label", "backend", "api", "-n", "fab12", "--as", "ann", "a=b"], "");
+        self.api.must(&["label", "backend", "api", "-n", "fab12", "--as", "ann", "a=b"], "");
 
         // Four at a time, the most that one object names, are within the budget; the one that is missing is named.
         self.allow("ann", "reads", "secrets", &["get"], Some(&["id", "key", "session"]));
@@ -209,13 +203,13 @@ impl Ground {
             "spec.s3.tls.caSecretRef",
             "fab12/ca",
         );
-        self.kubectl(&["apply", "-f", "-"], &lake(", tls: {caSecretRef: {name: ca, key: x}}"));
+        self.api.must(&["apply", "-f", "-"], &lake(", tls: {caSecretRef: {name: ca, key: x}}"));
 
         // A kind of the cluster names the namespace of its Secrets.
         let of_cluster = "apiVersion: spillway.dev/v1alpha1\nkind: ClusterBackend\nmetadata: {name: lake}\n\
             spec: {secretNamespace: fab12, type: HTTP, http: {url: 'https://x.example.test/', \
             auth: {bearer: {tokenSecretRef: {name: api, key: token}}}}}\n";
-        self.kubectl(
+        self.api.must(
             &[
                 "create",
                 "clusterrole",
@@ -227,12 +221,12 @@ impl Ground {
             ],
             "",
         );
-        self.kubectl(&["create", "clusterrolebinding", "bob", "--clusterrole", "cluster-writer", "--user", "bob"], "");
+        self.api.must(&["create", "clusterrolebinding", "bob", "--clusterrole", "cluster-writer", "--user", "bob"], "");
         let bob = ["apply", "--as", "bob", "-f", "-"];
         self.wait_until("bob is asked for the Secret", |ground| {
             ground.said(&bob, of_cluster).err.contains("to `get` Secret fab12/api")
         });
-        self.kubectl(&["apply", "-f", "-"], of_cluster);
+        self.api.must(&["apply", "-f", "-"], of_cluster);
     }
 
     /// Lets a user do something in `fab12`, by a role of that name.
@@ -250,12 +244,12 @@ impl Ground {
             {"apiVersion": version, "kind": "RoleBinding", "metadata": metadata,
                 "roleRef": {"apiGroup": group, "kind": "Role", "name": role},
                 "subjects": [{"apiGroup": group, "kind": "User", "name": user}]}]});
-        self.kubectl(&["apply", "-f", "-"], &objects.to_string());
+        self.api.must(&["apply", "-f", "-"], &objects.to_string());
     }
 
     /// What a verdict costs an API server is little, also beside other tests.
     fn figures(&self) {
-        let metrics = self.kubectl(&["get", "--raw", "/metrics"], "");
+        let metrics = self.api.must(&["get", "--raw", "/metrics"], "");
         for (what, metric, name) in [
             ("webhook", "apiserver_admission_webhook_admission_duration_seconds", "validate.spillway.dev"),
             ("policy", "apiserver_validating_admission_policy_check_duration_seconds", "secret-references"),
@@ -272,10 +266,10 @@ impl Ground {
 
     fn without_it_objects_are_taken_and_status_tells(&self) {
         let since = Instant::now();
-        self.kubectl(&["apply", "-f", "-"], &bad("jobs"));
+        self.api.must(&["apply", "-f", "-"], &bad("jobs"));
         assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
         let holds = "--for=condition=Accepted=False";
-        self.kubectl(&["wait", holds, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
+        self.api.must(&["wait", holds, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
     }
 }
 
