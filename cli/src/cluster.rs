@@ -36,7 +36,6 @@ pub enum Found<T> {
 }
 
 /// A way to a cluster.
-#[derive(Debug)]
 pub struct Cluster {
     client: Client,
     /// The namespace that is asked about.

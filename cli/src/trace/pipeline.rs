@@ -45,10 +45,9 @@ fn of_condition(facts: &Facts, pipeline: &Object, name: &'static str, found: Opt
     let words = format!("{label}: {reason}: {message}");
     match status {
         ConditionStatus::True => Step::ok(name, words),
-        ConditionStatus::False => Step::broken(name, words, todo(facts, pipeline, reason)),
         // It follows from the step before, which is broken and says why.
         ConditionStatus::Unknown if reason == "NotAccepted" || reason == "NotServed" => Step::unknown(name, words),
-        ConditionStatus::Unknown => Step::broken(name, words, todo(facts, pipeline, reason)),
+        ConditionStatus::False | ConditionStatus::Unknown => Step::broken(name, words, todo(facts, pipeline, reason)),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn steps<'a>(facts: &'a Facts, pod: &Pod) -> (Vec<&'a Object>, Vec<St
         match takes(facts, pipeline, pod) {
             Ok(()) => taking.push(pipeline),
             Err(Not::Taking(why)) => {
-                others.push(Step::note("selection", format!("{} does not: {why}", pipeline.label())))
+                others.push(Step::note("selection", format!("{} does not: {why}", pipeline.label())));
             }
             Err(Not::Known(why)) => others.push(Step::unknown("selection", format!("{}: {why}", pipeline.label()))),
         }
@@ -104,9 +104,8 @@ fn takes_namespace(facts: &Facts, value: &Value) -> Result<(), Not> {
     };
     let mut labels = match &facts.labels {
         Found::There(labels) => labels.clone(),
-        Found::Absent => BTreeMap::new(),
         Found::Unknown(why) if !asks_for_names_alone(&selector) => return Err(Not::Known(why.clone())),
-        Found::Unknown(_) => BTreeMap::new(),
+        Found::Absent | Found::Unknown(_) => BTreeMap::new(),
     };
     labels.insert(NAME_LABEL.to_owned(), facts.namespace.clone());
     match mismatch(&selector, &labels) {

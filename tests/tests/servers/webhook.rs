@@ -171,7 +171,7 @@ impl Ground {
     }
 
     fn only_who_may_read_secrets_names_them(&self) {
-        self.allow("ann", "writes", "backends.spillway.dev", &["get", "create", "patch"], None);
+        self.allow("writes", "backends.spillway.dev", &["get", "create", "patch"], None);
         let ann = ["apply", "--as", "ann", "-f", "-"];
         self.wait_until("ann may write", |ground| ground.said(&ann, &backend("open", "type: Stdout")).ok);
         let naming = |url: &str| {
@@ -186,7 +186,7 @@ impl Ground {
         refused(&self.said(&ann, &naming("api.example.test")), place, "fab12/api");
         let tried = ["apply", "--dry-run=server", "--as", "ann", "-f", "-"];
         refused(&self.said(&tried, &naming("api.example.test")), place, "fab12/api");
-        self.allow("ann", "reads", "secrets", &["get"], Some(&["api"]));
+        self.allow("reads", "secrets", &["get"], Some(&["api"]));
         self.wait_until("ann may read", |ground| ground.said(&ann, &naming("api.example.test")).ok);
 
         // Who may not read it may not send it elsewhere, and may do all that leaves the spec as it is.
@@ -196,7 +196,7 @@ impl Ground {
         self.api.must(&["label", "backend", "api", "-n", "fab12", "--as", "ann", "a=b"], "");
 
         // Four at a time, the most that one object names, are within the budget; the one that is missing is named.
-        self.allow("ann", "reads", "secrets", &["get"], Some(&["id", "key", "session"]));
+        self.allow("reads", "secrets", &["get"], Some(&["id", "key", "session"]));
         self.wait_until("ann may read three", |ground| ground.said(&ann, &lake("")).ok);
         refused(
             &self.said(&ann, &lake(", tls: {caSecretRef: {name: ca, key: x}}")),
@@ -229,8 +229,8 @@ impl Ground {
         self.api.must(&["apply", "-f", "-"], of_cluster);
     }
 
-    /// Lets a user do something in `fab12`, by a role of that name.
-    fn allow(&self, user: &str, role: &str, resource: &str, verbs: &[&str], names: Option<&[&str]>) {
+    /// Lets ann do something in `fab12`, by a role of that name.
+    fn allow(&self, role: &str, resource: &str, verbs: &[&str], names: Option<&[&str]>) {
         let (group, resource) = resource.split_once('.').map_or(("", resource), |(resource, group)| (group, resource));
         let mut rule = json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
         if let Some(names) = names {
@@ -243,7 +243,7 @@ impl Ground {
             {"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": [rule]},
             {"apiVersion": version, "kind": "RoleBinding", "metadata": metadata,
                 "roleRef": {"apiGroup": group, "kind": "Role", "name": role},
-                "subjects": [{"apiGroup": group, "kind": "User", "name": user}]}]});
+                "subjects": [{"apiGroup": group, "kind": "User", "name": "ann"}]}]});
         self.api.must(&["apply", "-f", "-"], &objects.to_string());
     }
 
