@@ -116,7 +116,7 @@ mod tests {
     use crate::objects::recorded;
     use serde_json::json;
 
-    fn backend(spec: serde_json::Value) -> Object {
+    fn backend(spec: &serde_json::Value) -> Object {
         recorded(Kind::Backend, json!({"metadata": {"name": "search", "namespace": "fab12"}, "spec": spec}))
     }
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn objects_of_a_cluster_are_told_by_name_without_a_line() {
-        let objects = vec![backend(json!({"type": "Stdou"})), pipeline("Backend", "serch")];
+        let objects = vec![backend(&json!({"type": "Stdou"})), pipeline("Backend", "serch")];
         let compiled = judged(&Standing { objects, ..Standing::default() });
         let text = told(&compiled, Output::Human);
         assert!(text.contains("error: Backend fab12/search: spec.type: unknown value; found \"Stdou\""), "{text}");

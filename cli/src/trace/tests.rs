@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::objects::{Kind, Object, recorded};
 
-fn pod(spec: Value, status: Value) -> Value {
+fn pod(spec: &Value, status: &Value) -> Value {
     json!({"metadata": {"name": "etcher-0", "namespace": "fab12", "labels": {"app": "etcher"}}, "spec": spec, "status": status})
 }
 
 fn running() -> Value {
     pod(
-        json!({"nodeName": "node-1", "containers": [{"name": "main", "image": "x"}]}),
-        json!({"phase": "Running", "containerStatuses": [{"name": "main", "image": "x", "imageID": "x", "ready": true,
+        &json!({"nodeName": "node-1", "containers": [{"name": "main", "image": "x"}]}),
+        &json!({"phase": "Running", "containerStatuses": [{"name": "main", "image": "x", "imageID": "x", "ready": true,
             "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]}),
     )
 }
@@ -24,7 +24,7 @@ fn ready(name: &str, status: &str) -> Value {
         {"type": "Ready", "status": status, "message": "said by the kubelet"}]}})
 }
 
-fn pipeline(selector: Value) -> Value {
+fn pipeline(selector: &Value) -> Value {
     let conditions = ["Ready", "Accepted", "ResolvedRefs", "Programmed", "DataFlowing"].map(|name| {
         json!({"type": name, "status": "True", "reason": name, "message": "as it should be",
             "lastTransitionTime": "2026-01-01T00:00:00Z"})
@@ -36,7 +36,7 @@ fn pipeline(selector: Value) -> Value {
 }
 
 fn taking() -> Value {
-    pipeline(json!({"matchLabels": {"app": "etcher"}}))
+    pipeline(&json!({"matchLabels": {"app": "etcher"}}))
 }
 
 fn of(pipeline: Value) -> Object {
@@ -99,8 +99,8 @@ fn nothing_is_broken_where_every_step_holds() {
 fn a_pod_that_is_not_there_waits_or_never_started_is_the_first_step() {
     assert_broken(&Facts { pod: Found::Absent, ..well() }, "pod", "is not there", "ten minutes");
     let unscheduled = pod(
-        json!({"containers": []}),
-        json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}),
+        &json!({"containers": []}),
+        &json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}),
     );
     assert_broken(
         &Facts { pod: there(unscheduled), ..well() },
@@ -162,16 +162,16 @@ fn every_pipeline_that_does_not_take_the_logs_says_why() {
     other_container["spec"]["inputs"][0]["containerLogs"]["containers"] = json!(["sidecar"]);
     let expression = |operator: &str| {
         let values = if operator == "Exists" { json!([]) } else { json!(["web"]) };
-        pipeline(json!({"matchExpressions": [{"key": "app", "operator": operator, "values": values}]}))
+        pipeline(&json!({"matchExpressions": [{"key": "app", "operator": operator, "values": values}]}))
     };
     for (pipeline, why) in [
         (
-            pipeline(json!({"matchLabels": {"app": "web"}})),
+            pipeline(&json!({"matchLabels": {"app": "web"}})),
             "input logs: its podSelector asks for app=web, and there is app=etcher",
         ),
-        (pipeline(json!({"matchLabels": {"tier": "x"}})), "asks for tier=x, and there is no tier"),
+        (pipeline(&json!({"matchLabels": {"tier": "x"}})), "asks for tier=x, and there is no tier"),
         (expression("In"), "asks for app in (web), and there is app=etcher"),
-        (pipeline(json!({"matchLabels": 7})), "its podSelector cannot be read"),
+        (pipeline(&json!({"matchLabels": 7})), "its podSelector cannot be read"),
         (pushed, "it has no input of type ContainerLogs"),
         (other_container, "it wants the containers sidecar; the pod has main"),
     ] {
@@ -187,7 +187,7 @@ fn every_pipeline_that_does_not_take_the_logs_says_why() {
     late["spec"]["inputs"][0]["containerLogs"]["startAt"] = json!("End");
     let steps = walk(&Facts { pipelines: vec![of(late)], ..well() });
     assert!(steps.iter().any(|step| step.state == State::Note && step.found.contains("startAt: End")), "{steps:#?}");
-    let many = (0..30).map(|_| of(pipeline(json!({"matchLabels": {"app": "web"}})))).collect();
+    let many = (0..30).map(|_| of(pipeline(&json!({"matchLabels": {"app": "web"}})))).collect();
     let steps = walk(&Facts { pipelines: many, ..well() });
     assert!(steps.iter().any(|step| step.found == "and 10 more pipelines do not"), "{steps:#?}");
 }
