@@ -149,7 +149,7 @@ fn no_rendering_asks_for_a_right_that_is_too_much() {
         "hostPort",
         "SYS_ADMIN",
         "cluster-admin",
-        "caBundle",
+        "caBundle:",
         "kind: Secret\n",
         "docker.sock",
         "containerd.sock",
@@ -200,7 +200,8 @@ fn values_give_what_they_say() {
         "kind: PodDisruptionBudget",
         "priorityClassName",
         "tolerations:",
-        "webhook",
+        "component: webhook",
+        "--webhook",
         "admissionregistration",
     ] {
         assert!(!little.contains(kind), "{kind}");

@@ -4,6 +4,7 @@
 //! server itself, bound to these pods. The operator acts with the rights of the chart alone.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -187,9 +188,10 @@ impl World {
         let uid = self.api.must(&["get", "pod", pod, "-n", namespace, "-o", "jsonpath={.metadata.uid}"], "");
         let folder = self.folder.join(format!("pods/{namespace}_{pod}_{uid}/main"));
         fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("0.log");
-        let before = fs::read_to_string(&file).unwrap_or_default();
-        fs::write(&file, format!("{before}2026-11-28T10:00:00.{:09}Z stdout F {text}\n", before.len())).unwrap();
+        // Appended at once, as a runtime does: a file that is written anew is read anew.
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(folder.join("0.log")).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.write_all(format!("2026-11-28T10:00:00.{length:09}Z stdout F {text}\n").as_bytes()).unwrap();
     }
 
     fn lines(&self) -> Vec<String> {
