@@ -8,16 +8,18 @@
 //! | [`lease`] | who leads, and the epoch |
 //! | [`keep`] | our own small objects: the CA, what agents get mounted, last good versions |
 //! | [`keys`] | the keys that tokens are verified with |
+//! | [`events`] | Events about our objects, one for each cause |
 //! | [`queue`] | what is to be written, the last wish of each object at a bounded rate |
 //! | [`webhook`] | the webhook's certificate, and that API servers trust it |
 //! | [`mod@write`] | status |
 //!
 //! # Guarantees
-//! - `get` alone for Secrets; nothing of a user's object is written but its status.
+//! - `get` alone for Secrets; nothing of a user's object is written but its status, and Events about it.
 //! - In a quiet hour nothing is written but the Lease (and the webhook's certificate, every twenty days).
 //! - An API server that is away stops nothing: watches go on from where they were, writes are made again.
 
 pub mod convert;
+pub mod events;
 pub mod keep;
 pub mod keys;
 pub mod lease;

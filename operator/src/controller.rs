@@ -34,7 +34,7 @@ use crate::cluster::watch::{Noted, Over};
 use crate::hub::Hub;
 use crate::render::{Holding, Rendered, Renderer};
 use crate::reports::Reports;
-use crate::status;
+use crate::status::{self, News};
 use crate::tickets::Tickets;
 use crate::world::{Change, ObjectKey, SecretName, Touched, World};
 use objects::Objects;
@@ -58,6 +58,7 @@ struct Ends {
     secrets_wanted: watch::Sender<BTreeSet<SecretName>>,
     statuses: mpsc::Sender<Wish<ObjectStatus>>,
     keeps: mpsc::Sender<Wish<Keep>>,
+    news: mpsc::Sender<Wish<News>>,
 }
 
 /// The whole of it; see the module.
@@ -263,7 +264,8 @@ impl Controller {
         holding
     }
 
-    /// Asks for the statuses that differ from what stands in the cluster, and for last good versions that are not kept yet.
+    /// Asks for the statuses that differ from what stands in the cluster, for Events of what got worse, and for last good
+    /// versions that are not kept yet.
     async fn tell(&mut self, now: Timestamp, ends: &Ends) {
         let agents = status::Agents::new(&self.reports, self.world.nodes(), self.renderer.slices(), self.leads_since);
         for key in std::mem::take(&mut self.due) {
@@ -285,12 +287,18 @@ impl Controller {
                 None => drop(self.again.remove(&key)),
             }
             let (differs, good) = (*before != wanted, verdict.keep.as_ref());
+            let news = self.objects.news(&key, &wanted, now);
             let keep = good.and_then(|good| self.objects.keep(&key, good));
             if differs {
                 self.objects.set_status(&key, wanted.clone());
                 if ends.statuses.send((key.clone(), wanted)).await.is_err() {
                     return;
                 }
+            }
+            if let Some(news) = news
+                && ends.news.send((key.clone(), news)).await.is_err()
+            {
+                return;
             }
             if let Some(keep) = keep
                 && ends.keeps.send((key, keep)).await.is_err()

@@ -14,6 +14,11 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// Returns the one that status calls so.
+            pub fn of_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.name() == name)
+            }
+
             /// Returns it as status has it.
             pub fn name(self) -> &'static str {
                 match self {

@@ -20,6 +20,7 @@ mod agents;
 mod backend;
 mod conditions;
 mod faults;
+mod news;
 mod pipeline;
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use crate::reason::Reason;
 pub use agents::Agents;
 pub use backend::backend;
+pub use news::{Cause, NOTE_BYTES_MAX, News, Standing, news, standing};
 pub use pipeline::pipeline;
 
 /// For how long after it was heard an agent counts.
@@ -49,6 +51,12 @@ pub const NAMED_MAX: usize = 5;
 
 /// Most backends that the status of a pipeline names; its type says so, too.
 pub const BACKENDS_MAX: usize = 64;
+
+/// How the words begin that say which generation runs on.
+const GENERATION: &str = "; generation ";
+
+/// The words that say that what ran before may run on.
+const BEFORE: &str = "; what ran before runs on where it can";
 
 /// When to look again, the earliest that was asked for.
 #[derive(Debug, Clone, Copy)]

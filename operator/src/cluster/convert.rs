@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_crds::kinds::status::{BackendStatus, PipelineStatus};
+use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
@@ -35,6 +35,16 @@ pub enum ObjectStatus {
     Pipeline(PipelineStatus),
     /// Of a destination.
     Backend(BackendStatus),
+}
+
+impl ObjectStatus {
+    /// Returns what it says.
+    pub fn conditions(&self) -> &[StatusCondition] {
+        match self {
+            Self::Pipeline(status) => &status.conditions,
+            Self::Backend(status) => &status.conditions,
+        }
+    }
 }
 
 /// A pod as far as we read it: everything else is passed over while it is decoded.

@@ -6,7 +6,7 @@
 //! - A write that fails is made again, unless something newer is wanted; one that finds the object gone is given up.
 //!
 //! # Limits
-//! [`AT_ONCE_MAX`] writes at a time; one value waits per object.
+//! [`AT_ONCE_MAX`] writes at a time; one value waits per object, and an object rests as long as its queue says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,8 +23,11 @@ use crate::world::ObjectKey;
 /// Most writes at a time.
 pub const AT_ONCE_MAX: usize = 8;
 
-/// How long an object rests between two writes.
+/// How long an object rests between two writes of its status, or of its last good version.
 pub const REST: Duration = Duration::from_secs(1);
+
+/// How long an object rests between two Events.
+pub const REST_OF_EVENTS: Duration = Duration::from_secs(10);
 
 /// How long an object rests after a write that failed.
 const REST_FAILED: Duration = Duration::from_secs(5);
@@ -33,14 +36,18 @@ const REST_FAILED: Duration = Duration::from_secs(5);
 pub type Wish<V> = (ObjectKey, V);
 
 /// Writes what is wished for with `write` until told to stop, or until nobody can wish any more. `what` names a value in log
-/// lines.
-pub async fn run<V, W, F>(what: &'static str, mut wishes: mpsc::Receiver<Wish<V>>, write: W, stop: CancellationToken)
-where
+/// lines; an object rests for `rest` after a write.
+pub async fn run<V, W, F>(
+    (what, rest): (&'static str, Duration),
+    mut wishes: mpsc::Receiver<Wish<V>>,
+    write: W,
+    stop: CancellationToken,
+) where
     V: Clone,
     W: Fn(ObjectKey, V) -> F,
     F: Future<Output = kube::Result<()>>,
 {
-    let mut queue = Queue::<V>::default();
+    let mut queue = Queue::<V>::new(rest);
     let mut writes = FuturesUnordered::new();
     loop {
         let mut look_again = None;
@@ -87,19 +94,18 @@ async fn until(at: Option<Instant>) {
 
 #[derive(Debug)]
 struct Queue<V> {
+    rest: Duration,
     wanted: BTreeMap<ObjectKey, V>,
     resting: BTreeMap<ObjectKey, Instant>,
     /// Written now.
     busy: BTreeSet<ObjectKey>,
 }
 
-impl<V> Default for Queue<V> {
-    fn default() -> Self {
-        Self { wanted: BTreeMap::new(), resting: BTreeMap::new(), busy: BTreeSet::new() }
-    }
-}
-
 impl<V> Queue<V> {
+    fn new(rest: Duration) -> Self {
+        Self { rest, wanted: BTreeMap::new(), resting: BTreeMap::new(), busy: BTreeSet::new() }
+    }
+
     /// Returns what may be written now, and when to look again otherwise.
     fn next(&mut self, now: Instant) -> (Option<Wish<V>>, Option<Instant>) {
         self.resting.retain(|_, until| *until > now);
@@ -114,7 +120,7 @@ impl<V> Queue<V> {
     fn done(&mut self, key: ObjectKey, value: V, result: &kube::Result<()>, now: Instant) {
         self.busy.remove(&key);
         match result {
-            Ok(()) => drop(self.resting.insert(key, now + REST)),
+            Ok(()) => drop(self.resting.insert(key, now + self.rest)),
             Err(error) if is_gone(error) => {}
             Err(_) => {
                 self.resting.insert(key.clone(), now + REST_FAILED);
@@ -141,7 +147,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_object_rests_between_writes_and_the_last_wish_counts() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(REST);
         let now = Instant::now();
         queue.wanted.insert(key("a"), 1);
         assert_eq!(queue.next(now).0, Some((key("a"), 1)));
@@ -155,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_failed_is_made_again_unless_something_newer_is_wanted() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(REST);
         let now = Instant::now();
         queue.wanted.insert(key("a"), 1);
         queue.next(now);
@@ -195,6 +201,6 @@ mod tests {
             }
             stop.cancel();
         };
-        tokio::join!(run("a number", wishes, write, stop.clone()), all);
+        tokio::join!(run(("a number", REST), wishes, write, stop.clone()), all);
     }
 }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::cluster::convert::{ObjectStatus, Stored};
 use crate::cluster::keep::Keep;
+use crate::status::{self, News, Standing};
 use crate::world::{Change, LastGood, Manifest, ObjectKey};
 
 /// An object's namespace and name.
@@ -27,15 +30,17 @@ struct Known {
     status: ObjectStatus,
     /// The last good version that was asked to be kept.
     asked: Option<LastGood>,
+    /// How it stood when it was told last; what the cluster said at first, while nothing was.
+    told: Option<Standing>,
 }
 
 impl Objects {
     /// Takes note of an object; returns what the world is told.
     pub(super) fn there(&mut self, key: &ObjectKey, mut manifest: Manifest, status: ObjectStatus) -> Change {
         manifest.last_good = self.latest(key);
-        let asked =
-            self.known.remove(key).filter(|known| known.manifest.uid == manifest.uid).and_then(|known| known.asked);
-        self.known.insert(key.clone(), Known { manifest: manifest.clone(), status, asked });
+        let before = self.known.remove(key).filter(|known| known.manifest.uid == manifest.uid);
+        let (asked, told) = before.map(|known| (known.asked, known.told)).unwrap_or_default();
+        self.known.insert(key.clone(), Known { manifest: manifest.clone(), status, asked, told });
         Change::Object(key.clone(), Some(manifest))
     }
 
@@ -70,6 +75,15 @@ impl Objects {
     /// Returns the status of an object as it stands, or as it was asked for.
     pub(super) fn status(&self, key: &ObjectKey) -> Option<&ObjectStatus> {
         self.known.get(key).map(|known| &known.status)
+    }
+
+    /// Returns what to tell of an object that gets this status, if anything; takes note that it was told.
+    pub(super) fn news(&mut self, key: &ObjectKey, wanted: &ObjectStatus, now: Timestamp) -> Option<News> {
+        let known = self.known.get_mut(key)?;
+        let before = known.told.take().unwrap_or_else(|| status::standing(known.status.conditions()));
+        let (stands, news) = status::news(before, wanted.conditions(), &known.manifest.uid, now);
+        known.told = Some(stands);
+        news
     }
 
     /// Takes note that this status was asked for.

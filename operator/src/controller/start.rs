@@ -22,7 +22,7 @@ use crate::cluster::keys::{self, Published};
 use crate::cluster::lease::Lead;
 use crate::cluster::watch::{self as watches, Over};
 use crate::cluster::webhook::Keeper;
-use crate::cluster::{in_words, keep, queue, secrets, write};
+use crate::cluster::{events, in_words, keep, queue, secrets, write};
 use crate::hub::Hub;
 use crate::serve::Endpoint;
 use crate::serve::certificates::{Authority, Certificates};
@@ -30,7 +30,7 @@ use crate::serve::stats::Stats;
 use crate::serve::tokens::{Keys, Verifier};
 use crate::tickets::Tickets;
 
-/// Most statuses, and most Secrets, that wait to be taken.
+/// Most statuses, Events and Secrets that wait to be taken.
 const QUEUE_MAX: usize = 256;
 
 /// How long the API server is waited for at the start, between two attempts.
@@ -114,14 +114,18 @@ fn control(
     let (statuses, asked) = mpsc::channel(QUEUE_MAX);
     let of_status = client.clone();
     let status = move |key, status| write::status(of_status.clone(), key, status);
-    owner.spawn("status", queue::run("a status", asked, status, stop.clone()));
+    owner.spawn("status", queue::run(("a status", queue::REST), asked, status, stop.clone()));
     let (keeps, asked) = mpsc::channel(QUEUE_MAX);
     let (of_keeps, own) = (client.clone(), flags.namespace.clone());
     let good = move |key, keep| keep::good(of_keeps.clone(), own.clone(), key, keep);
-    owner.spawn("last good versions", queue::run("a last good version", asked, good, stop.clone()));
+    owner.spawn("last good versions", queue::run(("a last good version", queue::REST), asked, good, stop.clone()));
+    let (news, asked) = mpsc::channel(QUEUE_MAX);
+    let of_events = client.clone();
+    let tell = move |key, news| events::tell(of_events.clone(), identity.clone(), key, news);
+    owner.spawn("events", queue::run(("an Event", queue::REST_OF_EVENTS), asked, tell, stop.clone()));
     let notes = watches::start(client, owner, &Over::ALL);
     let reports = hub.report_changes();
-    let ends = Ends { notes, secrets, leading, reports, secrets_wanted, statuses, keeps };
+    let ends = Ends { notes, secrets, leading, reports, secrets_wanted, statuses, keeps, news };
     owner.spawn("controller", controller.run(ends, stop));
 }
 

@@ -5,7 +5,7 @@ use spillway_crds::kinds::status::{BackendStatus, ConditionStatus};
 
 use super::agents::{Agents, Seats};
 use super::conditions::{self, Said};
-use super::{Again, LOWERED_AFTER, Reason, faults, named};
+use super::{Again, GENERATION, LOWERED_AFTER, Reason, faults, named};
 use crate::render::Verdict;
 use crate::world::ObjectKey;
 
@@ -20,7 +20,7 @@ pub fn backend(
     let mut again = Again::new(now);
     let seats = agents.seats(&key.label(), &mut again);
     let still = match verdict.served {
-        Some(served) if served != verdict.generation => format!("; generation {served} is used on"),
+        Some(served) if served != verdict.generation => format!("{GENERATION}{served} is used on"),
         _ => String::new(),
     };
     let accepted = Said::of(&verdict.accepted, (Reason::Accepted, "the spec can be used"), &still);

@@ -49,7 +49,7 @@ impl Said {
     /// Returns what was said before; `None` where nothing was, or in words that are not ours.
     pub(super) fn before(before: &[StatusCondition], kind: &str) -> Option<Self> {
         let known = find(before, kind)?;
-        let reason = Reason::ALL.iter().copied().find(|reason| reason.name() == known.reason)?;
+        let reason = Reason::of_name(&known.reason)?;
         Some(Self::new(known.status, reason, known.message.clone()))
     }
 

@@ -9,7 +9,7 @@ use spillway_crds::served::{BackendCondition, Refused};
 use super::agents::{Agents, Seats};
 use super::conditions::{self, Said};
 use super::faults::{self, Fault};
-use super::{Again, BACKENDS_MAX, LOWERED_AFTER, NAMED_MAX, Reason, counted, named, text};
+use super::{Again, BACKENDS_MAX, BEFORE, GENERATION, LOWERED_AFTER, NAMED_MAX, Reason, counted, named, text};
 use crate::render::{Use, Verdict};
 use crate::world::ObjectKey;
 
@@ -39,8 +39,8 @@ pub fn pipeline(
 ) -> (PipelineStatus, Option<Timestamp>) {
     let mut again = Again::new(now);
     let still = match verdict.served {
-        Some(served) if served != verdict.generation => format!("; generation {served} runs on"),
-        Some(_) if verdict.resolved.is_err() => "; what ran before runs on where it can".to_owned(),
+        Some(served) if served != verdict.generation => format!("{GENERATION}{served} runs on"),
+        Some(_) if verdict.resolved.is_err() => BEFORE.to_owned(),
         _ => String::new(),
     };
     let accepted = Said::of(&verdict.accepted, (Reason::Accepted, "the spec can be run"), &still);

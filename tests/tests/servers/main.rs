@@ -8,6 +8,7 @@ mod alerts;
 mod charts;
 mod command_line;
 mod crds;
+mod events;
 mod operator;
 mod releases;
 mod s3;

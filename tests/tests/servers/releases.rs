@@ -240,7 +240,7 @@ const WEBHOOK_MAY: [(&str, &str, &str); 3] = [
     ("list", "namespaces", ""),
 ];
 
-const MAY: [(&str, &str, &str); 14] = [
+const MAY: [(&str, &str, &str); 15] = [
     ("get", "secrets", "team-a"),
     ("watch", "pods", "team-a"),
     ("list", "namespaces", ""),
@@ -248,6 +248,7 @@ const MAY: [(&str, &str, &str); 14] = [
     ("create", "controllerrevisions.apps", "team-a"),
     ("delete", "controllerrevisions.apps", "team-a"),
     ("create", "events.events.k8s.io", "team-a"),
+    ("patch", "events.events.k8s.io", "default"),
     ("create", "leases.coordination.k8s.io", NAMESPACE),
     ("update", "leases.coordination.k8s.io/spillway-controller", NAMESPACE),
     ("patch", "configmaps/spillway-ca", NAMESPACE),
@@ -257,7 +258,7 @@ const MAY: [(&str, &str, &str); 14] = [
     ("get", "/openid/v1/jwks", ""),
 ];
 
-const MAY_NOT: [(&str, &str, &str); 19] = [
+const MAY_NOT: [(&str, &str, &str); 22] = [
     ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io/other", ""),
     ("create", "validatingwebhookconfigurations.admissionregistration.k8s.io", ""),
     ("patch", "secrets/spillway-ca", NAMESPACE),
@@ -269,6 +270,9 @@ const MAY_NOT: [(&str, &str, &str); 19] = [
     ("get", "configmaps", "team-a"),
     ("patch", "configmaps/other", NAMESPACE),
     ("update", "leases.coordination.k8s.io/other", NAMESPACE),
+    ("create", "events", "team-a"),
+    ("list", "events.events.k8s.io", "team-a"),
+    ("delete", "events.events.k8s.io", "team-a"),
     ("create", "pods", NAMESPACE),
     ("delete", "pods", "team-a"),
     ("get", "nodes:proxy", ""),
