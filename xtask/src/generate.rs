@@ -7,6 +7,7 @@
 //! | `charts/spillway-crds/templates/*.yaml` | the kinds |
 //! | `charts/spillway/charts/spillway-crds/*` | the chart `charts/spillway-crds`, so that the other installs without a step before |
 //! | `charts/spillway/files/secret-references.yaml` | the kinds: where a key of a Secret is named |
+//! | `charts/argocd/argocd-cm.yaml` | `charts/argocd/health.lua` |
 //! | `charts/*/README.md`, the table of values | the comments in `values.yaml` |
 //! | `charts/kustomize/spillway.yaml` | the chart, rendered by Helm (not part of `--check`: a test of the crate `tests` compares it) |
 //! | `docs/reference/backends/*.md` | the list of backends, the schema of each, and `page.md` and `full.yaml` in its folder |

@@ -1,5 +1,7 @@
 //! What status says, by story.
 
+mod argo;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! The parts of the charts that follow from something: templates of the kinds, the chart of the kinds inside the other, the
-//! places where a Secret may be named, and the tables of values.
+//! places where a Secret may be named, the settings of Argo CD, and the tables of values.
 //!
 //! A value is documented where it stands: by a comment that begins with its name and ends above its line. Every value has
 //! one, except a map that only groups others.
@@ -16,7 +16,9 @@ const KINDS: &str = "charts/spillway-crds";
 const KINDS_INSIDE: &str = "charts/spillway/charts/spillway-crds";
 /// Where the policy about Secrets finds the places that may name one.
 const REFERENCES: &str = "charts/spillway/files/secret-references.yaml";
-/// Files of that chart that are written by hand.
+/// The health check for Argo CD, and its settings that hold it.
+const HEALTH: [&str; 2] = ["charts/argocd/health.lua", "charts/argocd/argocd-cm.yaml"];
+/// Files of the chart of the kinds that are written by hand.
 const BY_HAND: [&str; 5] =
     [".helmignore", "Chart.yaml", "values.yaml", "values.schema.json", "templates/_metadata.tpl"];
 
@@ -30,6 +32,7 @@ pub(super) fn all(workspace: &Workspace, kinds: &[(String, String)]) -> anyhow::
         }
     }
     files.push((REFERENCES.to_owned(), references()));
+    files.push((HEALTH[1].to_owned(), settings_of_argo_cd(&workspace.read(HEALTH[0])?)));
     for name in BY_HAND {
         files.push((format!("{KINDS_INSIDE}/{name}"), workspace.read(&format!("{KINDS}/{name}"))?));
     }
@@ -42,6 +45,17 @@ pub(super) fn all(workspace: &Workspace, kinds: &[(String, String)]) -> anyhow::
         files.push((path, page));
     }
     Ok(files)
+}
+
+/// Returns the settings that give Argo CD the script for each kind.
+fn settings_of_argo_cd(script: &str) -> String {
+    let head = "# From health.lua, by `cargo xtask generate`. Do not edit.\napiVersion: v1\nkind: ConfigMap\n\
+                metadata: {name: argocd-cm}\ndata:\n";
+    let script = format!("    {}\n", script.trim_end().replace('\n', "\n    "));
+    let kinds = ["Backend", "ClusterBackend", "ClusterMonitoringPipeline", "MonitoringPipeline"];
+    kinds.iter().fold(head.to_owned(), |text, kind| {
+        format!("{text}  resource.customizations.health.spillway.dev_{kind}: |\n{script}")
+    })
 }
 
 /// Returns the places of all destinations that may name a Secret.
