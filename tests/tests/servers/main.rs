@@ -8,6 +8,7 @@ mod alerts;
 mod charts;
 mod command_line;
 mod crds;
+mod drift;
 mod events;
 mod operator;
 mod releases;
