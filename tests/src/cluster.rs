@@ -31,11 +31,13 @@ use tokio::time::Instant;
 
 use crate::servers::tools;
 use image::Image;
-use layout::{BRIDGE, NODES, Node, state};
+use layout::{LINKS, NODES, Node, state};
 use processes::wait_until;
 
 /// How long the start of a part may take.
 const START_MAX: Duration = Duration::from_secs(120);
+/// How long the end of one may take.
+const END_MAX: Duration = Duration::from_secs(20);
 
 /// Starts the cluster unless it runs; returns how long that took, or nothing when it ran.
 pub fn up() -> anyhow::Result<Option<Duration>> {
@@ -124,13 +126,18 @@ pub fn remains() -> Vec<String> {
     }
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains("spillway")).map(|line| format!("mount {line}")));
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        found.push(format!("bridge {BRIDGE}"));
-    }
+    found.extend(links().into_iter().map(|link| format!("link {link}")));
     if state().exists() {
         found.push(state().display().to_string());
     }
     found
+}
+
+/// Returns the links of a cluster on this machine: its bridge, and the outer ends of those into nodes.
+fn links() -> Vec<String> {
+    let all = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = all.filter_map(|link| link.file_name().into_string().ok());
+    names.filter(|name| LINKS.contains(&&**name)).collect()
 }
 
 /// Takes the machine's one lock, on a folder that is there anyway.
@@ -149,9 +156,12 @@ fn remove() -> anyhow::Result<()> {
         }
         processes::remove_cgroups(node)?;
     }
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        processes::ip(&format!("link del {BRIDGE}"))?;
-    }
+    // The kernel takes the links of a name space that is gone away some time later, and then this does nothing.
+    wait_until("the end of links", END_MAX, || {
+        let links = links();
+        links.iter().for_each(|link| drop(processes::ip(&format!("link del {link}"))));
+        links.is_empty()
+    })?;
     // The first network name space makes the folder a mount; without any it has no use. One of others keeps it.
     let networks = Path::new("/run/netns");
     if fs::read_dir(networks).is_ok_and(|mut inside| inside.next().is_none()) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::layout::{BRIDGE, HOST, NODES, Node, PODS, SERVICES, state};
+use super::layout::{BRIDGE, HOST, LINKS, NODES, Node, PODS, SERVICES, state};
 use super::package::NETWORK_PLUGINS;
 
 /// The image that holds the namespaces of a pod.
@@ -114,7 +114,7 @@ fn network(node: &Node) -> String {
 }
 
 /// Returns the kubelet's settings: images are never collected, since no registry would bring them back. A node that is gone
-/// is missed sooner than usual, so that tests need not wait a minute.
+/// is missed sooner than usual, and logs are rotated much sooner, so that tests need not wait minutes.
 fn kubelet(node: &Node) -> String {
     let pki = state().join("certificates");
     let (pki, folder, name) = (pki.display(), node.folder(), node.name);
@@ -130,6 +130,8 @@ oomScoreAdj: 0
 maxOpenFiles: 20000
 readOnlyPort: 0
 nodeLeaseDurationSeconds: 16
+containerLogMaxSize: 1Mi
+containerLogMonitorInterval: 3s
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard: {{memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}}
@@ -199,8 +201,8 @@ pub(super) fn network_commands() -> Vec<String> {
         format!("link set {BRIDGE} up"),
         format!("route add {SERVICES} via {}", NODES[0].address),
     ];
-    for (index, node) in NODES.iter().enumerate() {
-        let (Node { name, address, pods }, link) = (node, format!("spillway{}", index + 1));
+    for (node, link) in NODES.iter().zip(&LINKS[1..]) {
+        let Node { name, address, pods } = node;
         // In the name space of the node from its making on: no link is left when a run is killed in between.
         commands.extend([
             format!("link add {link} type veth peer name eth0 netns {name}"),

@@ -21,7 +21,9 @@ pub const NODES: [Node; 2] = [
 
 /// The bridge that joins the nodes and this machine.
 pub const BRIDGE: &str = "spillway0";
-/// The address of this machine on it: what pods call to reach a test.
+/// The links that a cluster has on this machine: the bridge, and one to each node in their order.
+pub const LINKS: [&str; NODES.len() + 1] = [BRIDGE, "spillway1", "spillway2"];
+/// The address of this machine on the bridge: what pods call to reach a test.
 pub const HOST: &str = "10.212.0.1";
 /// The addresses of all pods.
 pub const PODS: &str = "10.213.0.0/16";
@@ -51,6 +53,11 @@ impl Node {
     /// What is `/var/lib` on the node.
     pub fn var_lib(&self) -> PathBuf {
         self.folder().join("lib")
+    }
+
+    /// What is `/var/log` on the node.
+    pub fn logs(&self) -> PathBuf {
+        self.folder().join("log")
     }
 
     /// The file that names its network namespace.
