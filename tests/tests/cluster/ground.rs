@@ -109,20 +109,21 @@ spec: {{type: HTTP, http: {{url: '{url}', format: NDJSON}}}}
 
     /// Starts pods on both nodes that write [`LINES`] each at once, and stay.
     pub(crate) fn write_on_both_nodes(&self, name: &str) {
-        self.start_on_both_nodes(name, "stay");
+        self.start_on_both_nodes(name, LINES, "stay");
     }
 
     /// Starts pods on both nodes that write [`LINES`] each in 20 seconds, and stay.
     pub(crate) fn write_slowly_on_both_nodes(&self, name: &str) {
-        self.start_on_both_nodes(name, "paced");
+        self.start_on_both_nodes(name, LINES, "paced");
     }
 
-    fn start_on_both_nodes(&self, name: &str, how: &str) {
+    /// Starts pods on both nodes that write so many lines as `tests/cluster/write.c` says.
+    pub(crate) fn start_on_both_nodes(&self, name: &str, lines: usize, how: &str) {
         self.apply(&format!(
             "{{apiVersion: apps/v1, kind: DaemonSet, metadata: {{name: {name}}}, spec: {{
               selector: {{matchLabels: {{app: {name}}}}},
               template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{terminationGracePeriodSeconds: 1, containers: [
-                {{name: main, image: '{WRITER}', imagePullPolicy: Never, args: ['{LINES}', {how}]}}]}}}}}}}}"
+                {{name: main, image: '{WRITER}', imagePullPolicy: Never, args: ['{lines}', {how}]}}]}}}}}}}}"
         ));
         self.wait_rolled_out(name);
     }
@@ -142,11 +143,11 @@ spec: {{type: HTTP, http: {{url: '{url}', format: NDJSON}}}}
 
     /// Asserts that each pod of these labels wrote each of its lines once, under its own name and node, and nobody else any.
     pub(crate) fn assert_each_once(&self, labels: &[&str]) {
-        self.assert_each_of_once(&labels.iter().flat_map(|label| self.pods(label)).collect::<Vec<_>>());
+        self.assert_each_of_once(&labels.iter().flat_map(|label| self.pods(label)).collect::<Vec<_>>(), LINES);
     }
 
-    /// Asserts it of these (pod, node).
-    pub(crate) fn assert_each_of_once(&self, pods: &[(String, String)]) {
+    /// Asserts it of these (pod, node), each of which wrote so many lines.
+    pub(crate) fn assert_each_of_once(&self, pods: &[(String, String)], lines: usize) {
         let mut times: BTreeMap<(String, String, String), u64> = BTreeMap::new();
         for line in self.receiver.lines() {
             let event: Value = serde_json::from_str(&line).unwrap();
@@ -158,7 +159,7 @@ spec: {{type: HTTP, http: {{url: '{url}', format: NDJSON}}}}
             *times.entry((text(&origin["pod"]), text(&origin["node"]), message.to_owned())).or_default() += 1;
         }
         for (pod, node) in pods {
-            for line in 0..LINES {
+            for line in 0..lines {
                 let line = (pod.clone(), node.clone(), format!("line {line}"));
                 let found = times.remove(&line);
                 assert_eq!(found, Some(1), "{line:?}");

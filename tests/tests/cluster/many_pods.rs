@@ -45,7 +45,7 @@ fn every_line_of_a_hundred_pods_that_live_a_second_arrives_once() {
         (pods.len() == PODS).then_some(())
     });
     ground.receiver.wait_for_lines(PODS * LINES);
-    ground.assert_each_of_once(&pods);
+    ground.assert_each_of_once(&pods, LINES);
 }
 
 #[test]

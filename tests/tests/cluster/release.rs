@@ -60,7 +60,9 @@ impl Release {
 
     /// Waits until all of it runs.
     pub(crate) fn wait_rolled_out(&self) {
-        self.kubectl(&["rollout", "status", "deployment/spillway-controller", "--timeout=180s"]);
+        for deployment in ["deployment/spillway-controller", "deployment/spillway-webhook"] {
+            self.kubectl(&["rollout", "status", deployment, "--timeout=180s"]);
+        }
         self.wait_agents();
     }
 
