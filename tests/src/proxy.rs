@@ -1,10 +1,11 @@
 //! A small proxy for bytes in front of a real server: it loses answers when told, so that a scenario sees what a network
-//! does rarely. It understands nothing of what passes.
+//! does rarely, and leads to another server when told, as a Service of several replicas does. It understands nothing of what
+//! passes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -13,6 +14,14 @@ const CHUNK_BYTES: usize = 64 << 10;
 struct State {
     cutting: AtomicBool,
     cut: AtomicU64,
+    route: Mutex<Route>,
+}
+
+/// Where connections lead, and those that are open.
+#[derive(Debug, Default)]
+struct Route {
+    target: String,
+    open: Vec<TcpStream>,
 }
 
 /// The proxy; its threads end with their connections.
@@ -28,11 +37,15 @@ impl CuttingProxy {
     pub fn start(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
-        let state = Arc::new(State::default());
-        let (shared, target) = (state.clone(), target.to_owned());
+        let route = Mutex::new(Route { target: target.to_owned(), open: Vec::new() });
+        let state = Arc::new(State { route, ..State::default() });
+        let shared = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(&target) else { continue };
+                let mut route = shared.route();
+                let Ok(server) = TcpStream::connect(&route.target) else { continue };
+                route.open.extend(client.try_clone());
+                drop(route);
                 pass(client, server, &shared);
             }
         });
@@ -44,9 +57,25 @@ impl CuttingProxy {
         self.state.cutting.store(cutting, Ordering::Release);
     }
 
+    /// From now on connections lead to `target`; those that are open are closed.
+    pub fn lead_to(&self, target: &str) {
+        let mut route = self.state.route();
+        target.clone_into(&mut route.target);
+        for client in route.open.drain(..) {
+            // It may be closed already.
+            client.shutdown(Shutdown::Both).ok();
+        }
+    }
+
     /// Returns how many answers were lost.
     pub fn answers_cut(&self) -> u64 {
         self.state.cut.load(Ordering::Acquire)
+    }
+}
+
+impl State {
+    fn route(&self) -> std::sync::MutexGuard<'_, Route> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

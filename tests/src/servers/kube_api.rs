@@ -25,8 +25,9 @@ pub struct KubeApi {
     // Dropped in this order.
     server: Process,
     _etcd: Process,
-    kubectl: PathBuf,
+    programs: PathBuf,
     folder: PathBuf,
+    etcd_port: u16,
     port: u16,
 }
 
@@ -57,13 +58,17 @@ impl KubeApi {
         );
         fs::write(folder.join("kubeconfig"), config)?;
         let server = Process::start(server(programs, folder, client, port), &folder.join("server.log"))?;
-        let mut started =
-            Self { server, _etcd: etcd, kubectl: programs.join("kubectl"), folder: folder.to_owned(), port };
-        let probe = (started.kubectl.clone(), started.folder.clone());
-        started.server.wait_until(PATIENCE, || {
-            said(&probe.0, &probe.1, &["get", "namespace", "default"], "").is_ok_and(|said| said.ok)
-        })?;
+        let (programs, folder) = (programs.to_owned(), folder.to_owned());
+        let mut started = Self { server, _etcd: etcd, programs, folder, etcd_port: client, port };
+        started.wait_until_it_answers()?;
         Ok(started)
+    }
+
+    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+        let (kubectl, folder) = (self.programs.join("kubectl"), self.folder.clone());
+        self.server.wait_until(PATIENCE, || {
+            said(&kubectl, &folder, &["get", "namespace", "default"], "").is_ok_and(|said| said.ok)
+        })
     }
 
     /// Returns where it listens, and the token of the one user, who may do everything.
@@ -91,6 +96,13 @@ impl KubeApi {
         self.server.kill();
     }
 
+    /// Starts it again after [`kill`](Self::kill), where it was and with what it knew.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        let command = server(&self.programs, &self.folder, self.etcd_port, self.port);
+        self.server = Process::start(command, &self.folder.join("server-again.log"))?;
+        self.wait_until_it_answers()
+    }
+
     /// Calls `kubectl` and wants it to succeed; returns its output.
     pub fn must(&self, arguments: &[&str], input: &str) -> String {
         match self.kubectl(arguments, input) {
@@ -102,7 +114,7 @@ impl KubeApi {
 
     /// Calls `kubectl` with these arguments and `input` on its standard input.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
-        said(&self.kubectl, &self.folder, arguments, input)
+        said(&self.programs.join("kubectl"), &self.folder, arguments, input)
     }
 }
 
