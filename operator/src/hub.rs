@@ -96,6 +96,8 @@ struct State {
     epoch: Option<u64>,
     /// The last generation of it.
     generation: u64,
+    /// Whether anything was given out since we lead.
+    has_published: bool,
     agents: Agents,
     nodes: BTreeMap<Arc<str>, Node>,
     reports: Reports,
@@ -188,11 +190,17 @@ impl Hub {
         state.reports.retain(|node, report| agents.get(&report.pod_uid) == Some(node));
         let went = state.reports.len() < before;
         state.agents = agents;
+        state.has_published = true;
         drop(state);
         if went {
             self.reports.send_modify(|count| *count += 1);
         }
         changed
+    }
+
+    /// Returns whether anything was given out since we lead: before that nothing is known of any agent.
+    pub fn has_published(&self) -> bool {
+        self.state().has_published
     }
 
     /// Returns the node of a live agent pod.

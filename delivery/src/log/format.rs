@@ -12,6 +12,8 @@ use crate::clock::UnixNanos;
 use crate::event::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, IdempotencyKey, Origin, Position};
 
 pub(super) const SEGMENT_MAGIC: &[u8; 8] = b"SPWYLOG2";
+/// What the magic of every version begins with; a digit follows. Length and checksum of the header stand behind it in all.
+const FAMILY_MAGIC: &[u8] = b"SPWYLOG";
 pub(super) const END_MAGIC: &[u8; 8] = b"SPWYEND1";
 pub(super) const FRAME_MAGIC: &[u8; 4] = b"SPF1";
 
@@ -86,19 +88,30 @@ impl SegmentHeader {
         out
     }
 
-    /// Returns the length of the body that a preamble announces.
+    /// Returns the length of the body that a preamble announces, whatever the version.
     pub(super) fn body_len(preamble: &[u8]) -> Option<usize> {
         let mut get = Get(preamble);
-        (get.take(8)? == SEGMENT_MAGIC).then_some(())?;
+        get.take(8)?.starts_with(FAMILY_MAGIC).then_some(())?;
         get.u32().map(|len| len as usize).filter(|len| *len <= BODY_BYTES_MAX)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Returns the version's digit of a whole header, and its body.
+    fn body(bytes: &[u8]) -> Option<(u8, &[u8])> {
         let len = Self::body_len(bytes)?;
         let mut get = Get(bytes.get(12..)?);
         let crc = get.u32()?;
         let body = get.take(len)?;
-        (crc32c::crc32c(body) == crc).then_some(())?;
+        (crc32c::crc32c(body) == crc).then_some((*bytes.get(FAMILY_MAGIC.len())?, body))
+    }
+
+    /// Returns the version's digit of a whole header that a program of another format wrote.
+    pub(super) fn foreign_version(bytes: &[u8]) -> Option<char> {
+        let (version, _) = Self::body(bytes)?;
+        (!SEGMENT_MAGIC.ends_with(&[version])).then_some(version.into())
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (_, body) = Self::body(bytes).filter(|(version, _)| SEGMENT_MAGIC.ends_with(&[*version]))?;
         let mut get = Get(body);
         let (incarnation, ordinal, base_seq) = (get.u64()?, get.u64()?, get.u64()?);
         Some(Self {

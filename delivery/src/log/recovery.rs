@@ -88,7 +88,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         state: State::default(),
         unsealed: Vec::new(),
     };
-    let files = open_all(fs, dir, &ordinals, &mut report);
+    let files = open_all(fs, dir, &ordinals, &mut report)?;
     for (index, (path, file)) in files.iter().enumerate() {
         // A later base hides what stands here from there on: it was written again, or never acknowledged.
         let limit = files[index + 1..].iter().map(|(_, later)| later.header.base_seq).min().unwrap_or(u64::MAX);
@@ -114,26 +114,42 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     Ok((report, found))
 }
 
-/// Opens every segment, oldest first; what has no readable header is set aside.
-fn open_all(fs: &dyn Filesystem, dir: &Path, ordinals: &[u64], report: &mut Recovered) -> Vec<(PathBuf, SegmentFile)> {
+/// Opens every segment, oldest first; what has no readable header is set aside. A segment of another format ends it with
+/// everything where it was.
+fn open_all(
+    fs: &dyn Filesystem,
+    dir: &Path,
+    ordinals: &[u64],
+    report: &mut Recovered,
+) -> io::Result<Vec<(PathBuf, SegmentFile)>> {
     let mut files = Vec::with_capacity(ordinals.len());
+    let mut damaged = Vec::new();
     for ordinal in ordinals {
         let path = super::segment::path_of(dir, *ordinal);
-        // A read error may pass; what does not is damage, set aside and counted as dropped by every delivery it concerns.
-        let opened =
-            (0..OPEN_ATTEMPTS).map(|_| SegmentFile::open(fs, &path)).find_map(Result::ok).unwrap_or_else(|| {
-                report.unreadable_segments += 1;
-                None
-            });
-        match opened.filter(|file| file.header.ordinal == *ordinal) {
+        match open_one(fs, &path, report)?.filter(|file| file.header.ordinal == *ordinal) {
             Some(file) => files.push((path, file)),
-            None => {
-                report.quarantined_segments += 1;
-                set_aside(fs, dir, &path, report);
-            }
+            None => damaged.push(path),
         }
     }
-    files
+    for path in damaged {
+        report.quarantined_segments += 1;
+        set_aside(fs, dir, &path, report);
+    }
+    Ok(files)
+}
+
+/// Opens a segment, `None` when it is damaged. A read error may pass; what does not is damage, too, set aside and counted as
+/// dropped by every delivery it concerns.
+fn open_one(fs: &dyn Filesystem, path: &Path, report: &mut Recovered) -> io::Result<Option<SegmentFile>> {
+    for _ in 0..OPEN_ATTEMPTS {
+        match SegmentFile::open(fs, path) {
+            Ok(opened) => return Ok(opened),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+            Err(_) => {}
+        }
+    }
+    report.unreadable_segments += 1;
+    Ok(None)
 }
 
 fn examine(

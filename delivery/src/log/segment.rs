@@ -111,6 +111,18 @@ pub(super) fn ordinal_of(path: &Path) -> Option<u64> {
     (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok())?
 }
 
+/// Why a segment of another format is not read: it is nobody's damage, and stays where it is.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} has format version {version} and this program reads version 2: another version of it wrote the log, which holds what \
+     it has; run that one",
+    path.display()
+)]
+struct Foreign {
+    path: PathBuf,
+    version: char,
+}
+
 /// A segment open for reading.
 #[derive(Debug, Clone)]
 pub(super) struct SegmentFile {
@@ -121,15 +133,28 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Opens a segment and reads its header; `None` when that is damaged.
+    /// Opens a segment and reads its header; `None` when that is damaged. One that a program of another format wrote is an
+    /// error of kind [`Unsupported`](io::ErrorKind::Unsupported).
     pub(super) fn open(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<Self>> {
         let file = fs.open(path, false)?;
+        let Some(head) = Self::head(&*file)? else { return Ok(None) };
+        if let Some(version) = SegmentHeader::foreign_version(&head) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, Foreign { path: path.to_owned(), version }));
+        }
+        let data_start = head.len() as u64;
+        Ok(SegmentHeader::decode(&head).map(|header| Self { file, header: header.into(), data_start }))
+    }
+
+    /// Reads what may be a header, `None` when it cannot be one.
+    fn head(file: &dyn File) -> io::Result<Option<Vec<u8>>> {
         let mut head = vec![0; 4096];
         let read = file.read_at(0, &mut head)?;
         head.truncate(read);
         let Some(len) = SegmentHeader::body_len(&head) else { return Ok(None) };
         let total = PREAMBLE_BYTES + len;
-        if total > head.len() {
+        if total <= head.len() {
+            head.truncate(total);
+        } else {
             if total as u64 > file.len()? {
                 return Ok(None);
             }
@@ -138,7 +163,7 @@ impl SegmentFile {
             let read = file.read_at(have as u64, &mut head[have..])?;
             head.truncate(have + read);
         }
-        Ok(SegmentHeader::decode(&head).map(|header| Self { file, header: header.into(), data_start: total as u64 }))
+        Ok(Some(head))
     }
 
     /// Reads the footer of a sealed segment: where it starts, and what it says.

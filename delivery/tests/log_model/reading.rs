@@ -19,7 +19,7 @@ fn text(number: u64) -> String {
     format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(EVENT_BYTES))
 }
 
-async fn append(log: &Log, numbers: std::ops::Range<u64>) {
+pub(crate) async fn append(log: &Log, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let mut builder = BatchBuilder::default();
         builder.push(text(number).as_bytes());

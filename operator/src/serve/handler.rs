@@ -98,6 +98,9 @@ impl Shared {
     async fn answer(&self, request: Request) -> Result<Response, Problem> {
         // Who follows knows neither pods nor keys for sure, and says so before it judges.
         self.hub.epoch().ok_or(NotLeading)?;
+        if !self.hub.has_published() {
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the cluster is being read").retry());
+        }
         let identity = self.identity(request.headers())?;
         let coding = Coding::taken(request.headers());
         let ask = parse(&body::read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;

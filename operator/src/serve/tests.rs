@@ -186,6 +186,20 @@ async fn who_follows_sends_agents_away_also_those_that_wait() {
 }
 
 #[tokio::test]
+async fn a_leader_that_still_reads_the_cluster_judges_nobody() {
+    let desk = Desk::new(Arc::new(Hub::default()));
+    desk.hub.lead(7);
+    let response = desk.ask("node-a", &asking()).await;
+    assert_eq!(response.headers()[RETRY_AFTER], "1");
+    assert_eq!(problem(response).await, (503, "starting".into()));
+    publish(&desk.hub, &[("node-a", "a")]);
+    assert_eq!(hash(&desk.answer("node-a", &asking()).await), "a");
+    desk.hub.follow();
+    desk.hub.lead(8);
+    assert_eq!(problem(desk.ask("node-a", &asking()).await).await, (503, "starting".into()));
+}
+
+#[tokio::test]
 async fn a_newer_ask_of_a_pod_ends_the_older_one() {
     let desk = Desk::new(leading(&[("node-a", "a")]));
     let ask = running("a");

@@ -120,6 +120,11 @@ impl Run<'_> {
         let log = self.folder.join("operator.log");
         wait("the operator leads", async || Ok(fs::read_to_string(&log)?.contains("\"leading\""))).await?;
         let leads = begun.elapsed();
+        wait("the operator has looked at everything", async || {
+            let status = self.api.get(EVERYWHERE).await?["status"].clone();
+            Ok(status["observedGeneration"].is_number())
+        })
+        .await?;
         self.settled().await?;
         let settled = begun.elapsed();
         rows.add("from the start of the operator until it leads: s", &seconds(leads), "", None);

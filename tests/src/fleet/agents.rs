@@ -18,6 +18,9 @@ use super::objects::{OWN, agent};
 /// Most tokens that are asked for, and most first connections that are made, at a time.
 const AT_ONCE: usize = 16;
 
+/// How long a stub waits when it is told to come again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What stubs say of the pipeline that all of them run: the lowest generation that any of them acknowledged, and how many
 /// have acknowledged the highest.
 #[derive(Debug)]
@@ -88,6 +91,10 @@ impl Stub {
             let request = self.client.post(&self.url).bearer_auth(&self.token).body(serde_json::to_vec(&ask)?);
             self.generation.send_replace(generation);
             let answer = request.header("content-type", "application/json").send().await?;
+            if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
             ensure!(answer.status() == StatusCode::OK, "agent {}: {}", self.number, answer.text().await?);
             let answer: Answer = serde_json::from_slice(&answer.bytes().await?)?;
             drop(place.take());
