@@ -1,10 +1,24 @@
 //! Container logs of a kubelet's layout: no line lost or repeated over rotation, restart, SIGKILL, or all at once.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use spillway_tests::agent::Place;
 use spillway_tests::output;
 use spillway_tests::pods::ContainerLog;
 
+use tokio::time::Instant;
+
 use crate::fixtures;
+
+/// Pods that come and go, one after another.
+const SHORT_LIVED: usize = 5000;
+
+/// How long after one the next one comes: 50 a second.
+const APART: Duration = Duration::from_millis(20);
+
+/// How many of them are there at a time: each for two seconds.
+const ALIVE: usize = 100;
 
 #[test]
 fn lines_survive_rotation_compression_and_restarts_in_order() {
@@ -88,6 +102,45 @@ fn a_file_removed_with_its_pod_is_drained() {
     let lines = output::lines_below(&place.path("out"));
     assert_eq!(output::count_by(&lines, "message").len(), 1000);
     assert_eq!(lines.len(), 1000);
+}
+
+#[test]
+fn pods_that_come_and_go_fifty_a_second_lose_no_line_and_leave_nothing_open() {
+    let place = Place::new(&fixtures::to_files("Disk"));
+    let mut agent = place.start();
+    let mut alive: VecDeque<(usize, ContainerLog)> = VecDeque::new();
+    let begun = Instant::now();
+    for number in 0..SHORT_LIVED {
+        let due = begun + APART * number as u32;
+        while let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero()) {
+            agent.moment(wait);
+        }
+        let mut log = ContainerLog::create(&place.path("pods"), &format!("short-{number}"), "main");
+        log.line(&format!("pod {number} begins"));
+        alive.push_back((number, log));
+        if alive.len() > ALIVE {
+            let (number, mut log) = alive.pop_front().unwrap();
+            // Its last word, and its folder goes at once.
+            log.line(&format!("pod {number} ends"));
+            log.remove();
+        }
+    }
+    for (number, mut log) in alive {
+        log.line(&format!("pod {number} ends"));
+        log.remove();
+    }
+    let rate = SHORT_LIVED as f64 / begun.elapsed().as_secs_f64();
+    println!("{SHORT_LIVED} pods came and went, {rate:.0} a second");
+    agent.wait_until_delivered(2 * SHORT_LIVED as u64);
+    let deadline = Instant::now() + spillway_tests::PATIENCE;
+    while !agent.metrics().contains("spillway_container_log_open_files 0") {
+        assert!(Instant::now() < deadline, "files stay open: {}", agent.metrics());
+        agent.moment(Duration::from_millis(100));
+    }
+    agent.stop();
+    let counts = output::count_by(&output::lines_below(&place.path("out")), "message");
+    assert_eq!(counts.len(), 2 * SHORT_LIVED, "each pod has said two lines");
+    assert!(counts.values().all(|count| *count == 1), "each line came once");
 }
 
 #[test]
