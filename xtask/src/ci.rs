@@ -4,12 +4,12 @@ use anyhow::Context as _;
 
 use crate::stopwatch::Stopwatch;
 use crate::workspace::Workspace;
-use crate::{cargo_steps, cluster, demo, deny, examples, generate, invariants, test, tidy};
+use crate::{cargo_steps, demo, deny, examples, generate, invariants, test, tidy};
 
 /// What `cargo xtask ci` can be told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Leaves out the last steps, `cargo xtask test` and `cargo xtask cluster test`
+    /// Leaves out the last step, `cargo xtask test`
     #[arg(long)]
     checks_only: bool,
 }
@@ -37,8 +37,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     if arguments.checks_only {
         return Ok(());
     }
-    run_step(workspace, "test", test::run_all)?;
-    run_step(workspace, "cluster test", cluster::test_all)
+    run_step(workspace, "test", test::run_all)
 }
 
 fn run_step(

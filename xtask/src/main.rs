@@ -68,9 +68,9 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
-    /// Runs all tests: unit, conformance, model, scenarios, examples in the documentation
+    /// Runs all tests: unit, conformance, model, scenarios, examples in the documentation, and those on real nodes
     Test(test::Arguments),
-    /// Runs every step of CI in order of speed, the tests and those on real nodes last
+    /// Runs every step of CI in order of speed, the tests last
     Ci(ci::Arguments),
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Tests find what they need by themselves (temporary folders, free ports, certificates made on the spot). Set up here are
 //! the agent's program, which the scenarios start as a real process: it lies beside them; and the real servers
-//! (`cargo xtask servers`). A test that cannot run here is named at the end, and the command fails unless told otherwise.
+//! (`cargo xtask servers`); last, the cluster of the tests on real nodes (`cargo xtask cluster test`). A test that cannot run
+//! here is named at the end, and the command fails unless told otherwise.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -10,19 +11,28 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 
-use crate::servers;
 use crate::stopwatch::Stopwatch;
 use crate::workspace::{Workspace, must_succeed};
+use crate::{cluster, servers};
 
 /// What `cargo xtask test` can be told.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// Succeeds although tests were skipped, which are named all the same
-    #[arg(long)]
-    allow_skipped: bool,
+    /// Succeeds although tests were skipped, which are named all the same: any, or those on real nodes alone
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "any")]
+    allow_skipped: Option<Allowed>,
     /// Passed on to `cargo test`, for example `-p spillway-delivery log::`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
+}
+
+/// Which tests may be skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Allowed {
+    /// Any
+    Any,
+    /// Those that need the nodes of a cluster
+    Nodes,
 }
 
 /// Runs every test of the workspace.
@@ -30,7 +40,7 @@ pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
     run(workspace, &Arguments::default())
 }
 
-/// Runs the tests; fails when one fails, when one was ignored, and when none ran.
+/// Runs the tests, without arguments of cargo those on nodes as well; fails when one fails, when one was ignored, and when none ran.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let watch = Stopwatch::start();
     let everything = arguments.rest.is_empty();
@@ -70,10 +80,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     if everything && (totals.passed == 0 || totals.ignored > 0) {
         bail!("{} tests ran and {} were ignored: all of them must run", totals.passed, totals.ignored);
     }
-    if !skipped.is_empty() && !arguments.allow_skipped {
+    if !skipped.is_empty() && arguments.allow_skipped != Some(Allowed::Any) {
         bail!("{} tests could not run here (`--allow-skipped` lets that pass)", skipped.len());
     }
-    Ok(())
+    if everything { cluster::test_all(workspace, arguments.allow_skipped.is_some()) } else { Ok(()) }
 }
 
 /// The file that tests write to which cannot run.

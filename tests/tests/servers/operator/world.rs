@@ -180,9 +180,10 @@ impl World {
     pub(crate) fn write_of(&self, pod: &str, namespace: &str, uid: &str, text: &str) {
         let folder = self.folder.join(format!("pods/{namespace}_{pod}_{uid}/main"));
         fs::create_dir_all(&folder).unwrap();
+        // At once, as a runtime does.
         let mut file = OpenOptions::new().create(true).append(true).open(folder.join("0.log")).unwrap();
         let place = file.metadata().unwrap().len();
-        writeln!(file, "2026-11-28T10:00:00.{place:09}Z stdout F {text}").unwrap();
+        file.write_all(format!("2026-11-28T10:00:00.{place:09}Z stdout F {text}\n").as_bytes()).unwrap();
     }
 
     /// Returns the names of the files of the output that hold `text`.
