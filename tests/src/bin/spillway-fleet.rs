@@ -88,6 +88,8 @@ async fn main() -> anyhow::Result<()> {
 async fn fill(server: &KubeApi, api: &Api, size: Size) -> anyhow::Result<()> {
     let charts = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?.join("charts/kustomize");
     server.must(&["apply", "--server-side", "-k", &charts.display().to_string()], "");
+    // Nobody answers where its Service leads.
+    server.must(&["delete", "validatingwebhookconfigurations", "--all"], "");
     server.must(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
     let begun = Instant::now();
     api.create_all(size.all_namespaces()).await?;
