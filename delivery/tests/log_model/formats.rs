@@ -34,7 +34,7 @@ async fn a_log_of_another_format_is_not_opened_and_not_touched() {
     fs.put(path, &foreign);
     let before = segments(&fs);
 
-    let error = Subject::open(&fs, settings(), 2).err().expect("it is of another format");
+    let error = Subject::open(&fs, settings(), 2).expect_err("it is of another format");
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("has format version 3 and this program reads version 2"), "{error}");
     assert_eq!(segments(&fs), before, "everything stays where it is");
