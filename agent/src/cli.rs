@@ -169,6 +169,16 @@ pub struct RunFlags {
     #[arg(long, value_name = "DIR", env = "SPILLWAY_FILESYSTEM_ROOT", value_hint = ValueHint::DirPath)]
     pub filesystem_root: Option<String>,
 
+    /// What Backends of namespaces that the operator serves may connect to although it is refused else: a network
+    /// (10.0.0.0/8), an address, or a port (:6443). Goes before --deny-destinations. Repeatable; separated by `,`.
+    #[arg(long, value_name = "NETWORK", env = "SPILLWAY_ALLOW_DESTINATIONS")]
+    pub allow_destinations: Vec<String>,
+
+    /// What these Backends may not connect to, besides loopback, link-local, cloud metadata and what else no tenant means:
+    /// a network or an address. `0.0.0.0/0` and `::/0` leave what is allowed. Repeatable; separated by `,`.
+    #[arg(long, value_name = "NETWORK", env = "SPILLWAY_DENY_DESTINATIONS")]
+    pub deny_destinations: Vec<String>,
+
     /// Where a reference {name, key} to a secret is looked up: the file `DIR/<name>/<key>`.
     #[arg(long, value_name = "DIR", env = "SPILLWAY_SECRETS_DIR", value_hint = ValueHint::DirPath)]
     pub secrets_dir: Option<String>,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spillway_backends::SecretEnv;
+use spillway_backends::destinations::{Limits, Network};
 
 use crate::cli::{FromEnvironment, RunFlags};
 use crate::sources::http::TlsFiles;
@@ -24,9 +25,9 @@ pub use file::ConfigFile;
 pub use operator::OperatorSettings;
 
 use list::{
-    ADMIN, DATA_DIR, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS,
-    NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE,
-    UNKNOWN_PODS, keys,
+    ADMIN, ALLOW_DESTINATIONS, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT,
+    LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT,
+    TLS_KEY, TOKEN_FILE, UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -66,6 +67,8 @@ pub struct Settings {
     pub unknown_pods: UnknownPods,
     /// What `Filesystem` backends write below.
     pub filesystem_root: PathBuf,
+    /// What backends of namespaces may not connect to; without an operator there are none.
+    pub limits: Limits,
     /// Where secrets are looked up.
     pub secrets: SecretPlaces,
     /// What listeners beyond loopback need; [`crate::sources::http::ListenerSecurity`] judges it.
@@ -321,6 +324,7 @@ impl Settings {
             unknown_pods: layers.parsed(&UNKNOWN_PODS, flags.unknown_pods.as_ref(), unknown_pods)?.unwrap_or_default(),
             filesystem_root: directory(&layers, &FILESYSTEM_ROOT, flags.filesystem_root.as_ref())?
                 .unwrap_or_else(|| machine.filesystem_root()),
+            limits: limits(&layers, flags, machine)?,
             secrets: secrets(&layers, flags)?,
             security: SecurityFiles {
                 tls: TlsFiles {
@@ -381,6 +385,27 @@ fn unknown_pods(text: &str) -> Option<UnknownPods> {
         "Deliver" => Some(UnknownPods::Deliver),
         _ => None,
     }
+}
+
+fn limits(layers: &Layers<'_>, flags: &RunFlags, machine: &Machine) -> Result<Limits, SettingError> {
+    let mut denied: Vec<Network> = listed(layers, &DENY_DESTINATIONS, &flags.deny_destinations)?;
+    denied.extend(machine.api_server.map(Network::from));
+    Ok(Limits { allowed: listed(layers, &ALLOW_DESTINATIONS, &flags.allow_destinations)?, denied })
+}
+
+/// Reads a list whose parts may stand in one text, with `,` between them.
+fn listed<T: std::str::FromStr>(
+    layers: &Layers<'_>,
+    setting: &Setting,
+    flags: &[String],
+) -> Result<Vec<T>, SettingError> {
+    let mut list = Vec::new();
+    for written in layers.many(setting, flags, ',') {
+        for part in written.text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            list.push(part.parse().map_err(|_| written.refuse(setting))?);
+        }
+    }
+    Ok(list)
 }
 
 fn secrets(layers: &Layers<'_>, flags: &RunFlags) -> Result<SecretPlaces, SettingError> {

@@ -12,7 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use spillway_crds::served::{BackendCondition, Configuration, Held, Owner, PodFacts, Pods, ServedSecret, Version};
+use spillway_crds::served::{
+    BackendCondition, Configuration, FORBIDDEN, Held, Owner, PodFacts, Pods, ServedSecret, Version,
+};
 
 #[path = "served/agent.rs"]
 mod agent;
@@ -228,6 +230,85 @@ fn a_secret_is_used_as_it_is_now_and_shown_nowhere() {
     for text in [shown, log, kept] {
         assert!(!text.contains(CANARY) && !text.contains(&encoded[..16]), "{text}");
     }
+}
+
+#[test]
+fn a_tenants_backend_reaches_no_loopback_and_one_of_the_cluster_does() {
+    let (dir, backend) = (tempfile::tempdir().unwrap(), Backend::listen_at("127.0.0.2:0"));
+    let http = |name: &str| json!({"type": "HTTP", "http": {"url": format!("http://{}/{name}", backend.address)}});
+    let shared = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "ClusterBackend", "metadata": {"name": "shared"},
+        "spec": {"type": "HTTP", "http": http("shared")["http"], "allowedNamespaces": {"selector": {}}}});
+    let keys = object("Backend", "keys", &json!({"type": "S3", "s3": {"bucket": "lake"}}));
+    let manifests = [
+        archive(),
+        object("Backend", "own", &http("own")),
+        shared.to_string(),
+        keys,
+        events("tenant", &json!({"name": "all", "backendRefs": [{"name": "own"}]})),
+        events("platform", &json!({"name": "all", "backendRefs": [{"kind": "ClusterBackend", "name": "shared"}]})),
+        events("borrows", &json!({"name": "all", "backendRefs": [{"name": "keys"}]})),
+        everything("jobs"),
+    ];
+    let namespaces = [("fab12".to_owned(), std::collections::BTreeMap::new())].into();
+    let tickets = [("MonitoringPipeline fab12/tenant".to_owned(), "ticket".to_owned())].into();
+    let (operator, url) = listen(Configuration { namespaces, tickets, ..configuration(7, 1, &manifests) });
+    let mut agent = Agent::start(dir.path(), &url, &[]);
+    let told = operator.wait_for("it runs 7.1", |ask| ask.running == Some(version(7, 1)));
+    assert_eq!(told.refused.len(), 1, "{told:?}");
+    assert!(told.refused[0].object.ends_with("/borrows"), "{told:?}");
+    assert!(told.refused[0].reason.contains("the keys of the machine are for ClusterBackends"), "{told:?}");
+    flows(&mut agent, dir.path(), ("jobs", 1));
+    agent.wait_until("the platform's request arrives", |_| backend.requests() > 0);
+
+    // Held, told to the operator with its kind, and counted.
+    let told = operator.wait_for("the tenant's is told", |ask| !ask.backends.is_empty());
+    let report = &told.backends[0];
+    assert_eq!((report.backend.as_str(), report.fault.as_str()), ("fab12.own", FORBIDDEN), "{told:?}");
+    assert!(report.error.starts_with("not sent: 127.0.0.2 is loopback; a Backend of a namespace"), "{report:?}");
+    let counted =
+        |line: &str| line.contains("\"tenant\"") && line.contains("kind=\"forbidden\"") && !line.ends_with(" 0");
+    assert!(agent.get("/metrics").lines().any(counted), "{}", agent.get("/metrics"));
+    assert_eq!(told.holding.len(), 1, "{told:?}");
+    assert_eq!(backend.requests(), 1, "only what the cluster's own backend sent");
+}
+
+#[test]
+fn the_files_of_a_tenant_stay_below_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    std::fs::create_dir_all(dir.path().join("out/inner")).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    // The root itself is the administrator's and may be a link; what is below it is anybody's.
+    for link in ["out/linked", "out/inner/linked"] {
+        std::os::unix::fs::symlink(&outside, dir.path().join(link)).unwrap();
+    }
+    let files =
+        |name: &str, settings: &Value| object("Backend", name, &json!({"type": "Filesystem", "filesystem": settings}));
+    let to = |name: &str| events(name, &json!({"name": "all", "backendRefs": [{"name": name}]}));
+    let mut manifests = vec![archive(), everything("jobs")];
+    for (name, settings) in [
+        ("absolute", json!({"directory": "/tmp"})),
+        ("climbs", json!({"directory": "../outside"})),
+        ("climbs-later", json!({"directory": "inner/../../outside"})),
+        ("names", json!({"file": "../outside/x.ndjson"})),
+        ("linked", json!({"directory": "linked"})),
+        ("inner", json!({"directory": "inner/linked/deeper"})),
+        ("file", json!({"file": "linked/x.ndjson"})),
+    ] {
+        manifests.extend([files(name, &settings), to(name)]);
+    }
+    let (operator, url) = listen(configuration(7, 1, &manifests));
+    let mut agent = Agent::start(dir.path(), &url, &[]);
+    let told = operator.wait_for("it runs 7.1", |ask| ask.running == Some(version(7, 1)));
+    let mut refused: Vec<&str> =
+        told.refused.iter().filter_map(|one| one.object.strip_prefix("MonitoringPipeline fab12/")).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, ["absolute", "climbs", "climbs-later", "names"], "{told:?}");
+    flows(&mut agent, dir.path(), ("jobs", 1));
+    let told = operator.wait_for("the linked ones fail", |ask| ask.backends.len() == 3);
+    assert!(told.backends.iter().all(|report| report.fault == "local"), "{told:?}");
+    agent.kill();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
 }
 
 #[test]

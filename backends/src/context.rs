@@ -8,6 +8,7 @@ use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::settings::Metadata;
 
+use crate::destinations::Destinations;
 use crate::redact::{Redacting, Secrets};
 use crate::{BackendSettings, Problem};
 
@@ -24,6 +25,9 @@ pub struct BuildContext {
     pub filesystem_root: PathBuf,
     /// Whether a `Filesystem` backend may name an absolute directory: in a standalone run only.
     pub allow_absolute: bool,
+    /// What it may connect to. Where that is limited the backend is a tenant's, and nothing of the machine's own identity is
+    /// used for it.
+    pub destinations: Destinations,
     /// Wall time.
     pub clock: Clock,
 }
@@ -47,6 +51,11 @@ pub enum BuildError {
     /// An absolute directory where only the root is allowed.
     #[error("directory {0:?} is absolute, which only a standalone run takes")]
     AbsoluteDirectory(String),
+    /// The machine's own keys, where only keys of a Secret are allowed.
+    #[error(
+        "found no `credentials`, and the keys of the machine are for ClusterBackends; name the keys in `credentials`"
+    )]
+    MachineKeys,
 }
 
 /// Makes the backend that `settings` describe, for one delivery; it says nothing of its secrets. Opens nothing yet.

@@ -3,6 +3,7 @@
 //! # Guarantees
 //! - No redirect is followed, no proxy of the environment used, no certificate taken on trust; TLS 1.2 is the least.
 //! - A CA and every other secret is read at each use: a rotated one is used at once, and a rotated CA makes a new client.
+//! - Nothing is connected to that [`Destinations`] refuse, whatever name it goes by; that is a fault of its own kind.
 //! - Nothing secret is in a fault: neither a URL nor a header nor a body.
 //!
 //! # Must not know
@@ -12,15 +13,17 @@
 //! 10 s to connect; idle connections are kept for 30 s; [`AnswerLimits`] for each answer.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Request, Response};
+use reqwest::{Certificate, Client, Request, Response, Url};
 use spillway_delivery::backend::{Fault, FaultKind};
 use spillway_delivery::secret::Secret;
 use tokio::time::timeout;
 
+use crate::destinations::resolve::Resolver;
+use crate::destinations::{Destinations, Forbidden};
 use crate::redact::Secrets;
 use crate::secrets::SecretError;
 use crate::settings::SecretKeyRef;
@@ -40,6 +43,7 @@ pub(crate) struct HttpClient {
     ca: Option<SecretKeyRef>,
     https: bool,
     secrets: Secrets,
+    destinations: Destinations,
     /// The client, and the CA it trusts: made anew when that changes.
     current: Mutex<Option<(Option<Secret>, Client)>>,
 }
@@ -75,8 +79,9 @@ impl Answer {
 
 impl HttpClient {
     /// Returns a client that connects at the first request; `https` says whether any of its URLs is one.
-    pub(crate) fn new(secrets: Secrets, tls: Option<&TlsSettings>, https: bool) -> Self {
-        Self { ca: tls.map(|tls| tls.ca_secret_ref.clone()), https, secrets, current: Mutex::default() }
+    pub(crate) fn new(secrets: Secrets, destinations: Destinations, tls: Option<&TlsSettings>, https: bool) -> Self {
+        let ca = tls.map(|tls| tls.ca_secret_ref.clone());
+        Self { ca, https, secrets, destinations, current: Mutex::default() }
     }
 
     /// Sends a request and reads the answer within `limits`. A body that is too long or too slow is left: its connection
@@ -86,6 +91,7 @@ impl HttpClient {
     /// # Cancel safety
     /// The request is abandoned and its connection closed; the server may have taken it.
     pub(crate) async fn execute(&self, request: Request, limits: AnswerLimits) -> Result<Answer, Fault> {
+        self.check(request.url()).map_err(|forbidden| Fault::new(FaultKind::Forbidden, forbidden))?;
         let client = self.client()?;
         let response = client.execute(request).await.map_err(|error| fault(error, "no answer"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -130,6 +136,12 @@ impl HttpClient {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Judges what needs no look-up: a host that is an address is dialled without one.
+    fn check(&self, url: &Url) -> Result<(), Forbidden> {
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        self.destinations.check(host, port)
+    }
+
     fn client(&self) -> Result<Client, Fault> {
         let ca = self.ca.as_ref().map(|ca| self.secret(ca)).transpose()?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,6 +166,9 @@ impl HttpClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .user_agent(USER_AGENT);
+        if let Destinations::Limited(limits) = &self.destinations {
+            builder = builder.dns_resolver(Arc::new(Resolver::of_the_machine(limits.clone())));
+        }
         if let Some(ca) = ca {
             let certificates = Certificate::from_pem_bundle(ca.reveal().as_bytes())
                 .ok()
@@ -188,6 +203,9 @@ async fn read(mut response: Response, bytes_max: usize, body: &mut Vec<u8>) -> R
 /// Says what failed without saying where: no URL, no header, no body.
 fn fault(error: reqwest::Error, what: &str) -> Fault {
     let error = error.without_url();
+    if let Some(forbidden) = root_cause(&error).downcast_ref::<Forbidden>() {
+        return Fault::new(FaultKind::Forbidden, forbidden);
+    }
     let kind = if error.is_timeout() {
         FaultKind::Timeout
     } else if error.is_builder() {

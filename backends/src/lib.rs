@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`template`] | text with places that events fill |
 //! | `auth`, `tls` | proving who one is; trust in a server |
+//! | `destinations` | where a tenant's backend may connect to |
 //! | `http_client`, `answer` | the HTTP client and what answers say |
 //! | `compress` | bodies |
 //! | `secrets`, `redact` | where secrets come from, and that they show nowhere |
@@ -22,6 +23,8 @@ mod auth;
 mod compress;
 #[cfg(feature = "client")]
 mod context;
+#[cfg(feature = "client")]
+pub mod destinations;
 #[cfg(feature = "client")]
 mod http_client;
 #[cfg(feature = "client")]
@@ -45,6 +48,8 @@ pub mod webhook;
 pub use auth::BasicAuth;
 #[cfg(feature = "client")]
 pub use context::{BuildContext, BuildError, build};
+#[cfg(feature = "client")]
+pub use destinations::Destinations;
 #[cfg(feature = "client")]
 pub use redact::Secrets;
 #[cfg(feature = "client")]

@@ -55,6 +55,9 @@ pub const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// Most bytes of the reason of a refusal; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 1024;
 
+/// The [`fault`](BackendReport::fault) of a backend that this agent does not connect to, as its rules say.
+pub const FORBIDDEN: &str = "forbidden";
+
 /// What an agent says and asks.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
@@ -126,6 +129,10 @@ pub struct BackendReport {
     pub backend: String,
     /// Its state.
     pub state: BackendCondition,
+    /// What kind of fault that is, in the word that metrics have for it: [`FORBIDDEN`] is one that waiting does not mend. Empty
+    /// where an older agent does not say.
+    #[serde(default)]
+    pub fault: String,
     /// What the last attempt said, on one line; never the value of a secret.
     #[serde(default)]
     pub error: String,

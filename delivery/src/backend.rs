@@ -66,6 +66,8 @@ pub enum FaultKind {
     Broken,
     /// The batch is too large for it: the engine halves it.
     TooLarge,
+    /// This machine does not connect there: its rules forbid the address.
+    Forbidden,
     /// This machine: disk full, file not writable, bad configuration.
     Local,
 }
@@ -80,6 +82,7 @@ impl FaultKind {
             Self::Unauthorized => "unauthorized",
             Self::Broken => "broken",
             Self::TooLarge => "too_large",
+            Self::Forbidden => "forbidden",
             Self::Local => "local",
         }
     }

@@ -80,12 +80,14 @@ reasons! {
     BackendRetrying,
     /// So many attempts failed that the backend is left alone for a while.
     BackendUnreachable,
+    /// Agents may not connect to the address of the backend.
+    BackendForbidden,
 }
 
 impl Reason {
     /// Returns whether waiting does not help: somebody has to change something.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Invalid | Self::TooLarge | Self::Refused)
+        matches!(self, Self::Invalid | Self::TooLarge | Self::Refused | Self::BackendForbidden)
     }
 
     /// Returns whether it goes by itself, in a moment.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use spillway_crds::served::{BackendReport, Held, Refused, Version};
+use spillway_crds::served::{BackendReport, FORBIDDEN, Held, Refused, Version};
 
 /// The newest report of every node that has one, by the node's name.
 pub type Reports = BTreeMap<Arc<str>, Report>;
@@ -50,6 +50,7 @@ impl Report {
 }
 
 fn state(report: &BackendReport) -> impl PartialEq {
-    let BackendReport { object, route, backend, state, error: _, since_unix_seconds } = report;
-    (object.clone(), route.clone(), backend.clone(), *state, *since_unix_seconds)
+    let BackendReport { object, route, backend, state, fault, error: _, since_unix_seconds } = report;
+    let is_forbidden = fault == FORBIDDEN;
+    (object.clone(), route.clone(), backend.clone(), *state, is_forbidden, *since_unix_seconds)
 }

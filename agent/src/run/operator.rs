@@ -75,6 +75,7 @@ fn report(standing: &Standing) -> Option<BackendReport> {
             BreakerState::Closed => BackendCondition::Retrying,
             BreakerState::Open | BreakerState::HalfOpen => BackendCondition::Unreachable,
         },
+        fault: standing.fault.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
         error: standing.last_error.clone().unwrap_or_default(),
         since_unix_seconds: u64::try_from(standing.since / 1_000_000_000).unwrap_or_default(),
     })
@@ -96,6 +97,8 @@ fn named(uid: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spillway_crds::served::FORBIDDEN;
+    use spillway_delivery::backend::FaultKind;
 
     #[test]
     fn only_what_fails_is_told_and_by_the_names_that_the_operator_uses() {
@@ -107,10 +110,12 @@ mod tests {
             state: DeliveryState::Retrying,
             since: 1_700_000_000_123_456_789,
             breaker: BreakerState::Open,
+            fault: Some(FaultKind::Forbidden),
             last_error: Some("refused".into()),
         };
         let told = report(&standing).unwrap();
         assert_eq!((told.object.as_str(), told.backend.as_str()), ("ClusterMonitoringPipeline all", ".lake"));
+        assert_eq!(told.fault, FORBIDDEN);
         assert_eq!((told.state, told.since_unix_seconds), (BackendCondition::Unreachable, 1_700_000_000));
         let own = Standing {
             namespace: "fab12".into(),

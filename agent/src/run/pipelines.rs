@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use spillway_backends::{BuildContext, BuildError, SecretDir, SecretSource, Secrets};
+use spillway_backends::destinations::Limits;
+use spillway_backends::{BuildContext, BuildError, Destinations, SecretDir, SecretSource, Secrets};
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::{BackendPlan, Input, PipelinePlan};
@@ -55,6 +56,7 @@ enum SecretPlace {
 pub(super) struct Binder {
     secrets: SecretPlace,
     filesystem_root: std::path::PathBuf,
+    limits: Arc<Limits>,
     clock: Clock,
     agent: Arc<str>,
 }
@@ -66,6 +68,7 @@ impl Binder {
         Self {
             secrets: served.map_or_else(|| SecretPlace::Machine(Arc::new(machine())), SecretPlace::Served),
             filesystem_root: settings.filesystem_root.clone(),
+            limits: Arc::new(settings.limits.clone()),
             clock: clock.clone(),
             agent,
         }
@@ -171,7 +174,17 @@ impl Binder {
             filesystem_root: self.filesystem_root.clone(),
             // Manifests from files are the machine's own; those that are served are anybody's.
             allow_absolute: matches!(self.secrets, SecretPlace::Machine(_)),
+            destinations: self.destinations(backend),
             clock: self.clock.clone(),
+        }
+    }
+
+    /// Returns what a backend may connect to. Whoever may write a `ClusterBackend`, or files of this machine, is trusted with
+    /// its network; whoever may write a `Backend` in a namespace is a tenant.
+    fn destinations(&self, backend: &BackendPlan) -> Destinations {
+        match &self.secrets {
+            SecretPlace::Served(_) if *backend.namespace != *CLUSTER => Destinations::Limited(self.limits.clone()),
+            SecretPlace::Served(_) | SecretPlace::Machine(_) => Destinations::Any,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the defaults depend on: read once from the machine, given by hand in tests.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The machine, as far as defaults depend on it.
@@ -13,6 +14,8 @@ pub struct Machine {
     pub host_name: Option<String>,
     /// Where the kubelet puts container logs, when that is there.
     pub kubelet_logs: Option<PathBuf>,
+    /// Where the API server is, as a kubelet tells every container; `None` where that is a name.
+    pub api_server: Option<IpAddr>,
 }
 
 impl Machine {
@@ -24,6 +27,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             host_name: rustix::system::uname().nodename().to_str().ok().map(Into::into),
             kubelet_logs: kubelet_logs.is_dir().then_some(kubelet_logs),
+            api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok()),
         }
     }
 

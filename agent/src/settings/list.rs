@@ -49,6 +49,20 @@ pub(super) const UNKNOWN_PODS: Setting =
     setting("unknown_pods", "--unknown-pods", "SPILLWAY_UNKNOWN_PODS", "unknownPods", "`Hold` or `Deliver`");
 pub(super) const FILESYSTEM_ROOT: Setting =
     setting("filesystem_root", "--filesystem-root", "SPILLWAY_FILESYSTEM_ROOT", "filesystemRoot", DIRECTORY);
+pub(super) const ALLOW_DESTINATIONS: Setting = setting(
+    "allow_destinations",
+    "--allow-destinations",
+    "SPILLWAY_ALLOW_DESTINATIONS",
+    "allowDestinations",
+    "networks (10.0.0.0/8, fd00::/8), addresses and ports (:6443)",
+);
+pub(super) const DENY_DESTINATIONS: Setting = setting(
+    "deny_destinations",
+    "--deny-destinations",
+    "SPILLWAY_DENY_DESTINATIONS",
+    "denyDestinations",
+    "networks (10.0.0.0/8, fd00::/8) and addresses",
+);
 pub(super) const SECRETS_DIR: Setting =
     setting("secrets_dir", "--secrets-dir", "SPILLWAY_SECRETS_DIR", "secretsDir", "a directory that is there");
 pub(super) const SECRET_ENV: Setting = setting(
@@ -89,7 +103,7 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 23] = [
+pub(super) const SETTINGS: [Setting; 25] = [
     MANIFESTS,
     OPERATOR,
     OPERATOR_CA,
@@ -103,6 +117,8 @@ pub(super) const SETTINGS: [Setting; 23] = [
     POD_LOGS,
     UNKNOWN_PODS,
     FILESYSTEM_ROOT,
+    ALLOW_DESTINATIONS,
+    DENY_DESTINATIONS,
     SECRETS_DIR,
     SECRET_ENV,
     TLS_CERT,

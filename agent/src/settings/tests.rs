@@ -6,7 +6,7 @@ use super::*;
 use crate::cli::{Command, parse};
 
 fn machine() -> Machine {
-    Machine { root: false, cores: 16, host_name: Some("host-1".into()), kubelet_logs: None }
+    Machine { root: false, cores: 16, host_name: Some("host-1".into()), kubelet_logs: None, api_server: None }
 }
 
 fn flags(args: &[&str]) -> RunFlags {
@@ -72,6 +72,29 @@ fn a_variable_goes_before_the_file_unless_it_is_empty() {
     assert_eq!(settings.drain, Duration::from_secs(9));
     assert_eq!(settings.threads, 3);
     assert_eq!(settings.configuration, ConfigSource::Files(vec!["/".into(), "/tmp".into()]));
+}
+
+#[test]
+fn what_tenants_may_connect_to_is_a_list_however_it_is_written() {
+    let settings = |args: &[&str], file: &str| settle(&[&["-f", "/"], args].concat(), file).unwrap().limits;
+    let wanted = Limits {
+        allowed: vec!["10.1.0.0/16".parse().unwrap(), ":6443".parse().unwrap()],
+        denied: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+    };
+    let one = ["--allow-destinations", "10.1.0.0/16,:6443", "--deny-destinations", "10.0.0.0/8, fd00::/8,"];
+    assert_eq!(settings(&one, ""), wanted);
+    let repeated = ["--allow-destinations=10.1.0.0/16", "--allow-destinations=:6443"];
+    let file = "denyDestinations: [10.0.0.0/8, 'fd00::/8']\n";
+    assert_eq!(settings(&repeated, file), wanted);
+    let (flags, of) = (flags(&["-f", "/"]), FromEnvironment::default());
+    let in_a_pod = Machine { api_server: "10.96.0.1".parse().ok(), ..machine() };
+    let denied = Settings::settle(&flags, &of, &ConfigFile::default(), &in_a_pod).unwrap().limits.denied;
+    assert_eq!(denied, ["10.96.0.1".parse().unwrap()], "nobody has to name the API server");
+    let refusal = refusal(&["-f", "/", "--deny-destinations", "10.0.0.0/8,:80"], "");
+    assert_eq!(
+        refusal,
+        "--deny-destinations: found `10.0.0.0/8,:80`, allowed: networks (10.0.0.0/8, fd00::/8) and addresses"
+    );
 }
 
 #[test]

@@ -41,7 +41,8 @@ impl Agent {
             "--admin",
             "127.0.0.1:0",
         ]);
-        command.args(["--log-format", "json"]).args(more);
+        // What tests listen at; nothing else of loopback is for the backends of a namespace.
+        command.args(["--allow-destinations", "127.0.0.1", "--log-format", "json"]).args(more);
         let mut child = command.env_clear().current_dir(dir).stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = sync_channel(65_536);
@@ -167,7 +168,12 @@ pub(crate) struct Backend {
 impl Backend {
     /// Listens.
     pub(crate) fn listen() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen_at("127.0.0.1:0")
+    }
+
+    /// Listens at an address.
+    pub(crate) fn listen_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let (address, authorizations) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
         let shown = authorizations.clone();
         std::thread::spawn(move || {
@@ -178,6 +184,11 @@ impl Backend {
             }
         });
         Self { address, authorizations }
+    }
+
+    /// Returns how many requests there were.
+    pub(crate) fn requests(&self) -> usize {
+        self.authorizations.lock().unwrap().len()
     }
 
     /// Returns whether somebody showed this.

@@ -65,7 +65,8 @@ impl Nodes {
             nodes.push(Node { url, down_until: Mutex::default() });
         }
         let https = nodes.iter().any(|node| node.url.scheme() == "https");
-        let client = HttpClient::new(context.secrets.clone(), settings.tls.as_ref(), https);
+        let (secrets, destinations) = (context.secrets.clone(), context.destinations.clone());
+        let client = HttpClient::new(secrets, destinations, settings.tls.as_ref(), https);
         Ok(Self { list: nodes, next: AtomicUsize::new(0), auth: settings.auth.clone(), client })
     }
 
@@ -79,9 +80,12 @@ impl Nodes {
         for node in self.in_turn() {
             let request = node.request(&ask, authorization.as_ref())?;
             match self.client.execute(request, ask.limits).await {
-                Err(fault) if fault.kind == FaultKind::Unreachable => {
+                Err(fault) if matches!(fault.kind, FaultKind::Unreachable | FaultKind::Forbidden) => {
                     node.set_down(Some(Instant::now() + DOWN_FOR));
-                    last = fault;
+                    // What nobody may connect to is told before what does not answer: only that somebody has to change.
+                    if last.kind != FaultKind::Forbidden {
+                        last = fault;
+                    }
                 }
                 result => {
                     node.set_down(None);

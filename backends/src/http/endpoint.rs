@@ -51,7 +51,12 @@ impl Endpoint {
         context: &BuildContext,
     ) -> Self {
         Self {
-            client: HttpClient::new(context.secrets.clone(), tls, url.scheme() == "https"),
+            client: HttpClient::new(
+                context.secrets.clone(),
+                context.destinations.clone(),
+                tls,
+                url.scheme() == "https",
+            ),
             auth,
             limits: AnswerLimits { body_bytes_max: answer_bytes_max, body_timeout: ANSWER_BODY_TIMEOUT },
             clock: context.clock.clone(),

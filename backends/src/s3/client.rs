@@ -48,6 +48,9 @@ pub struct S3 {
 impl S3 {
     /// Returns the backend; connects at the first batch.
     pub fn try_new(settings: &S3Settings, context: BuildContext) -> Result<Self, BuildError> {
+        if settings.credentials.is_none() && context.destinations.is_limited() {
+            return Err(BuildError::MachineKeys);
+        }
         let template = key::parse(&settings.key).map_err(|problem| BuildError::Settings(vec![problem]))?;
         let encoding = context.encoding(&("S3", &settings.key, settings.compression));
         Ok(Self {
@@ -56,7 +59,7 @@ impl S3 {
             manner: Manner::new(settings),
             compression: settings.compression,
             metadata: context.metadata,
-            store: Store::new(settings, context.secrets),
+            store: Store::new(settings, context.secrets, context.destinations),
             clock: context.clock,
             aborts: Supervisor::new("s3"),
             partly: AtomicBool::new(false),

@@ -22,6 +22,7 @@ use spillway_delivery::secret::Secret;
 
 use super::settings::{S3Credentials, S3Settings};
 use super::transport::Transport;
+use crate::destinations::Destinations;
 use crate::http_client::HttpClient;
 use crate::redact::Secrets;
 use crate::settings::SecretKeyRef;
@@ -53,13 +54,14 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(settings: &S3Settings, secrets: Secrets) -> Self {
+    pub(super) fn new(settings: &S3Settings, secrets: Secrets, destinations: Destinations) -> Self {
+        let (tls, https) = (settings.tls.as_ref(), settings.speaks_https());
         Self {
             region: Region::new(settings.region.clone()),
             endpoint: settings.endpoint.clone(),
             force_path_style: settings.force_path_style,
             credentials: settings.credentials.clone(),
-            http: Arc::new(HttpClient::new(secrets.clone(), settings.tls.as_ref(), settings.speaks_https())),
+            http: Arc::new(HttpClient::new(secrets.clone(), destinations, tls, https)),
             secrets,
             current: Mutex::default(),
         }
@@ -130,8 +132,10 @@ impl Store {
 
     /// Returns where the keys of the machine are asked for, in this order.
     fn of_the_machine(&self) -> OfTheMachine {
-        // The store's own CA has no say there.
-        let client = Transport::new(Arc::new(HttpClient::new(self.secrets.clone(), None, true)));
+        // The store's own CA has no say there, and what gives keys to a machine is on loopback or link-local. No tenant's
+        // backend gets here.
+        let client = HttpClient::new(self.secrets.clone(), Destinations::Any, None, true);
+        let client = Transport::new(Arc::new(client));
         let machine = ProviderConfig::without_region().with_region(Some(self.region.clone())).with_http_client(client);
         let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&machine).build();
         let container = EcsCredentialsProvider::builder().configure(&machine).build();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spillway_backends::{BuildContext, SecretDir, Secrets};
+use spillway_backends::{BuildContext, Destinations, SecretDir, Secrets};
 use spillway_delivery::backend::{DeliveryName, OutBatch, OutBatchBuilder};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::{Origin, OriginBuilder};
@@ -30,6 +30,7 @@ pub(crate) fn context(root: &Path) -> BuildContext {
         secrets: Secrets::new(Arc::new(SecretDir::new(Some(root.join("secrets")), []))),
         filesystem_root: root.join("out"),
         allow_absolute: false,
+        destinations: Destinations::Any,
         clock: Clock::manual(NOW),
     }
 }

@@ -7,6 +7,7 @@
 //! | `destinations` | one real destination per type of the list, and how to read back what arrived |
 //! | `suite` | the checks that every backend passes |
 //! | `model` | the files against a model: crashes, cancels, torn tails, exactly once |
+//! | `forbidden` | where a tenant's backend may not connect to |
 //! | `hostile_files` | names and places that must not be written |
 //! | `server` | an HTTP server that does as it is told, TLS included |
 //! | `hostile_http` | what servers do wrong |
@@ -30,6 +31,7 @@ mod bucket;
 mod bulk;
 mod destinations;
 mod encoding;
+mod forbidden;
 mod hostile_echo;
 mod hostile_elasticsearch;
 mod hostile_files;

@@ -40,16 +40,20 @@ pub(crate) fn settings(what: &str, root: &Path, base: &str) -> serde_json::Value
     }
 }
 
-/// Returns a backend of a type.
-pub(crate) fn backend(what: &str, root: &Path, settings: serde_json::Value) -> Arc<dyn Backend> {
-    let settings = match what {
+/// Returns the settings of a type.
+pub(crate) fn of_type(what: &str, settings: serde_json::Value) -> BackendSettings {
+    match what {
         "Elasticsearch" => BackendSettings::Elasticsearch(parse(settings)),
         "HTTP" => BackendSettings::Http(parse(settings)),
         "ManagedAPI" => BackendSettings::ManagedApi(parse(settings)),
         "S3" => BackendSettings::S3(parse(settings)),
         _ => BackendSettings::Webhook(parse(settings)),
-    };
-    build(&settings, context(root)).unwrap()
+    }
+}
+
+/// Returns a backend of a type.
+pub(crate) fn backend(what: &str, root: &Path, settings: serde_json::Value) -> Arc<dyn Backend> {
+    build(&of_type(what, settings), context(root)).unwrap()
 }
 
 /// Returns the answer of a server that takes whatever any of the types sends.

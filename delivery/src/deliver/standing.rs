@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Engine;
+use crate::backend::FaultKind;
 use crate::clock::UnixNanos;
 use crate::ledger::{BreakerState, DeliveryState};
 use crate::settings::PipelineUid;
@@ -27,6 +28,8 @@ pub struct Standing {
     pub since: UnixNanos,
     /// Where its circuit breaker stands.
     pub breaker: BreakerState,
+    /// The kind of the last fault.
+    pub fault: Option<FaultKind>,
     /// The last fault, in one line.
     pub last_error: Option<String>,
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::reasons::Reasons;
 use super::standing::Standing;
-use crate::backend::Fault;
+use crate::backend::{Fault, FaultKind};
 use crate::clock::Clock;
 use crate::ledger::{BreakerReport, BreakerState, DeliveryReport, DeliveryState};
 use crate::log::{Census, DeliveryKey, Log, Progress, ReadError};
@@ -46,6 +46,7 @@ struct Figures {
     late: u64,
     unknown_batches: u64,
     rejections: Reasons,
+    last_fault: Option<FaultKind>,
     last_error: Option<String>,
 }
 
@@ -74,6 +75,7 @@ impl DeliveryStatus {
                 late: 0,
                 unknown_batches: 0,
                 rejections: Reasons::default(),
+                last_fault: None,
                 last_error: None,
             }),
         })
@@ -170,6 +172,7 @@ impl DeliveryStatus {
             state: figures.state,
             since: figures.since,
             breaker: figures.breaker.state,
+            fault: figures.last_fault,
             last_error: figures.last_error.clone(),
         }
     }
@@ -186,13 +189,16 @@ impl DeliveryStatus {
 
     /// Notes that progress could not be saved; deliveries go on.
     pub(super) fn unsaved(&self, error: &str) {
-        self.figures().last_error = Some(error.to_owned());
+        let mut figures = self.figures();
+        figures.last_fault = Some(FaultKind::Local);
+        figures.last_error = Some(error.to_owned());
     }
 
     /// Notes a fault and returns whether that is the first since the last success. One that drains goes on draining.
     pub(super) fn failed(&self, fault: &Fault) -> bool {
         let mut figures = self.figures();
         *figures.faults.entry(fault.kind.as_str()).or_default() += 1;
+        figures.last_fault = Some(fault.kind);
         figures.last_error = Some(fault.to_string());
         if figures.faultless != DeliveryState::Draining {
             self.change(&mut figures, DeliveryState::Retrying);
@@ -204,6 +210,7 @@ impl DeliveryStatus {
     pub(super) fn left(&self, fault: &Fault) {
         let mut figures = self.figures();
         *figures.faults.entry(fault.kind.as_str()).or_default() += 1;
+        figures.last_fault = Some(fault.kind);
         figures.last_error = Some(fault.to_string());
     }
 

@@ -90,6 +90,7 @@ pub(super) fn signal_of(fault: &Fault) -> Signal {
         | FaultKind::Timeout
         | FaultKind::Unauthorized
         | FaultKind::Broken
+        | FaultKind::Forbidden
         | FaultKind::Local => Signal::Failed,
     }
 }

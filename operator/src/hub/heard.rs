@@ -11,6 +11,9 @@ use crate::reports::Report;
 /// Most bytes of a name that an agent gives: a kind, a namespace and a name, each as long as can be.
 const NAME_BYTES_MAX: usize = 640;
 
+/// Most bytes of a word for a kind of fault.
+const WORD_BYTES_MAX: usize = 32;
+
 /// Most bytes of a ticket: twice what ours have.
 const TICKET_BYTES_MAX: usize = 128;
 
@@ -53,6 +56,7 @@ fn backend(said: &BackendReport) -> BackendReport {
         route: told(&said.route, NAME_BYTES_MAX),
         backend: told(&said.backend, NAME_BYTES_MAX),
         state: said.state,
+        fault: told(&said.fault, WORD_BYTES_MAX),
         error: told(&said.error, REASON_BYTES_MAX),
         since_unix_seconds: said.since_unix_seconds,
     }
@@ -91,6 +95,7 @@ mod tests {
                 route: "all".into(),
                 backend: "a.search".into(),
                 state,
+                fault: String::new(),
                 error: error.into(),
                 since_unix_seconds: 7,
             }],

@@ -1,17 +1,29 @@
-//! What agents say of backends, summed up: the worst state, since when, and on how many agents.
+//! What agents say of backends, summed up: the worst state, since when, and on how many agents. What waiting does not mend is
+//! the worst, and is told at once.
 
 use jiff::Timestamp;
 use spillway_crds::kinds::CLUSTER;
-use spillway_crds::served::{BackendCondition, BackendReport};
+use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN};
 
 use super::agents::Seats;
 use super::{Again, RETRYING_AFTER, Reason, counted, text};
 use crate::world::{Kind, ObjectKey};
 
+/// How bad it is, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    /// Attempts fail, others are made.
+    Retrying,
+    /// It is left alone for a while.
+    Unreachable,
+    /// An agent may not connect to it.
+    Forbidden,
+}
+
 /// How a backend is, where it is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
-    pub(super) state: BackendCondition,
+    pub(super) state: Severity,
     /// Since when the first of the agents says so.
     pub(super) since: Timestamp,
     pub(super) agents: usize,
@@ -24,19 +36,19 @@ pub(super) fn worst(seats: &Seats<'_>, is_one: impl Fn(&BackendReport) -> bool, 
     let mut worst: Option<Fault> = None;
     for (_, report) in &seats.heard {
         // Of several pipelines of one agent the worst counts.
-        let mut of_agent: Option<(BackendCondition, Timestamp, &str)> = None;
+        let mut of_agent: Option<(Severity, Timestamp, &str)> = None;
         for said in report.backends.iter().filter(|said| is_one(said)) {
             let since =
                 i64::try_from(said.since_unix_seconds).ok().and_then(|second| Timestamp::from_second(second).ok());
             // A clock that goes ahead of ours says what is now.
             let since = since.unwrap_or(again.now).min(again.now);
-            if said.state == BackendCondition::Retrying && !again.has_passed(since, RETRYING_AFTER) {
+            let severity = Severity::of(said);
+            if severity == Severity::Retrying && !again.has_passed(since, RETRYING_AFTER) {
                 continue;
             }
-            let is_worse =
-                of_agent.is_none_or(|(state, at, _)| said.state > state || (said.state == state && since < at));
+            let is_worse = of_agent.is_none_or(|(worst, at, _)| severity > worst || (severity == worst && since < at));
             if is_worse {
-                of_agent = Some((said.state, since, &said.error));
+                of_agent = Some((severity, since, &said.error));
             }
         }
         let Some((state, since, error)) = of_agent else { continue };
@@ -64,19 +76,31 @@ pub(super) fn is_about(said: &BackendReport, key: &ObjectKey) -> bool {
     is_one && name == &*key.name
 }
 
+impl Severity {
+    fn of(said: &BackendReport) -> Self {
+        match said.state {
+            _ if said.fault == FORBIDDEN => Self::Forbidden,
+            BackendCondition::Retrying => Self::Retrying,
+            BackendCondition::Unreachable => Self::Unreachable,
+        }
+    }
+}
+
 impl Fault {
     pub(super) fn reason(&self) -> Reason {
         match self.state {
-            BackendCondition::Retrying => Reason::BackendRetrying,
-            BackendCondition::Unreachable => Reason::BackendUnreachable,
+            Severity::Retrying => Reason::BackendRetrying,
+            Severity::Unreachable => Reason::BackendUnreachable,
+            Severity::Forbidden => Reason::BackendForbidden,
         }
     }
 
     /// Returns what to say of it: what stays while the fault does, and what an attempt said.
     pub(super) fn words(&self, name: &str) -> (String, String) {
         let what = match self.state {
-            BackendCondition::Retrying => "attempts fail",
-            BackendCondition::Unreachable => "unreachable",
+            Severity::Retrying => "attempts fail",
+            Severity::Unreachable => "unreachable",
+            Severity::Forbidden => "forbidden",
         };
         let head = format!("{name}: {what} since {} on {}", text(self.since), counted(self.agents, "agent"));
         if self.error.is_empty() { (head, String::new()) } else { (format!("{head}: "), self.error.clone()) }

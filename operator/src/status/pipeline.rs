@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use spillway_crds::kinds::status::{AgentCounts, BackendHealth, BackendState, ConditionStatus, PipelineStatus};
-use spillway_crds::served::{BackendCondition, Refused};
+use spillway_crds::served::Refused;
 
 use super::agents::{Agents, Seats};
 use super::conditions::{self, Said};
-use super::faults::{self, Fault};
+use super::faults::{self, Fault, Severity};
 use super::{Again, BACKENDS_MAX, BEFORE, GENERATION, LOWERED_AFTER, NAMED_MAX, Reason, counted, named, text};
 use crate::render::{Use, Verdict};
 use crate::world::ObjectKey;
@@ -204,8 +204,8 @@ fn backends(states: States<'_>, before: &PipelineStatus, is_run: bool, now: Time
         let (state, agents, since) = match fault {
             Some(fault) => {
                 let state = match fault.state {
-                    BackendCondition::Retrying => BackendHealth::Retrying,
-                    BackendCondition::Unreachable => BackendHealth::Unreachable,
+                    Severity::Retrying => BackendHealth::Retrying,
+                    Severity::Unreachable | Severity::Forbidden => BackendHealth::Unreachable,
                 };
                 (state, Some(fault.agents as u32), Some(text(fault.since)))
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::status::{BackendHealth, BackendStatus, ConditionStatus, PipelineStatus, StatusCondition};
-use spillway_crds::served::{BackendCondition, BackendReport, Refused};
+use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN, Refused};
 
 use super::*;
 use crate::hub::Slice;
@@ -100,6 +100,7 @@ fn fault(state: BackendCondition, since: Timestamp, error: &str) -> BackendRepor
         route: "all".into(),
         backend: "fab12.search".into(),
         state,
+        fault: String::new(),
         error: error.into(),
         since_unix_seconds: since.as_second() as u64,
     }
@@ -283,6 +284,29 @@ fn attempts_that_failed_a_moment_ago_are_not_told_yet() {
     fleet.of("n1").backends = vec![fault(BackendCondition::Unreachable, at(5000), "reset")];
     let (status, _) = fleet.pipeline(&good(1), &status, at(16));
     assert_eq!(status.backends[0].since.as_deref(), Some("2027-01-15T08:00:16Z"));
+}
+
+#[test]
+fn an_address_that_no_agent_may_connect_to_is_told_at_once_and_waits_for_somebody() {
+    let mut fleet = Fleet::running(&["n1", "n2"], 1);
+    let forbidden = BackendReport {
+        fault: FORBIDDEN.into(),
+        ..fault(BackendCondition::Retrying, at(5), "not sent: 169.254.169.254 is link-local")
+    };
+    fleet.of("n1").backends = vec![fault(BackendCondition::Unreachable, at(1), "refused")];
+    fleet.of("n2").backends = vec![forbidden];
+    let (status, _) = fleet.pipeline(&good(1), &PipelineStatus::default(), at(6));
+    assert_eq!(said(&status, "DataFlowing"), (False, "BackendForbidden"));
+    assert_eq!(
+        message(&status, "DataFlowing"),
+        "search: forbidden since 2027-01-15T08:00:05Z on 1 agent: not sent: 169.254.169.254 is link-local"
+    );
+    assert_eq!(status.backends[0].state, BackendHealth::Unreachable);
+    let (status, _) = fleet.pipeline(&good(1), &status, at(70));
+    assert_eq!(
+        (said(&status, "Ready"), said(&status, "Stalled")),
+        ((False, "BackendForbidden"), (True, "BackendForbidden"))
+    );
 }
 
 #[test]

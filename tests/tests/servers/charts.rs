@@ -20,7 +20,9 @@ pub(crate) const VARIANTS: [(&str, &[&str]); 6] = [
     ("own accounts", &["--set", "rbac.create=false,rbac.aggregate=false", "--set", OWN_ACCOUNTS]),
 ];
 
-const EVERYTHING: [&str; 20] = [
+const EVERYTHING: [&str; 22] = [
+    "--set",
+    "agent.destinations.allow={10.1.0.0/16,:6443},agent.destinations.deny={10.0.0.0/8,fd00::/8}",
     "--set",
     "monitoring.prometheusRule.enabled=true,monitoring.dashboard.enabled=true,monitoring.labels.release=prometheus",
     "--set",
@@ -113,6 +115,8 @@ fn a_value_that_is_not_understood_is_refused_by_its_name() {
         ("agent.stateDirectory=/", "stateDirectory"),
         ("agent.podLogs=var/log", "podLogs"),
         ("agent.drainSeconds=-1", "drainSeconds"),
+        ("agent.destinations.allow={example.test}", "allow"),
+        ("agent.destinations.deny={:80}", "deny"),
         ("secrets.access=All", "access"),
         ("secrets.namespaces={a}", "namespaces"),
         ("monitoring.interval=soon", "interval"),
@@ -183,6 +187,8 @@ fn values_give_what_they_say() {
         "- name: \"more\"",
         "seLinuxOptions: {type: \"container_logreader_t\"}",
         "- \"--threads=2\"",
+        "- --allow-destinations=10.1.0.0/16,:6443",
+        "- --deny-destinations=$(NODE_ADDRESSES),10.0.0.0/8,fd00::/8",
         "team: platform",
         "helm.sh/resource-policy: keep",
         "kind: PrometheusRule",

@@ -13,6 +13,8 @@ struct Ban {
     except: Option<&'static str>,
     /// Whether only test code is meant.
     tests_only: bool,
+    /// The only folder in which it is meant, test code excluded.
+    programs_below: Option<&'static str>,
 }
 
 const BANS: &[Ban] = &[
@@ -21,36 +23,56 @@ const BANS: &[Ban] = &[
         instead: "a detached task: give it an owner (delivery::supervisor)",
         except: Some("delivery/src/supervisor.rs"),
         tests_only: false,
+        programs_below: None,
     },
     Ban {
         words: &["unbounded_channel", "unbounded(", "UnboundedSender", "UnboundedReceiver"],
         instead: "an unbounded queue: give it a named bound",
         except: None,
         tests_only: false,
+        programs_below: None,
+    },
+    Ban {
+        words: &["Client::builder(", "TcpStream", "UdpSocket"],
+        instead: "a connection past the rules for destinations: go by `HttpClient`",
+        except: Some("backends/src/http_client.rs"),
+        tests_only: false,
+        programs_below: Some("backends/src/"),
+    },
+    Ban {
+        words: &["lookup_host("],
+        instead: "a look-up past the rules for destinations: go by `HttpClient`",
+        except: Some("backends/src/destinations/resolve.rs"),
+        tests_only: false,
+        programs_below: Some("backends/src/"),
     },
     Ban {
         words: &["todo!", "unimplemented!"],
         instead: "unfinished: finish it or leave it out",
         except: None,
         tests_only: false,
+        programs_below: None,
     },
     Ban {
         words: &["#[ignore", "#[should_panic]"],
         instead: "a test that may be skipped, or that any panic satisfies: say what is expected",
         except: None,
         tests_only: false,
+        programs_below: None,
     },
     Ban {
         words: &["#[allow", "#![allow"],
         instead: "write `#[expect(…, reason = \"…\")]`: it fails when it is needed no longer",
         except: None,
         tests_only: false,
+        programs_below: None,
     },
     Ban {
         words: &["sleep(", "sleep_until("],
         instead: "a test that sleeps: wait for the event it waits for, or pause the clock",
         except: None,
         tests_only: true,
+        programs_below: None,
     },
 ];
 
@@ -58,7 +80,10 @@ const BANS: &[Ban] = &[
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {
     for ban in BANS.iter().filter(|ban| ban.except != Some(source.path.as_str())) {
         for word in ban.words {
-            let is_meant = |at: &usize| !ban.tests_only || source.in_test(*at) && !source.clock_is_paused;
+            let is_meant = |at: &usize| match ban.programs_below {
+                Some(folder) => source.path.starts_with(folder) && !source.in_test(*at),
+                None => !ban.tests_only || source.in_test(*at) && !source.clock_is_paused,
+            };
             for at in source.words(word).filter(is_meant) {
                 let text = format!("`{}`: {}", word.trim_end_matches('('), ban.instead);
                 findings.push(Finding::new(&source.path, source.line_of(at), text));

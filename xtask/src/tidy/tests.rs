@@ -165,3 +165,16 @@ fn dependencies_that_nobody_names_are_found() {
         ]
     );
 }
+
+#[test]
+fn a_backend_connects_by_the_one_client_that_knows_the_rules() {
+    let text = "fn f() {\n    let client = reqwest::Client::builder();\n    drop(tokio::net::lookup_host(\"x\"));\n}\n";
+    let paths = ["backends/src/x.rs", "backends/src/http_client.rs", "backends/src/x/tests.rs", "agent/src/x.rs"];
+    let texts = paths.map(|path| (path, text.to_owned()));
+    let mut findings = Vec::new();
+    for source in source::all(&texts, &["backends".to_owned(), "agent".to_owned()]) {
+        code::check(&source, &mut findings);
+    }
+    let found: Vec<_> = findings.iter().map(|finding| (finding.path.as_str(), finding.line)).collect();
+    assert_eq!(found, [("backends/src/x.rs", 2), ("backends/src/x.rs", 3), ("backends/src/http_client.rs", 3)]);
+}

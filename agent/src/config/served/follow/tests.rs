@@ -143,6 +143,7 @@ fn report(n: usize, state: BackendCondition) -> BackendReport {
         route: "all".into(),
         backend: "a.b".into(),
         state,
+        fault: String::new(),
         error: "x".repeat(5000),
         since_unix_seconds: n as u64,
     }
