@@ -40,7 +40,7 @@
 //! - **Recovery is bounded by segments**: header and footer of each, and a scan of the unsealed ones (the last; one more
 //!   after a power loss, after a failed sync, and for each kill in the midst of a seal before a power loss). It never
 //!   refuses what is damaged: a torn tail is cut, a damaged record is skipped and counted, a segment without a readable
-//!   header is quarantined. A segment of another format version is no damage: the log is not opened then, and everything
+//!   header is quarantined. A segment of a later format version is no damage: the log is not opened then, and everything
 //!   stays where it is for the program that can read it.
 //!   A hole is a torn tail unless a later frame says (`synced`) that the place had been synced: then it is damage.
 //!

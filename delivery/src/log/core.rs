@@ -125,7 +125,7 @@ pub struct LogCore {
 
 impl LogCore {
     /// Opens the log in a directory, which is made if absent, and begins an incarnation. Damage never makes this fail;
-    /// only a file system that refuses to make or to list the directory does, and a segment of another format version.
+    /// only a file system that refuses to make or to list the directory does, and a segment of a later format version.
     pub fn open(fs: Arc<dyn Filesystem>, options: OpenOptions) -> io::Result<(Self, Recovered)> {
         fs.create_dir_all(&options.dir)?;
         // The directory's own entry must survive power loss before anything in it is acknowledged.

@@ -104,10 +104,10 @@ impl SegmentHeader {
         (crc32c::crc32c(body) == crc).then_some((*bytes.get(FAMILY_MAGIC.len())?, body))
     }
 
-    /// Returns the version's digit of a whole header that a program of another format wrote.
-    pub(super) fn foreign_version(bytes: &[u8]) -> Option<char> {
+    /// Returns the version's digit of a whole header that a program of a later format wrote.
+    pub(super) fn later_version(bytes: &[u8]) -> Option<char> {
         let (version, _) = Self::body(bytes)?;
-        (!SEGMENT_MAGIC.ends_with(&[version])).then_some(version.into())
+        SEGMENT_MAGIC.last().is_some_and(|own| version > *own).then_some(version.into())
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {

@@ -114,7 +114,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     Ok((report, found))
 }
 
-/// Opens every segment, oldest first; what has no readable header is set aside. A segment of another format ends it with
+/// Opens every segment, oldest first; what has no readable header is set aside. A segment of a later format ends it with
 /// everything where it was.
 fn open_all(
     fs: &dyn Filesystem,

@@ -111,14 +111,14 @@ pub(super) fn ordinal_of(path: &Path) -> Option<u64> {
     (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok())?
 }
 
-/// Why a segment of another format is not read: it is nobody's damage, and stays where it is.
+/// Why a segment of a later format is not read: it is nobody's damage, and stays where it is.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{} has format version {version} and this program reads version 2: another version of it wrote the log, which holds what \
+    "{} has format version {version} and this program reads version 2: a later version of it wrote the log, which holds what \
      it has; run that one",
     path.display()
 )]
-struct Foreign {
+struct Later {
     path: PathBuf,
     version: char,
 }
@@ -133,13 +133,13 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Opens a segment and reads its header; `None` when that is damaged. One that a program of another format wrote is an
+    /// Opens a segment and reads its header; `None` when that is damaged. One that a program of a later format wrote is an
     /// error of kind [`Unsupported`](io::ErrorKind::Unsupported).
     pub(super) fn open(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<Self>> {
         let file = fs.open(path, false)?;
         let Some(head) = Self::head(&*file)? else { return Ok(None) };
-        if let Some(version) = SegmentHeader::foreign_version(&head) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, Foreign { path: path.to_owned(), version }));
+        if let Some(version) = SegmentHeader::later_version(&head) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, Later { path: path.to_owned(), version }));
         }
         let data_start = head.len() as u64;
         Ok(SegmentHeader::decode(&head).map(|header| Self { file, header: header.into(), data_start }))

@@ -1,4 +1,4 @@
-//! A log that a program of another format wrote.
+//! A log that a program of a later format wrote.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn segments(fs: &FaultyFs) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_of_another_format_is_not_opened_and_not_touched() {
+async fn a_log_of_a_later_format_is_not_opened_and_not_touched() {
     let fs = subject::disk(1);
     let settings = || LogSettings { bytes_max: 16 << 20, ..subject::settings(Durability::Disk) };
     let subject = Subject::open(&fs, settings(), 1).unwrap();
@@ -34,7 +34,7 @@ async fn a_log_of_another_format_is_not_opened_and_not_touched() {
     fs.put(path, &foreign);
     let before = segments(&fs);
 
-    let error = Subject::open(&fs, settings(), 2).expect_err("it is of another format");
+    let error = Subject::open(&fs, settings(), 2).expect_err("it is of a later format");
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("has format version 3 and this program reads version 2"), "{error}");
     assert_eq!(segments(&fs), before, "everything stays where it is");
@@ -48,7 +48,7 @@ async fn a_log_of_another_format_is_not_opened_and_not_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_digit_is_damage_and_no_other_format() {
+async fn a_damaged_digit_is_damage_and_no_later_format() {
     let fs = subject::disk(1);
     let settings = || LogSettings { bytes_max: 16 << 20, ..subject::settings(Durability::Disk) };
     let subject = Subject::open(&fs, settings(), 1).unwrap();

@@ -3,6 +3,7 @@
 //! # Guarantees
 //! - The last value that was wanted of an object is what is written in the end; what was wanted in between may be skipped.
 //! - Values of one object are written one after the other, with a rest between them.
+//! - The object that waits longest comes first, however often others change.
 //! - A write that fails is made again, unless something newer is wanted; one that finds the object gone is given up.
 //!
 //! # Limits
@@ -61,7 +62,7 @@ pub async fn run<V, W, F>(
         tokio::select! {
             () = stop.cancelled() => return,
             wish = wishes.recv() => match wish {
-                Some((key, value)) => drop(queue.wanted.insert(key, value)),
+                Some((key, value)) => queue.want(key, value),
                 None => return,
             },
             Some((key, value, result)) = writes.next() => {
@@ -95,7 +96,11 @@ async fn until(at: Option<Instant>) {
 #[derive(Debug)]
 struct Queue<V> {
     rest: Duration,
-    wanted: BTreeMap<ObjectKey, V>,
+    /// What is wanted, and the turn of the object.
+    wanted: BTreeMap<ObjectKey, (u64, V)>,
+    /// The objects that wait, by turn.
+    turns: BTreeMap<u64, ObjectKey>,
+    last_turn: u64,
     resting: BTreeMap<ObjectKey, Instant>,
     /// Written now.
     busy: BTreeSet<ObjectKey>,
@@ -103,18 +108,40 @@ struct Queue<V> {
 
 impl<V> Queue<V> {
     fn new(rest: Duration) -> Self {
-        Self { rest, wanted: BTreeMap::new(), resting: BTreeMap::new(), busy: BTreeSet::new() }
+        Self {
+            rest,
+            wanted: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            last_turn: 0,
+            resting: BTreeMap::new(),
+            busy: BTreeSet::new(),
+        }
+    }
+
+    /// Wants `value` of an object, in place of what was wanted of it: it keeps its turn.
+    fn want(&mut self, key: ObjectKey, value: V) {
+        if let Some((_, wanted)) = self.wanted.get_mut(&key) {
+            *wanted = value;
+            return;
+        }
+        self.last_turn += 1;
+        self.turns.insert(self.last_turn, key.clone());
+        self.wanted.insert(key, (self.last_turn, value));
     }
 
     /// Returns what may be written now, and when to look again otherwise.
     fn next(&mut self, now: Instant) -> (Option<Wish<V>>, Option<Instant>) {
         self.resting.retain(|_, until| *until > now);
         let is_free = |key: &&ObjectKey| !self.busy.contains(*key) && !self.resting.contains_key(*key);
-        if let Some(key) = self.wanted.keys().find(is_free).cloned() {
-            self.busy.insert(key.clone());
-            return (self.wanted.remove_entry(&key), None);
-        }
-        (None, self.wanted.keys().filter_map(|key| self.resting.get(key)).min().copied())
+        let Some(key) = self.turns.values().find(is_free).cloned() else {
+            return (None, self.turns.values().filter_map(|key| self.resting.get(key)).min().copied());
+        };
+        self.busy.insert(key.clone());
+        let wanted = self.wanted.remove(&key).map(|(turn, value)| {
+            self.turns.remove(&turn);
+            (key, value)
+        });
+        (wanted, None)
     }
 
     fn done(&mut self, key: ObjectKey, value: V, result: &kube::Result<()>, now: Instant) {
@@ -124,7 +151,9 @@ impl<V> Queue<V> {
             Err(error) if is_gone(error) => {}
             Err(_) => {
                 self.resting.insert(key.clone(), now + REST_FAILED);
-                self.wanted.entry(key).or_insert(value);
+                if !self.wanted.contains_key(&key) {
+                    self.want(key, value);
+                }
             }
         }
     }
@@ -149,25 +178,43 @@ mod tests {
     async fn an_object_rests_between_writes_and_the_last_wish_counts() {
         let mut queue = Queue::new(REST);
         let now = Instant::now();
-        queue.wanted.insert(key("a"), 1);
+        queue.want(key("a"), 1);
         assert_eq!(queue.next(now).0, Some((key("a"), 1)));
-        queue.wanted.insert(key("a"), 2);
+        queue.want(key("a"), 2);
         assert_eq!(queue.next(now).0, None, "it is being written");
         queue.done(key("a"), 1, &Ok(()), now);
-        queue.wanted.insert(key("a"), 3);
+        queue.want(key("a"), 3);
         assert_eq!(queue.next(now), (None, Some(now + REST)));
         assert_eq!(queue.next(now + REST).0, Some((key("a"), 3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_longest_is_written_first_whatever_its_name_and_however_often_others_change() {
+        let mut queue = Queue::new(REST);
+        let now = Instant::now();
+        queue.want(key("z"), 1);
+        queue.want(key("a"), 1);
+        queue.want(key("z"), 2);
+        assert_eq!(queue.next(now).0, Some((key("z"), 2)), "it keeps its turn, with its last value");
+        queue.done(key("z"), 2, &Ok(()), now);
+        queue.want(key("b"), 1);
+        assert_eq!(queue.next(now).0, Some((key("a"), 1)));
+        queue.done(key("a"), 1, &Ok(()), now);
+        queue.want(key("a"), 2);
+        assert_eq!(queue.next(now + REST).0, Some((key("b"), 1)));
+        assert_eq!(queue.next(now + REST).0, Some((key("a"), 2)));
+        assert_eq!(queue.next(now + REST), (None, None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_failed_is_made_again_unless_something_newer_is_wanted() {
         let mut queue = Queue::new(REST);
         let now = Instant::now();
-        queue.wanted.insert(key("a"), 1);
+        queue.want(key("a"), 1);
         queue.next(now);
         queue.done(key("a"), 1, &failed(500), now);
         assert_eq!(queue.next(now + REST_FAILED).0, Some((key("a"), 1)));
-        queue.wanted.insert(key("a"), 2);
+        queue.want(key("a"), 2);
         queue.done(key("a"), 1, &failed(409), now);
         assert_eq!(queue.next(now + REST_FAILED).0, Some((key("a"), 2)), "the newer one");
         queue.done(key("a"), 2, &failed(404), now);
