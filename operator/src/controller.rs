@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spillway_delivery::clock::Clock;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -208,7 +210,8 @@ impl Controller {
         let touched = self.world.take_touched();
         self.note_due(&reports, &touched);
         let holding = self.holding(&reports);
-        let Rendered { verdicts, gone, moved, again } = self.renderer.render(&self.world, touched, holding, now);
+        let rendered = apart(|| self.renderer.render(&self.world, touched, holding, now));
+        let Rendered { verdicts, gone, moved, again } = rendered;
         self.reports = reports;
         self.render_again = again;
         self.due.extend(moved);
@@ -322,6 +325,15 @@ impl Controller {
 
     fn now(&self) -> Timestamp {
         Timestamp::from_nanosecond(self.clock.now().into()).unwrap_or_default()
+    }
+}
+
+/// Does what takes seconds in a large cluster, as a first rendering does, without keeping the Lease and agents waiting: a
+/// thread of the runtime that computes may be the one that all others rely on for their sockets and timers.
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
     }
 }
 

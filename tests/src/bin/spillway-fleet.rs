@@ -124,7 +124,7 @@ impl Run<'_> {
         let leads = begun.elapsed();
         wait("the operator has looked at everything", async || {
             let status = self.api.get(EVERYWHERE).await?["status"].clone();
-            Ok(status["observedGeneration"].is_number())
+            Ok(status["observedGeneration"].as_u64().is_some_and(|seen| seen > 0))
         })
         .await?;
         self.settled().await?;
