@@ -16,7 +16,8 @@ use spillway_crds::kinds::GROUP;
 
 use crate::cli::ClusterFlags;
 use crate::exit::Failure;
-use crate::objects::{Kind, Object};
+use crate::objects::Object;
+use spillway_crds::kinds::Kind;
 
 /// Objects per page of a listing.
 const PAGE_OBJECTS: u32 = 500;
@@ -64,7 +65,7 @@ impl Cluster {
             version: "v1alpha1".to_owned(),
             api_version: format!("{GROUP}/v1alpha1"),
             kind: kind.name().to_owned(),
-            plural: kind.plural(),
+            plural: kind.plural().to_owned(),
         };
         let api: Api<DynamicObject> = match namespace.filter(|_| !kind.is_of_the_cluster()) {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),

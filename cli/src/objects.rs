@@ -3,20 +3,8 @@
 use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::Value;
+use spillway_crds::kinds::Kind;
 use spillway_crds::kinds::status::{BackendStatus, ConditionStatus, PipelineStatus, StatusCondition};
-
-/// The kinds of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A destination of a namespace.
-    Backend,
-    /// A destination of the cluster.
-    ClusterBackend,
-    /// A pipeline of a namespace.
-    MonitoringPipeline,
-    /// A pipeline of the cluster.
-    ClusterMonitoringPipeline,
-}
 
 /// One object.
 #[derive(Debug, Clone)]
@@ -32,28 +20,6 @@ pub struct Object {
     /// `spec`, as it stands.
     pub spec: Value,
     status: Value,
-}
-
-impl Kind {
-    /// Returns its name, as manifests write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Backend => "Backend",
-            Self::ClusterBackend => "ClusterBackend",
-            Self::MonitoringPipeline => "MonitoringPipeline",
-            Self::ClusterMonitoringPipeline => "ClusterMonitoringPipeline",
-        }
-    }
-
-    /// Returns its name in paths.
-    pub fn plural(self) -> String {
-        format!("{}s", self.name().to_lowercase())
-    }
-
-    /// Returns whether objects of it have no namespace.
-    pub fn is_of_the_cluster(self) -> bool {
-        matches!(self, Self::ClusterBackend | Self::ClusterMonitoringPipeline)
-    }
 }
 
 impl Object {

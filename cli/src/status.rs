@@ -13,8 +13,9 @@ use spillway_crds::kinds::status::{AgentCounts, BackendHealth, BackendState, Con
 use crate::cli::{ClusterFlags, Output, StatusFlags};
 use crate::cluster::{self, Cluster, Found};
 use crate::exit::{self, Failure};
-use crate::objects::{Kind, Object, condition, status_word};
+use crate::objects::{Object, condition, status_word};
 use crate::table;
+use spillway_crds::kinds::Kind;
 
 /// The reason of a pipeline that no controller has looked at as it is now.
 const NOT_SEEN: &str = "NotSeen";

@@ -13,7 +13,8 @@ use crate::check;
 use crate::cli::{ClusterFlags, Output, ValidateFlags};
 use crate::cluster::{self, Cluster, Found};
 use crate::exit::{self, Failure};
-use crate::objects::{Kind, Object};
+use crate::objects::Object;
+use spillway_crds::kinds::Kind;
 
 /// What of a cluster is judged.
 #[derive(Debug, Default)]

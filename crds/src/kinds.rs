@@ -6,11 +6,13 @@
 #![expect(unreachable_pub, reason = "the derive of KubeSchema copies the struct, `pub` and all, into a function")]
 
 pub mod backend;
+mod kind;
 pub mod monitoring_pipeline;
 pub mod selector;
 pub mod status;
 
 pub use backend::{Backend, BackendSpec, ClusterBackend, ClusterBackendSpec};
+pub use kind::Kind;
 pub use monitoring_pipeline::{
     ClusterMonitoringPipeline, ClusterMonitoringPipelineSpec, MonitoringPipeline, MonitoringPipelineSpec,
 };

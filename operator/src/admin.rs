@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -28,26 +29,31 @@ pub struct Health {
 }
 
 impl Health {
-    /// Returns the health of a process that is not ready, with the metrics of `registry`.
-    pub fn new(registry: Registry) -> Self {
-        Self { is_ready: AtomicBool::new(false), registry }
-    }
-
     /// Says that it is ready from now on.
     pub fn set_ready(&self) {
         self.is_ready.store(true, Ordering::Relaxed);
     }
 }
 
-/// Serves `health` at `address` until `owner` stops. Returns where.
-pub async fn serve(address: SocketAddr, health: Arc<Health>, owner: &Supervisor) -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
-    let bound = listener.local_addr()?;
+/// Serves at `address` until `owner` stops, with the metrics that `register` puts into the registry of the operator. Returns
+/// where, and the health of a process that is not ready.
+pub async fn serve(
+    address: SocketAddr,
+    register: impl FnOnce(&mut Registry),
+    owner: &Supervisor,
+) -> anyhow::Result<(SocketAddr, Arc<Health>)> {
+    let listened = || format!("{address} cannot be listened at");
+    let listener = TcpListener::bind(address).await.with_context(listened)?;
+    let bound = listener.local_addr().with_context(listened)?;
+    let mut registry = Registry::with_prefix("spillway_operator");
+    register(&mut registry);
+    let health = Arc::new(Health { is_ready: AtomicBool::new(false), registry });
+    let shown = health.clone();
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(health);
+        .with_state(shown);
     let stop = owner.stopping();
     owner.spawn("admin", async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
@@ -55,7 +61,7 @@ pub async fn serve(address: SocketAddr, health: Arc<Health>, owner: &Supervisor)
             tracing::error!(%error, "the admin endpoint ended");
         }
     });
-    Ok(bound)
+    Ok((bound, health))
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {

@@ -344,3 +344,21 @@ async fn at(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_takes_long_keeps_nothing_else_of_the_process_waiting() {
+        let (done, seen) = std::sync::mpsc::sync_channel(1);
+        let (told, heard) = tokio::sync::oneshot::channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { told.send(apart(|| seen.recv_timeout(Duration::from_secs(60)))).unwrap() });
+        // The one thread is taken; this goes on all the same.
+        tasks.spawn(async move { done.send("went on").unwrap() });
+        assert_eq!(heard.await.unwrap(), Ok("went on"));
+    }
+}

@@ -170,7 +170,7 @@ impl Renderer {
     fn scopes_of(&self, world: &World, touched: &Touched) -> BTreeSet<Arc<str>> {
         let mut scopes: BTreeSet<Arc<str>> = touched.objects.iter().map(|key| key.namespace.clone()).collect();
         scopes.extend(touched.stored.iter().map(|key| key.namespace.clone()));
-        let of_cluster = touched.objects.iter().filter(|key| key.kind == crate::world::Kind::ClusterBackend);
+        let of_cluster = touched.objects.iter().filter(|key| key.kind == spillway_crds::kinds::Kind::ClusterBackend);
         for key in of_cluster {
             // Who refers to it, or would: a name that is not there yet is referred to as well.
             let uses = self.scopes.iter().filter(|(_, scope)| scope.refers_to(key)).map(|(name, _)| name.clone());

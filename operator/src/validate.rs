@@ -28,7 +28,8 @@ use serde_json::value::RawValue;
 use spillway_crds::manifest::Reason;
 use spillway_crds::{Document, ManifestError, Namespaces, compile_with};
 
-use crate::world::{Kind, ObjectKey};
+use crate::world::ObjectKey;
+use spillway_crds::kinds::Kind;
 
 /// Most bytes of a review: what an API server takes in one request, and holds of it.
 pub const REVIEW_BYTES_MAX: usize = 3 << 20;

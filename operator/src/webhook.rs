@@ -17,19 +17,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
-use prometheus_client::registry::Registry;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Health};
+use crate::admin;
 use crate::cli::WebhookFlags;
 use crate::cluster::watch::{self, Noted, Over};
 use crate::serve::mounted::{Mounted, in_words};
 use crate::validate::Known;
 use crate::validate::endpoint::{Lookup, Stats, Webhook};
-use crate::world::{Change, Kind};
+use crate::world::Change;
+use spillway_crds::kinds::Kind;
 
 /// What is watched.
 const OVER: [Over; 3] = [Over::Ours(Kind::Backend), Over::Ours(Kind::ClusterBackend), Over::Namespaces];
@@ -41,11 +41,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Result<()> {
     let socket = TcpListener::bind(flags.listen).with_context(|| format!("{} cannot be listened at", flags.listen))?;
     let stats = Stats::default();
-    let mut registry = Registry::with_prefix("spillway_operator");
-    stats.register(&mut registry);
-    let health = Arc::new(Health::new(registry));
-    let admin = admin::serve(flags.admin, health.clone(), owner);
-    let admin = admin.await.with_context(|| format!("{} cannot be listened at", flags.admin))?;
+    let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
     let client = Client::try_default().await.context("no way to the API server is known")?;
     let certificates = Arc::new(mounted(&flags.certificate).await);
     let (lookup, stop) = (Arc::new(Lookup::default()), owner.stopping());

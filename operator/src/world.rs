@@ -16,21 +16,8 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use spillway_crds::kinds::CLUSTER;
+use spillway_crds::kinds::{CLUSTER, Kind};
 use spillway_crds::served::{LOGS_MARK, PodFacts};
-
-/// The kinds of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// `Backend`.
-    Backend,
-    /// `ClusterBackend`.
-    ClusterBackend,
-    /// `MonitoringPipeline`.
-    MonitoringPipeline,
-    /// `ClusterMonitoringPipeline`.
-    ClusterMonitoringPipeline,
-}
 
 /// Names one object of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -332,47 +319,6 @@ fn replaced<V: PartialEq>(map: &mut BTreeMap<Arc<str>, V>, key: &Arc<str>, value
 
 fn is_same_version(known: &Manifest, new: &Manifest) -> bool {
     (&known.uid, known.generation, &known.text) == (&new.uid, new.generation, &new.text)
-}
-
-impl Kind {
-    /// Returns its name, as manifests write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Backend => "Backend",
-            Self::ClusterBackend => "ClusterBackend",
-            Self::MonitoringPipeline => "MonitoringPipeline",
-            Self::ClusterMonitoringPipeline => "ClusterMonitoringPipeline",
-        }
-    }
-
-    /// Returns its name in paths.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Self::Backend => "backends",
-            Self::ClusterBackend => "clusterbackends",
-            Self::MonitoringPipeline => "monitoringpipelines",
-            Self::ClusterMonitoringPipeline => "clustermonitoringpipelines",
-        }
-    }
-
-    /// Returns the kind of that name.
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Every kind.
-    pub const ALL: [Self; 4] =
-        [Self::Backend, Self::ClusterBackend, Self::MonitoringPipeline, Self::ClusterMonitoringPipeline];
-
-    /// Returns whether objects of it have no namespace.
-    pub fn is_of_the_cluster(self) -> bool {
-        matches!(self, Self::ClusterBackend | Self::ClusterMonitoringPipeline)
-    }
-
-    /// Returns whether it is one of the pipelines.
-    pub fn is_pipeline(self) -> bool {
-        matches!(self, Self::MonitoringPipeline | Self::ClusterMonitoringPipeline)
-    }
 }
 
 impl ObjectKey {

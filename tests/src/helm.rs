@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::cluster::package::{go_build, sources, version};
+use crate::servers::kube_api::{KubeApi, Said};
 use crate::servers::{Package, cache, tools};
 
 /// Both versions. The key counts recipes: another way to build is another number.
@@ -35,17 +36,6 @@ pub struct Helm {
     pub major: u32,
     /// Where it lies.
     pub program: PathBuf,
-}
-
-/// What a call said.
-#[derive(Debug)]
-pub struct Said {
-    /// Whether it succeeded.
-    pub ok: bool,
-    /// Its standard output.
-    pub out: String,
-    /// Its standard error.
-    pub err: String,
 }
 
 impl Helm {
@@ -74,6 +64,15 @@ impl Helm {
     pub fn render(&self, home: &Path, more: &[&str]) -> anyhow::Result<Said> {
         let words = ["template", RELEASE, "charts/spillway", "--namespace", NAMESPACE];
         self.call(home, None, &[&words, more].concat())
+    }
+
+    /// Calls it with a cluster and wants it to succeed; returns its output.
+    pub fn must(&self, api: &KubeApi, words: &[&str]) -> String {
+        match self.call(api.folder(), Some(&api.kubeconfig()), words) {
+            Ok(Said { ok: true, out, .. }) => out,
+            Ok(Said { out, err, .. }) => panic!("Helm {} {words:?}: {err}{out}", self.major),
+            Err(error) => panic!("Helm {} {words:?}: {error:#}", self.major),
+        }
     }
 }
 

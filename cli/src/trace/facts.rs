@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::cli::TraceFlags;
 use crate::cluster::{Cluster, Found};
-use crate::objects::{Kind, Object};
+use crate::objects::Object;
+use spillway_crds::kinds::Kind;
 
 /// What was read.
 #[derive(Debug)]

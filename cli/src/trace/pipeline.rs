@@ -5,7 +5,8 @@ use spillway_crds::kinds::status::{BackendHealth, BackendState, ConditionStatus,
 
 use super::Step;
 use super::facts::Facts;
-use crate::objects::{Kind, Object, condition};
+use crate::objects::{Object, condition};
+use spillway_crds::kinds::Kind;
 
 /// Returns the steps behind the selection, for one pipeline and the node of the pod.
 pub(super) fn steps(facts: &Facts, pipeline: &Object, node: Option<&str>) -> Vec<Step> {

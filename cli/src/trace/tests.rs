@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::{Kind, Object, recorded};
+use crate::objects::{Object, recorded};
+use spillway_crds::kinds::Kind;
 
 fn pod(spec: &Value, status: &Value) -> Value {
     json!({"metadata": {"name": "etcher-0", "namespace": "fab12", "labels": {"app": "etcher"}}, "spec": spec, "status": status})

@@ -14,7 +14,8 @@ use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusConditio
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
-use crate::world::{Kind, LastGood, Manifest, ObjectKey, Pod};
+use crate::world::{LastGood, Manifest, ObjectKey, Pod};
+use spillway_crds::kinds::Kind;
 
 /// The annotation in which the kubelet gives a static pod the uid that its paths have.
 const STATIC_UID: &str = "kubernetes.io/config.hash";

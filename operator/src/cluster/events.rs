@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::status::{self, Reason, Standing};
-    use crate::world::Kind;
+    use spillway_crds::kinds::Kind;
 
     fn news(message: &str) -> News {
         let ready = StatusCondition {

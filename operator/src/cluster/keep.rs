@@ -164,7 +164,7 @@ pub(super) fn applying() -> PatchParams {
 mod tests {
     use super::*;
     use crate::cluster::convert::stored;
-    use crate::world::Kind;
+    use spillway_crds::kinds::Kind;
 
     #[test]
     fn what_is_kept_is_found_again_and_its_name_follows_from_it() {

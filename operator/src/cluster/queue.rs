@@ -162,7 +162,7 @@ impl<V> Queue<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Kind;
+    use spillway_crds::kinds::Kind;
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey::new(Kind::Backend, "n", name)

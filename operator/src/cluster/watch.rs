@@ -25,7 +25,8 @@ use tokio::sync::mpsc;
 
 use super::convert::{self, KIND_LABEL, ObjectStatus, SlimNode, SlimPod, Stored};
 use super::{GROUP, in_words};
-use crate::world::{Change, Kind, Manifest, ObjectKey};
+use crate::world::{Change, Manifest, ObjectKey};
+use spillway_crds::kinds::Kind;
 
 /// Most notes that wait to be taken.
 pub const QUEUE_MAX: usize = 1024;

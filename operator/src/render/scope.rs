@@ -11,7 +11,8 @@ use super::OF_THE_CLUSTER;
 use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
 use super::verdict::{Verdict, Why};
 use crate::reason::Reason;
-use crate::world::{Kind, LastGood, Manifest, ObjectKey, SecretName, World};
+use crate::world::{LastGood, Manifest, ObjectKey, SecretName, World};
+use spillway_crds::kinds::Kind;
 
 /// Most errors of one object that a message tells.
 const ERRORS_TOLD_MAX: usize = 5;

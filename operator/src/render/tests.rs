@@ -5,7 +5,8 @@ use spillway_crds::served::{LOGS_MARK, PodFacts};
 
 use super::*;
 use crate::reason::Reason;
-use crate::world::{Change, Kind, LastGood, Manifest, SecretData};
+use crate::world::{Change, LastGood, Manifest, SecretData};
+use spillway_crds::kinds::Kind;
 
 mod random;
 mod slices;

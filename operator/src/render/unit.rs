@@ -11,7 +11,8 @@ use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::LOGS_MARK;
 use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
 
-use crate::world::{Kind, ObjectKey, Pod, SecretName};
+use crate::world::{ObjectKey, Pod, SecretName};
+use spillway_crds::kinds::Kind;
 
 /// What every served object has.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN};
 
 use super::agents::Seats;
 use super::{Again, RETRYING_AFTER, Reason, counted, text};
-use crate::world::{Kind, ObjectKey};
+use crate::world::ObjectKey;
+use spillway_crds::kinds::Kind;
 
 /// How bad it is, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

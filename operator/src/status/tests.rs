@@ -14,7 +14,8 @@ use super::*;
 use crate::hub::Slice;
 use crate::render::{Use, Verdict, Why};
 use crate::reports::{Report, Reports};
-use crate::world::{Kind, ObjectKey};
+use crate::world::ObjectKey;
+use spillway_crds::kinds::Kind;
 
 const PIPELINE: &str = "MonitoringPipeline fab12/jobs";
 const BACKEND: &str = "Backend fab12/search";

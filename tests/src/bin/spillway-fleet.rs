@@ -8,20 +8,25 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
 use reqwest::Method;
 use serde_json::{Value, json};
 use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::fleet::agents::Fleet;
 use spillway_tests::fleet::api::{Api, Counts, difference, writes};
-use spillway_tests::fleet::objects::{EVERYWHERE, OWN, Size, everywhere, node};
+use spillway_tests::fleet::objects::{
+    EVERYWHERE, OWN, Size, WATCH_EVERYWHERE, WATCH_KEPT, WATCH_LEASE, WATCH_PIPELINES, everywhere, node,
+};
 use spillway_tests::servers::kube_api::KubeApi;
 use spillway_tests::servers::process::{Process, free_port};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 
 /// How long anything may take before the run fails.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// What the operator calls itself.
+const IDENTITY: &str = "one";
 
 /// Measures the operator on a real API server with many objects and many stubs of agents.
 #[derive(Debug, Parser)]
@@ -116,21 +121,15 @@ struct Run<'a> {
 impl Run<'_> {
     async fn measure(&self, rows: &mut Rows) -> anyhow::Result<()> {
         let port = free_port();
-        let begun = Instant::now();
         let before = self.api.counts().await?;
+        let begun = Instant::now();
         let mut operator = Process::start(self.operator(port)?, &self.folder.join("operator.log"))?;
-        let log = self.folder.join("operator.log");
-        wait("the operator leads", async || Ok(fs::read_to_string(&log)?.contains("\"leading\""))).await?;
-        let leads = begun.elapsed();
-        wait("the operator has looked at everything", async || {
-            let status = self.api.get(EVERYWHERE).await?["status"].clone();
-            Ok(status["observedGeneration"].as_u64().is_some_and(|seen| seen > 0))
-        })
-        .await?;
-        self.settled().await?;
-        let settled = begun.elapsed();
-        rows.add("from the start of the operator until it leads: s", &seconds(leads), "", None);
-        rows.add("until every status and last good version is written: s", &seconds(settled), "", None);
+        self.see(WATCH_LEASE, |lease| lease["spec"]["holderIdentity"] == IDENTITY).await?;
+        rows.add("from the start of the operator until it leads: s", &seconds(begun.elapsed()), "", None);
+        self.see_all(WATCH_PIPELINES, "Accepted").await?;
+        rows.add("until every pipeline is looked at and says so: s", &seconds(begun.elapsed()), "", None);
+        self.kept().await?;
+        rows.add("until every last good version is kept: s", &seconds(begun.elapsed()), "", None);
         let made = difference(&before, &self.api.counts().await?);
         rows.add("writes of that first time", &writes(&made).to_string(), "", None);
         let ca =
@@ -140,36 +139,60 @@ impl Run<'_> {
         let generation = self.generation().await?;
         fleet.wait_for(generation, PATIENCE).await?;
         rows.add("until every agent has its configuration, tokens included: s", &seconds(begun.elapsed()), "", None);
+        self.see_all(WATCH_PIPELINES, "Programmed").await?;
+        rows.add("until every pipeline says that it runs: s", &seconds(begun.elapsed()), "", None);
         self.edits(&mut fleet, rows).await?;
-        self.settled().await?;
         self.memory(&operator, "after the edits", rows)?;
-        self.quiet(rows).await?;
+        self.quiet(&mut fleet, rows).await?;
         self.memory(&operator, "after the quiet time", rows)?;
         operator.kill();
         Ok(())
     }
 
+    /// Waits until an object of a collection is as it is to be.
+    async fn see(&self, path: &str, is_last: impl FnMut(&Value) -> bool) -> anyhow::Result<()> {
+        timeout(PATIENCE, self.api.watch(path, is_last)).await.with_context(|| format!("{path} never said it"))?
+    }
+
+    /// Waits until every pipeline but the one of the cluster has this condition.
+    async fn see_all(&self, path: &str, condition: &str) -> anyhow::Result<()> {
+        let mut seen = BTreeSet::new();
+        let all = self.size.pipelines;
+        let is_last = |object: &Value| {
+            let holds = |one: &Value| one["type"] == condition && one["status"] == "True";
+            if object["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(holds)) {
+                seen.insert(object["metadata"]["uid"].to_string());
+            }
+            seen.len() == all
+        };
+        self.see(path, is_last).await
+    }
+
+    /// Waits until a last good version of every pipeline is kept.
+    async fn kept(&self) -> anyhow::Result<()> {
+        let mut seen = BTreeSet::new();
+        let all = self.size.pipelines + 1;
+        let is_last = |object: &Value| {
+            seen.insert(object["metadata"]["uid"].to_string());
+            seen.len() == all
+        };
+        self.see(WATCH_KEPT, is_last).await
+    }
+
     fn operator(&self, port: u16) -> anyhow::Result<Command> {
         let mut command = Command::new(&self.arguments.operator);
-        command.args(["controller", "--log-format", "json", "--certificate-names", "127.0.0.1", "--identity", "one"]);
+        command.args([
+            "controller",
+            "--log-format",
+            "json",
+            "--certificate-names",
+            "127.0.0.1",
+            "--identity",
+            IDENTITY,
+        ]);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{}", free_port())]);
         command.env("KUBECONFIG", self.server.kubeconfig_of(OWN, "spillway-controller")?);
         Ok(command)
-    }
-
-    /// Waits until nothing was written for a while.
-    async fn settled(&self) -> anyhow::Result<()> {
-        let mut last = without_leases(&self.api.counts().await?);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            sleep(Duration::from_secs(5)).await;
-            let now = without_leases(&self.api.counts().await?);
-            if writes(&now) == writes(&last) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "writes do not end");
-            last = now;
-        }
     }
 
     async fn generation(&self) -> anyhow::Result<u64> {
@@ -188,11 +211,11 @@ impl Run<'_> {
             fleet.wait_for(generation, PATIENCE).await?;
             acknowledged.push(begun.elapsed());
             let all = self.size.agents as u64;
-            wait("status tells it", async || {
-                let status = self.api.get(EVERYWHERE).await?["status"].clone();
-                Ok(status["observedGeneration"] == generation && status["agents"]["programmed"] == all)
-            })
-            .await?;
+            let tells = |object: &Value| {
+                let status = &object["status"];
+                status["observedGeneration"] == generation && status["agents"]["programmed"] == all
+            };
+            self.see(WATCH_EVERYWHERE, tells).await?;
             told.push(begun.elapsed());
         }
         let agents = self.size.agents;
@@ -212,10 +235,10 @@ impl Run<'_> {
     }
 
     /// Counts requests while nothing happens.
-    async fn quiet(&self, rows: &mut Rows) -> anyhow::Result<()> {
+    async fn quiet(&self, fleet: &mut Fleet, rows: &mut Rows) -> anyhow::Result<()> {
         println!("{} quiet seconds", self.arguments.quiet_seconds);
         let before = self.api.counts().await?;
-        sleep(Duration::from_secs(self.arguments.quiet_seconds)).await;
+        fleet.goes_on_for(Duration::from_secs(self.arguments.quiet_seconds)).await?;
         let made = difference(&before, &self.api.counts().await?);
         let others = without_leases(&made);
         let made_writes: BTreeSet<String> = others
@@ -259,16 +282,6 @@ fn without_leases(counts: &Counts) -> Counts {
 
 fn seconds(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64())
-}
-
-/// Asks again and again until `holds`.
-async fn wait(what: &str, holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await? {
-        ensure!(Instant::now() < deadline, "never came: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 fn table(rows: &Rows, size: Size) -> anyhow::Result<String> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use futures_util::StreamExt as _;
 use reqwest::{Certificate, Client, Method, StatusCode};
 use serde_json::json;
@@ -17,9 +17,6 @@ use super::objects::{OWN, agent};
 
 /// Most tokens that are asked for, and most first connections that are made, at a time.
 const AT_ONCE: usize = 16;
-
-/// How long a stub waits when it is told to come again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What stubs say of the pipeline that all of them run: the lowest generation that any of them acknowledged, and how many
 /// have acknowledged the highest.
@@ -62,6 +59,15 @@ impl Fleet {
         }
         Ok(())
     }
+
+    /// Wants every agent to go on for that time.
+    pub async fn goes_on_for(&mut self, time: Duration) -> anyhow::Result<()> {
+        match tokio::time::timeout(time, self.tasks.join_next()).await {
+            Ok(Some(ended)) => ended.context("an agent")?,
+            Ok(None) => bail!("there are no agents"),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 struct Stub {
@@ -91,10 +97,6 @@ impl Stub {
             let request = self.client.post(&self.url).bearer_auth(&self.token).body(serde_json::to_vec(&ask)?);
             self.generation.send_replace(generation);
             let answer = request.header("content-type", "application/json").send().await?;
-            if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
             ensure!(answer.status() == StatusCode::OK, "agent {}: {}", self.number, answer.text().await?);
             let answer: Answer = serde_json::from_slice(&answer.bytes().await?)?;
             drop(place.take());

@@ -50,6 +50,25 @@ impl Api {
         self.send(Method::GET, path, &Value::Null).await
     }
 
+    /// Sees the objects of a collection as they stand and as they change, until `is_last` says that one is what was waited for.
+    /// `path` may select by fields.
+    pub async fn watch(&self, path: &str, mut is_last: impl FnMut(&Value) -> bool) -> anyhow::Result<()> {
+        let begin = if path.contains('?') { '&' } else { '?' };
+        let request = self.client.get(format!("{}{path}{begin}watch=true", self.url)).bearer_auth(self.token);
+        let mut answer = request.send().await?.error_for_status()?;
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            text.extend_from_slice(&chunk);
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let event: Value = serde_json::from_slice(&text.drain(..=end).collect::<Vec<_>>())?;
+                if is_last(&event["object"]) {
+                    return Ok(());
+                }
+            }
+        }
+        bail!("the watch of {path} ended before what it waited for")
+    }
+
     /// Creates many objects, each a path and a body, so many at a time.
     pub async fn create_all(&self, objects: impl Iterator<Item = (String, Value)>) -> anyhow::Result<()> {
         let requests = objects.map(|(path, body)| async move { self.send(Method::POST, &path, &body).await.map(drop) });

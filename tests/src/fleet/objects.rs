@@ -22,6 +22,19 @@ pub struct Size {
 /// The one pipeline that every node runs.
 pub const EVERYWHERE: &str = "/apis/spillway.dev/v1alpha1/clustermonitoringpipelines/everywhere";
 
+/// Where it is watched.
+pub const WATCH_EVERYWHERE: &str =
+    "/apis/spillway.dev/v1alpha1/clustermonitoringpipelines?fieldSelector=metadata.name%3Deverywhere";
+
+/// Where all other pipelines are watched.
+pub const WATCH_PIPELINES: &str = "/apis/spillway.dev/v1alpha1/monitoringpipelines";
+
+/// Where last good versions are watched.
+pub const WATCH_KEPT: &str = "/apis/apps/v1/namespaces/spillway-system/controllerrevisions";
+
+/// Where the Lease is watched.
+pub const WATCH_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/spillway-system/leases";
+
 impl Size {
     fn namespaces(self) -> usize {
         self.pipelines.div_ceil(PIPELINES_EACH)

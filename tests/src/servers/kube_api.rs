@@ -12,6 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::process::{Process, free_port};
+use super::skip;
+use crate::cluster::package::PACKAGE;
 
 /// How long the server may take until it answers; it starts in ten seconds on two idle cores.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -29,9 +31,10 @@ pub struct KubeApi {
     folder: PathBuf,
     etcd_port: u16,
     port: u16,
+    kept: Option<tempfile::TempDir>,
 }
 
-/// What `kubectl` said.
+/// What a program of the command line said.
 #[derive(Debug)]
 pub struct Said {
     /// Whether it succeeded.
@@ -43,6 +46,20 @@ pub struct Said {
 }
 
 impl KubeApi {
+    /// Starts the server for `test` in a folder that goes with it; `None`, with the reason printed, where its programs cannot
+    /// be had.
+    pub fn of_test(test: &str) -> Option<Self> {
+        let Some(programs) = PACKAGE.installed() else {
+            let why = (PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned());
+            skip(test, &why);
+            return None;
+        };
+        let kept = tempfile::tempdir().expect("a folder");
+        let mut started = Self::start(&programs, kept.path()).expect("an API server");
+        started.kept = Some(kept);
+        Some(started)
+    }
+
     /// Starts the server with the programs of `programs` and its data in `folder`.
     pub fn start(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
         let (client, peer, port) = (free_port(), free_port(), free_port());
@@ -59,7 +76,7 @@ impl KubeApi {
         fs::write(folder.join("kubeconfig"), config)?;
         let server = Process::start(server(programs, folder, client, port), &folder.join("server.log"))?;
         let (programs, folder) = (programs.to_owned(), folder.to_owned());
-        let mut started = Self { server, _etcd: etcd, programs, folder, etcd_port: client, port };
+        let mut started = Self { server, _etcd: etcd, programs, folder, etcd_port: client, port, kept: None };
         started.wait_until_it_answers()?;
         Ok(started)
     }
@@ -74,6 +91,16 @@ impl KubeApi {
     /// Returns where it listens, and the token of the one user, who may do everything.
     pub fn url_and_token(&self) -> (String, &'static str) {
         (format!("https://127.0.0.1:{}", self.port), TOKEN)
+    }
+
+    /// Returns the folder of its data, in which a test may keep files of its own.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns where `kubectl` is.
+    pub fn kubectl_program(&self) -> PathBuf {
+        self.programs.join("kubectl")
     }
 
     /// Returns the file that lets a client act as the one user, who may do everything.

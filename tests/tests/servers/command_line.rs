@@ -2,25 +2,17 @@
 //!
 //! No operator and no kubelet run: statuses, nodes and pods are objects that the test writes.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use spillway_tests::agent::program;
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::helm::{NAMESPACE, root};
 use spillway_tests::servers::kube_api::KubeApi;
-use spillway_tests::servers::skip;
 
 #[test]
 fn what_is_wrong_in_a_cluster_is_said_to_whoever_asks() {
-    let Some(programs) = PACKAGE.installed() else {
-        let why = (PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned());
-        return skip("what_is_wrong_in_a_cluster_is_said_to_whoever_asks", &why);
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let api = KubeApi::start(&programs, folder.path()).unwrap();
-    let ground = Ground { api, kubectl: programs.join("kubectl") };
+    let Some(api) = KubeApi::of_test("what_is_wrong_in_a_cluster_is_said_to_whoever_asks") else { return };
+    let ground = Ground { api };
     ground.prepare();
     ground.manifests_are_judged_where_they_stand();
     ground.a_tenant_sees_what_a_tenant_may_see();
@@ -31,7 +23,6 @@ fn what_is_wrong_in_a_cluster_is_said_to_whoever_asks() {
 
 struct Ground {
     api: KubeApi,
-    kubectl: PathBuf,
 }
 
 struct Said {
@@ -48,7 +39,7 @@ impl Ground {
     /// Calls `kubectl spillway` as a person does: kubectl finds the program on the path.
     fn spillway(&self, words: &[&str]) -> Said {
         let program = program("kubectl-spillway");
-        let mut command = Command::new(&self.kubectl);
+        let mut command = Command::new(self.api.kubectl_program());
         command.env("PATH", program.parent().unwrap()).env("KUBECONFIG", self.api.kubeconfig());
         let Output { status, stdout, stderr } = command.arg("spillway").args(words).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -7,27 +7,20 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use spillway_tests::agent;
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::servers::kube_api::{KubeApi, Said};
-use spillway_tests::servers::skip;
 
 const KINDS: [&str; 4] = ["monitoringpipelines", "backends", "clustermonitoringpipelines", "clusterbackends"];
 
 #[test]
 fn an_api_server_takes_the_kinds_and_agrees_with_the_compiler() {
-    let Some(programs) = PACKAGE.installed() else {
-        let why = (PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned());
-        return skip("an_api_server_takes_the_kinds_and_agrees_with_the_compiler", &why);
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let api = KubeApi::start(&programs, folder.path()).unwrap();
+    let Some(api) = KubeApi::of_test("an_api_server_takes_the_kinds_and_agrees_with_the_compiler") else { return };
     the_kinds_are_established(&api);
     rules_cost_less_than_a_tenth_of_the_budget(&api);
     every_example_is_applied(&api);
     defaults_are_stored(&api);
     columns_fit(&api);
     every_field_is_explained(&api);
-    refused_by_both(&api, folder.path());
+    refused_by_both(&api);
     the_type_of_a_destination_stays(&api);
 }
 
@@ -279,7 +272,8 @@ fn check(folder: &Path, text: &str) -> Said {
     Said { ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-fn refused_by_both(api: &KubeApi, folder: &Path) {
+fn refused_by_both(api: &KubeApi) {
+    let folder = api.folder();
     let object = |kind: &str, name: &str, spec: &str| {
         let spec = spec.replace("INPUT", "{name: in, type: Events}");
         let spec = spec.replace("ROUTE", "{name: r, backendRefs: [{name: out}]}");

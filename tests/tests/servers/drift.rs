@@ -1,15 +1,12 @@
 //! What `GitOps` compares: nothing differs between what was applied and what stands there, however certificates and Secrets change.
 
-use std::path::Path;
 use std::time::Duration;
 
 use spillway_tests::PATIENCE;
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
 use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::servers::kube_api::KubeApi;
 use spillway_tests::servers::process::moment;
-use spillway_tests::servers::skip;
 use tokio::time::Instant;
 
 use crate::charts::helms;
@@ -20,12 +17,9 @@ const CONFIGURATION: &str = "spillway-spillway-system";
 #[test]
 fn a_live_release_does_not_drift_when_certificates_and_secrets_change() {
     const TEST: &str = "a_live_release_does_not_drift_when_certificates_and_secrets_change";
-    let Some(programs) = PACKAGE.installed() else {
-        return skip(TEST, &(PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned()));
-    };
+    let Some(api) = KubeApi::of_test(TEST) else { return };
     let Some(helms) = helms(TEST) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let ground = Ground { api: KubeApi::start(&programs, folder.path()).unwrap(), home: folder.path() };
+    let ground = Ground { api };
     for helm in &helms {
         let release = ground.install(helm);
         let mut operator = ground.operator();
@@ -62,16 +56,13 @@ spec:
   routes: [{name: all, backendRefs: [{name: api}]}]
 "#;
 
-struct Ground<'a> {
+struct Ground {
     api: KubeApi,
-    home: &'a Path,
 }
 
-impl Ground<'_> {
+impl Ground {
     fn helm(&self, helm: &Helm, words: &[&str]) -> String {
-        let said = helm.call(self.home, Some(&self.api.kubeconfig()), words).unwrap();
-        assert!(said.ok, "Helm {} {words:?}: {}{}", helm.major, said.out, said.err);
-        said.out
+        helm.must(&self.api, words)
     }
 
     /// Installs the release and what a user applies; returns the manifests of the release.

@@ -5,22 +5,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 use spillway_tests::PATIENCE;
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::helm::{NAMESPACE, root};
 use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::servers::kube_api::KubeApi;
 use spillway_tests::servers::process::moment;
-use spillway_tests::servers::skip;
 use tokio::time::Instant;
 
 #[test]
 fn a_bad_pipeline_is_one_event_however_often_it_is_looked_at() {
     const TEST: &str = "a_bad_pipeline_is_one_event_however_often_it_is_looked_at";
-    let Some(programs) = PACKAGE.installed() else {
-        return skip(TEST, &(PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned()));
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let ground = Ground { api: KubeApi::start(&programs, folder.path()).unwrap() };
+    let Some(api) = KubeApi::of_test(TEST) else { return };
+    let ground = Ground { api };
     let rights = ground.prepare();
     let operator = start(&rights, "first");
     ground.apply(BACKEND);

@@ -12,10 +12,7 @@ use world::{BACKEND, World, pipeline};
 fn an_applied_pipeline_runs_and_its_status_tells_the_truth() {
     let Some(world) = World::start("an_applied_pipeline_runs_and_its_status_tells_the_truth") else { return };
     let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    let mut agent = world.agent(&replica.url());
-    agent.wait_for_line("operator answers");
+    let (operator, mut agent) = world.run(&replica);
 
     // In the wrong order: the pipeline waits for its Backend, and says for which.
     world.apply(&pipeline(""));

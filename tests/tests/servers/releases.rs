@@ -3,28 +3,19 @@
 //! No node is there and no controller: pods are never made, so this is about objects alone.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
-use spillway_tests::cluster::package;
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
 use spillway_tests::servers::kube_api::KubeApi;
-use spillway_tests::servers::skip;
 
 use crate::charts::{VARIANTS, helms};
 
 #[test]
 fn an_api_server_takes_every_object_and_a_release_comes_and_goes() {
     const TEST: &str = "an_api_server_takes_every_object_and_a_release_comes_and_goes";
-    let Some(programs) = package::PACKAGE.installed() else {
-        let why =
-            (package::PACKAGE.hindrance)(&package::PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned());
-        return skip(TEST, &why);
-    };
+    let Some(api) = KubeApi::of_test(TEST) else { return };
     let Some(helms) = helms(TEST) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let api = KubeApi::start(&programs, folder.path()).unwrap();
-    let ground = Ground { api, home: folder.path() };
+    let ground = Ground { api };
     ground.a_release_comes_and_goes(&helms);
     ground.every_object_is_taken(&helms[0]);
     ground.accounts_may_what_they_must(&helms[1]);
@@ -32,16 +23,13 @@ fn an_api_server_takes_every_object_and_a_release_comes_and_goes() {
     ground.the_kustomize_base_is_applied();
 }
 
-struct Ground<'a> {
+struct Ground {
     api: KubeApi,
-    home: &'a Path,
 }
 
-impl Ground<'_> {
+impl Ground {
     fn helm(&self, helm: &Helm, words: &[&str]) -> String {
-        let said = helm.call(self.home, Some(&self.api.kubeconfig()), words).unwrap();
-        assert!(said.ok, "Helm {} {words:?}: {}{}", helm.major, said.out, said.err);
-        said.out
+        helm.must(&self.api, words)
     }
 
     fn json(&self, words: &[&str]) -> Value {
@@ -102,7 +90,7 @@ impl Ground<'_> {
         for (name, values) in VARIANTS {
             // Kinds of an operator that is not here.
             let without = ["--set", "monitoring.prometheusRule.enabled=false"];
-            let said = helm.render(self.home, &[values, &without].concat()).unwrap();
+            let said = helm.render(self.api.folder(), &[values, &without].concat()).unwrap();
             assert!(said.ok, "{name}: {}", said.err);
             let apply =
                 ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
@@ -213,7 +201,7 @@ impl Ground<'_> {
         let diff = self.api.kubectl(&["diff", "--server-side", "--force-conflicts", "-k", &base], "").unwrap();
         assert!(diff.ok && diff.out.is_empty(), "{}{}", diff.out, diff.err);
         // No name of a namespace stands in a command line.
-        let overlay = self.home.join("overlay");
+        let overlay = self.api.folder().join("overlay");
         fs::create_dir_all(&overlay).unwrap();
         let up = "../".repeat(overlay.components().count() - 1);
         let resource = format!("{up}{}", base.trim_start_matches('/'));

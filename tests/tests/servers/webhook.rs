@@ -9,12 +9,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use spillway_tests::PATIENCE;
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::helm::{NAMESPACE, root};
 use spillway_tests::operator::{Operator, Replica, Webhook};
 use spillway_tests::servers::kube_api::{KubeApi, Said};
 use spillway_tests::servers::process::{free_port, moment};
-use spillway_tests::servers::skip;
 use tokio::time::Instant;
 
 /// The name of the chart's configuration, and how its policy begins.
@@ -26,11 +24,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 #[test]
 fn what_is_wrong_is_said_at_apply_and_who_writes_a_backend_may_read_its_secrets() {
     const TEST: &str = "what_is_wrong_is_said_at_apply_and_who_writes_a_backend_may_read_its_secrets";
-    let Some(programs) = PACKAGE.installed() else {
-        return skip(TEST, &(PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned()));
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let ground = Ground { api: KubeApi::start(&programs, folder.path()).unwrap(), folder: folder.path().to_owned() };
+    let Some(api) = KubeApi::of_test(TEST) else { return };
+    let ground = Ground { api };
     ground.prepare();
     let mut operator = ground.operator();
     ground.nothing_drifts();
@@ -51,7 +46,6 @@ fn what_is_wrong_is_said_at_apply_and_who_writes_a_backend_may_read_its_secrets(
 
 struct Ground {
     api: KubeApi,
-    folder: PathBuf,
 }
 
 impl Ground {
@@ -92,7 +86,7 @@ impl Ground {
     }
 
     fn mounted(&self) -> PathBuf {
-        self.folder.join("certificate")
+        self.api.folder().join("certificate")
     }
 
     /// Does with the Secret what a kubelet does.

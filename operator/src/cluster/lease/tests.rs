@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::select_all;
 use kube::client::Body;
 use serde_json::{Value, json};
 use spillway_delivery::supervisor::Supervisor;
@@ -113,13 +114,23 @@ impl Replica {
     }
 }
 
-/// Lets time pass in small steps, in which never two lead.
+/// Lets time pass; whenever anybody begins or ends to lead, no other does.
 async fn pass(replicas: &[&Replica], time: Duration) {
     let end = Instant::now() + time;
-    while Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut seen: Vec<_> = replicas.iter().map(|replica| replica.leading.clone()).collect();
+    loop {
         let leading = replicas.iter().filter(|replica| replica.leads().is_some()).count();
         assert!(leading <= 1, "two lead");
+        seen.retain(|leading| leading.has_changed().is_ok());
+        let changes = async {
+            match seen.as_mut_slice() {
+                [] => std::future::pending().await,
+                seen => drop(select_all(seen.iter_mut().map(|leading| Box::pin(leading.changed()))).await),
+            }
+        };
+        if timeout_at(end, changes).await.is_err() {
+            return;
+        }
     }
 }
 

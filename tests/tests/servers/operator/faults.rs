@@ -92,10 +92,7 @@ fn without_an_api_server_everything_runs_on_and_then_edits_get_through() {
     let name = "without_an_api_server_everything_runs_on_and_then_edits_get_through";
     let Some(mut world) = World::start(name) else { return };
     let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    let mut agent = world.agent(&replica.url());
-    agent.wait_for_line("operator answers");
+    let (mut operator, mut agent) = world.run(&replica);
     world.apply(&[BACKEND, &pipeline("")].join("---\n"));
     world.wait_for("Ready", "True");
     world.write("etcher", "fab12", "before");
@@ -126,11 +123,7 @@ fn without_an_api_server_everything_runs_on_and_then_edits_get_through() {
 #[test]
 fn a_thousand_edits_at_once_end_in_the_last_and_few_writes() {
     let Some(world) = World::start("a_thousand_edits_at_once_end_in_the_last_and_few_writes") else { return };
-    let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    let mut agent = world.agent(&replica.url());
-    agent.wait_for_line("operator answers");
+    let (operator, mut agent) = world.run(&world.replica("first"));
     world.apply(&[BACKEND, &pipeline("")].join("---\n"));
     world.wait_for("Ready", "True");
 
@@ -184,11 +177,7 @@ fn a_secret_that_goes_is_told_and_one_that_comes_back_is_used() {
         let came = came.lock().unwrap();
         came.iter().filter(|(_, line)| line.contains(text)).map(|(token, _)| token.clone()).collect()
     };
-    let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    let mut agent = world.agent(&replica.url());
-    agent.wait_for_line("operator answers");
+    let (operator, mut agent) = world.run(&world.replica("first"));
     let secret = |value: &str| {
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "lake", "namespace": OWN},
             "stringData": {"token": value}})
@@ -235,11 +224,7 @@ fn a_secret_that_goes_is_told_and_one_that_comes_back_is_used() {
 #[test]
 fn names_at_their_limits_and_half_a_megabyte_of_pipeline_are_run() {
     let Some(world) = World::start("names_at_their_limits_and_half_a_megabyte_of_pipeline_are_run") else { return };
-    let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    let mut agent = world.agent(&replica.url());
-    agent.wait_for_line("operator answers");
+    let (operator, mut agent) = world.run(&world.replica("first"));
     let long = |begin: &str| format!("{begin}{}", "x".repeat(63 - begin.len()));
     let namespace = "n".repeat(63);
     world.api.must(&["create", "namespace", &namespace], "");

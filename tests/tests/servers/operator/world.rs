@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spillway_tests::agent::{Agent, program};
-use spillway_tests::cluster::package::PACKAGE;
-use spillway_tests::operator::Replica;
+use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::output;
 use spillway_tests::servers::kube_api::KubeApi;
-use spillway_tests::servers::skip;
 use tokio::time::Instant;
 
 /// The namespace of the operator.
@@ -43,22 +41,24 @@ pub(crate) struct World {
     /// The API server.
     pub(crate) api: KubeApi,
     folder: PathBuf,
-    _kept: tempfile::TempDir,
 }
 
 impl World {
     /// Starts it with what the chart installs; `None`, with the reason printed for `test`, where that cannot be.
     pub(crate) fn start(test: &str) -> Option<Self> {
-        let Some(programs) = PACKAGE.installed() else {
-            let why = (PACKAGE.hindrance)(&PACKAGE).unwrap_or_else(|| "Kubernetes is not built".to_owned());
-            skip(test, &why);
-            return None;
-        };
-        let kept = tempfile::tempdir().unwrap();
-        let api = KubeApi::start(&programs, kept.path()).unwrap();
-        let world = Self { api, folder: kept.path().to_owned(), _kept: kept };
+        let api = KubeApi::of_test(test)?;
+        let world = Self { folder: api.folder().to_owned(), api };
         world.prepare();
         Some(world)
+    }
+
+    /// Starts a replica of the operator and waits until it leads, then the agent that asks it.
+    pub(crate) fn run(&self, replica: &Replica) -> (Operator, Agent) {
+        let mut operator = replica.start();
+        operator.wait_until_leading();
+        let mut agent = self.agent(&replica.url());
+        agent.wait_for_line("operator answers");
+        (operator, agent)
     }
 
     /// Returns a replica of the operator with the rights that the chart gives it.
