@@ -73,8 +73,9 @@ struct Controller {
     world: World,
     renderer: Renderer,
     tickets: Tickets,
-    /// What agents had said when statuses were looked at last.
+    /// What agents had said when statuses were looked at last, and when that was.
     reports: Reports,
+    looked_at: Timestamp,
     objects: Objects,
     synced: BTreeSet<&'static str>,
     is_leading: bool,
@@ -101,6 +102,7 @@ impl Controller {
             renderer: Renderer::new(tickets.clone()),
             tickets,
             reports: Reports::new(),
+            looked_at: Timestamp::default(),
             objects: Objects::default(),
             synced: BTreeSet::new(),
             is_leading: false,
@@ -170,6 +172,10 @@ impl Controller {
         match note {
             Noted::Object(key, both) => {
                 let (manifest, status) = *both;
+                // Somebody else changed it, or what was asked for is not there yet.
+                if self.objects.status(&key) != Some(&status) {
+                    self.due.insert(key.clone());
+                }
                 let change = self.objects.there(&key, manifest, status);
                 self.world.apply(change);
             }
@@ -178,7 +184,10 @@ impl Controller {
                 self.again.remove(&key);
                 self.world.apply(Change::Object(key, None));
             }
-            Noted::Good(stored) => self.objects.good(*stored).into_iter().for_each(|change| self.world.apply(change)),
+            Noted::Good(stored) => {
+                self.due.insert(stored.of.clone());
+                self.objects.good(*stored).into_iter().for_each(|change| self.world.apply(change));
+            }
             Noted::GoodGone(place) => {
                 self.objects.good_gone(&place).into_iter().for_each(|change| self.world.apply(change));
             }
@@ -196,9 +205,13 @@ impl Controller {
                 if !self.is_leading {
                     self.is_new = true;
                     self.leads_since = self.now();
+                    self.objects.begin_term();
                 }
             }
-            None => self.hub.follow(),
+            None => {
+                self.hub.follow();
+                self.again.clear();
+            }
         }
         self.is_leading = leading.is_some();
     }
@@ -208,11 +221,11 @@ impl Controller {
         let now = self.now();
         let reports = self.hub.reports();
         let touched = self.world.take_touched();
-        self.note_due(&reports, &touched);
+        self.note_due(&reports, &touched, now);
         let holding = self.holding(&reports);
         let rendered = apart(|| self.renderer.render(&self.world, touched, holding, now));
         let Rendered { verdicts, gone, moved, again } = rendered;
-        self.reports = reports;
+        (self.reports, self.looked_at) = (reports, now);
         self.render_again = again;
         self.due.extend(moved);
         self.due.extend(verdicts.into_keys());
@@ -237,12 +250,13 @@ impl Controller {
         self.tell(now, ends).await;
     }
 
-    /// Notes the objects whose status may differ because agents say something else, or a node is ready or not any more.
-    fn note_due(&mut self, reports: &Reports, touched: &Touched) {
+    /// Notes the objects whose status may differ because agents say something else, one counts again, or a node is ready or not
+    /// any more.
+    fn note_due(&mut self, reports: &Reports, touched: &Touched, now: Timestamp) {
         let (before, after) = (&self.reports, reports);
         let all: BTreeSet<&Arc<str>> = before.keys().chain(after.keys()).collect();
         let is_news = |node: &Arc<str>| match (before.get(node), after.get(node)) {
-            (Some(before), Some(after)) => before.is_news(after),
+            (Some(before), Some(after)) => before.differs(after) || before.counts(self.looked_at) != after.counts(now),
             _ => true,
         };
         let nodes: BTreeSet<&Arc<str>> = all.into_iter().filter(|node| is_news(node)).chain(&touched.nodes).collect();
@@ -289,9 +303,9 @@ impl Controller {
                 Some(at) => drop(self.again.insert(key.clone(), at)),
                 None => drop(self.again.remove(&key)),
             }
-            let (differs, good) = (*before != wanted, verdict.keep.as_ref());
+            let differs = *before != wanted;
             let news = self.objects.news(&key, &wanted, now);
-            let keep = good.and_then(|good| self.objects.keep(&key, good));
+            let keep = self.objects.keep(&key, verdict.keep.as_ref());
             if differs {
                 self.objects.set_status(&key, wanted.clone());
                 if ends.statuses.send((key.clone(), wanted)).await.is_err() {
@@ -346,19 +360,4 @@ async fn at(moment: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::task::JoinSet;
-
-    use super::*;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_takes_long_keeps_nothing_else_of_the_process_waiting() {
-        let (done, seen) = std::sync::mpsc::sync_channel(1);
-        let (told, heard) = tokio::sync::oneshot::channel();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { told.send(apart(|| seen.recv_timeout(Duration::from_secs(60)))).unwrap() });
-        // The one thread is taken; this goes on all the same.
-        tasks.spawn(async move { done.send("went on").unwrap() });
-        assert_eq!(heard.await.unwrap(), Ok("went on"));
-    }
-}
+mod tests;

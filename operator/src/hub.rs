@@ -229,7 +229,7 @@ impl Hub {
             given.or_else(|| Some(Arc::clone(&known()?.objects)))
         });
         let report = heard::report(&pod, ask, objects, now);
-        let is_news = before.is_none_or(|before| before.is_news(&report));
+        let is_news = before.is_none_or(|before| before.differs(&report) || !before.counts(now));
         state.reports.insert(node, report);
         drop(state);
         if is_news {
@@ -243,8 +243,8 @@ impl Hub {
         self.state().reports.clone()
     }
 
-    /// Returns what changes whenever a report says something else than before, comes or goes; that an agent said the same
-    /// again is no change. The first value counts as seen.
+    /// Returns what changes whenever a report says something else than before, comes or goes, or an agent is heard again that
+    /// did not count any more; that an agent said the same again is no change. The first value counts as seen.
     pub fn report_changes(&self) -> watch::Receiver<u64> {
         self.reports.subscribe()
     }

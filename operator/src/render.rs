@@ -285,4 +285,4 @@ impl Renderer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,8 +13,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use spillway_crds::served::{BackendReport, FORBIDDEN, Held, Refused, Version};
+
+/// For how long after it was heard an agent counts.
+pub const HEARD: SignedDuration = SignedDuration::from_mins(5);
 
 /// The newest report of every node that has one, by the node's name.
 pub type Reports = BTreeMap<Arc<str>, Report>;
@@ -39,8 +42,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns whether `after` says something else: the time and the words of an error are no news.
-    pub fn is_news(&self, after: &Self) -> bool {
+    /// Returns whether the agent was heard a short time before `now`, so that it counts.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        now.duration_since(self.seen) < HEARD
+    }
+
+    /// Returns whether `after` says something else: the time and the words of an error make no difference.
+    pub fn differs(&self, after: &Self) -> bool {
         let Self { pod_uid, seen: _, running, objects, refused, backends, holding } = after;
         let said = (&self.pod_uid, &self.running, &self.refused, &self.holding);
         said != (pod_uid, running, refused, holding)

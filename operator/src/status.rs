@@ -26,13 +26,11 @@ mod pipeline;
 use jiff::{SignedDuration, Timestamp};
 
 pub use crate::reason::Reason;
+pub use crate::reports::HEARD;
 pub use agents::Agents;
 pub use backend::backend;
 pub use news::{Cause, NOTE_BYTES_MAX, News, Standing, news, standing};
 pub use pipeline::pipeline;
-
-/// For how long after it was heard an agent counts.
-pub const HEARD: SignedDuration = SignedDuration::from_mins(5);
 
 /// How long data must not flow before `Ready` says so.
 pub const LOWERED_AFTER: SignedDuration = SignedDuration::from_secs(60);

@@ -98,6 +98,8 @@ pub struct Stored {
     pub of: ObjectKey,
     /// The object it stands in: its namespace and name.
     pub place: (Arc<str>, Arc<str>),
+    /// When that was made, Unix time in seconds: of two the later one counts. One object is written once a second at most.
+    pub made: i64,
     /// What was good.
     pub good: LastGood,
 }
@@ -162,6 +164,7 @@ pub fn stored(revision: &ControllerRevision) -> Option<Stored> {
     Some(Stored {
         of: ObjectKey { kind, namespace, name },
         place: (own, metadata.name.as_deref()?.into()),
+        made: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         good: LastGood { generation: data.generation, texts },
     })
 }

@@ -83,7 +83,8 @@ fn event(instance: &str, key: &ObjectKey, news: &News) -> Event {
         },
         action: Some("Reconcile".to_owned()),
         event_time: Some(MicroTime(news.at)),
-        note: Some(news.note.clone()),
+        // Anybody who may look at that namespace reads it, and what is said of an object of the cluster is not for everybody.
+        note: Some(if is_of_the_cluster { "its status says more".to_owned() } else { news.note.clone() }),
         reason: Some(news.reason.name().to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some(format!("{GROUP}/v1alpha1")),

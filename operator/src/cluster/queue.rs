@@ -4,7 +4,9 @@
 //! - The last value that was wanted of an object is what is written in the end; what was wanted in between may be skipped.
 //! - Values of one object are written one after the other, with a rest between them.
 //! - The object that waits longest comes first, however often others change.
-//! - A write that fails is made again, unless something newer is wanted; one that finds the object gone is given up.
+//! - A write that fails is made again, unless something newer is wanted, after a rest that doubles up to [`REST_FAILED_MAX`]; a
+//!   cause is told once. One that finds the object gone is given up.
+//! - Who does not lead begins no write, and forgets what was wanted.
 //!
 //! # Limits
 //! [`AT_ONCE_MAX`] writes at a time; one value waits per object, and an object rests as long as its queue says.
@@ -14,11 +16,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::in_words;
+use super::lease::Leading;
 use crate::world::ObjectKey;
 
 /// Most writes at a time.
@@ -30,16 +33,29 @@ pub const REST: Duration = Duration::from_secs(1);
 /// How long an object rests between two Events.
 pub const REST_OF_EVENTS: Duration = Duration::from_secs(10);
 
-/// How long an object rests after a write that failed.
+/// How long an object rests after a write that failed for the first time.
 const REST_FAILED: Duration = Duration::from_secs(5);
+
+/// How long an object rests at most after a write that failed.
+pub const REST_FAILED_MAX: Duration = Duration::from_mins(5);
 
 /// What is wanted of one object.
 pub type Wish<V> = (ObjectKey, V);
 
-/// Writes what is wished for with `write` until told to stop, or until nobody can wish any more. `what` names a value in log
-/// lines; an object rests for `rest` after a write.
+/// What is written, and by whom.
+#[derive(Debug)]
+pub struct Line {
+    /// Names a value in log lines.
+    pub what: &'static str,
+    /// How long an object rests after a write.
+    pub rest: Duration,
+    /// Whether this replica leads.
+    pub leading: watch::Receiver<Leading>,
+}
+
+/// Writes what is wished for with `write` until told to stop, or until nobody can wish any more.
 pub async fn run<V, W, F>(
-    (what, rest): (&'static str, Duration),
+    Line { what, rest, mut leading }: Line,
     mut wishes: mpsc::Receiver<Wish<V>>,
     write: W,
     stop: CancellationToken,
@@ -52,7 +68,7 @@ pub async fn run<V, W, F>(
     let mut writes = FuturesUnordered::new();
     loop {
         let mut look_again = None;
-        while writes.len() < AT_ONCE_MAX {
+        while writes.len() < AT_ONCE_MAX && leading.borrow().is_some() {
             let (next, again) = queue.next(Instant::now());
             look_again = again;
             let Some((key, value)) = next else { break };
@@ -62,23 +78,27 @@ pub async fn run<V, W, F>(
         tokio::select! {
             () = stop.cancelled() => return,
             wish = wishes.recv() => match wish {
-                Some((key, value)) => queue.want(key, value),
+                Some((key, value)) if leading.borrow().is_some() => queue.want(key, value),
+                Some(_) => {}
                 None => return,
             },
             Some((key, value, result)) = writes.next() => {
-                if let Err(error) = &result {
-                    tell(what, &key, error);
+                let failure = result.as_ref().err().filter(|error| !is_gone(error)).map(in_words);
+                if let Some(error) = failure.as_ref().filter(|error| queue.failures.get(&key).is_none_or(|known| known.words != **error)) {
+                    tracing::warn!(what, object = key.label(), error, "cannot be written; it is tried again");
                 }
-                queue.done(key, value, &result, Instant::now());
+                queue.done(key, value, failure, Instant::now());
+                if leading.borrow().is_none() {
+                    queue.forget();
+                }
+            }
+            Ok(()) = leading.changed() => {
+                if leading.borrow_and_update().is_none() {
+                    queue.forget();
+                }
             }
             () = until(look_again) => {}
         }
-    }
-}
-
-fn tell(what: &'static str, key: &ObjectKey, error: &kube::Error) {
-    if !is_gone(error) {
-        tracing::warn!(what, object = key.label(), error = in_words(error), "cannot be written; it is tried again");
     }
 }
 
@@ -104,6 +124,15 @@ struct Queue<V> {
     resting: BTreeMap<ObjectKey, Instant>,
     /// Written now.
     busy: BTreeSet<ObjectKey>,
+    /// Those whose last write failed.
+    failures: BTreeMap<ObjectKey, Failure>,
+}
+
+/// Why writes of an object fail, and how long it rests after the next.
+#[derive(Debug)]
+struct Failure {
+    words: String,
+    rest: Duration,
 }
 
 impl<V> Queue<V> {
@@ -115,6 +144,7 @@ impl<V> Queue<V> {
             last_turn: 0,
             resting: BTreeMap::new(),
             busy: BTreeSet::new(),
+            failures: BTreeMap::new(),
         }
     }
 
@@ -144,25 +174,36 @@ impl<V> Queue<V> {
         (wanted, None)
     }
 
-    fn done(&mut self, key: ObjectKey, value: V, result: &kube::Result<()>, now: Instant) {
+    /// Takes note that a value was written, or why not, where it is worth another attempt.
+    fn done(&mut self, key: ObjectKey, value: V, failure: Option<String>, now: Instant) {
         self.busy.remove(&key);
-        match result {
-            Ok(()) => drop(self.resting.insert(key, now + self.rest)),
-            Err(error) if is_gone(error) => {}
-            Err(_) => {
-                self.resting.insert(key.clone(), now + REST_FAILED);
-                if !self.wanted.contains_key(&key) {
-                    self.want(key, value);
-                }
-            }
+        let Some(words) = failure else {
+            self.failures.remove(&key);
+            self.resting.insert(key, now + self.rest);
+            return;
+        };
+        let rest = self.failures.get(&key).map_or(REST_FAILED, |failure| failure.rest);
+        self.failures.insert(key.clone(), Failure { words, rest: (rest * 2).min(REST_FAILED_MAX) });
+        self.resting.insert(key.clone(), now + rest);
+        if !self.wanted.contains_key(&key) {
+            self.want(key, value);
         }
+    }
+
+    /// Forgets what is wanted.
+    fn forget(&mut self) {
+        self.wanted.clear();
+        self.turns.clear();
+        self.failures.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use spillway_crds::kinds::Kind;
+    use tokio::time::timeout;
+
+    use super::*;
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey::new(Kind::Backend, "n", name)
@@ -174,6 +215,10 @@ mod tests {
         Err(kube::Error::Api(Box::new(status)))
     }
 
+    fn why() -> String {
+        "no".to_owned()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_object_rests_between_writes_and_the_last_wish_counts() {
         let mut queue = Queue::new(REST);
@@ -182,7 +227,7 @@ mod tests {
         assert_eq!(queue.next(now).0, Some((key("a"), 1)));
         queue.want(key("a"), 2);
         assert_eq!(queue.next(now).0, None, "it is being written");
-        queue.done(key("a"), 1, &Ok(()), now);
+        queue.done(key("a"), 1, None, now);
         queue.want(key("a"), 3);
         assert_eq!(queue.next(now), (None, Some(now + REST)));
         assert_eq!(queue.next(now + REST).0, Some((key("a"), 3)));
@@ -196,10 +241,10 @@ mod tests {
         queue.want(key("a"), 1);
         queue.want(key("z"), 2);
         assert_eq!(queue.next(now).0, Some((key("z"), 2)), "it keeps its turn, with its last value");
-        queue.done(key("z"), 2, &Ok(()), now);
+        queue.done(key("z"), 2, None, now);
         queue.want(key("b"), 1);
         assert_eq!(queue.next(now).0, Some((key("a"), 1)));
-        queue.done(key("a"), 1, &Ok(()), now);
+        queue.done(key("a"), 1, None, now);
         queue.want(key("a"), 2);
         assert_eq!(queue.next(now + REST).0, Some((key("b"), 1)));
         assert_eq!(queue.next(now + REST).0, Some((key("a"), 2)));
@@ -212,13 +257,53 @@ mod tests {
         let now = Instant::now();
         queue.want(key("a"), 1);
         queue.next(now);
-        queue.done(key("a"), 1, &failed(500), now);
+        queue.done(key("a"), 1, Some(why()), now);
         assert_eq!(queue.next(now + REST_FAILED).0, Some((key("a"), 1)));
         queue.want(key("a"), 2);
-        queue.done(key("a"), 1, &failed(409), now);
-        assert_eq!(queue.next(now + REST_FAILED).0, Some((key("a"), 2)), "the newer one");
-        queue.done(key("a"), 2, &failed(404), now);
-        assert_eq!(queue.next(now + REST_FAILED), (None, None), "it is gone");
+        queue.done(key("a"), 1, Some(why()), now);
+        assert_eq!(queue.next(now + REST_FAILED).1, Some(now + 2 * REST_FAILED), "a longer rest each time");
+        assert_eq!(queue.next(now + 2 * REST_FAILED).0, Some((key("a"), 2)), "the newer one");
+        for _ in 0..20 {
+            queue.done(key("a"), 2, Some(why()), now);
+            queue.next(now + REST_FAILED_MAX).0.expect("never longer than that");
+        }
+        queue.done(key("a"), 2, None, now);
+        assert_eq!(queue.next(now + REST_FAILED), (None, None));
+        queue.want(key("a"), 3);
+        queue.next(now + REST);
+        queue.done(key("a"), 3, Some(why()), now);
+        assert_eq!(queue.next(now + REST_FAILED).0, Some((key("a"), 3)), "and short again after one that got through");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leads_no_longer_writes_nothing_and_forgets_what_it_wanted() {
+        let (lead, leading) = watch::channel(Some(1));
+        let (wish, wishes) = mpsc::channel(4);
+        let (written, mut seen) = mpsc::channel(64);
+        let write = |key: ObjectKey, number: i32| {
+            let (written, answer) = (written.clone(), if number == 1 { failed(500) } else { Ok(()) });
+            async move {
+                written.send((key.name.to_string(), number)).await.unwrap();
+                answer
+            }
+        };
+        let stop = CancellationToken::new();
+        let line = Line { what: "a number", rest: REST, leading };
+        let story = async {
+            wish.send((key("a"), 1)).await.unwrap();
+            assert_eq!(seen.recv().await, Some(("a".to_owned(), 1)));
+            lead.send_replace(None);
+            wish.send((key("b"), 1)).await.unwrap();
+            let later = timeout(REST_FAILED_MAX, seen.recv()).await;
+            assert!(later.is_err(), "written by who does not lead: {later:?}");
+            lead.send_replace(Some(3));
+            wish.send((key("c"), 2)).await.unwrap();
+            assert_eq!(seen.recv().await, Some(("c".to_owned(), 2)));
+            let later = timeout(REST_FAILED_MAX, seen.recv()).await;
+            assert!(later.is_err(), "of an earlier term: {later:?}");
+            stop.cancel();
+        };
+        tokio::join!(run(line, wishes, write, stop.clone()), story);
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,6 +333,8 @@ mod tests {
             }
             stop.cancel();
         };
-        tokio::join!(run(("a number", REST), wishes, write, stop.clone()), all);
+        let (_lead, leading) = watch::channel(Some(1));
+        let line = Line { what: "a number", rest: REST, leading };
+        tokio::join!(run(line, wishes, write, stop.clone()), all);
     }
 }

@@ -26,11 +26,18 @@ pub(super) struct Objects {
 #[derive(Debug)]
 struct Known {
     manifest: Manifest,
-    /// As it stands, or as it was asked for.
-    status: ObjectStatus,
-    /// The last good version that was asked to be kept.
-    asked: Option<LastGood>,
-    /// How it stood when it was told last; what the cluster said at first, while nothing was.
+    /// Its status, as it stands in the cluster.
+    stands: ObjectStatus,
+    asked: Asked,
+}
+
+/// What was asked for, and said, of an object since we lead.
+#[derive(Debug, Default)]
+struct Asked {
+    status: Option<ObjectStatus>,
+    /// The last good version that is to be kept.
+    good: Option<LastGood>,
+    /// How it stood when it was told last; what the cluster says, while nothing was.
     told: Option<Standing>,
 }
 
@@ -39,9 +46,14 @@ impl Objects {
     pub(super) fn there(&mut self, key: &ObjectKey, mut manifest: Manifest, status: ObjectStatus) -> Change {
         manifest.last_good = self.latest(key);
         let before = self.known.remove(key).filter(|known| known.manifest.uid == manifest.uid);
-        let (asked, told) = before.map(|known| (known.asked, known.told)).unwrap_or_default();
-        self.known.insert(key.clone(), Known { manifest: manifest.clone(), status, asked, told });
+        let asked = before.map(|known| Asked { status: None, ..known.asked }).unwrap_or_default();
+        self.known.insert(key.clone(), Known { manifest: manifest.clone(), stands: status, asked });
         Change::Object(key.clone(), Some(manifest))
+    }
+
+    /// Forgets what was asked for and told: it was not written, or not by us, or long ago.
+    pub(super) fn begin_term(&mut self) {
+        self.known.values_mut().for_each(|known| known.asked = Asked::default());
     }
 
     /// Forgets an object.
@@ -74,35 +86,52 @@ impl Objects {
 
     /// Returns the status of an object as it stands, or as it was asked for.
     pub(super) fn status(&self, key: &ObjectKey) -> Option<&ObjectStatus> {
-        self.known.get(key).map(|known| &known.status)
+        self.known.get(key).map(|known| known.asked.status.as_ref().unwrap_or(&known.stands))
     }
 
     /// Returns what to tell of an object that gets this status, if anything; takes note that it was told.
     pub(super) fn news(&mut self, key: &ObjectKey, wanted: &ObjectStatus, now: Timestamp) -> Option<News> {
         let known = self.known.get_mut(key)?;
-        let before = known.told.take().unwrap_or_else(|| status::standing(known.status.conditions()));
+        let before = known.asked.told.take().unwrap_or_else(|| status::standing(known.stands.conditions()));
         let (stands, news) = status::news(before, wanted.conditions(), &known.manifest.uid, now);
-        known.told = Some(stands);
+        known.asked.told = Some(stands);
         news
     }
 
     /// Takes note that this status was asked for.
     pub(super) fn set_status(&mut self, key: &ObjectKey, status: ObjectStatus) {
         if let Some(known) = self.known.get_mut(key) {
-            known.status = status;
+            known.asked.status = Some(status);
         }
     }
 
-    /// Returns what to ask for so that this last good version is kept; `None` where that was asked already.
-    pub(super) fn keep(&mut self, key: &ObjectKey, good: &LastGood) -> Option<Keep> {
-        let places = self.places.get(key).into_iter().flatten();
-        let before = places.map(|(_, name)| name.to_string()).collect();
+    /// Returns what to ask for so that `good` is kept, or what is kept where that is right, and nothing besides; `None` where
+    /// that is so, or was asked for already.
+    pub(super) fn keep(&mut self, key: &ObjectKey, good: Option<&LastGood>) -> Option<Keep> {
+        let places = self.places.get(key).map(Vec::as_slice).unwrap_or_default();
+        let good = match good {
+            Some(good) => good.clone(),
+            None if places.len() > 1 => self.latest(key)?,
+            None => return None,
+        };
+        let holds = |place: &&Place| self.stored.get(*place).is_some_and(|stored| stored.good == good);
+        let is_there = places.iter().any(|place| holds(&place));
+        let before: Vec<String> =
+            places.iter().filter(|place| !holds(place)).map(|(_, name)| name.to_string()).collect();
         let known = self.known.get_mut(key)?;
-        if known.asked.as_ref() == Some(good) {
+        // One that was asked for before this one was there may stand beside it.
+        let stands_beside = is_there && !before.is_empty();
+        if known.asked.good.as_ref() == Some(&good) && !stands_beside {
             return None;
         }
-        known.asked = Some(good.clone());
-        Some(Keep { uid: known.manifest.uid.clone(), good: good.clone(), before })
+        known.asked.good = Some(good.clone());
+        Some(Keep { uid: known.manifest.uid.clone(), good, before })
+    }
+
+    /// Returns how many last good versions of a pipeline are there.
+    #[cfg(test)]
+    pub(super) fn places_of(&self, key: &ObjectKey) -> usize {
+        self.places.get(key).map_or(0, Vec::len)
     }
 
     fn again(&mut self, key: &ObjectKey) -> Option<Change> {
@@ -114,6 +143,6 @@ impl Objects {
 
     fn latest(&self, key: &ObjectKey) -> Option<LastGood> {
         let all = self.places.get(key)?.iter().filter_map(|place| self.stored.get(place));
-        all.max_by_key(|stored| stored.good.generation).map(|stored| stored.good.clone())
+        all.max_by_key(|stored| (stored.made, stored.good.generation)).map(|stored| stored.good.clone())
     }
 }

@@ -102,7 +102,7 @@ mod tests {
             ..Ask::default()
         };
         let before = heard(&ask(BackendCondition::Retrying, "refused"));
-        assert!(!before.is_news(&heard(&ask(BackendCondition::Retrying, "timed out"))));
-        assert!(before.is_news(&heard(&ask(BackendCondition::Unreachable, "refused"))));
+        assert!(!before.differs(&heard(&ask(BackendCondition::Retrying, "timed out"))));
+        assert!(before.differs(&heard(&ask(BackendCondition::Unreachable, "refused"))));
     }
 }

@@ -20,7 +20,7 @@ struct Stage {
     second: i64,
 }
 
-fn key(label: &str) -> ObjectKey {
+pub(crate) fn key(label: &str) -> ObjectKey {
     ObjectKey::of_label(label).unwrap()
 }
 
@@ -99,12 +99,12 @@ fn object(kind: Kind, (namespace, name): (&str, &str), generation: i64, spec: &V
     Change::Object(ObjectKey::new(kind, namespace, name), Some(manifest))
 }
 
-fn gone(label: &str) -> Change {
+pub(crate) fn gone(label: &str) -> Change {
     Change::Object(ObjectKey::of_label(label).unwrap(), None)
 }
 
 /// A pipeline over the logs of pods with the label `app`, to a Backend of its namespace.
-fn pipeline(namespace: &str, name: &str, app: &str, backend: &str) -> Change {
+pub(crate) fn pipeline(namespace: &str, name: &str, app: &str, backend: &str) -> Change {
     versioned(namespace, name, 1, (app, backend))
 }
 
@@ -135,7 +135,7 @@ fn over_tier(name: &str, tier: &str, backend: &str) -> Change {
     object(Kind::ClusterMonitoringPipeline, ("", name), 1, &spec)
 }
 
-fn stdout(namespace: &str, name: &str) -> Change {
+pub(crate) fn stdout(namespace: &str, name: &str) -> Change {
     object(Kind::Backend, (namespace, name), 1, &json!({"type": "Stdout"}))
 }
 
@@ -157,12 +157,12 @@ fn lake(generation: i64, tier: &str) -> Change {
     object(Kind::ClusterBackend, ("", "lake"), generation, &spec)
 }
 
-fn namespace(name: &str, tier: &str) -> Change {
+pub(crate) fn namespace(name: &str, tier: &str) -> Change {
     let labels = [("tier".to_owned(), tier.to_owned()), ("owner".to_owned(), name.to_owned())];
     Change::Namespace(name.into(), Some(labels.into()))
 }
 
-fn pod(namespace: &str, name: &str, app: &str, node: &str) -> Change {
+pub(crate) fn pod(namespace: &str, name: &str, app: &str, node: &str) -> Change {
     let facts = PodFacts {
         uid: format!("{namespace}-{name}"),
         namespace: namespace.to_owned(),
@@ -179,7 +179,7 @@ fn ended(namespace: &str, name: &str) -> Change {
     Change::Pod(format!("{namespace}-{name}").into(), None)
 }
 
-fn node(name: &str) -> Change {
+pub(crate) fn node(name: &str) -> Change {
     Change::Node(name.into(), Some(true))
 }
 
