@@ -1,7 +1,7 @@
 //! A bare Kubernetes API server: `etcd` and `kube-apiserver` on loopback, no node, no controller.
 //!
 //! Enough for whatever the API server itself decides: schemas, rules, defaults, apply, columns. The programs are those of
-//! the cluster of the tests ([`PACKAGE`](crate::cluster::package::PACKAGE)).
+//! the cluster of the tests ([`PACKAGE`]).
 
 use std::fs;
 use std::io::Write as _;
