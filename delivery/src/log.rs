@@ -8,7 +8,7 @@
 //!     <ordinal>.new, <ordinal>.spare    a segment that is begun; the file of one that went, to be written over
 //!     quarantine/            damaged segments and records, set aside for people (at most 64 MiB)
 //!
-//! segment  magic "SPWYLOG2", u32 length, u32 CRC32C, header body
+//! segment  magic "SPWYLOG2", u32 length, u32 CRC32C, header body (later versions: the checksum covers the magic too)
 //!          header body: incarnation, ordinal, base sequence, running time, wall time, length of the file when it began,
 //!          route names (bit order of the masks below), the state as of the base (totals, positions, keys), u64 the
 //!          sequence behind the last event that was written before, u8 whether the log is at level `Memory`

@@ -12,7 +12,8 @@ use crate::clock::UnixNanos;
 use crate::event::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, IdempotencyKey, Origin, Position};
 
 pub(super) const SEGMENT_MAGIC: &[u8; 8] = b"SPWYLOG2";
-/// What the magic of every version begins with; a digit follows. Length and checksum of the header stand behind it in all.
+/// What the magic of every version begins with; a digit follows. Length and checksum of the header stand behind it in all;
+/// from version 3 on the checksum covers the magic as well, so that a damaged digit makes no later format.
 const FAMILY_MAGIC: &[u8] = b"SPWYLOG";
 pub(super) const END_MAGIC: &[u8; 8] = b"SPWYEND1";
 pub(super) const FRAME_MAGIC: &[u8; 4] = b"SPF1";
@@ -95,23 +96,25 @@ impl SegmentHeader {
         get.u32().map(|len| len as usize).filter(|len| *len <= BODY_BYTES_MAX)
     }
 
-    /// Returns the version's digit of a whole header, and its body.
-    fn body(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    /// Returns the magic, the checksum and the body.
+    fn parts(bytes: &[u8]) -> Option<(&[u8], u32, &[u8])> {
         let len = Self::body_len(bytes)?;
+        let mut get = Get(bytes);
+        let magic = get.take(SEGMENT_MAGIC.len())?;
         let mut get = Get(bytes.get(12..)?);
-        let crc = get.u32()?;
-        let body = get.take(len)?;
-        (crc32c::crc32c(body) == crc).then_some((*bytes.get(FAMILY_MAGIC.len())?, body))
+        Some((magic, get.u32()?, get.take(len)?))
     }
 
     /// Returns the version's digit of a whole header that a program of a later format wrote.
     pub(super) fn later_version(bytes: &[u8]) -> Option<char> {
-        let (version, _) = Self::body(bytes)?;
-        SEGMENT_MAGIC.last().is_some_and(|own| version > *own).then_some(version.into())
+        let (magic, crc, body) = Self::parts(bytes)?;
+        let version = magic.last().filter(|version| SEGMENT_MAGIC.last() < Some(version))?;
+        (crc32c::crc32c_append(crc32c::crc32c(magic), body) == crc).then_some((*version).into())
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (_, body) = Self::body(bytes).filter(|(version, _)| SEGMENT_MAGIC.ends_with(&[*version]))?;
+        let (_, _, body) =
+            Self::parts(bytes).filter(|(magic, crc, body)| magic == SEGMENT_MAGIC && crc32c::crc32c(body) == *crc)?;
         let mut get = Get(body);
         let (incarnation, ordinal, base_seq) = (get.u64()?, get.u64()?, get.u64()?);
         Some(Self {

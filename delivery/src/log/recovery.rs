@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::QUARANTINE_BYTES_MAX;
 use super::core::{DRAFT_EXTENSION, SPARE_EXTENSION, SegmentInfo};
 use super::format::{Footer, Place, SegmentHeader};
-use super::segment::{SegmentFile, Stop, Summary, ordinal_of};
+use super::segment::{Later, SegmentFile, Stop, Summary, ordinal_of};
 use super::state::State;
 use crate::event::Origin;
 use crate::filesystem::Filesystem;
@@ -74,9 +74,6 @@ struct Ending {
 pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered, Found)> {
     let mut report = Recovered::default();
     let paths = fs.list(dir)?;
-    for draft in paths.iter().filter(|path| path.extension().is_some_and(is_scrap)) {
-        fs.remove(draft).ok();
-    }
     let mut ordinals: Vec<u64> = paths.iter().filter_map(|path| ordinal_of(path)).collect();
     ordinals.sort_unstable();
     report.segments = ordinals.len() as u64;
@@ -89,6 +86,9 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         unsealed: Vec::new(),
     };
     let files = open_all(fs, dir, &ordinals, &mut report)?;
+    for draft in paths.iter().filter(|path| path.extension().is_some_and(is_scrap)) {
+        fs.remove(draft).ok();
+    }
     for (index, (path, file)) in files.iter().enumerate() {
         // A later base hides what stands here from there on: it was written again, or never acknowledged.
         let limit = files[index + 1..].iter().map(|(_, later)| later.header.base_seq).min().unwrap_or(u64::MAX);
@@ -144,7 +144,7 @@ fn open_one(fs: &dyn Filesystem, path: &Path, report: &mut Recovered) -> io::Res
     for _ in 0..OPEN_ATTEMPTS {
         match SegmentFile::open(fs, path) {
             Ok(opened) => return Ok(opened),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+            Err(error) if Later::is(&error) => return Err(error),
             Err(_) => {}
         }
     }

@@ -118,9 +118,16 @@ pub(super) fn ordinal_of(path: &Path) -> Option<u64> {
      it has; run that one",
     path.display()
 )]
-struct Later {
+pub(super) struct Later {
     path: PathBuf,
     version: char,
+}
+
+impl Later {
+    /// Whether this is why a segment could not be opened.
+    pub(super) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
+    }
 }
 
 /// A segment open for reading.
@@ -134,7 +141,7 @@ pub(super) struct SegmentFile {
 
 impl SegmentFile {
     /// Opens a segment and reads its header; `None` when that is damaged. One that a program of a later format wrote is an
-    /// error of kind [`Unsupported`](io::ErrorKind::Unsupported).
+    /// error of kind [`Unsupported`](io::ErrorKind::Unsupported), told from the file system's own by [`Later::is`].
     pub(super) fn open(fs: &dyn Filesystem, path: &Path) -> io::Result<Option<Self>> {
         let file = fs.open(path, false)?;
         let Some(head) = Self::head(&*file)? else { return Ok(None) };

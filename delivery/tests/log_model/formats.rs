@@ -1,7 +1,7 @@
 //! A log that a program of a later format wrote.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use spillway_delivery::filesystem::FaultyFs;
 use spillway_delivery::settings::{Durability, LogSettings};
@@ -12,10 +12,23 @@ use crate::subject::{self, DIR, Subject};
 /// Where the version's digit stands in a segment.
 const DIGIT: usize = 7;
 
-fn segments(fs: &FaultyFs) -> Vec<(PathBuf, Vec<u8>)> {
-    let of_log = |path: &PathBuf| path.starts_with(DIR) && path.extension().is_some_and(|end| end == "log");
-    let paths = fs.files().into_iter().map(|(path, _)| path).filter(of_log);
+fn held(fs: &FaultyFs) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with(DIR));
     paths.filter_map(|path| fs.content(&path).map(|content| (path, content))).collect()
+}
+
+fn segments(fs: &FaultyFs) -> Vec<(PathBuf, Vec<u8>)> {
+    held(fs).into_iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "log")).collect()
+}
+
+/// The segment as a program of version 3 begins it: with a checksum over the magic and the header's body.
+fn of_version_3(mut segment: Vec<u8>) -> Vec<u8> {
+    assert_eq!(segment[DIGIT], b'2');
+    segment[DIGIT] = b'3';
+    let len = u32::from_le_bytes([segment[8], segment[9], segment[10], segment[11]]) as usize;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&segment[..8]), &segment[16..16 + len]);
+    segment[12..16].copy_from_slice(&crc.to_le_bytes());
+    segment
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,17 +41,16 @@ async fn a_log_of_a_later_format_is_not_opened_and_not_touched() {
     subject.close().await.unwrap();
     let own = segments(&fs);
     let (path, content) = own.last().unwrap();
-    let mut foreign = content.clone();
-    assert_eq!(foreign[DIGIT], b'2');
-    foreign[DIGIT] = b'3';
-    fs.put(path, &foreign);
-    let before = segments(&fs);
+    fs.put(path, &of_version_3(content.clone()));
+    // What that program had not finished is its own as well.
+    fs.put(&path.with_extension("new"), b"begun");
+    fs.put(&path.with_extension("spare"), b"kept");
+    let before = held(&fs);
 
     let error = Subject::open(&fs, settings(), 2).expect_err("it is of a later format");
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("has format version 3 and this program reads version 2"), "{error}");
-    assert_eq!(segments(&fs), before, "everything stays where it is");
-    assert!(fs.files().iter().all(|(path, _)| !path.starts_with(Path::new(DIR).join("quarantine"))));
+    assert_eq!(held(&fs), before, "everything stays where it is, and nothing is added");
 
     // The program that wrote it finds all of it.
     fs.put(path, content);
@@ -56,8 +68,6 @@ async fn a_damaged_digit_is_damage_and_no_later_format() {
     subject.close().await.unwrap();
     let (path, mut content) = segments(&fs).pop().unwrap();
     content[DIGIT] = b'3';
-    // The header itself is damaged as well, so that nobody wrote it like this.
-    content[20] ^= 1;
     fs.put(&path, &content);
     let subject = Subject::open(&fs, settings(), 2).unwrap();
     assert_eq!(subject.log.damaged(), 1);
