@@ -18,8 +18,7 @@ use super::objects::{OWN, agent};
 /// Most tokens that are asked for, and most first connections that are made, at a time.
 const AT_ONCE: usize = 16;
 
-/// What stubs say of the pipeline that all of them run: the lowest generation that any of them acknowledged, and how many
-/// have acknowledged the highest.
+/// Stubs, each with what it acknowledged of the pipeline that all of them run.
 #[derive(Debug)]
 pub struct Fleet {
     acknowledged: Vec<watch::Receiver<u64>>,
@@ -47,7 +46,7 @@ impl Fleet {
         Ok(Self { acknowledged, tasks })
     }
 
-    /// Waits until every agent acknowledged `generation`; returns when the first and the last did, counted from `since`.
+    /// Waits until every agent acknowledged `generation` or a later one, and the operator answered to that.
     pub async fn wait_for(&mut self, generation: u64, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         for seen in &mut self.acknowledged {
@@ -81,25 +80,27 @@ struct Stub {
 impl Stub {
     async fn run(self, first: Arc<Semaphore>) -> anyhow::Result<()> {
         let (mut running, mut pods, mut generation) = (None::<Version>, None, 0);
+        let mut is_news = true;
         let mut place = Some(first.acquire_owned().await?);
         loop {
             let ask = Ask {
                 protocol: PROTOCOL,
                 agent: format!("stub-{}", self.number),
                 version: "0".to_owned(),
-                wait_seconds: if running.is_some() { 50 } else { 0 },
+                // What is new is acknowledged by a question that does not wait, so that its answer is the proof of it.
+                wait_seconds: if is_news { 0 } else { 50 },
                 running: running.clone(),
                 pods: std::mem::take(&mut pods),
                 ..Ask::default()
             };
             pods.clone_from(&ask.pods);
-            // What was taken before is acknowledged by this question: it is on its way now.
             let request = self.client.post(&self.url).bearer_auth(&self.token).body(serde_json::to_vec(&ask)?);
-            self.generation.send_replace(generation);
             let answer = request.header("content-type", "application/json").send().await?;
             ensure!(answer.status() == StatusCode::OK, "agent {}: {}", self.number, answer.text().await?);
             let answer: Answer = serde_json::from_slice(&answer.bytes().await?)?;
+            self.generation.send_replace(generation);
             drop(place.take());
+            is_news = answer.configuration.is_some();
             if let Some(known) = answer.pods {
                 pods = Some(known.hash);
             }
