@@ -31,6 +31,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// The header of a `421` that names where who leads may be asked, as `ADDRESS:PORT`; its certificate is for the same names.
+pub const LEADER: &str = "spillway-leader";
+
 /// Where an operator answers.
 pub const PATH: &str = "/v1/configuration";
 

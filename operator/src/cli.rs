@@ -1,6 +1,6 @@
 //! The command line: one program, a subcommand per thing it is for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -69,6 +69,10 @@ pub struct ControllerFlags {
     /// What this replica calls itself in the Lease [default: the host's name, which is the pod's]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
+    /// The address of this pod, which replicas that follow send agents to while this one leads [default: agents find it by
+    /// asking again]
+    #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
+    pub pod_ip: Option<IpAddr>,
     /// The Service of the webhook, in the same namespace: the leader keeps its certificate in a Secret [default: no webhook]
     #[arg(long, env = "SPILLWAY_WEBHOOK_SERVICE", value_name = "NAME")]
     pub webhook_service: Option<String>,

@@ -6,7 +6,8 @@
 //! # Guarantees
 //! - An agent gets the slice of the node that its token names, as long as its pod is a live agent pod there, and no other.
 //! - A pod waits once: a newer ask of it ends the older one with `409`.
-//! - Who does not lead answers `421` with `Retry-After` and closes the connection, so that the next one may meet who does.
+//! - Who does not lead answers `421` with `Retry-After` and closes the connection, so that the next one may meet who does;
+//!   where it knows who that is, it names the address ([`LEADER`](spillway_crds::served::LEADER)).
 //! - When the process stops, who waits is answered at once that there is nothing new.
 //! - Secrets are in bodies alone: no cache keeps them, no log line shows them, and the length of an answer tells no more of
 //!   them than their length.
@@ -27,10 +28,11 @@ pub mod stats;
 pub mod tokens;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use spillway_delivery::clock::Clock;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
@@ -53,15 +55,17 @@ pub struct Endpoint {
     pub stats: Stats,
     /// The time.
     pub clock: Clock,
+    /// Where another replica leads.
+    pub leader: watch::Receiver<Option<SocketAddr>>,
 }
 
 impl Endpoint {
     /// Serves on `socket` and keeps the certificate fresh until `stop`, then answers who waits and ends, at the latest after
     /// [`STOP_GRACE`](limits::STOP_GRACE).
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let Self { hub, verifier, certificates, stats, clock } = self;
+        let Self { hub, verifier, certificates, stats, clock, leader } = self;
         let doorman = Doorman::new(limits::CONNECTIONS_MAX, &stats.connections);
-        let shared = Shared::new(hub, verifier, stats, clock, stop.clone());
+        let shared = Shared::new((hub, leader), verifier, stats, clock, stop.clone());
         listen::serve(socket, &*certificates, doorman, handler::router(Arc::new(shared)), stop).await
     }
 }

@@ -19,6 +19,7 @@ pub struct Replica {
     admin: u16,
     /// The configuration of the webhook that it looks after, if any.
     webhook: Option<String>,
+    leads_agents: bool,
 }
 
 /// A running webhook. Dropping it kills the process.
@@ -40,13 +41,19 @@ impl Replica {
     /// Returns a replica that calls itself `identity` and acts as the user of `kubeconfig`.
     pub fn new(kubeconfig: &Path, identity: &str) -> Self {
         let (kubeconfig, identity) = (kubeconfig.to_owned(), identity.to_owned());
-        Self { kubeconfig, identity, port: free_port(), admin: free_port(), webhook: None }
+        Self { kubeconfig, identity, port: free_port(), admin: free_port(), webhook: None, leads_agents: false }
     }
 
     /// Lets it look after the webhook that this configuration names.
     #[must_use]
     pub fn with_webhook(self, configuration: &str) -> Self {
         Self { webhook: Some(configuration.to_owned()), ..self }
+    }
+
+    /// Tells it its address, to which others send agents while it leads.
+    #[must_use]
+    pub fn that_leads_agents(self) -> Self {
+        Self { leads_agents: true, ..self }
     }
 
     /// Starts it and waits for nothing.
@@ -56,6 +63,9 @@ impl Replica {
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--admin", &format!("127.0.0.1:{}", self.admin)]);
         command.args(["--identity", &self.identity, "--certificate-names", "127.0.0.1"]);
+        if self.leads_agents {
+            command.args(["--pod-ip", "127.0.0.1"]);
+        }
         if let Some(configuration) = &self.webhook {
             command.args(["--webhook-service", "spillway-webhook", "--webhook-configuration", configuration]);
         }

@@ -11,9 +11,14 @@
 //! so that one whose Lease was deleted does not begin below what agents run. What [`Lead::run`] is handed lifts it for
 //! agents that know a later one all the same.
 //!
+//! # Where who leads is asked
+//! The holder keeps its address as an annotation, too. A replica that follows leads agents there, as long as it respects the
+//! Lease.
+//!
 //! Source: the algorithm of client-go's leader election, with the same bounds on who may lead when.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,17 +45,30 @@ pub const RETRY: Duration = Duration::from_secs(2);
 /// The annotation that holds the epoch.
 const EPOCH: &str = "spillway.dev/epoch";
 
+/// The annotation that holds where the holder is asked.
+const ADDRESS: &str = "spillway.dev/address";
+
 /// Whether this replica leads, and with which epoch.
 pub type Leading = Option<u64>;
+
+/// Who takes part in a Lease.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// What it calls itself in the Lease.
+    pub identity: String,
+    /// Where agents may ask it, when it can be told.
+    pub address: Option<SocketAddr>,
+}
 
 /// The Lease of one replica.
 #[derive(Debug)]
 pub struct Lead {
     api: Api<Lease>,
     name: String,
-    identity: String,
+    member: Member,
     clock: Clock,
     leading: watch::Sender<Leading>,
+    leader: watch::Sender<Option<SocketAddr>>,
     /// The Lease as it was last seen, and since when it is so.
     seen: Option<(Lease, Instant)>,
     /// Until when we lead.
@@ -69,18 +87,22 @@ enum Step {
 }
 
 impl Lead {
-    /// Returns the Lease `name` in `namespace`, not looked at yet, and where to see who leads.
+    /// Returns the Lease `name` in `namespace`, not looked at yet, and where to see whether `member` leads.
     pub fn new(
         client: Client,
-        namespace: &str,
-        name: &str,
-        identity: &str,
+        (namespace, name): (&str, &str),
+        member: Member,
         clock: Clock,
     ) -> (Self, watch::Receiver<Leading>) {
         let (leading, seen) = watch::channel(None);
-        let api = Api::namespaced(client, namespace);
-        let (name, identity) = (name.to_owned(), identity.to_owned());
-        (Self { api, name, identity, clock, leading, seen: None, until: None }, seen)
+        let (api, name) = (Api::namespaced(client, namespace), name.to_owned());
+        let leader = watch::Sender::default();
+        (Self { api, name, member, clock, leading, leader, seen: None, until: None }, seen)
+    }
+
+    /// Returns where to see at which address another replica leads.
+    pub fn leader(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.leader.subscribe()
     }
 
     /// Leads when it may, until told to stop; then gives the Lease back, so that another leads at once.
@@ -167,15 +189,15 @@ impl Lead {
         };
         let spec = seen.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        if holder == self.identity && self.until.is_some() {
+        if holder == self.member.identity && self.until.is_some() {
             let epoch = epoch_of(seen).max(epoch_min);
             let mut lease = seen.clone();
-            lease.annotations_mut().insert(EPOCH.to_owned(), epoch.to_string());
+            self.annotate(&mut lease, epoch);
             lease.spec = Some(LeaseSpec { renew_time: Some(at), ..spec });
             return Step::Write(Box::new(lease));
         }
         // Ours of an earlier life, too: what that gave out may be under way still, so it is a new epoch.
-        if holder.is_empty() || holder == self.identity || now.duration_since(*since) >= LEASE {
+        if holder.is_empty() || holder == self.member.identity || now.duration_since(*since) >= LEASE {
             let epoch = epoch_of(seen).saturating_add(1).max(seconds).max(epoch_min);
             return Step::Write(Box::new(self.taken(seen.clone(), epoch, at)));
         }
@@ -185,9 +207,9 @@ impl Lead {
     fn taken(&self, mut lease: Lease, epoch: u64, at: MicroTime) -> Lease {
         let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).map_or(0, |count| count + 1);
         lease.metadata.name = Some(self.name.clone());
-        lease.annotations_mut().insert(EPOCH.to_owned(), epoch.to_string());
+        self.annotate(&mut lease, epoch);
         lease.spec = Some(LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
+            holder_identity: Some(self.member.identity.clone()),
             lease_duration_seconds: i32::try_from(LEASE.as_secs()).ok(),
             acquire_time: Some(at.clone()),
             renew_time: Some(at),
@@ -197,6 +219,15 @@ impl Lead {
         lease
     }
 
+    fn annotate(&self, lease: &mut Lease, epoch: u64) {
+        let annotations = lease.annotations_mut();
+        annotations.insert(EPOCH.to_owned(), epoch.to_string());
+        match self.member.address {
+            Some(address) => annotations.insert(ADDRESS.to_owned(), address.to_string()),
+            None => annotations.remove(ADDRESS),
+        };
+    }
+
     /// Takes note of the Lease; how long it has not changed counts from the first time it looked so.
     fn refresh(&mut self, found: Option<Lease>) {
         let version = |lease: &Lease| lease.metadata.resource_version.clone();
@@ -204,7 +235,16 @@ impl Lead {
             (Some((before, since)), Some(now)) if version(before) == version(now) => *since,
             _ => Instant::now(),
         };
+        let leader = found.as_ref().and_then(|lease| self.other(lease));
+        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
         self.seen = found.map(|lease| (lease, since));
+    }
+
+    /// Returns where the holder is asked, when that is another.
+    fn other(&self, lease: &Lease) -> Option<SocketAddr> {
+        let holder = lease.spec.as_ref()?.holder_identity.as_deref().unwrap_or_default();
+        let address = lease.annotations().get(ADDRESS).and_then(|text| text.parse().ok());
+        address.filter(|_| !holder.is_empty() && holder != self.member.identity)
     }
 
     fn lead(&mut self, epoch: Leading) {
@@ -217,8 +257,8 @@ impl Lead {
             changed
         });
         match (changed, epoch) {
-            (true, Some(epoch)) => tracing::info!(epoch, identity = self.identity, "leading"),
-            (true, None) => tracing::info!(identity = self.identity, "not leading any more"),
+            (true, Some(epoch)) => tracing::info!(epoch, identity = self.member.identity, "leading"),
+            (true, None) => tracing::info!(identity = self.member.identity, "not leading any more"),
             (false, _) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! The parts of the controller, made and started in the order in which one needs the other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{Controller, Ends};
 use crate::admin;
 use crate::cli::ControllerFlags;
 use crate::cluster::keys::{self, Published};
-use crate::cluster::lease::Lead;
+use crate::cluster::lease::{Lead, Leading, Member};
 use crate::cluster::queue::{self, Line};
 use crate::cluster::watch::{self as watches, Over};
 use crate::cluster::webhook::Keeper;
@@ -55,7 +55,9 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let token_keys = Arc::new(Keys::default());
     token_keys.replace(&published.keys).context("the keys of the API server are not understood")?;
     let account = (flags.namespace.clone(), flags.agent_service_account.clone());
+    let (lead, leading) = lease(&client, flags, clock.clone());
     let endpoint = Endpoint {
+        leader: lead.leader(),
         hub: hub.clone(),
         verifier: Verifier::new(token_keys.clone(), &published.issuer, [account]),
         certificates: certificates.clone(),
@@ -66,7 +68,7 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     owner.spawn("endpoint", serve(endpoint, socket, stop.clone()));
     owner.spawn("keys", refresh(client.clone(), token_keys, stop.clone()));
     let controller = Controller::new(flags, clock, (hub, health), tickets);
-    control(flags, owner, &client, controller, certificates);
+    control(flags, owner, &client, (controller, certificates), (lead, leading));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %flags.listen,
@@ -83,13 +85,12 @@ fn control(
     flags: &ControllerFlags,
     owner: &Arc<Supervisor>,
     client: &Client,
-    controller: Controller,
-    certificates: Arc<Certificates>,
+    (controller, certificates): (Controller, Arc<Certificates>),
+    (lead, leading): (Lead, watch::Receiver<Leading>),
 ) {
     let stop = owner.stopping();
     let (hub, clock) = (controller.hub.clone(), controller.clock.clone());
-    let identity = flags.identity.clone().unwrap_or_else(host_name);
-    let (lead, leading) = Lead::new(client.clone(), &flags.namespace, &flags.lease, &identity, clock.clone());
+    let identity = identity(flags);
     let (raise, raises) = watch::channel(0);
     owner.spawn("lease", lead.run(raises, stop.clone()));
     if let Some(service) = &flags.webhook_service {
@@ -125,6 +126,17 @@ fn control(
     let reports = hub.report_changes();
     let ends = Ends { notes, secrets, leading, reports, secrets_wanted, statuses, keeps, news };
     owner.spawn("controller", controller.run(ends, stop));
+}
+
+fn identity(flags: &ControllerFlags) -> String {
+    flags.identity.clone().unwrap_or_else(host_name)
+}
+
+/// Returns the Lease, not looked at yet.
+fn lease(client: &Client, flags: &ControllerFlags, clock: Clock) -> (Lead, watch::Receiver<Leading>) {
+    let address = flags.pod_ip.map(|ip| SocketAddr::new(ip, flags.listen.port()));
+    let member = Member { identity: identity(flags), address };
+    Lead::new(client.clone(), (&flags.namespace, &flags.lease), member, clock)
 }
 
 /// Returns our CA and who signs tokens; waits for an API server that is not there yet.

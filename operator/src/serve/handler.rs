@@ -14,9 +14,9 @@ use axum_server::ConnectionShutdown;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
-use spillway_crds::served::{ASK_BYTES_MAX, Ask, PATH, PROTOCOL, WAIT_SECONDS_MAX};
+use spillway_crds::served::{ASK_BYTES_MAX, Ask, LEADER, PATH, PROTOCOL, WAIT_SECONDS_MAX};
 use spillway_delivery::clock::Clock;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,7 @@ const NOTHING: &[u8] = b"{}";
 #[derive(Debug)]
 pub(super) struct Shared {
     hub: Arc<Hub>,
+    leader: watch::Receiver<Option<SocketAddr>>,
     verifier: Verifier,
     stats: Stats,
     clock: Clock,
@@ -72,7 +73,11 @@ async fn ask(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     };
     shared.tell(&problem, peer);
     let closes = problem.closes;
+    let leader = (*shared.leader.borrow()).filter(|_| problem.status == StatusCode::MISDIRECTED_REQUEST);
     let mut response = problem.into_response();
+    if let Some(leader) = leader.and_then(|leader| HeaderValue::try_from(leader.to_string()).ok()) {
+        response.headers_mut().insert(LEADER, leader);
+    }
     if closes && version < Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     } else if let Some(connection) = connection.filter(|_| closes) {
@@ -82,9 +87,16 @@ async fn ask(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 }
 
 impl Shared {
-    pub(super) fn new(hub: Arc<Hub>, verifier: Verifier, stats: Stats, clock: Clock, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        (hub, leader): (Arc<Hub>, watch::Receiver<Option<SocketAddr>>),
+        verifier: Verifier,
+        stats: Stats,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             hub,
+            leader,
             verifier,
             stats,
             clock,

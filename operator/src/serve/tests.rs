@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use serde_json::Value;
-use spillway_crds::served::{ASK_BYTES_MAX, Answer, Ask, Configuration, PATH, PROTOCOL, Pods, Version};
+use spillway_crds::served::{ASK_BYTES_MAX, Answer, Ask, Configuration, LEADER, PATH, PROTOCOL, Pods, Version};
 use tower::ServiceExt;
 
 use super::tokens::tests::{NOW, P256, RSA, claims, verifier};
@@ -58,13 +58,15 @@ struct Desk {
     hub: Arc<Hub>,
     stats: Stats,
     stop: CancellationToken,
+    leads: watch::Sender<Option<SocketAddr>>,
 }
 
 impl Desk {
     fn new(hub: Arc<Hub>) -> Self {
         let (stats, stop) = (Stats::default(), CancellationToken::new());
-        let shared = Arc::new(Shared::new(hub.clone(), verifier(), stats.clone(), clock(), stop.clone()));
-        Self { router: handler::router(shared.clone()), shared, hub, stats, stop }
+        let (leads, leader) = watch::channel(None);
+        let shared = Arc::new(Shared::new((hub.clone(), leader), verifier(), stats.clone(), clock(), stop.clone()));
+        Self { router: handler::router(shared.clone()), shared, hub, stats, stop, leads }
     }
 
     async fn send(&self, request: Request<Body>) -> Response {
@@ -172,7 +174,11 @@ async fn who_follows_sends_agents_away_also_those_that_wait() {
     let desk = Desk::new(Arc::new(Hub::default()));
     let response = desk.ask("node-a", &asking()).await;
     assert_eq!(response.headers()[RETRY_AFTER], "1");
+    assert!(!response.headers().contains_key(LEADER), "it does not know who leads");
     assert_eq!(problem(response).await, (421, "not-leader".into()));
+    desk.leads.send_replace(Some("[fd00::7]:8443".parse().unwrap()));
+    let response = desk.ask("node-a", &asking()).await;
+    assert_eq!(response.headers()[LEADER], "[fd00::7]:8443");
     desk.hub.lead(7);
     publish(&desk.hub, &[("node-a", "a")]);
     let loses = async {
@@ -182,7 +188,7 @@ async fn who_follows_sends_agents_away_also_those_that_wait() {
     let ask = running("a");
     let (response, ()) = tokio::join!(desk.ask("node-a", &ask), loses);
     assert_eq!(problem(response).await, (421, "not-leader".into()));
-    assert_eq!(desk.stats.refusals("not-leader"), 2);
+    assert_eq!(desk.stats.refusals("not-leader"), 3);
 }
 
 #[tokio::test]

@@ -3,20 +3,23 @@
 //! # Guarantees
 //! - The token's file is read for each question, and the authorities' file when it changed.
 //! - An answer costs at most [`ANSWER_BYTES_MAX`], on its way and unpacked; what is larger, cut or odd is an error.
+//! - Where a replica names the one that leads, that is asked from then on, under the same name and with the same
+//!   authorities, until it does not answer.
 //! - No error holds anything of an answer that was to hold a configuration.
 //!
 //! # Must not know
 //! What is done with an answer, and when to ask again.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flate2::write::MultiGzDecoder;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Certificate, Response};
-use spillway_crds::served::{ANSWER_BYTES_MAX, Answer, Ask};
+use reqwest::{Certificate, Response, Url};
+use spillway_crds::served::{ANSWER_BYTES_MAX, Answer, Ask, LEADER};
 use spillway_delivery::secret::Secret;
 
 use crate::settings::OperatorSettings;
@@ -24,6 +27,8 @@ use crate::status::plain;
 
 /// Longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for a connection to the replica that another named: it may be gone.
+const CONNECT_LEADER_MAX: Duration = Duration::from_secs(2);
 /// How long a connection may be silent before the other machine is looked for: one that is gone says nothing, and an answer
 /// may be waited for much longer than another replica needs to lead.
 const SILENT_MAX: Duration = Duration::from_secs(5);
@@ -87,6 +92,8 @@ pub enum AskError {
 #[derive(Debug)]
 pub struct Client {
     settings: OperatorSettings,
+    /// The replica that was named as the one that leads.
+    leader: Option<SocketAddr>,
     made: Option<(reqwest::Client, FileVersion)>,
 }
 
@@ -96,7 +103,7 @@ type FileVersion = Option<(u64, u64, u64, (i64, i64))>;
 impl Client {
     /// Returns a client that has not asked yet.
     pub fn new(settings: OperatorSettings) -> Self {
-        Self { settings, made: None }
+        Self { settings, leader: None, made: None }
     }
 
     /// Returns where it asks.
@@ -109,11 +116,23 @@ impl Client {
     /// # Cancel safety
     /// May be cancelled: an answer that is lost is given again to the next question.
     pub async fn ask(&mut self, ask: &Ask) -> Result<Answer, AskError> {
+        let answered = self.attempt(ask).await;
+        match &answered {
+            Ok(_) | Err(AskError::NotLeader) => {}
+            // Whoever can be met is asked next.
+            Err(_) if self.leader.is_some() => self.lead_to(None),
+            Err(_) => {}
+        }
+        answered
+    }
+
+    async fn attempt(&mut self, ask: &Ask) -> Result<Answer, AskError> {
         let token = token(&self.settings.token)?;
         let within = Duration::from_secs(ask.wait_seconds.into()) + ANSWER_MAX;
         // Plain data with texts as keys, which always serialises.
         let body = serde_json::to_vec(ask).unwrap_or_default();
-        let request = self.client()?.post(self.settings.url.clone()).timeout(within).bearer_auth(token.reveal());
+        let request =
+            self.client()?.post(at(&self.settings.url, self.leader)).timeout(within).bearer_auth(token.reveal());
         let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT_ENCODING, "gzip").body(body);
         let unreachable = |error: reqwest::Error| AskError::Unreachable(error.without_url());
         let response = request.send().await.map_err(unreachable)?;
@@ -121,13 +140,20 @@ impl Client {
             200 => {}
             421 => {
                 // The next question takes a new connection, and with it another replica.
-                self.made = None;
+                let named = response.headers().get(LEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+                self.lead_to(named.filter(|named| Some(*named) != self.leader));
                 return Err(AskError::NotLeader);
             }
             status => return Err(refused(status, response).await),
         }
         let body = body_of(response).await?;
         serde_json::from_slice(&body).map_err(|error| AskError::Garbled(super::place_of(&error)))
+    }
+
+    /// Asks that replica next, or whoever can be met; over a new connection.
+    fn lead_to(&mut self, leader: Option<SocketAddr>) {
+        self.leader = leader;
+        self.made = None;
     }
 
     /// Returns the client, made anew when the authorities changed.
@@ -138,24 +164,39 @@ impl Client {
         {
             return Ok(client.clone());
         }
-        let client = make(self.settings.ca.as_deref())?;
+        let client = make(&self.settings, self.leader)?;
         self.made = Some((client.clone(), version));
         Ok(client)
     }
 }
 
-fn make(ca: Option<&Path>) -> Result<reqwest::Client, AskError> {
+/// Returns where `url` is, asked at `leader` where one was named. A name stays, since the certificate is for it.
+fn at(url: &Url, leader: Option<SocketAddr>) -> Url {
+    let mut url = url.clone();
+    let Some(leader) = leader else { return url };
+    // Neither fails for a URL with a host.
+    if url.domain().is_none() {
+        url.set_ip_host(leader.ip()).ok();
+    }
+    url.set_port(Some(leader.port())).ok();
+    url
+}
+
+fn make(settings: &OperatorSettings, leader: Option<SocketAddr>) -> Result<reqwest::Client, AskError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("spillway-agent/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_MAX)
+        .connect_timeout(leader.map_or(CONNECT_MAX, |_| CONNECT_LEADER_MAX))
         .tcp_keepalive(SILENT_MAX)
         .tcp_keepalive_interval(SILENT_MAX)
         .tcp_user_timeout(GONE_AFTER)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .pool_max_idle_per_host(1);
+    if let (Some(leader), Some(name)) = (leader, settings.url.domain()) {
+        builder = builder.resolve(name, leader);
+    }
     let what = "the operator's certificate authority";
-    if let Some(path) = ca {
+    if let Some(path) = settings.ca.as_deref() {
         let unusable = |why: String| AskError::File { what, path: path.to_owned(), why };
         let pem = read(what, path)?;
         let trusted = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
@@ -297,6 +338,15 @@ mod tests {
         for odd in [&good[..good.len() - 5], b"no gzip at all"] {
             assert!(matches!(unpack(odd), Err(AskError::Garbled(_))));
         }
+    }
+
+    #[test]
+    fn who_leads_is_asked_under_the_name_that_its_certificate_has() {
+        let leader: SocketAddr = "10.0.0.7:8443".parse().unwrap();
+        let asked = |url: &str| at(&url.parse().unwrap(), Some(leader)).to_string();
+        assert_eq!(asked("https://spillway-controller.own.svc/v1"), "https://spillway-controller.own.svc:8443/v1");
+        assert_eq!(asked("https://192.0.2.1:443/v1"), "https://10.0.0.7:8443/v1");
+        assert_eq!(at(&"https://own.svc/v1".parse().unwrap(), None).as_str(), "https://own.svc/v1");
     }
 
     #[test]

@@ -33,6 +33,7 @@ enum Way {
 
 struct Replica {
     leading: watch::Receiver<Leading>,
+    leader: watch::Receiver<Option<SocketAddr>>,
     way: Arc<Mutex<Way>>,
     raise: watch::Sender<u64>,
     owner: Supervisor,
@@ -89,11 +90,18 @@ fn start(server: &Arc<Mutex<Server>>, identity: &str, ahead: i64) -> Replica {
         }
     });
     let clock = Clock::manual((BEGIN + ahead) * 1_000_000_000);
-    let (lead, leading) = Lead::new(Client::new(service, "own"), "own", "spillway-controller", identity, clock);
+    let member = Member { identity: identity.to_owned(), address: Some(address_of(identity)) };
+    let (lead, leading) = Lead::new(Client::new(service, "own"), ("own", "spillway-controller"), member, clock);
+    let leader = lead.leader();
     let (raise, raises) = watch::channel(0);
     let owner = Supervisor::new(identity);
     owner.spawn("lease", lead.run(raises, owner.stopping()));
-    Replica { leading, way, raise, owner }
+    Replica { leading, leader, way, raise, owner }
+}
+
+/// Returns the address of a replica, after the first letter of its name.
+fn address_of(identity: &str) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, identity.as_bytes()[0]], 8443))
 }
 
 impl Replica {
@@ -142,6 +150,8 @@ async fn one_leads_and_renews_and_nobody_else_writes() {
     let second = start(&server, "second", 0);
     pass(&[&first, &second], Duration::from_secs(60)).await;
     assert_eq!((first.leads(), second.leads()), (Some(BEGIN as u64), None));
+    let told = [&first, &second].map(|replica| *replica.leader.borrow());
+    assert_eq!(told, [None, Some(address_of("first"))], "who follows knows where who leads is asked");
     let writes = server.lock().unwrap().writes;
     assert!((30..=32).contains(&writes), "once every two seconds: {writes}");
 }
@@ -157,6 +167,7 @@ async fn one_that_vanishes_is_followed_within_the_time_of_the_lease_and_with_a_l
     let (later, took) = second.wait().await;
     assert!(later > epoch && took <= LEASE + RETRY + RETRY, "{took:?}");
     assert_eq!(first.leads(), None, "it knew before");
+    assert_eq!(*second.leader.borrow(), None, "nobody is led to one that is gone");
 }
 
 #[tokio::test(start_paused = true)]

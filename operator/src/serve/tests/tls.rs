@@ -29,6 +29,7 @@ impl Served {
         let url = format!("https://localhost:{}{PATH}", socket.local_addr().unwrap().port());
         let (stats, owner) = (Stats::default(), Supervisor::new("test"));
         let endpoint = Endpoint {
+            leader: watch::Sender::default().subscribe(),
             hub: hub.clone(),
             verifier: verifier(),
             certificates: certificates.clone(),

@@ -91,6 +91,34 @@ fn a_leader_that_stood_still_takes_no_agent_back() {
 }
 
 #[test]
+fn an_agent_that_meets_a_follower_is_led_to_who_leads_and_back_when_that_is_gone() {
+    let name = "an_agent_that_meets_a_follower_is_led_to_who_leads_and_back_when_that_is_gone";
+    let Some(world) = World::start(name) else { return };
+    let (first, second) = (world.replica("first").that_leads_agents(), world.replica("second").that_leads_agents());
+    let mut one = first.start();
+    one.wait_until_leading();
+    let mut two = second.start();
+    two.process.wait_for_line("ready");
+    // This is the only address it has, and behind it nobody leads.
+    let mut agent = world.agent(&second.url());
+    agent.wait_for_line("operator answers");
+    world.apply(&[BACKEND, &pipeline("")].join("---\n"));
+    world.wait_for("Ready", "True");
+    world.write("etcher", "fab12", "led to the first");
+    wait_for_line_in(&world, &mut agent, "led to the first", "all");
+
+    one.kill();
+    two.wait_until_leading();
+    world.apply(&by("second"));
+    world.wait_for("Ready", "True");
+    world.write("etcher", "fab12", "under the second");
+    wait_for_line_in(&world, &mut agent, "under the second", "second");
+    assert_eq!(world.lines().len(), 2, "each line once: {:?}", world.lines());
+    agent.stop();
+    two.stop();
+}
+
+#[test]
 fn without_an_api_server_everything_runs_on_and_then_edits_get_through() {
     let name = "without_an_api_server_everything_runs_on_and_then_edits_get_through";
     let Some(mut world) = World::start(name) else { return };
