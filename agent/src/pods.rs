@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use spillway_crds::served::{LOGS_MARK, PodFacts, Pods};
+use spillway_crds::served::{PodFacts, Pods};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -56,12 +56,13 @@ impl NodePods {
 
 /// Returns whether a pod wants its logs to be left alone.
 pub fn opts_out(pod: &PodFacts) -> bool {
-    pod.annotations.get(LOGS_MARK).is_some_and(|value| value == "false")
+    pod.keeps_logs_out()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spillway_crds::served::LOGS_MARK;
 
     #[test]
     fn a_pod_is_found_by_uid_namespace_and_name() {

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_crds::served::{
-    BackendCondition, Configuration, FORBIDDEN, Held, Owner, PodFacts, Pods, ServedSecret, Version,
+    BackendCondition, Configuration, FORBIDDEN, Held, Owner, PROTOCOL, PodFacts, Pods, ServedSecret, Version,
 };
 
 #[path = "served/agent.rs"]
@@ -92,7 +92,7 @@ fn a_configuration_is_applied_edited_refused_and_acknowledged_over_tls() {
 
     // Nothing is served: the agent runs and waits. With something it is ready.
     let first = operator.wait_for("anything", |_| true);
-    assert_eq!((first.protocol, first.running, first.pods), (1, None, None));
+    assert_eq!((first.protocol, first.running, first.pods), (PROTOCOL, None, None));
     agent.wait_until("ready without a configuration", |agent| agent.get("/readyz").starts_with("HTTP/1.1 200"));
     operator.set(|state| state.configuration = Some(configuration(7, 1, &[archive(), everything("jobs")])));
     operator.wait_for("it runs 7.1", |ask| ask.running == Some(version(7, 1)) && ask.refused.is_empty());
@@ -151,10 +151,12 @@ fn whatever_is_answered_what_runs_goes_on() {
         answer("200 OK", "content-encoding: br\r\n", b"{}"),
         answer("200 OK", "", older.as_bytes()),
         answer("500 Oops", "retry-after: 1\r\n", b"out of order"),
+        answer("400 Bad Request", "", br#"{"reason":"protocol","detail":"protocol 2 is not spoken here, but 3 is"}"#),
         answer("421 Misdirected Request", "connection: close\r\n", b""),
         b"no HTTP at all\r\n\r\n".to_vec(),
     ];
     let expected = ["not JSON", "another form", "larger than", "not asked for", "older configuration", "answers 500"];
+    let expected = [&expected[..], &["protocol 2 is not spoken here, but 3 is"]].concat();
     for (n, raw) in (10..).zip(hostile) {
         operator.set(|state| state.raw.push(raw));
         if agent.status()["config"]["served"]["isConnected"] == false {

@@ -17,9 +17,10 @@
 //!   out what does not compile; an agent that refuses one all the same says so, and runs the others.
 //! - An agent takes a configuration that is [newer](Version::is_newer) than its own and no other: epochs count leaders,
 //!   generations count changes of one leader.
-//! - [`Version::hash`] covers everything but the values of secrets, whose versions it covers: it can be shown and logged.
+//! - [`Version::hash`] covers everything but the tickets and the values of secrets, whose versions it covers: it can be shown
+//!   and logged.
 //! - Unknown fields are ignored on both sides: neighbouring minor versions understand each other. What changes meaning gets
-//!   a new number in [`PROTOCOL`].
+//!   a new number in [`PROTOCOL`]; an ask of another number is refused with both, and its agent runs on as it is.
 //!
 //! # Limits
 //! An ask has at most [`ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline that does not fit is left out by the
@@ -40,10 +41,14 @@ pub const PATH: &str = "/v1/configuration";
 /// The audience of the token that an agent shows.
 pub const AUDIENCE: &str = "spillway";
 
-/// The version of this protocol.
-pub const PROTOCOL: u32 = 1;
+/// The version of this protocol. In 1, what an agent holds was believed without a ticket.
+pub const PROTOCOL: u32 = 2;
 
-/// The mark (annotation or label) with the value `false` on a pod that keeps its container logs out of every pipeline.
+/// The Lease that says which replica of the controller leads, in its own namespace, unless it is told otherwise.
+pub const LEASE: &str = "spillway-controller";
+
+/// The mark (annotation or label) with the value `false` on a pod that keeps its container logs out of every pipeline. The
+/// annotation counts where both are there: see [`logs_mark`].
 pub const LOGS_MARK: &str = "spillway.dev/logs";
 
 /// Most seconds that an answer may be waited for.
@@ -234,6 +239,36 @@ pub struct Owner {
     pub name: String,
 }
 
+/// Where a pod has [`LOGS_MARK`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkedBy {
+    /// An annotation.
+    Annotation,
+    /// A label, and no annotation.
+    Label,
+}
+
+/// Returns the value of [`LOGS_MARK`] that counts, and where it stands.
+pub fn logs_mark<'a>(
+    annotations: &'a BTreeMap<String, String>,
+    labels: &'a BTreeMap<String, String>,
+) -> Option<(MarkedBy, &'a str)> {
+    let places = [(MarkedBy::Annotation, annotations), (MarkedBy::Label, labels)];
+    places.into_iter().find_map(|(place, marks)| Some((place, marks.get(LOGS_MARK)?.as_str())))
+}
+
+/// Returns what keeps the logs of a pod out of every pipeline; `None` where nothing does.
+pub fn keeps_logs_out(annotations: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> Option<MarkedBy> {
+    logs_mark(annotations, labels).filter(|(_, value)| *value == "false").map(|(place, _)| place)
+}
+
+impl PodFacts {
+    /// Returns whether the pod wants its logs to be left alone.
+    pub fn keeps_logs_out(&self) -> bool {
+        keeps_logs_out(&self.annotations, &self.labels).is_some()
+    }
+}
+
 impl Version {
     /// Returns whether an agent that runs `running` takes this one: a later epoch, or a later generation of the same.
     pub fn is_newer(&self, running: &Self) -> bool {
@@ -259,6 +294,24 @@ mod tests {
         let answer: Answer =
             serde_json::from_str(r#"{"configuration":{"version":{"epoch":1,"generation":2,"hash":"h"}}}"#).unwrap();
         assert_eq!(answer.configuration.unwrap().version.generation, 2);
+    }
+
+    #[test]
+    fn an_annotation_counts_before_a_label_and_only_false_keeps_logs_out() {
+        let mark =
+            |value: Option<&str>| value.map(|value| (LOGS_MARK.to_owned(), value.to_owned())).into_iter().collect();
+        for (annotation, label, expected) in [
+            (None, None, None),
+            (Some("false"), None, Some(MarkedBy::Annotation)),
+            (None, Some("false"), Some(MarkedBy::Label)),
+            (Some("true"), Some("false"), None),
+            (Some("false"), Some("true"), Some(MarkedBy::Annotation)),
+            (None, Some("no"), None),
+        ] {
+            let pod = PodFacts { annotations: mark(annotation), labels: mark(label), ..PodFacts::default() };
+            assert_eq!(keeps_logs_out(&pod.annotations, &pod.labels), expected, "{annotation:?} {label:?}");
+            assert_eq!(pod.keeps_logs_out(), expected.is_some());
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::mem;
 use std::sync::Arc;
 
 use spillway_crds::kinds::{CLUSTER, Kind};
-use spillway_crds::served::{LOGS_MARK, PodFacts};
+use spillway_crds::served::{LOGS_MARK, MarkedBy, PodFacts, logs_mark};
 
 /// Names one object of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -296,9 +296,8 @@ impl World {
         if let Some((node, _)) = self.by_node.get_key_value(&pod.node) {
             pod.node = Arc::clone(node);
         }
-        if let Some(mark) = pod.facts.labels.get(LOGS_MARK).cloned()
-            && !pod.facts.annotations.contains_key(LOGS_MARK)
-        {
+        if let Some((MarkedBy::Label, mark)) = logs_mark(&pod.facts.annotations, &pod.facts.labels) {
+            let mark = mark.to_owned();
             Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK.to_owned(), mark);
         }
         pod

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use spillway_crds::kinds::backend::AllowedNamespaces;
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
-use spillway_crds::served::LOGS_MARK;
 use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
 
 use crate::world::{ObjectKey, Pod, SecretName};
@@ -169,7 +168,7 @@ impl PipelineUnit {
 
     /// Returns whether an input takes something of the pod, whose namespace is one that the pipeline takes.
     pub(super) fn selects(&self, pod: &Pod) -> bool {
-        let keeps_logs_out = pod.facts.annotations.get(LOGS_MARK).is_some_and(|mark| mark == "false");
+        let keeps_logs_out = pod.facts.keeps_logs_out();
         self.inputs.iter().any(|input| match input {
             Takes::Events => true,
             Takes::Logs(selector) => !keeps_logs_out && selector.matches(&pod.facts.labels),

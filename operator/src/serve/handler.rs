@@ -210,17 +210,31 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// What an ask of any protocol has.
+#[derive(serde::Deserialize)]
+struct AnyAsk {
+    protocol: u32,
+}
+
 fn parse(body: &[u8]) -> Result<Ask, Problem> {
+    let spoken = |protocol| match protocol {
+        PROTOCOL => Ok(()),
+        other => {
+            let detail = format!("protocol {other} is not spoken here, but {PROTOCOL} is");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "protocol", detail))
+        }
+    };
     let ask: Ask = serde_json::from_slice(body).map_err(|error| {
+        // In another protocol it may have another form.
+        if let Some(problem) = serde_json::from_slice(body).ok().and_then(|AnyAsk { protocol }| spoken(protocol).err())
+        {
+            return problem;
+        }
         // The error of a wrong type shows the value, however long that is.
         let error: String = error.to_string().chars().take(ERROR_CHARS_MAX).collect();
         Problem::new(StatusCode::BAD_REQUEST, "json", format!("not an ask: {error}"))
     })?;
-    if ask.protocol != PROTOCOL {
-        let detail = format!("protocol {} is not spoken here, but {PROTOCOL} is", ask.protocol);
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "protocol", detail));
-    }
-    Ok(ask)
+    spoken(ask.protocol).map(|()| ask)
 }
 
 fn response(bytes: Bytes, coding: Coding) -> Response {

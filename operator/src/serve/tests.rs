@@ -300,17 +300,23 @@ async fn what_is_no_ask_is_refused_with_what_is_wrong_in_it() {
         (b"\xff\xfe", "json"),
         (b"null", "json"),
         (b"{\"waitSeconds\":-1}", "json"),
-        (b"{\"protocol\":1} {}", "json"),
+        (b"{\"protocol\":2} {}", "json"),
         (long.as_bytes(), "json"),
         (deep.as_bytes(), "json"),
         (b"{}", "protocol"),
-        (b"{\"protocol\":2}", "protocol"),
+        (b"{\"protocol\":1}", "protocol"),
+        // Of another form, as that of the first protocol was.
+        (b"{\"protocol\":1,\"holding\":[\"MonitoringPipeline a/b\"]}", "protocol"),
+        (b"{\"protocol\":2,\"holding\":[\"MonitoringPipeline a/b\"]}", "json"),
     ] {
         let response = desk.send(request(&token("node-a"), body.to_vec())).await;
         assert!(response.headers().get(CONTENT_LENGTH).is_none_or(|length| length.len() < 4));
         assert_eq!(problem(response).await, (400, reason.into()), "{:?}", &body[..body.len().min(40)]);
     }
     assert!(desk.hub.reports().is_empty());
+    let response = desk.send(request(&token("node-a"), r#"{"protocol":1}"#)).await;
+    let told: Value = serde_json::from_slice(&body(response).await).unwrap();
+    assert_eq!(told["detail"], "protocol 1 is not spoken here, but 2 is");
 }
 
 #[tokio::test]
