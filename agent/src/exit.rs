@@ -9,8 +9,9 @@
 //! | 130, 143 | `run`: a second SIGINT or SIGTERM cut the drain short |
 
 use std::fmt;
-use std::io::{self, Write};
 use std::process::ExitCode;
+
+use spillway_crds::words;
 
 /// Failed.
 pub const FAILED: u8 = 1;
@@ -70,22 +71,19 @@ impl fmt::Display for Failure {
 
 /// Writes `text` to stdout. A reader that went away (`| head`) is no failure.
 pub fn to_stdout(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed("stdout", anyhow::Error::new(error).context("stdout cannot be written")))
-        }
-        _ => Ok(()),
-    }
+    words::to_stdout(text)
+        .map_err(|error| Failure::failed("stdout", anyhow::Error::new(error).context("stdout cannot be written")))
 }
 
 /// Writes `text` to stderr; when even that fails there is nobody left to tell.
 pub fn to_stderr(text: &str) {
-    io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
+    words::to_stderr(text);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

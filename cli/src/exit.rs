@@ -6,8 +6,10 @@
 //! | 1 | something is, and it is said what |
 //! | 2 | not understood, or the cluster cannot be asked |
 
-use std::io::{self, Write};
+use std::fmt;
 use std::process::ExitCode;
+
+use spillway_crds::words;
 
 /// Something is wrong.
 pub const WRONG: u8 = 1;
@@ -26,8 +28,14 @@ impl Failure {
 
     /// Prints it with its causes on one line of stderr, and returns the exit code.
     pub fn report(&self) -> ExitCode {
-        to_stderr(&format!("error: {:#}\n", self.0));
+        to_stderr(&format!("error: {self}\n"));
         ExitCode::from(FAILED)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.0)
     }
 }
 
@@ -38,16 +46,10 @@ pub fn code(is_well: bool) -> ExitCode {
 
 /// Writes `text` to stdout. A reader that went away (`| head`) is no failure.
 pub fn to_stdout(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(anyhow::Error::new(error).context("stdout cannot be written")))
-        }
-        _ => Ok(()),
-    }
+    words::to_stdout(text).map_err(|error| Failure::new(anyhow::Error::new(error).context("stdout cannot be written")))
 }
 
 /// Writes `text` to stderr; when even that fails there is nobody left to tell.
 pub fn to_stderr(text: &str) {
-    io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
+    words::to_stderr(text);
 }

@@ -16,12 +16,15 @@
 //! | [`check`] | files and folders, compiled: what a command of that name does |
 //! | [`render`] | errors and warnings for people and for programs |
 //! | [`served`] | what agent and operator say to one another about configuration |
+//! | [`nodes`] | what a status says of nodes: the words, and who reads them |
+//! | [`words`] | errors on one line, and text to stdout |
 //!
 //! Guarantees: the same documents give the same answer in every place that compiles them; every error of every
 //! document is told in one run, each with its line; nothing in a document makes the compiler panic or use more than the
 //! bounds that [`manifest`] names.
 //!
-//! It must not know: clients of backends, the network, tasks, the agent. Only [`load`] reads files ([`check`] through it).
+//! It must not know: clients of backends, the network, tasks, the agent. Only [`load`] reads files ([`check`] through it),
+//! and only [`words`] writes, to stdout and stderr.
 
 pub mod check;
 pub mod compile;
@@ -29,8 +32,10 @@ pub mod crd;
 pub mod kinds;
 pub mod load;
 pub mod manifest;
+pub mod nodes;
 pub mod render;
 pub mod served;
+pub mod words;
 
 pub use compile::{
     BackendPlan, Compiled, ContainerLogsInput, Input, Namespaces, PipelinePlan, Reach, compile, compile_with,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::compile::Compiled;
 use crate::manifest::ManifestError;
+use crate::nodes::counted;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,13 +28,18 @@ pub fn human(compiled: &Compiled) -> String {
     };
     told("error", &compiled.errors, &mut out);
     told("warning", &compiled.warnings, &mut out);
+    out + &summary(compiled)
+}
+
+/// Returns the line that sums up.
+pub fn summary(compiled: &Compiled) -> String {
     let counts = [
         counted(compiled.pipelines.len(), "pipeline"),
         counted(compiled.backends.len(), "backend"),
         counted(compiled.errors.len(), "error"),
         counted(compiled.warnings.len(), "warning"),
     ];
-    out + &counts.join(", ") + "\n"
+    counts.join(", ") + "\n"
 }
 
 /// Returns one JSON object: `pipelines` and `backends` (the good ones, `<namespace>.<name>`), `errors`, `warnings`.
@@ -47,10 +53,6 @@ pub fn json(compiled: &Compiled) -> String {
     let mut out = serde_json::to_string_pretty(&report).expect("a report is lists of text and numbers");
     out.push('\n');
     out
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub mod watch;
 pub mod webhook;
 pub mod write;
 
+use spillway_crds::words;
+
 /// The name under which our fields are managed.
 pub const FIELD_MANAGER: &str = "spillway-operator";
 
@@ -39,17 +41,6 @@ pub const GROUP: &str = "spillway.dev";
 pub(crate) fn in_words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
-        error => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                let cause_text = cause.to_string();
-                if !text.contains(&cause_text) {
-                    text = format!("{text}: {cause_text}");
-                }
-                source = cause.source();
-            }
-            text
-        }
+        error => words::of_error(error),
     }
 }

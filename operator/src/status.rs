@@ -13,7 +13,7 @@
 //! How status is written, and when: it answers when to look again where time alone changes something.
 //!
 //! # Limits
-//! A message has at most [`MESSAGE_CHARS_MAX`] characters and names at most [`NAMED_MAX`] nodes; of the backends of a pipeline
+//! A message has at most [`MESSAGE_CHARS_MAX`] characters and names at most [`NAMED_MAX`](spillway_crds::nodes::NAMED_MAX) nodes; of the backends of a pipeline
 //! [`BACKENDS_MAX`] are told, those with a fault first.
 
 mod agents;
@@ -43,9 +43,6 @@ pub const SETTLING: SignedDuration = SignedDuration::from_secs(90);
 
 /// Most characters of a message.
 pub const MESSAGE_CHARS_MAX: usize = 2048;
-
-/// Most nodes that a message names.
-pub const NAMED_MAX: usize = 5;
 
 /// Most backends that the status of a pipeline names; its type says so, too.
 pub const BACKENDS_MAX: usize = 64;
@@ -82,20 +79,6 @@ impl Again {
 /// Returns the time as status has it: RFC 3339 in whole seconds.
 fn text(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
-}
-
-/// Returns the first names, and how many more there are.
-fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.into_iter().collect();
-    let first = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED_MAX) {
-        0 => first,
-        more => format!("{first} and {more} more"),
-    }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

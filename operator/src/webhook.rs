@@ -25,11 +25,12 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::cli::WebhookFlags;
 use crate::cluster::watch::{self, Noted, Over};
-use crate::serve::mounted::{Mounted, in_words};
+use crate::serve::mounted::Mounted;
 use crate::validate::Known;
 use crate::validate::endpoint::{Lookup, Stats, Webhook};
 use crate::world::Change;
 use spillway_crds::kinds::Kind;
+use spillway_crds::words;
 
 /// What is watched.
 const OVER: [Over; 3] = [Over::Ours(Kind::Backend), Over::Ours(Kind::ClusterBackend), Over::Namespaces];
@@ -59,7 +60,7 @@ async fn mounted(folder: &Path) -> Mounted {
         match Mounted::read(folder) {
             Ok(mounted) => return mounted,
             Err(error) => {
-                let text = in_words(&error);
+                let text = words::of_error(&error);
                 if text != told {
                     tracing::warn!(error = text, "no certificate yet; the leader of the controller issues it");
                     told = text;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use spillway_crds::words;
 use tokio_util::sync::CancellationToken;
 
 use super::certificates::{CertificateError, LeafPem, Served, Shown, read_pair, server_config};
@@ -97,7 +98,7 @@ impl Shown for Mounted {
                     }
                 }
                 Err(error) => {
-                    let text = in_words(&error);
+                    let text = words::of_error(&error);
                     if text != told {
                         tracing::warn!(error = text, "the certificate is not read anew; the one before is shown on");
                         told = text;
@@ -106,12 +107,6 @@ impl Shown for Mounted {
             }
         }
     }
-}
-
-/// Returns an error and its causes in one line.
-pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn read(folder: &Path) -> Result<LeafPem, MountedError> {
@@ -156,7 +151,7 @@ mod tests {
         // Half of a swap, which a kubelet never shows.
         let second = leaf();
         std::fs::write(folder.path().join(FILES[0]), &second.certificate).unwrap();
-        let error = in_words(&mounted.look().unwrap_err());
+        let error = words::of_error(&mounted.look().unwrap_err());
         assert!(error.contains("holds no certificate with its key: the certificate cannot be served"), "{error}");
         assert!(Arc::ptr_eq(&mounted.tls().get_inner(), &first));
         write(folder.path(), &second);
@@ -167,7 +162,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_by_its_name_and_the_key_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
-        let error = in_words(&Mounted::read(folder.path()).unwrap_err());
+        let error = words::of_error(&Mounted::read(folder.path()).unwrap_err());
         assert!(error.contains("tls.crt cannot be read: No such file"), "{error}");
         let leaf = leaf();
         write(folder.path(), &leaf);

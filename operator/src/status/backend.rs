@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use spillway_crds::kinds::status::{BackendStatus, ConditionStatus};
+use spillway_crds::nodes::named;
 
 use super::agents::{Agents, Seats};
 use super::conditions::{self, Said};
-use super::{Again, GENERATION, LOWERED_AFTER, Reason, faults, named};
+use super::{Again, GENERATION, LOWERED_AFTER, Reason, faults};
 use crate::render::Verdict;
 use crate::world::ObjectKey;
 

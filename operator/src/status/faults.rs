@@ -3,10 +3,11 @@
 
 use jiff::Timestamp;
 use spillway_crds::kinds::CLUSTER;
+use spillway_crds::nodes::counted;
 use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN};
 
 use super::agents::Seats;
-use super::{Again, RETRYING_AFTER, Reason, counted, text};
+use super::{Again, RETRYING_AFTER, Reason, text};
 use crate::world::ObjectKey;
 use spillway_crds::kinds::Kind;
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use spillway_crds::kinds::status::{AgentCounts, BackendHealth, BackendState, ConditionStatus, PipelineStatus};
+use spillway_crds::nodes;
 use spillway_crds::served::Refused;
 
 use super::agents::{Agents, Seats};
 use super::conditions::{self, Said};
 use super::faults::{self, Fault, Severity};
-use super::{Again, BACKENDS_MAX, BEFORE, GENERATION, LOWERED_AFTER, NAMED_MAX, Reason, counted, named, text};
+use super::{Again, BACKENDS_MAX, BEFORE, GENERATION, LOWERED_AFTER, Reason, text};
 use crate::render::{Use, Verdict};
 use crate::world::ObjectKey;
 
@@ -126,37 +127,27 @@ fn programmed(verdict: &Verdict, seats: &Seats<'_>, counts: &Counts<'_>) -> Said
     let Some(served) = verdict.served else {
         return Said::no(Reason::NotServed, "no version of it can be run");
     };
-    let all = seats.heard.len();
-    let absent = match seats.absent.len() {
-        0 => String::new(),
-        count => {
-            format!("; {} not ready or not heard: {}", counted(count, "node"), named(seats.absent.iter().copied()))
-        }
-    };
+    let (all, absent) = (seats.heard.len(), &*seats.absent);
     if let Some((_, first)) = counts.refused.first() {
-        let nodes = named(counts.refused.iter().map(|(node, _)| *node));
-        let kept = if first.kept { "; an older version runs on there" } else { "" };
-        let head =
-            format!("refused by {} of {} ({nodes}){kept}{absent}: ", counts.refused.len(), counted(all, "agent"));
+        let names: Vec<&str> = counts.refused.iter().map(|(node, _)| *node).collect();
+        let head = nodes::refused(&names, all, first.kept, absent);
         return Said { tail: first.reason.clone(), ..Said::no(Reason::Refused, head) };
     }
     if served != verdict.generation {
         return Said::no(Reason::OlderVersion, format!("generation {served} runs on"));
     }
     if all == 0 {
-        return match seats.absent.as_slice() {
+        return match absent {
             [] => Said::yes(Reason::Idle, "no node has a pod that it takes"),
             _ if seats.is_settling => Said::unknown(Reason::Pending, "agents are about to be heard"),
-            _ => Said::unknown(Reason::AgentsAbsent, format!("no agent that is to run it was heard{absent}")),
+            _ => Said::unknown(Reason::AgentsAbsent, nodes::unheard(absent)),
         };
     }
+    let message = nodes::run(counts.programmed, all, &counts.waiting, absent);
     if counts.programmed < all {
-        // How many are missing changes within a second; that some are is what counts.
-        let nodes = named(counts.waiting.iter().copied().take(NAMED_MAX));
-        let message = format!("{} of {} run it; waiting for {nodes}{absent}", counts.programmed, counted(all, "agent"));
         return Said::no(Reason::Waiting, message);
     }
-    Said::yes(Reason::Programmed, format!("{} of {} run it{absent}", counts.programmed, counted(all, "agent")))
+    Said::yes(Reason::Programmed, message)
 }
 
 /// The references of a pipeline, each with what agents say of it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::status::{BackendHealth, BackendStatus, ConditionStatus, PipelineStatus, StatusCondition};
+use spillway_crds::nodes::{self, named};
 use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN, Refused};
 
 use super::*;
@@ -405,6 +406,10 @@ fn long_words_are_cut_and_many_nodes_counted() {
     let names: Vec<String> = (0..9).map(|number| format!("n{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_eq!(named(names.iter().copied()), "n0, n1, n2, n3, n4 and 4 more");
+    let fleet = Fleet { reports: Reports::default(), ..Fleet::running(&names, 1) };
+    let (status, _) = fleet.pipeline(&good(1), &PipelineStatus::default(), at(1));
+    let said = nodes::read(message(&status, "Programmed"));
+    assert_eq!([said.absent.has("n4"), said.absent.has("n8")], [Some(true), None]);
     let mut fleet = Fleet::running(&["n1"], 1);
     fleet.of("n1").refused = vec![Refused { object: PIPELINE.into(), reason: "ä".repeat(9999), kept: false }];
     let (status, _) = fleet.pipeline(&good(1), &PipelineStatus::default(), at(1));
