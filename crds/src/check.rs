@@ -47,6 +47,7 @@ pub fn of_file(file: &str, message: &str) -> ManifestError {
         column: 1,
         object: String::new(),
         field: String::new(),
+        refers_to: None,
         reason: Reason::Invalid,
         message: message.to_owned(),
         found: None,

@@ -25,7 +25,7 @@ use spillway_delivery::settings::{DeliverySettings, Metadata, PipelineSettings};
 use crate::kinds::CLUSTER;
 use crate::kinds::monitoring_pipeline::StartAt;
 use crate::kinds::selector::LabelSelector;
-use crate::manifest::error::{ERRORS_MAX, Position, Problem};
+use crate::manifest::error::{ERRORS_MAX, Position, Problem, Referred};
 use crate::manifest::object::{self, Class, Object};
 use crate::manifest::tree::{self, Node};
 use crate::manifest::{Document, ManifestError, TEXT_BYTES_MAX};
@@ -172,7 +172,7 @@ fn selects_nothing(object: &Object, known: usize) -> ManifestError {
     let found = if known == 1 { "1 namespace".to_owned() } else { format!("{known} namespaces") };
     let allowed = "labels of a manifest of kind `Namespace`, or names in `kubernetes.io/metadata.name`";
     let problem = Problem::new(object.root.at(FIELD), FIELD, message).found(found).allowed(allowed);
-    problem.of(&object.file, &object.label())
+    problem.refers_to(Referred::Namespace).of(&object.file, &object.label())
 }
 
 /// What is read out of documents.

@@ -22,7 +22,7 @@ pub(crate) mod rules;
 pub(crate) mod scalar;
 pub mod tree;
 
-pub use error::{ManifestError, Reason};
+pub use error::{ManifestError, Reason, Referred};
 
 /// Most bytes of one file.
 pub const TEXT_BYTES_MAX: usize = 3 << 20;

@@ -49,7 +49,7 @@ impl Namespaces {
     }
 
     /// Returns whether the selector takes the namespace; `None` when it asks for labels that are not known.
-    pub(super) fn takes(&self, selector: &LabelSelector, namespace: &str) -> Option<bool> {
+    pub fn takes(&self, selector: &LabelSelector, namespace: &str) -> Option<bool> {
         match by_name(selector) {
             Some(reach) => Some(reach.takes(namespace)),
             None => self.labels.get(namespace).map(|labels| selector.matches(labels)),

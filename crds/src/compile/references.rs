@@ -13,7 +13,7 @@ use super::{BackendPlan, Key};
 use crate::kinds::CLUSTER;
 use crate::kinds::monitoring_pipeline::{BackendRefKind, BackendRefSpec};
 use crate::kinds::selector::LabelSelector;
-use crate::manifest::error::{Position, Problem, Reason, listed, quoted};
+use crate::manifest::error::{Position, Problem, Reason, Referred, listed, quoted};
 use crate::manifest::nearest::nearest;
 use crate::manifest::object::Object;
 
@@ -45,8 +45,9 @@ impl Targets<'_> {
         if let Some(plan) = self.good.get(&key) {
             return Ok(settings(plan));
         }
+        let kind = if namespace == CLUSTER { Referred::ClusterBackend } else { Referred::Backend };
         if self.excluded.contains(&key) {
-            return Err(problem("the backend is there but has errors", name, Reason::RefInvalid));
+            return Err(problem("the backend is there but has errors", name, Reason::RefInvalid).refers_to(kind));
         }
         let every = || self.good.keys().chain(self.excluded);
         let near: Vec<&str> = every().filter(|(of, _)| of == namespace).map(|(_, name)| name.as_str()).collect();
@@ -61,7 +62,7 @@ impl Targets<'_> {
             }
             _ => format!("no such backend in namespace {namespace}"),
         };
-        Err(with_names(problem(&message, name, Reason::RefNotFound), name, &near))
+        Err(with_names(problem(&message, name, Reason::RefNotFound).refers_to(kind), name, &near))
     }
 
     /// Returns the destination of the cluster of that name, if it grants the namespace.
@@ -75,13 +76,15 @@ impl Targets<'_> {
                 "the labels of namespace {namespace} are not known, and the ClusterBackend grants namespaces by labels"
             );
             let allowed = format!("a manifest of kind `Namespace` with the name `{namespace}` and its labels");
-            return Err(problem(&message, name, Reason::RefNotPermitted).allowed(allowed));
+            let problem = problem(&message, name, Reason::RefNotPermitted).refers_to(Referred::Namespace);
+            return Err(problem.allowed(allowed));
         }
         let granting = self.grants.keys().filter(|(_, name)| self.is_granted(namespace, name) == Some(true));
         let near: Vec<&str> = granting.map(|(_, name)| name.as_str()).collect();
         let message = format!("no ClusterBackend of this name grants namespace {namespace}");
         let allowed = "a ClusterBackend whose `spec.allowedNamespaces` takes the namespace";
-        Err(with_names(problem(&message, name, Reason::RefNotPermitted).allowed(allowed), name, &near))
+        let problem = problem(&message, name, Reason::RefNotPermitted).refers_to(Referred::ClusterBackend);
+        Err(with_names(problem.allowed(allowed), name, &near))
     }
 
     /// Returns whether the `ClusterBackend` grants the namespace; `None` when that hangs on labels that are not known.

@@ -42,6 +42,17 @@ pub enum Reason {
     RefNotPermitted,
 }
 
+/// The kind of what an object refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Referred {
+    /// A `Backend` of its namespace.
+    Backend,
+    /// A `ClusterBackend`.
+    ClusterBackend,
+    /// The labels of a `Namespace`.
+    Namespace,
+}
+
 /// One error or warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +71,9 @@ pub struct ManifestError {
     pub field: String,
     /// What kind of thing is wrong.
     pub reason: Reason,
+    /// The kind of what is referred to and not found, not known or not good; `None` where that is not what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refers_to: Option<Referred>,
     /// What is wrong, in a few words.
     pub message: String,
     /// What was found.
@@ -113,6 +127,7 @@ pub(crate) struct Problem {
     pub(crate) position: Position,
     pub(crate) field: String,
     pub(crate) reason: Reason,
+    pub(crate) refers_to: Option<Referred>,
     pub(crate) message: String,
     pub(crate) found: Option<Box<str>>,
     pub(crate) allowed: Option<Box<str>>,
@@ -125,6 +140,7 @@ impl Problem {
             position,
             field: field.trim_start_matches('.').to_owned(),
             reason: Reason::Invalid,
+            refers_to: None,
             message: message.into(),
             found: None,
             allowed: None,
@@ -140,6 +156,10 @@ impl Problem {
         Self { allowed: Some(allowed.into().into_boxed_str()), ..self }
     }
 
+    pub(crate) fn refers_to(self, kind: Referred) -> Self {
+        Self { refers_to: Some(kind), ..self }
+    }
+
     pub(crate) fn suggestion(self, suggestion: Option<impl Into<String>>) -> Self {
         Self { suggestion: suggestion.map(|text| text.into().into_boxed_str()), ..self }
     }
@@ -153,6 +173,7 @@ impl Problem {
             object: object.to_owned(),
             field: self.field,
             reason: self.reason,
+            refers_to: self.refers_to,
             message: self.message,
             found: self.found.map(String::from),
             allowed: self.allowed.map(String::from),

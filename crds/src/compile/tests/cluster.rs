@@ -289,18 +289,23 @@ fn a_reference_without_a_kind_does_not_tell_of_the_cluster() {
 
 #[test]
 fn the_reason_says_for_programs_what_is_wrong_with_a_reference() {
-    use crate::manifest::Reason;
+    use crate::manifest::Reason::{Invalid, RefInvalid, RefNotFound, RefNotPermitted};
+    use crate::manifest::Referred::{Backend, ClusterBackend, Namespace};
     for (text, expected) in [
-        (replaced(OVER_ALL, "name: lake}]}]", "name: lkae}]}]"), Reason::RefNotFound),
-        (replaced(OVER_ALL, "  secretNamespace: spillway-system\n", ""), Reason::RefInvalid),
-        (replaced(GRANTED, "ClusterBackend, name: lake", "ClusterBackend, name: lkae"), Reason::RefNotPermitted),
-        (replaced(GRANTED, "name: fab12, labels", "name: fab13, labels"), Reason::RefNotPermitted),
+        (replaced(OVER_ALL, "name: lake}]}]", "name: lkae}]}]"), (RefNotFound, ClusterBackend)),
+        (replaced(OVER_ALL, "  secretNamespace: spillway-system\n", ""), (RefInvalid, ClusterBackend)),
+        (
+            replaced(GRANTED, "ClusterBackend, name: lake", "ClusterBackend, name: lkae"),
+            (RefNotPermitted, ClusterBackend),
+        ),
+        (replaced(GRANTED, "{kind: ClusterBackend, name: lake}", "{name: lake}"), (RefNotFound, Backend)),
+        (replaced(GRANTED, "name: fab12, labels", "name: fab13, labels"), (RefNotPermitted, Namespace)),
     ] {
         let errors = of(&text).errors;
         let reference = errors.iter().find(|error| error.field.ends_with("backendRefs[0].name")).unwrap();
-        assert_eq!(reference.reason, expected, "{reference}");
+        assert_eq!((reference.reason, reference.refers_to), (expected.0, Some(expected.1)), "{reference}");
         let others = errors.iter().filter(|error| error.object != reference.object);
-        others.for_each(|error| assert_eq!(error.reason, Reason::Invalid, "{error}"));
+        others.for_each(|error| assert_eq!((error.reason, error.refers_to), (Invalid, None), "{error}"));
     }
 }
 
