@@ -15,6 +15,9 @@ use prometheus_client::registry::Registry;
 
 use super::certificates::Certificates;
 
+/// The name of a figure, and what it is.
+type Told = (&'static str, &'static str);
+
 /// A label and one of its words.
 type Label = [(&'static str, &'static str); 1];
 
@@ -38,7 +41,11 @@ impl Stats {
         registry.register("config_requests", "Requests of agents, by what became of them.", requests);
         registry.register("config_refusals", "Requests that were refused, by reason.", refusals);
         registry.register("config_waiting_polls", "Asks of agents that wait for news.", waiting);
-        connections.register(registry.sub_registry_with_prefix("config"));
+        connections.register(
+            registry,
+            ("config_connections", "Open connections of agents."),
+            ("config_connections_turned_away", "Connections of agents for which there was no place."),
+        );
         registry.register("config_answer_bytes", "Bytes of answers to agents, compressed.", answer_bytes);
     }
 
@@ -76,10 +83,10 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Registers them in a registry whose prefix names the endpoint.
-    pub(crate) fn register(self, registry: &mut Registry) {
-        registry.register("connections", "Open connections.", self.open);
-        registry.register("connections_turned_away", "Connections for which there was no place.", self.turned_away);
+    /// Registers them, each with its name and what it is.
+    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told) {
+        registry.register(open.0, open.1, self.open);
+        registry.register(turned_away.0, turned_away.1, self.turned_away);
     }
 }
 
@@ -89,9 +96,12 @@ pub struct Expiry(pub Arc<Certificates>);
 
 impl Collector for Expiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "When a certificate is over, Unix time.";
-        let name = "certificate_expiry_timestamp_seconds";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(
+            "certificate_expiry_timestamp_seconds",
+            "When a certificate is over, Unix time.",
+            None,
+            MetricType::Gauge,
+        )?;
         let times = [("authority", self.0.authority().expires()), ("leaf", self.0.leaf_expires())];
         for (certificate, at) in times {
             let label = [("certificate", certificate)];

@@ -90,10 +90,13 @@ impl Stats {
     /// Registers all of it in a registry whose prefix is `spillway_operator`.
     pub fn register(&self, registry: &mut Registry) {
         let Self { reviews, seconds, connections } = self.clone();
-        let registry = registry.sub_registry_with_prefix("webhook");
-        registry.register("reviews", "Reviews of our own kinds, by verdict.", reviews);
-        registry.register("review_seconds", "How long a review took, its turn included.", seconds);
-        connections.register(registry);
+        registry.register("webhook_reviews", "Reviews of our own kinds, by verdict.", reviews);
+        registry.register("webhook_review_seconds", "How long a review took, its turn included.", seconds);
+        connections.register(
+            registry,
+            ("webhook_connections", "Open connections of API servers."),
+            ("webhook_connections_turned_away", "Connections for which there was no place."),
+        );
     }
 
     fn counted(&self, verdict: &'static str) {

@@ -20,10 +20,10 @@ pub(super) fn check(texts: &[(&str, String)], findings: &mut Vec<Finding>) {
             complain(SETTINGS, variable);
         }
     }
-    for (_, source) in texts.iter().filter(|(path, _)| path.starts_with("agent/src/metrics") && !path.contains("test"))
-    {
+    for (path, source) in texts.iter().filter(|(path, _)| !path.contains("test")) {
+        let Some(prefix) = prefix(path, source) else { continue };
         for name in metrics(source) {
-            let name = format!("spillway_{name}");
+            let name = format!("{prefix}{name}");
             let named = ["", "_total", "_info"].iter().any(|end| text(METRICS).contains(&format!("`{name}{end}`")));
             if !named {
                 complain(METRICS, &name);
@@ -37,20 +37,32 @@ pub(super) fn check(texts: &[(&str, String)], findings: &mut Vec<Finding>) {
     }
 }
 
+/// Returns how the names of the metrics of a file begin; `None` for a file that has none.
+pub(super) fn prefix(path: &str, source: &str) -> Option<&'static str> {
+    if path.starts_with("agent/src/metrics") {
+        Some("spillway_")
+    } else if path.starts_with("operator/src/") && source.contains("prometheus_client::registry::Registry") {
+        Some("spillway_operator_")
+    } else {
+        None
+    }
+}
+
 /// Returns the environment variables that a command line declares.
 pub(super) fn variables(source: &str) -> impl Iterator<Item = &str> {
     source.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next())
 }
 
-/// Returns the names of metrics: a literal of lower-case words joined by `_`, followed by the literal of its help.
+/// Returns the names of metrics: the first of a list of arguments, a literal of lower-case words joined by `_`, followed by the
+/// literal of its help.
 pub(super) fn metrics(source: &str) -> Vec<&str> {
     let parts: Vec<&str> = source.split('"').collect();
     let is_name = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
-    let pairs = parts.windows(3).skip(1).step_by(2);
-    let found = pairs.filter(|part| is_name(part[0]) && part[1].trim() == "," && part[2].contains(' '));
-    found.map(|part| part[0]).collect()
+    let firsts = parts.windows(4).step_by(2).filter(|part| part[0].trim_end().ends_with('('));
+    let found = firsts.filter(|part| is_name(part[1]) && part[2].trim() == "," && part[3].contains(' '));
+    found.map(|part| part[1]).collect()
 }
 
 /// Returns the names of the dependencies of the workspace that are not its own crates.

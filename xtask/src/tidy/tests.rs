@@ -133,8 +133,21 @@ fn hosts_and_machine_folders_are_found() {
 fn what_documents_must_name_is_read_from_the_code() {
     let cli = "#[arg(long, env = \"SPILLWAY_HTTP\")]\n#[arg(env = \"SPILLWAY_ADMIN\", long)]";
     assert_eq!(documents::variables(cli).collect::<Vec<_>>(), ["SPILLWAY_HTTP", "SPILLWAY_ADMIN"]);
-    let source = "f.counter(\"log_syncs\", \"Syncs of the log.\", x)?;\nf.gauge(\n  \"ready\",\n  \"Whether it is.\",\n)?;\nwith(\"code\", \"state\")";
+    let source = "f.counter(\"log_syncs\", \"Syncs of the log.\", x)?;\nf.gauge(\n  \"ready\",\n  \"Whether it is.\",\n)?;\nwith(\"code\", \"state\");\nProblem::new(503, \"busy\", \"too many\")";
     assert_eq!(documents::metrics(source), ["log_syncs", "ready"]);
+    let registering = "use prometheus_client::registry::Registry;\nregistry.register(\"webhook_reviews\", \"Reviews, by verdict.\", reviews);";
+    assert_eq!(documents::prefix("operator/src/webhook.rs", registering), Some("spillway_operator_"));
+    assert_eq!(documents::prefix("operator/src/render.rs", "(\"name\", \"some words\")"), None);
+    let texts = [
+        ("docs/reference/metrics.md", "| `spillway_operator_config_waiting_polls` |".to_owned()),
+        ("operator/src/webhook.rs", registering.to_owned()),
+        ("operator/src/stats.rs", registering.replace("webhook_reviews", "config_waiting_polls")),
+    ];
+    let mut findings = Vec::new();
+    documents::check(&texts, &mut findings);
+    let found: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    let expected = "docs/reference/metrics.md:1: does not name `spillway_operator_webhook_reviews`, which the code has";
+    assert_eq!(found, [expected]);
     let manifest = "[workspace.dependencies]\nown = { path = \"own\" }\nserde = { version = \"1\" }\n# tests\ninsta = \"1\"\n\n[lints]\nx = 1\n";
     assert_eq!(documents::dependencies(manifest).collect::<Vec<_>>(), ["serde", "insta"]);
 }
