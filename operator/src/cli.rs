@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use rustls::pki_types::ServerName;
+use spillway_crds::served::LEASE;
 
 /// The operator of Spillway: manifests of a cluster become what its agents run, and their status tells the truth.
 #[derive(Debug, Parser)]
@@ -57,14 +59,14 @@ pub struct ControllerFlags {
     /// The Service under which agents reach it; its names stand in the certificate
     #[arg(long, env = "SPILLWAY_SERVICE", default_value = "spillway-controller", value_name = "NAME")]
     pub service: String,
-    /// More names or addresses for the certificates, its own and the webhook's
-    #[arg(long, env = "SPILLWAY_CERTIFICATE_NAMES", value_delimiter = ',', value_name = "NAME")]
+    /// More names or addresses for the certificates, its own and the webhook's; none with a wildcard
+    #[arg(long, env = "SPILLWAY_CERTIFICATE_NAMES", value_delimiter = ',', value_name = "NAME", value_parser = certificate_name)]
     pub certificate_names: Vec<String>,
     /// The service account of the agents, in the same namespace; only its tokens are taken
     #[arg(long, env = "SPILLWAY_AGENT_SERVICE_ACCOUNT", default_value = "spillway-agent", value_name = "NAME")]
     pub agent_service_account: String,
     /// The name of the Lease that says which replica leads
-    #[arg(long, env = "SPILLWAY_LEASE", default_value = "spillway-controller", value_name = "NAME")]
+    #[arg(long, env = "SPILLWAY_LEASE", default_value = LEASE, value_name = "NAME")]
     pub lease: String,
     /// What this replica calls itself in the Lease [default: the host's name, which is the pod's]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
@@ -126,6 +128,13 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Returns the name if a certificate for it can be looked at again: whether it serves the name is asked before each renewal.
+fn certificate_name(name: &str) -> Result<String, String> {
+    ServerName::try_from(name)
+        .map(|_| name.to_owned())
+        .map_err(|_| "not a DNS name without wildcards, such as `spillway.example.com`, or an IP address".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +148,18 @@ mod tests {
         let cli = Cli::try_parse_from(["spillway-operator", "webhook", "--certificate", "x"]).unwrap();
         let Command::Webhook(flags) = cli.command else { panic!("the webhook") };
         assert_eq!((flags.certificate, flags.log.log_level), ("x".into(), "info".to_owned()));
+    }
+
+    #[test]
+    fn a_certificate_is_not_asked_for_names_that_it_cannot_be_checked_for() {
+        let of = |names: &str| Cli::try_parse_from(["spillway-operator", "controller", "--certificate-names", names]);
+        for names in ["spillway.example.com,127.0.0.1,::1", "localhost"] {
+            let Command::Controller(flags) = of(names).unwrap().command else { panic!("the controller") };
+            assert_eq!(flags.certificate_names.join(","), names);
+        }
+        for names in ["*.example.com", "localhost,*.example.com", "", "a b", "https://example.com"] {
+            let error = of(names).unwrap_err().to_string();
+            assert!(error.contains("DNS name without wildcards"), "{names}: {error}");
+        }
     }
 }
