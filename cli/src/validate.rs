@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use spillway_crds::manifest::Reason;
-use spillway_crds::{Compiled, Document, Namespaces, compile_with};
+use spillway_crds::manifest::{ManifestError, Referred};
+use spillway_crds::{Compiled, Document, Namespaces, compile_with, render};
 
 use crate::check;
 use crate::cli::{ClusterFlags, Output, ValidateFlags};
@@ -21,8 +21,10 @@ use spillway_crds::kinds::Kind;
 struct Standing {
     objects: Vec<Object>,
     namespaces: Namespaces,
-    /// What could not be looked at, and why.
-    unseen: Vec<String>,
+    /// What could not be looked at and others refer to.
+    unseen: Vec<Referred>,
+    /// What is not judged, and why.
+    told: Vec<String>,
 }
 
 /// Prints what is wrong, and returns 1 when anything is.
@@ -32,8 +34,8 @@ pub fn run(cluster: &ClusterFlags, flags: &ValidateFlags) -> Result<ExitCode, Fa
     }
     let standing = cluster::ask(cluster, async |cluster| read(&cluster, flags.all_namespaces).await)?;
     let compiled = judged(&standing);
-    for unseen in &standing.unseen {
-        exit::to_stderr(&format!("warning: {unseen}\n"));
+    for told in &standing.told {
+        exit::to_stderr(&format!("warning: {told}\n"));
     }
     exit::to_stdout(&told(&compiled, flags.output))?;
     Ok(exit::code(compiled.errors.is_empty()))
@@ -52,8 +54,12 @@ async fn read(cluster: &Cluster, is_all: bool) -> Result<Standing, Failure> {
             Found::Absent => {
                 return Err(Failure::new(anyhow!("the cluster has no {}: is Spillway installed?", kind.plural())));
             }
-            Found::Unknown(why) if kind.is_of_the_cluster() => {
-                standing.unseen.push(format!("references to kinds of the cluster are not judged: {why}"));
+            Found::Unknown(why) if kind == Kind::ClusterBackend => {
+                standing.unseen.push(Referred::ClusterBackend);
+                standing.told.push(format!("references to ClusterBackends are not judged: {why}"));
+            }
+            Found::Unknown(why) if kind == Kind::ClusterMonitoringPipeline => {
+                standing.told.push(format!("pipelines of the cluster are not judged: {why}"));
             }
             Found::Unknown(why) => return Err(Failure::new(anyhow!(why))),
         }
@@ -65,7 +71,10 @@ async fn read(cluster: &Cluster, is_all: bool) -> Result<Standing, Failure> {
     match labels {
         Found::There(all) => all.into_iter().for_each(|(name, labels)| standing.namespaces.insert(&name, labels)),
         Found::Absent => return Err(Failure::new(anyhow!("there is no namespace {}", cluster.namespace))),
-        Found::Unknown(why) => standing.unseen.push(format!("grants by labels of namespaces are not judged: {why}")),
+        Found::Unknown(why) => {
+            standing.unseen.push(Referred::Namespace);
+            standing.told.push(format!("what asks for labels of namespaces is not judged: {why}"));
+        }
     }
     Ok(standing)
 }
@@ -83,13 +92,9 @@ fn judged(standing: &Standing) -> Compiled {
     let documents = standing.objects.iter().map(|object| Document::new(&object.label(), object.document().to_string()));
     let documents: Vec<Document> = documents.collect();
     let mut compiled = compile_with(&documents, standing.namespaces.clone());
-    if !standing.unseen.is_empty() {
-        let is_unseen = |reason: Reason| matches!(reason, Reason::RefNotFound | Reason::RefNotPermitted);
-        let of_cluster = |error: &spillway_crds::ManifestError| {
-            error.words().contains("ClusterBackend") || error.object.starts_with("ClusterMonitoringPipeline")
-        };
-        compiled.errors.retain(|error| !(is_unseen(error.reason) && of_cluster(error)));
-    }
+    let is_seen = |error: &ManifestError| error.refers_to.is_none_or(|kind| !standing.unseen.contains(&kind));
+    compiled.errors.retain(is_seen);
+    compiled.warnings.retain(is_seen);
     compiled
 }
 
@@ -102,13 +107,7 @@ fn told(compiled: &Compiled, output: Output) -> String {
     let lines = lists
         .iter()
         .flat_map(|(word, list)| list.iter().map(move |error| format!("{word}: {}: {}\n", error.file, error.words())));
-    let without = Compiled { errors: Vec::new(), warnings: Vec::new(), ..compiled.clone() };
-    let counts = check::told(&without, output);
-    let counts = counts.trim_end().trim_end_matches("0 errors, 0 warnings");
-    let (errors, warnings) = (compiled.errors.len(), compiled.warnings.len());
-    let plural = |count: usize| if count == 1 { "" } else { "s" };
-    let counts = format!("{counts}{errors} error{}, {warnings} warning{}\n", plural(errors), plural(warnings));
-    lines.collect::<String>() + &counts
+    lines.collect::<String>() + &render::summary(compiled)
 }
 
 #[cfg(test)]
@@ -142,18 +141,49 @@ mod tests {
         assert_eq!(report["errors"].as_array().unwrap().len(), 2);
     }
 
+    fn of_cluster(spec: &serde_json::Value) -> Object {
+        recorded(Kind::ClusterBackend, json!({"metadata": {"name": "lake"}, "spec": spec}))
+    }
+
+    fn errors(objects: &[Object], unseen: &[Referred]) -> Vec<Option<Referred>> {
+        let standing = Standing { objects: objects.to_vec(), unseen: unseen.to_vec(), ..Standing::default() };
+        judged(&standing).errors.iter().map(|error| error.refers_to).collect()
+    }
+
     #[test]
     fn references_to_what_may_not_be_listed_are_not_judged_and_others_are() {
-        let unseen = vec!["forbidden".to_owned()];
-        let of_cluster = Standing {
-            objects: vec![pipeline("ClusterBackend", "lake")],
-            unseen: unseen.clone(),
-            ..Standing::default()
+        use Referred::{ClusterBackend, Namespace};
+        let to_cluster = [pipeline("ClusterBackend", "lake")];
+        assert_eq!(errors(&to_cluster, &[]), [Some(ClusterBackend)]);
+        assert_eq!(errors(&to_cluster, &[ClusterBackend]), []);
+        // The labels of namespaces are another matter.
+        assert_eq!(errors(&to_cluster, &[Namespace]), [Some(ClusterBackend)]);
+        assert_eq!(errors(&[pipeline("Backend", "lake")], &[ClusterBackend, Namespace]), [Some(Referred::Backend)]);
+    }
+
+    #[test]
+    fn grants_by_labels_that_may_not_be_read_are_not_judged_and_others_are() {
+        use Referred::{ClusterBackend, Namespace};
+        let grant = |labels: serde_json::Value| {
+            of_cluster(&json!({"type": "Stdout", "allowedNamespaces": {"selector": {"matchLabels": labels}}}))
         };
-        assert_eq!(judged(&of_cluster).errors, []);
-        let of_namespace = Standing { objects: vec![pipeline("Backend", "lake")], unseen, ..Standing::default() };
-        assert_eq!(judged(&of_namespace).errors.len(), 1);
-        let seen = Standing { objects: vec![pipeline("ClusterBackend", "lake")], ..Standing::default() };
-        assert_eq!(judged(&seen).errors.len(), 1);
+        let by_labels = [grant(json!({"tier": "prod"})), pipeline("ClusterBackend", "lake")];
+        assert_eq!(errors(&by_labels, &[]), [Some(Namespace)]);
+        assert_eq!(errors(&by_labels, &[Namespace]), []);
+        assert_eq!(errors(&by_labels, &[ClusterBackend]), [Some(Namespace)]);
+        let by_name = [grant(json!({"kubernetes.io/metadata.name": "other"})), pipeline("ClusterBackend", "lake")];
+        assert_eq!(errors(&by_name, &[Namespace]), [Some(ClusterBackend)]);
+    }
+
+    #[test]
+    fn an_error_that_speaks_of_another_kind_is_no_error_about_it() {
+        let objects = [
+            of_cluster(&json!({"type": "Stdout", "allowedNamespaces": {"selector": {}}})),
+            pipeline("Backend", "lake"),
+        ];
+        let standing = Standing { objects: objects.to_vec(), unseen: vec![Referred::Namespace], ..Standing::default() };
+        let errors = judged(&standing).errors;
+        assert_eq!(errors.iter().map(|error| error.refers_to).collect::<Vec<_>>(), [Some(Referred::Backend)]);
+        assert!(errors[0].words().contains("ClusterBackend"), "{}", errors[0].words());
     }
 }
