@@ -1,8 +1,13 @@
 //! The command line: a plugin of kubectl, with its flags for which cluster and which namespace.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use k8s_openapi::jiff::SignedDuration;
+
+/// Most time of one request, where it has an end.
+const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// The program's name, by which kubectl finds it.
 pub const PROGRAM: &str = "kubectl-spillway";
@@ -62,9 +67,9 @@ pub struct ClusterFlags {
     #[arg(short, long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
 
-    /// How many seconds one request may take
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub request_timeout: u64,
+    /// How long one request may take: seconds, or with a unit (1s, 2m, 3h); 0 is without an end
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = timeout)]
+    pub request_timeout: Duration,
 }
 
 /// What to do.
@@ -174,6 +179,15 @@ pub struct TraceFlags {
     pub output: Output,
 }
 
+/// Reads a time as kubectl does: whole seconds, or numbers with units.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let parsed = seconds.or_else(|| text.parse::<SignedDuration>().ok()?.try_into().ok());
+    parsed.filter(|timeout| *timeout <= TIMEOUT_MAX).ok_or_else(|| {
+        "neither seconds nor a number with a unit (1s, 2m, 3h), at most 24 hours, and 0 for no end".to_owned()
+    })
+}
+
 /// Returns the command line as clap knows it.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -193,6 +207,29 @@ mod tests {
             assert_eq!((&*flags.pod, &*flags.system_namespace), ("etcher-0", "spillway-system"));
         }
         assert!(Cli::try_parse_from([PROGRAM, "status", "-A", "jobs"]).is_err());
+    }
+
+    #[test]
+    fn the_time_of_a_request_is_written_as_for_kubectl() {
+        for (text, milliseconds) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("2m", 120_000),
+            ("1h30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("300ms", 300),
+            ("0", 0),
+            ("0s", 0),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(timeout(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "-1", "-1s", "soon", "1 x", "25h", "18446744073709551615", "99999999999999999999"] {
+            assert!(timeout(text).unwrap_err().contains("(1s, 2m, 3h)"), "{text}");
+        }
+        let cli = Cli::try_parse_from([PROGRAM, "status", "--request-timeout=30s"]).unwrap();
+        assert_eq!(cli.cluster.request_timeout, Duration::from_secs(30));
+        assert_eq!(Cli::try_parse_from([PROGRAM, "status"]).unwrap().cluster.request_timeout, Duration::from_secs(30));
     }
 
     #[test]

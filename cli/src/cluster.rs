@@ -4,15 +4,17 @@
 //! [`PAGE_OBJECTS`] objects a page; every request has the time of `--request-timeout`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
 use spillway_crds::kinds::GROUP;
+use spillway_crds::served::LEASE;
+use spillway_crds::words;
 
 use crate::cli::ClusterFlags;
 use crate::exit::Failure;
@@ -102,6 +104,11 @@ impl Cluster {
         found(Api::<Node>::all(self.client.clone()).get_opt(name).await)
     }
 
+    /// Returns the Lease of the controller.
+    pub async fn lease(&self, namespace: &str) -> Found<Lease> {
+        found(Api::<Lease>::namespaced(self.client.clone(), namespace).get_opt(LEASE).await)
+    }
+
     /// Returns the pods of agents on a node.
     pub async fn agents(&self, namespace: &str, node: &str) -> Found<Vec<Pod>> {
         let params = ListParams::default().labels(AGENTS).fields(&format!("spec.nodeName={node}"));
@@ -134,7 +141,7 @@ async fn config(flags: &ClusterFlags) -> anyhow::Result<Config> {
     } else {
         Config::infer().await.context("no way to a cluster is known: give --kubeconfig")?
     };
-    config.read_timeout = Some(Duration::from_secs(flags.request_timeout));
+    config.read_timeout = Some(flags.request_timeout).filter(|timeout| !timeout.is_zero());
     if let Some(user) = &flags.act_as {
         config.auth_info.impersonate = Some(user.clone());
     }
@@ -166,11 +173,8 @@ fn found<T>(result: kube::Result<Option<T>>) -> Found<T> {
 
 /// Returns an error of the API server in one line, without what it repeats.
 fn in_words(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return status.message.clone();
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => words::of_error(error),
     }
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes
-        .map(ToString::to_string)
-        .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }

@@ -44,7 +44,10 @@ struct Report<'a> {
 
 /// Prints the pipelines, and returns 1 when one is not ready.
 pub fn run(cluster: &ClusterFlags, flags: &StatusFlags) -> Result<ExitCode, Failure> {
-    let pipelines = cluster::ask(cluster, async |cluster| read(&cluster, flags).await)?;
+    let (pipelines, unseen) = cluster::ask(cluster, async |cluster| read(&cluster, flags).await)?;
+    if let Some(why) = unseen {
+        exit::to_stderr(&format!("warning: pipelines of the cluster are not shown: {why}\n"));
+    }
     let rows: Vec<Row> = pipelines.iter().map(row).collect();
     exit::to_stdout(&match flags.output {
         Output::Human => human(&rows, flags.all_namespaces),
@@ -53,16 +56,18 @@ pub fn run(cluster: &ClusterFlags, flags: &StatusFlags) -> Result<ExitCode, Fail
     Ok(exit::code(rows.iter().all(Row::is_ready)))
 }
 
-async fn read(cluster: &Cluster, flags: &StatusFlags) -> Result<Vec<Object>, Failure> {
+/// Reads the pipelines, and why those of the cluster could not be.
+async fn read(cluster: &Cluster, flags: &StatusFlags) -> Result<(Vec<Object>, Option<String>), Failure> {
     let namespace = (!flags.all_namespaces).then_some(cluster.namespace.as_str());
     let kinds = [Kind::MonitoringPipeline, Kind::ClusterMonitoringPipeline];
-    let mut pipelines = Vec::new();
+    let (mut pipelines, mut unseen) = (Vec::new(), None);
     for kind in kinds.into_iter().filter(|kind| flags.all_namespaces || !kind.is_of_the_cluster()) {
         match cluster.objects(kind, namespace).await {
             Found::There(objects) => pipelines.extend(objects),
             Found::Absent => {
                 return Err(Failure::new(anyhow!("the cluster has no {}: is Spillway installed?", kind.plural())));
             }
+            Found::Unknown(why) if kind.is_of_the_cluster() => unseen = Some(why),
             Found::Unknown(why) => return Err(Failure::new(anyhow!(why))),
         }
     }
@@ -70,7 +75,7 @@ async fn read(cluster: &Cluster, flags: &StatusFlags) -> Result<Vec<Object>, Fai
         return Err(Failure::new(anyhow!("there is no MonitoringPipeline {}/{missing}", cluster.namespace)));
     }
     pipelines.retain(|one| flags.names.is_empty() || flags.names.contains(&one.name));
-    Ok(pipelines)
+    Ok((pipelines, unseen))
 }
 
 impl Row {
