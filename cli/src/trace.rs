@@ -1,7 +1,7 @@
 //! `trace`: one pod, step by step: why are its logs not there, and what to do about the first step that is broken.
 //!
 //! Expected flow: [`facts`] reads what there is once; [`walk`] goes from the pod over its node and agent to the pipelines that
-//! take its logs and to their backends. [`walk`] is pure, so that every broken step is a test over recorded objects.
+//! take its logs, to who writes their status, and to their backends. [`walk`] is pure, so that every broken step is a test over recorded objects.
 //!
 //! # Guarantees
 //! - What may not be looked at is `unknown`, never `ok`.
@@ -10,6 +10,7 @@
 //! # Limits
 //! [`NOT_TAKING_MAX`] pipelines that do not take the logs are told.
 
+mod controller;
 pub mod facts;
 mod pipeline;
 mod pod;
@@ -84,7 +85,7 @@ impl Step {
 
 /// Prints every step, and returns 1 when one is broken.
 pub fn run(cluster: &ClusterFlags, flags: &TraceFlags) -> Result<ExitCode, Failure> {
-    let facts = cluster::ask(cluster, async |cluster| Ok(facts::read(&cluster, flags).await))?;
+    let facts = cluster::ask(cluster, async |cluster| facts::read(&cluster, flags).await)?;
     if let Found::Unknown(why) = &facts.pod {
         return Err(Failure::new(anyhow!("pod {} cannot be looked at: {why}", facts.pod_name())));
     }
@@ -102,6 +103,7 @@ pub fn walk(facts: &Facts) -> Vec<Step> {
     if let Found::There(pod) = &facts.pod {
         let (taking, told) = selection::steps(facts, pod);
         steps.extend(told);
+        steps.push(controller::step(facts));
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         steps.extend(taking.into_iter().flat_map(|one| pipeline::steps(facts, one, node)));
     }

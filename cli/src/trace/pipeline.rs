@@ -1,99 +1,151 @@
-//! From a pipeline that takes the logs to its backends: what its status says, and what to do about it.
+//! From a pipeline that takes the logs to its backends: what its status says of the pod's node, and what to do about it.
 
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::status::{BackendHealth, BackendState, ConditionStatus, StatusCondition};
+use spillway_crds::nodes;
 
-use super::Step;
 use super::facts::Facts;
+use super::{State, Step, controller};
 use crate::objects::{Object, condition};
 use spillway_crds::kinds::Kind;
+
+/// The reason of a destination that agents may not connect to.
+const FORBIDDEN: &str = "BackendForbidden";
 
 /// Returns the steps behind the selection, for one pipeline and the node of the pod.
 pub(super) fn steps(facts: &Facts, pipeline: &Object, node: Option<&str>) -> Vec<Step> {
     let (label, status) = (pipeline.label(), pipeline.pipeline());
-    let system = &facts.system_namespace;
     if !pipeline.is_seen(status.observed_generation) {
         let found = format!("{label}: no controller has looked at generation {} yet", pipeline.generation);
-        let todo =
-            format!("`kubectl get pods -n {system} -l app.kubernetes.io/component=controller`: does one run and lead?");
-        return vec![Step::broken("controller", found, todo)];
+        return vec![Step::broken("controller", found, controller::todo(facts))];
     }
     let mut steps = Vec::new();
     if pipeline.spec["suspend"] == true {
         let todo = format!("set `spec.suspend: false` (`kubectl edit {}`)", pipeline.words());
         steps.push(Step::broken("suspend", format!("{label} is suspended"), todo));
     }
-    for name in ["Accepted", "ResolvedRefs", "Programmed"] {
+    for name in ["Accepted", "ResolvedRefs"] {
         steps.push(of_condition(facts, pipeline, name, condition(&status.conditions, name)));
     }
-    let programmed = condition(&status.conditions, "Programmed");
-    steps.extend(programmed.zip(node).and_then(|(programmed, node)| of_node(facts, programmed, node)));
-    steps.extend(status.backends.iter().map(|state| of_backend(facts, pipeline, state)));
+    steps.extend(of_nodes(facts, pipeline, condition(&status.conditions, "Programmed"), node));
     let flowing = condition(&status.conditions, "DataFlowing");
+    let backends: Vec<Step> = status.backends.iter().map(|state| of_backend(facts, pipeline, flowing, state)).collect();
+    let is_told = |one: &StatusCondition| match one.reason.as_str() {
+        "Suspended" => true,
+        reason => reason.starts_with("Backend") && backends.iter().any(|step| step.state == State::Broken),
+    };
     // What a backend is the cause of is told there, and suspension above.
-    let is_told = |one: &StatusCondition| one.reason.starts_with("Backend") || one.reason == "Suspended";
-    if !flowing.is_some_and(|one| one.status == ConditionStatus::False && is_told(one)) {
-        steps.push(of_condition(facts, pipeline, "DataFlowing", flowing));
-    }
+    let flowing = match flowing {
+        Some(one) if one.status == ConditionStatus::False && is_told(one) => None,
+        flowing => Some(of_condition(facts, pipeline, "DataFlowing", flowing)),
+    };
+    steps.extend(backends);
+    steps.extend(flowing);
     steps
 }
 
 fn of_condition(facts: &Facts, pipeline: &Object, name: &'static str, found: Option<&StatusCondition>) -> Step {
-    let label = pipeline.label();
-    let Some(StatusCondition { status, reason, message, .. }) = found else {
-        return Step::unknown(name, format!("{label}: its status does not say"));
+    let Some(found) = found else {
+        return Step::unknown(name, format!("{}: its status does not say", pipeline.label()));
     };
-    let words = format!("{label}: {reason}: {message}");
-    match status {
+    let words = words(pipeline, found);
+    match found.status {
         ConditionStatus::True => Step::ok(name, words),
-        // It follows from the step before, which is broken and says why.
-        ConditionStatus::Unknown if reason == "NotAccepted" || reason == "NotServed" => Step::unknown(name, words),
-        ConditionStatus::False | ConditionStatus::Unknown => Step::broken(name, words, todo(facts, pipeline, reason)),
+        // Not known yet, or it follows from the step before, which is broken and says why.
+        ConditionStatus::Unknown => Step::unknown(name, words),
+        ConditionStatus::False => Step::broken(name, words, todo(facts, pipeline, &found.reason)),
     }
 }
 
-/// Returns what the agents of a pipeline that runs say of the pod's own node.
-fn of_node(facts: &Facts, programmed: &StatusCondition, node: &str) -> Option<Step> {
-    if programmed.status != ConditionStatus::True {
-        return None;
-    }
-    let (_, absent) = programmed.message.split_once("not ready or not heard: ")?;
-    let is_named = absent.split([',', ' ', ';']).any(|word| word == node);
-    is_named.then(|| {
-        let found = format!("the agent of {node}, where the pod runs, is not heard by the controller");
-        Step::broken("heard", found, agents(facts))
-    })
+fn words(pipeline: &Object, StatusCondition { reason, message, .. }: &StatusCondition) -> String {
+    format!("{}: {reason}: {message}", pipeline.label())
 }
 
-fn of_backend(facts: &Facts, pipeline: &Object, state: &BackendState) -> Step {
+/// Returns what agents make of the pipeline, those of other nodes apart from the one of the pod's.
+fn of_nodes(facts: &Facts, pipeline: &Object, found: Option<&StatusCondition>, node: Option<&str>) -> Vec<Step> {
+    const NAME: &str = "Programmed";
+    let of_all = || of_condition(facts, pipeline, NAME, found);
+    let (Some(found), Some(node)) = (found, node) else { return vec![of_all()] };
+    let said = nodes::read(&found.message);
+    let is_named = match (found.status, &*found.reason) {
+        (ConditionStatus::True, _) => return std::iter::once(of_all()).chain(heard(facts, &said, node)).collect(),
+        // Where no node is named, it is about all of them.
+        (_, "AgentsAbsent") if said == nodes::Said::default() => Some(true),
+        // A node that is not among those that are to run it may be one that no controller knows to have the pod.
+        (_, "AgentsAbsent") => said.absent.has(node).filter(|is_named| *is_named),
+        (_, "Waiting" | "Refused") if said == nodes::Said::default() => None,
+        (_, "Waiting") => said.waiting.has(node),
+        (_, "Refused") => said.refused.has(node),
+        _ => return vec![of_all()],
+    };
+    let words = words(pipeline, found);
+    let step = match is_named {
+        Some(true) => Step::broken(NAME, words, todo(facts, pipeline, &found.reason)),
+        Some(false) => Step::note(NAME, format!("{words}; {node}, where the pod runs, is not among them")),
+        None => Step::unknown(NAME, format!("{words}; whether that is so of {node}, where the pod runs, is not said")),
+    };
+    // Of an agent that is absent nothing else is told.
+    let heard = heard(facts, &said, node).filter(|_| found.reason != "AgentsAbsent");
+    std::iter::once(step).chain(heard).collect()
+}
+
+/// Returns what is wrong where the controller does not hear the agent of the node.
+fn heard(facts: &Facts, said: &nodes::Said<'_>, node: &str) -> Option<Step> {
+    match said.absent.has(node) {
+        Some(true) => {
+            let found = format!("the agent of {node}, where the pod runs, is not heard by the controller");
+            Some(Step::broken("heard", found, agents(facts)))
+        }
+        Some(false) => None,
+        None => {
+            let found = format!("more agents are not heard than are named; whether the one of {node} is, is not said");
+            Some(Step::unknown("heard", found))
+        }
+    }
+}
+
+fn of_backend(facts: &Facts, pipeline: &Object, flowing: Option<&StatusCondition>, state: &BackendState) -> Step {
     let kind = match state.kind {
         BackendRefKind::Backend => Kind::Backend,
         BackendRefKind::ClusterBackend => Kind::ClusterBackend,
     };
     let words = |said: &str| format!("route {} to {} {}: {said}", state.route, kind.name(), state.name);
     let since = state.since.as_deref().map(|since| format!(" since {since}")).unwrap_or_default();
-    let is_it = |one: &&Object| one.kind == kind && one.name == state.name;
-    let object = facts.backends.iter().find(is_it);
-    let told = object.and_then(|one| {
-        let status = one.backend();
-        condition(&status.conditions, "Reachable")
-            .filter(|one| one.status != ConditionStatus::True)
-            .map(|one| one.message.clone())
+    let object = facts.backends.iter().find(|one| one.kind == kind && one.name == state.name);
+    // What the pipeline says is of its own attempts; of several backends it tells of the worst.
+    let own = flowing.filter(|one| one.status == ConditionStatus::False && is_of(one, &state.name)).cloned();
+    let cause = own.or_else(|| {
+        let status = object?.backend();
+        condition(&status.conditions, "Reachable").filter(|one| one.status != ConditionStatus::True).cloned()
     });
-    let told = told.map(|told| format!(": {told}")).unwrap_or_default();
-    let todo = || match object {
-        Some(object) => format!(
-            "look at the server it names; `kubectl describe {}`; what is held is kept meanwhile",
-            object.words()
-        ),
+    let told = match (&cause, facts.why_unseen(kind)) {
+        (Some(cause), _) => format!(": {}", cause.message),
+        (None, Some(why)) => format!("; why cannot be looked at: {why}"),
+        (None, None) => String::new(),
+    };
+    let what = match state.state {
+        BackendHealth::Healthy => return Step::ok("backend", words("takes what is sent")),
+        BackendHealth::Unknown => return Step::unknown("backend", words("no agent said")),
+        _ if cause.as_ref().is_some_and(|cause| cause.reason == FORBIDDEN) => {
+            let found = words(&format!("agents may not connect to it{since}{told}"));
+            return Step::broken("backend", found, todo(facts, pipeline, FORBIDDEN));
+        }
+        BackendHealth::Retrying => "attempts fail",
+        BackendHealth::Unreachable => "not reached",
+    };
+    let todo = match object {
+        Some(object) => {
+            let words = object.words();
+            format!("look at the server it names; `kubectl describe {words}`; what is held is kept meanwhile")
+        }
         None => format!("`kubectl describe {}`", pipeline.words()),
     };
-    match state.state {
-        BackendHealth::Healthy => Step::ok("backend", words("takes what is sent")),
-        BackendHealth::Unknown => Step::unknown("backend", words("no agent said")),
-        BackendHealth::Retrying => Step::broken("backend", words(&format!("attempts fail{since}{told}")), todo()),
-        BackendHealth::Unreachable => Step::broken("backend", words(&format!("not reached{since}{told}")), todo()),
-    }
+    Step::broken("backend", words(&format!("{what}{since}{told}")), todo)
+}
+
+/// Returns whether a condition is about the backend of that name.
+fn is_of(flowing: &StatusCondition, name: &str) -> bool {
+    flowing.message.strip_prefix(name).is_some_and(|rest| rest.starts_with(": "))
 }
 
 /// Returns what to do about a reason of the catalogue.
@@ -106,6 +158,12 @@ fn todo(facts: &Facts, pipeline: &Object, reason: &str) -> String {
         "TooLarge" => "make it smaller, or let it select less: the configuration of a node has a bound".to_owned(),
         "BackendNotFound" => "apply the backend it names, or correct the name".to_owned(),
         "BackendInvalid" => format!("correct the backend; `kubectl spillway validate -n {namespace}` names the field"),
+        FORBIDDEN => {
+            let allow = "ask who looks after the cluster to allow it (`agent.destinations` of the chart)";
+            format!(
+                "correct the address; if it is right, {allow}, or for a ClusterBackend; what is held is kept meanwhile"
+            )
+        }
         "RefNotPermitted" => format!("ask who owns the ClusterBackend to grant namespace {namespace} by its labels"),
         "SecretNotFound" | "SecretKeyNotFound" => {
             "make the Secret with that key, or let the controller read it (`secrets.access` of the chart)".to_owned()

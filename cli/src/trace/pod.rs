@@ -1,7 +1,7 @@
 //! From the pod to the agent: is it there, does it run, is its node ready, is an agent there that may read it?
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
-use spillway_crds::served::LOGS_MARK;
+use spillway_crds::served::{LOGS_MARK, MarkedBy, keeps_logs_out};
 
 use super::facts::Facts;
 use super::{State, Step};
@@ -110,12 +110,12 @@ fn of_agent(facts: &Facts, node: &str) -> Step {
 
 /// Returns what keeps a pod's logs out of every pipeline.
 fn of_mark(facts: &Facts, pod: &Pod) -> Option<Step> {
-    let metadata = &pod.metadata;
-    let places = [("annotate", "annotation", &metadata.annotations), ("label", "label", &metadata.labels)];
-    let marked = places.into_iter().find(|(_, _, marks)| {
-        marks.as_ref().and_then(|marks| marks.get(LOGS_MARK)).is_some_and(|value| value == "false")
-    });
-    let (verb, word, _) = marked?;
+    let [annotations, labels] =
+        [&pod.metadata.annotations, &pod.metadata.labels].map(|marks| marks.clone().unwrap_or_default());
+    let (verb, word) = match keeps_logs_out(&annotations, &labels)? {
+        MarkedBy::Annotation => ("annotate", "annotation"),
+        MarkedBy::Label => ("label", "label"),
+    };
     let found = format!("the {word} {LOGS_MARK}=false keeps its logs out of every pipeline");
     let todo =
         format!("`kubectl {verb} pod {} -n {} {LOGS_MARK}-`, and in what makes the pod", facts.name, facts.namespace);

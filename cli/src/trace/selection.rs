@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::Value;
+use spillway_crds::Namespaces;
 use spillway_crds::compile::namespaces::NAME_LABEL;
+use spillway_crds::kinds::Kind;
 use spillway_crds::kinds::selector::{LabelExpression, LabelSelector, Operator};
 
 use super::facts::Facts;
@@ -23,7 +25,8 @@ enum Not {
 
 /// Returns the pipelines that take the pod's logs, and what is said of all.
 pub(super) fn steps<'a>(facts: &'a Facts, pod: &Pod) -> (Vec<&'a Object>, Vec<Step>) {
-    let mut steps: Vec<Step> = facts.unseen.iter().map(|why| Step::unknown("selection", why)).collect();
+    let unseen = facts.unseen.iter().filter(|(kind, _)| kind.is_pipeline());
+    let mut steps: Vec<Step> = unseen.map(|(_, why)| Step::unknown("selection", why)).collect();
     let (mut taking, mut others) = (Vec::new(), Vec::new());
     for pipeline in &facts.pipelines {
         match takes(facts, pipeline, pod) {
@@ -41,21 +44,39 @@ pub(super) fn steps<'a>(facts: &'a Facts, pod: &Pod) -> (Vec<&'a Object>, Vec<St
             steps.push(Step::note("selection", found));
         }
     }
-    let is_known = others.iter().all(|step| step.state != State::Unknown) && facts.unseen.is_empty();
+    let is_known = others.iter().all(|step| step.state != State::Unknown);
     let more = others.len().saturating_sub(NOT_TAKING_MAX);
     others.truncate(NOT_TAKING_MAX);
     if taking.is_empty() && is_known {
-        let todo = format!(
-            "give a MonitoringPipeline in namespace {} an input of type ContainerLogs whose podSelector takes the pod's labels",
-            facts.namespace
-        );
-        steps.push(Step::broken("selection", "no pipeline takes its logs", todo));
+        steps.extend(none_takes(facts));
     }
     steps.extend(others);
     if more > 0 {
         steps.push(Step::note("selection", format!("and {more} more pipelines do not")));
     }
     (taking, steps)
+}
+
+/// Returns what is wrong where none that is seen takes the logs; `None` where those of the namespace are not seen.
+fn none_takes(facts: &Facts) -> Option<Step> {
+    let namespace = &facts.namespace;
+    if facts.why_unseen(Kind::MonitoringPipeline).is_some() {
+        return None;
+    }
+    let found = match &facts.followed {
+        Some(name) => format!("pipeline {name} does not take its logs"),
+        None if facts.why_unseen(Kind::ClusterMonitoringPipeline).is_none() => "no pipeline takes its logs".to_owned(),
+        None => {
+            let others = "those of the cluster could not be looked at";
+            format!("no pipeline of namespace {namespace} takes its logs; {others}")
+        }
+    };
+    let which = match &facts.followed {
+        Some(_) => "it".to_owned(),
+        None => format!("a MonitoringPipeline in namespace {namespace}"),
+    };
+    let todo = format!("give {which} an input of type ContainerLogs whose podSelector takes the pod's labels");
+    Some(Step::broken("selection", found, todo))
 }
 
 fn begins_at_end(pipeline: &Object) -> bool {
@@ -102,21 +123,25 @@ fn takes_namespace(facts: &Facts, value: &Value) -> Result<(), Not> {
     let Some(selector) = selector(value) else {
         return Err(Not::Taking("its namespaceSelector cannot be read".to_owned()));
     };
-    let mut labels = match &facts.labels {
-        Found::There(labels) => labels.clone(),
-        Found::Unknown(why) if !asks_for_names_alone(&selector) => return Err(Not::Known(why.clone())),
-        Found::Absent | Found::Unknown(_) => BTreeMap::new(),
+    let mut known = Namespaces::default();
+    let mut labels = BTreeMap::from([(NAME_LABEL.to_owned(), facts.namespace.clone())]);
+    let why = match &facts.labels {
+        Found::There(found) => {
+            known.insert(&facts.namespace, found.clone());
+            labels = found.clone().into_iter().chain(labels).collect();
+            String::new()
+        }
+        Found::Absent => format!("there is no namespace {}", facts.namespace),
+        Found::Unknown(why) => why.clone(),
     };
-    labels.insert(NAME_LABEL.to_owned(), facts.namespace.clone());
-    match mismatch(&selector, &labels) {
-        Some(why) => Err(Not::Taking(format!("its namespaceSelector asks for {why} (namespace {})", facts.namespace))),
-        None => Ok(()),
+    match known.takes(&selector, &facts.namespace) {
+        Some(true) => Ok(()),
+        Some(false) => {
+            let why = mismatch(&selector, &labels).unwrap_or_default();
+            Err(Not::Taking(format!("its namespaceSelector asks for {why} (namespace {})", facts.namespace)))
+        }
+        None => Err(Not::Known(why)),
     }
-}
-
-fn asks_for_names_alone(selector: &LabelSelector) -> bool {
-    let mut keys = selector.match_labels.keys().chain(selector.match_expressions.iter().map(|one| &one.key));
-    keys.all(|key| key == NAME_LABEL)
 }
 
 fn selector(value: &Value) -> Option<LabelSelector> {

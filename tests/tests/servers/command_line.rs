@@ -97,7 +97,7 @@ impl Ground {
         self.apply(&pipeline("of-cluster", "lake", ""));
         let patch = r#"[{"op": "add", "path": "/spec/routes/0/backendRefs/0/kind", "value": "ClusterBackend"}]"#;
         self.api.must(&["patch", "monitoringpipeline", "of-cluster", "-n", "fab12", "--type", "json", "-p", patch], "");
-        let parts = ["warning: references to kinds of the cluster are not judged: ", "0 errors"];
+        let parts = ["warning: references to ClusterBackends are not judged: ", "0 errors"];
         self.says(&["validate", "-n", "fab12", "--as", "ann"], 0, &parts);
         self.says(&["validate", "-n", "fab12"], 1, &["ClusterBackend"]);
         self.says(&["validate", "-n", "other", "--as", "ann"], 2, &["error: ", "ann", "cannot list"]);
@@ -142,6 +142,13 @@ impl Ground {
         assert!(text.starts_with("NAMESPACE   NAME   READY"), "{text}");
         let report: Value = serde_json::from_str(&self.spillway(&["status", "-A", "-o", "json"]).out).unwrap();
         assert_eq!(report["pipelines"][0]["backends"][0]["state"], "Unreachable");
+        // Who may list those of namespaces alone sees them, and is told that there may be others.
+        let role = ["create", "clusterrole", "bob", "--verb", "list", "--resource", "monitoringpipelines.spillway.dev"];
+        self.api.must(&role, "");
+        self.api.must(&["create", "clusterrolebinding", "bob", "--clusterrole", "bob", "--user", "bob"], "");
+        let said = self.spillway(&["status", "-A", "--as", "bob"]);
+        assert_eq!((said.code, said.out), (1, text));
+        assert!(said.err.starts_with("warning: pipelines of the cluster are not shown: "), "{}", said.err);
     }
 
     fn a_trace_names_the_first_broken_step(&self) {
@@ -156,7 +163,15 @@ impl Ground {
         self.apply(&pod("agent-1", NAMESPACE, &labels));
         self.says(&trace, 1, &["broken: agent: spillway-system/agent-1 is Pending and not ready"]);
         self.set_ready("pod", "agent-1", NAMESPACE);
-        self.says(&trace, 1, &["broken: backend: route all to Backend search: not reached"]);
+        self.says(&trace, 1, &["broken: controller: no controller has led yet: there is no Lease"]);
+        self.renew("2026-01-01T00:00:00.000000Z");
+        self.says(
+            &trace,
+            1,
+            &["broken: controller: no controller leads: the Lease spillway-system/spillway-controller"],
+        );
+        self.renew("2200-01-01T00:00:00.000000Z");
+        self.says(&trace, 1, &["ok       controller", "broken: backend: route all to Backend search: not reached"]);
         self.set_status("True", "Ready", "Healthy");
         let parts = [
             "ok       selection     MonitoringPipeline fab12/jobs takes its logs\n",
@@ -164,7 +179,8 @@ impl Ground {
         ];
         self.says(&trace, 0, &parts);
         // Who may not look at nodes and agents is told so, and all else.
-        let parts = ["unknown  node", "unknown  agent", "nothing broken in what could be looked at"];
+        let parts =
+            ["unknown  node", "unknown  agent", "unknown  controller", "nothing broken in what could be looked at"];
         self.says(&[&trace[..], &["--as", "ann"]].concat(), 0, &parts);
         self.api.must(&["label", "pod", "etcher-0", "-n", "fab12", "--overwrite", "app=web"], "");
         let parts = [
@@ -174,6 +190,20 @@ impl Ground {
         self.says(&trace, 1, &parts);
         let report: Value = serde_json::from_str(&self.spillway(&[&trace[..], &["-o", "json"]].concat()).out).unwrap();
         assert_eq!(report["broken"]["step"], "selection");
+        // Who may not look at pipelines of the cluster learns what those of the namespace do.
+        let parts =
+            ["broken: selection: no pipeline of namespace fab12 takes its logs; those of the cluster could not be"];
+        self.says(&[&trace[..], &["--as", "ann"]].concat(), 1, &parts);
+        self.says(&[&trace[..], &["--pipeline", "jobs"]].concat(), 1, &["broken: selection: pipeline jobs does not"]);
+        let parts = ["error: there is no pipeline jbos, neither of namespace fab12 nor of the cluster\n"];
+        self.says(&[&trace[..], &["--pipeline", "jbos"]].concat(), 2, &parts);
+    }
+
+    /// Writes the Lease of a controller that leads.
+    fn renew(&self, at: &str) {
+        self.apply(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "spillway-controller", "namespace": NAMESPACE},
+            "spec": {"holderIdentity": "controller-a", "renewTime": at}}));
     }
 
     fn set_ready(&self, kind: &str, name: &str, namespace: &str) {
@@ -188,6 +218,9 @@ impl Ground {
     fn what_cannot_be_asked_is_told_apart(&self) {
         self.says(&["status", "--context", "nowhere"], 2, &["error: the kubeconfig does not say which cluster"]);
         self.says(&["status", "--kubeconfig", "/nowhere"], 2, &["error: /nowhere is no kubeconfig"]);
+        self.says(&["status", "--request-timeout", "soon"], 2, &["(1s, 2m, 3h)"]);
+        self.says(&["status", "-n", "other", "--request-timeout=30s"], 0, &["no pipeline\n"]);
+        self.says(&["status", "-n", "other", "--request-timeout=0"], 0, &["no pipeline\n"]);
         self.says(&["status", "--al"], 2, &["Usage: kubectl spillway status"]);
         self.says(
             &["--help"],
