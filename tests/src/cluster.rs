@@ -64,6 +64,20 @@ pub fn down() -> anyhow::Result<()> {
     if left.is_empty() { Ok(()) } else { bail!("left behind: {}", left.join(", ")) }
 }
 
+/// Returns the last lines of the log of each process, for people who see a start fail.
+pub fn last_words() -> String {
+    const LINES: usize = 5;
+    let mut text = String::new();
+    for file in fs::read_dir(state().join("log")).into_iter().flatten().flatten() {
+        let log = fs::read(file.path()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let begin = log.lines().count().saturating_sub(LINES);
+        let name = file.file_name();
+        text.extend(log.lines().skip(begin).map(|line| format!("    {}: {line}\n", name.display())));
+    }
+    text
+}
+
 /// Returns whether every process runs and the API server answers.
 pub fn runs() -> bool {
     let started = processes::started();

@@ -107,6 +107,11 @@ pub fn cache() -> PathBuf {
     std::env::var_os("SPILLWAY_CACHE").map_or_else(home, PathBuf::from).join("servers")
 }
 
+/// Returns whether [`skip`] has a list to write to.
+pub fn skips_are_listed() -> bool {
+    std::env::var_os(SKIPPED_VARIABLE).is_some()
+}
+
 /// Notes that a test cannot run here, and why. `cargo xtask test` shows it at its end and fails, unless told otherwise;
 /// under plain `cargo test` the test fails.
 pub fn skip(test: &str, reason: &str) {

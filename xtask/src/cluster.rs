@@ -3,6 +3,7 @@
 //! How a cluster is built and run is the business of the crate `tests`; this step builds its program and runs it. It leaves
 //! a cluster as it found it: what a step starts for itself, it ends.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,12 +11,13 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::stopwatch::Stopwatch;
+use crate::test::{self, Count};
 use crate::workspace::{Workspace, must_succeed, output};
 
 /// What `cargo xtask cluster` can be told.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Action {
-    /// Builds what is missing (once, about ten minutes) and starts the cluster unless it runs
+    /// Builds what is missing (once, about a quarter of an hour on two cores) and starts the cluster unless it runs
     Up,
     /// Runs the commands of README.md and the tests that need nodes, on a cluster that goes with them unless it ran before
     Test {
@@ -100,7 +102,7 @@ const PROGRAMS: [&str; 2] = ["agent", "operator"];
 pub(crate) fn run(workspace: &Workspace, action: &Action) -> anyhow::Result<()> {
     let mut command = Command::new(program(workspace)?);
     match action {
-        Action::Test { allow_skipped, rest } => return test(workspace, *allow_skipped, rest),
+        Action::Test { allow_skipped, rest } => return test_alone(workspace, *allow_skipped, rest),
         Action::Images(how) => return images(workspace, how),
         Action::Up => command.arg("up"),
         Action::Down => command.arg("down"),
@@ -112,19 +114,29 @@ pub(crate) fn run(workspace: &Workspace, action: &Action) -> anyhow::Result<()> 
     must_succeed(&mut command)
 }
 
-/// Runs every test that needs nodes: the last part of `cargo xtask test`.
-pub(crate) fn test_all(workspace: &Workspace, allow_skipped: bool) -> anyhow::Result<()> {
-    test(workspace, allow_skipped, &[])
-}
-
 /// Builds the program that makes clusters and returns where it is.
 fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     workspace.build("spillway-cluster", &["-q"])
 }
 
-fn test(workspace: &Workspace, allow_skipped: bool, rest: &[String]) -> anyhow::Result<()> {
+fn test_alone(workspace: &Workspace, allow_skipped: bool, rest: &[String]) -> anyhow::Result<()> {
+    test::refuse_misplaced(allow_skipped, rest)?;
+    let mut count = Count::start(workspace)?;
+    let ran = test(workspace, &mut count, allow_skipped, rest);
+    count.say();
+    ran
+}
+
+/// Runs the tests that need nodes: the last part of `cargo xtask test`.
+pub(crate) fn test(
+    workspace: &Workspace,
+    count: &mut Count,
+    allow_skipped: bool,
+    rest: &[String],
+) -> anyhow::Result<()> {
     let program = program(workspace)?;
-    let prepared = Command::new(&program).arg("prepare").status().context("starting spillway-cluster")?;
+    let mut prepare = Command::new(&program);
+    let prepared = count.of(prepare.arg("prepare")).status().context("starting spillway-cluster")?;
     match prepared.code() {
         Some(0) => {}
         Some(CANNOT_RUN) if allow_skipped => return Ok(()),
@@ -134,14 +146,28 @@ fn test(workspace: &Workspace, allow_skipped: bool, rest: &[String]) -> anyhow::
     let status = output(Command::new(&program).args(["status", "json"]))?;
     let status: serde_json::Value = serde_json::from_str(&status).context("reading the status of the cluster")?;
     let ran = status["running"] == true;
-    run(workspace, &Action::Up)?;
-    let tested = test_release(workspace, &program, rest);
-    let ended = if ran { clear(&program) } else { run(workspace, &Action::Down) };
-    tested.and(ended)
+    between(
+        || run(workspace, &Action::Up),
+        || test_release(workspace, &program, count, rest),
+        || if ran { clear(&program) } else { run(workspace, &Action::Down) },
+    )
+}
+
+/// Runs `work` between `begin` and `end`: what has begun half is ended as well, and no failure hides another.
+fn between(
+    begin: impl FnOnce() -> anyhow::Result<()>,
+    work: impl FnOnce() -> anyhow::Result<()>,
+    end: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let worked = begin().and_then(|()| work());
+    match (worked, end()) {
+        (Err(first), Err(second)) => bail!("{first:#}; and then: {second:#}"),
+        (worked, ended) => worked.and(ended),
+    }
 }
 
 /// Installs the release as README.md says and runs the tests on it.
-fn test_release(workspace: &Workspace, program: &Path, rest: &[String]) -> anyhow::Result<()> {
+fn test_release(workspace: &Workspace, program: &Path, count: &mut Count, rest: &[String]) -> anyhow::Result<()> {
     // Of a run that was killed.
     clear(program)?;
     let watch = Stopwatch::start();
@@ -151,7 +177,7 @@ fn test_release(workspace: &Workspace, program: &Path, rest: &[String]) -> anyho
     }
     println!("    the quick start of README.md: {watch}");
     let mut command = workspace.cargo(&["test", "--locked", "--workspace", "--features", "spillway-tests/cluster"]);
-    must_succeed(command.args(["--test", "cluster", "--", "--nocapture"]).args(rest))
+    count.run(command.args(["--test", "cluster", "--", "--nocapture"]).args(rest))
 }
 
 /// Removes the release and what it leaves.
@@ -217,8 +243,7 @@ fn optimized(workspace: &Workspace, machine: &str) -> anyhow::Result<[PathBuf; 2
 fn static_programs(workspace: &Workspace) -> anyhow::Result<[PathBuf; 2]> {
     let folder = workspace.target().join("static");
     std::fs::create_dir_all(&folder).context("making a folder for static programs")?;
-    let wrapper = folder.join(WRAPPER);
-    write_wrapper(&wrapper)?;
+    let wrapper = write_wrapper(&folder, WRAPPER)?;
     let names = PROGRAMS.map(|short| format!("spillway-{short}"));
     let build = || {
         // `--examples`, of which there are none, makes cargo take the features of tests.
@@ -236,13 +261,9 @@ fn static_programs(workspace: &Workspace) -> anyhow::Result<[PathBuf; 2]> {
     Ok(programs)
 }
 
-/// The name of what cargo calls instead of the compiler for crates of ours. Another text is another number: cargo looks at
-/// the path alone.
-const WRAPPER: &str = "rustc-5";
-
-/// Writes it. What it adds when it links is a tenth less to load: no relocations, and functions that are the same are one.
-fn write_wrapper(path: &Path) -> anyhow::Result<()> {
-    const TEXT: &str = "#!/bin/sh
+/// What cargo calls instead of the compiler for crates of ours. What it adds when it links is a tenth less to load: no
+/// relocations, and functions that are the same are one.
+const WRAPPER: &str = "#!/bin/sh
 case \" $* \" in
 *\" --crate-name spillway_\"*\" --crate-type bin \"*)
   set -- \"$@\" -C target-feature=+crt-static -C relocation-model=static -C strip=symbols
@@ -250,8 +271,19 @@ case \" $* \" in
 esac
 exec \"$@\"
 ";
-    std::fs::write(path, TEXT).context("writing the wrapper of the compiler")?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).context("making it a program")
+
+/// Writes it into a folder and returns where it is. Cargo looks at the path alone, so another text has another name.
+fn write_wrapper(folder: &Path, text: &str) -> anyhow::Result<PathBuf> {
+    let path = folder.join(wrapper_name(text));
+    std::fs::write(&path, text).context("writing the wrapper of the compiler")?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).context("making it a program")?;
+    Ok(path)
+}
+
+fn wrapper_name(text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("rustc-{:016x}", hasher.finish())
 }
 
 #[cfg(test)]
@@ -269,5 +301,28 @@ mod tests {
         let error = quick_start(&readme("1\n2\n3\n4\n5\n6\n")).expect_err("six").to_string();
         assert!(error.contains("has 6 commands, allowed: 5"), "{error}");
         assert!(quick_start("# A\n").is_err());
+    }
+
+    #[test]
+    fn what_began_half_is_ended_and_no_failure_hides_another() {
+        let failing = |text: &'static str| move || -> anyhow::Result<()> { bail!(text) };
+        let said = between(failing("no etcd"), || Ok(()), failing("a mount is left")).expect_err("both failed");
+        assert_eq!(said.to_string(), "no etcd; and then: a mount is left");
+        let mut ended = false;
+        let mark = || {
+            ended = true;
+            Ok(())
+        };
+        let said = between(failing("no etcd"), || panic!("there is nothing to work on"), mark).expect_err("no start");
+        assert_eq!((said.to_string().as_str(), ended), ("no etcd", true));
+        assert!(between(|| Ok(()), || Ok(()), failing("left")).is_err());
+        assert!(between(|| Ok(()), failing("red"), || Ok(())).is_err());
+        assert!(between(|| Ok(()), || Ok(()), || Ok(())).is_ok());
+    }
+
+    #[test]
+    fn another_wrapper_has_another_name() {
+        assert_eq!(wrapper_name(WRAPPER), wrapper_name(WRAPPER));
+        assert_ne!(wrapper_name(WRAPPER), wrapper_name("#!/bin/sh\nexec \"$@\"\n"));
     }
 }

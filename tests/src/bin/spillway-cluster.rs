@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use spillway_tests::cluster::image::Image;
-use spillway_tests::{cluster, helm};
+use spillway_tests::{cluster, helm, servers};
 
 /// Nobody's number: what images run as unless a pod says otherwise.
 const USER: u32 = 65532;
@@ -21,7 +21,40 @@ fn main() -> ExitCode {
     if arguments == ["prepare"] {
         return prepare();
     }
-    match run(&arguments) {
+    ended(run(&arguments))
+}
+
+/// Installs what a cluster and its tests need, or says why the tests are left out.
+fn prepare() -> ExitCode {
+    const TESTS: &str = "the tests on nodes";
+    let needs = [cluster::package::PACKAGE, helm::PACKAGE];
+    let hindrance = cluster::package::hindrance().or_else(|| (helm::PACKAGE.hindrance)(&helm::PACKAGE));
+    let hindrance = prepared(hindrance, || {
+        cluster::package::ensure_system()?;
+        needs.iter().try_for_each(|package| package.ensure().map(drop))
+    });
+    match hindrance {
+        Ok(Some(reason)) if servers::skips_are_listed() => servers::skip(TESTS, &reason),
+        Ok(Some(reason)) => println!("skipped: {TESTS}: {reason}"),
+        done => return ended(done.map(drop)),
+    }
+    ExitCode::from(CANNOT_RUN)
+}
+
+/// Installs unless something hinders, and returns what does. An installation that fails is a failure and hinders nothing:
+/// nobody would see that tests no longer run where they did.
+fn prepared(
+    hindrance: Option<String>,
+    install: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Option<String>> {
+    if hindrance.is_none() {
+        install()?;
+    }
+    Ok(hindrance)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("error: {error:#}");
@@ -30,27 +63,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Installs what a cluster and its tests need. What cannot be had is a reason to leave the tests out, and is said.
-fn prepare() -> ExitCode {
-    let needs = [cluster::package::PACKAGE, helm::PACKAGE];
-    let install = || {
-        cluster::package::ensure_system()?;
-        needs.iter().try_for_each(|package| package.ensure().map(drop))
-    };
-    let hindrance = cluster::package::hindrance().or_else(|| (helm::PACKAGE.hindrance)(&helm::PACKAGE));
-    match hindrance.or_else(|| install().err().map(|error| format!("{error:#}"))) {
-        None => ExitCode::SUCCESS,
-        Some(reason) => {
-            println!("skipped: the tests on nodes: {reason}");
-            ExitCode::from(CANNOT_RUN)
-        }
-    }
-}
-
 fn run(arguments: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["up"] => match cluster::up()? {
+        ["up"] => match cluster::up().inspect_err(|_| print!("{}", cluster::last_words()))? {
             Some(time) => say(&format!("    two nodes are ready after {:.1} s\n", time.as_secs_f64())),
             None => say("    the cluster runs\n"),
         },
@@ -111,5 +127,19 @@ fn say(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_machine_that_cannot_run_a_cluster_leaves_the_tests_out() {
+        let cannot = prepared(Some("no root".to_owned()), || bail!("nothing is installed where nothing can run"));
+        assert_eq!(cannot.expect("no failure"), Some("no root".to_owned()));
+        let failed = prepared(None, || bail!("no compiler"));
+        assert_eq!(failed.expect_err("a failure").to_string(), "no compiler");
+        assert_eq!(prepared(None, || Ok(())).expect("no failure"), None);
     }
 }

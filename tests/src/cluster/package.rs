@@ -49,6 +49,10 @@ pub fn hindrance() -> Option<String> {
     if let Some(hindrance) = (PACKAGE.hindrance)(&PACKAGE) {
         return Some(hindrance);
     }
+    let absent = absent();
+    if !absent.is_empty() && tools::find("apt-get").is_none() {
+        return Some(format!("apt-get is not there, and nodes need {}", absent.join(" ")));
+    }
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !filesystems.contains("\toverlay\n") {
         return Some("the kernel has no overlay file system".to_owned());
@@ -66,6 +70,12 @@ pub fn hindrance() -> Option<String> {
 
 /// Installs from the system's packages what nodes need and is absent.
 pub fn ensure_system() -> anyhow::Result<()> {
+    let packages = absent();
+    if packages.is_empty() { Ok(()) } else { tools::apt_install(&packages) }
+}
+
+/// Returns the packages of the system that nodes need and that are absent.
+fn absent() -> Vec<&'static str> {
     let mut packages: Vec<_> =
         SYSTEM.iter().filter(|(program, _)| tools::find(program).is_none()).map(|(_, package)| *package).collect();
     if !Path::new(NETWORK_PLUGINS).join("bridge").exists() {
@@ -74,7 +84,7 @@ pub fn ensure_system() -> anyhow::Result<()> {
     if !Path::new(super::image::AUTHORITIES).exists() {
         packages.push("ca-certificates");
     }
-    if packages.is_empty() { Ok(()) } else { tools::apt_install(&packages) }
+    packages
 }
 
 fn install(_: &Package, folder: &Path) -> anyhow::Result<()> {
