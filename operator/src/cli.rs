@@ -81,6 +81,10 @@ pub struct ControllerFlags {
     /// The `ValidatingWebhookConfiguration` that names it: the leader keeps our CA in it [default: none]
     #[arg(long, env = "SPILLWAY_WEBHOOK_CONFIGURATION", requires = "webhook_service", value_name = "NAME")]
     pub webhook_configuration: Option<String>,
+    /// How often Secrets, the webhook's certificate and its configuration are looked at again: so long a rotated value may wait
+    #[arg(long, env = "SPILLWAY_LOOK_AGAIN_SECONDS", default_value_t = 30, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub look_again_seconds: u64,
     /// What is logged.
     #[command(flatten)]
     pub log: LogFlags,

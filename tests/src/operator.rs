@@ -63,6 +63,8 @@ impl Replica {
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command.args(["--admin", &format!("127.0.0.1:{}", self.admin)]);
         command.args(["--identity", &self.identity, "--certificate-names", "127.0.0.1"]);
+        // Who waits for it waits less.
+        command.args(["--look-again-seconds", "2"]);
         if self.leads_agents {
             command.args(["--pod-ip", "127.0.0.1"]);
         }

@@ -1,14 +1,14 @@
 //! Secrets by name: `get` and nothing else, so that the operator never sees one that no Backend names.
 //!
 //! # Guarantees
-//! - One that is named for the first time is read at once; after that each is read again every [`AGAIN`], so that a rotated
-//!   value is in use within a minute.
+//! - One that is named for the first time is read at once; after that each is read again as often as told (every 30 s unless
+//!   asked otherwise), so that a rotated value is in use within a minute.
 //! - One that is not there, or may not be read, is told as absent with its reason, and looked for again.
 //! - Values are in no log line and no error.
 //!
 //! # Limits
-//! [`AT_ONCE_MAX`] reads at a time and [`PER_SECOND_MAX`] a second for what is read again. With more than [`AGAIN`] allows
-//! (120 Secrets) the pause grows with their number instead of the load.
+//! [`AT_ONCE_MAX`] reads at a time and [`PER_SECOND_MAX`] a second for what is read again. With more than that allows
+//! (120 Secrets every 30 s) the pause grows with their number instead of the load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,18 +24,17 @@ use tokio_util::sync::CancellationToken;
 use super::in_words;
 use crate::world::{Change, SecretData, SecretName};
 
-/// How long a value may be used before it is read again.
-pub const AGAIN: Duration = Duration::from_secs(30);
-
 /// Most reads at a time.
 pub const AT_ONCE_MAX: usize = 8;
 
 /// Most reads a second of what was read before.
 pub const PER_SECOND_MAX: u32 = 4;
 
-/// Reads what `wanted` names until told to stop; every read is sent as a change, also one that found the same.
+/// Reads what `wanted` names until told to stop, each again after `again`; every read is sent as a change, also one that found
+/// the same.
 pub async fn read(
     client: Client,
+    again: Duration,
     mut wanted: watch::Receiver<BTreeSet<SecretName>>,
     out: mpsc::Sender<Change>,
     stop: CancellationToken,
@@ -48,8 +47,8 @@ pub async fn read(
         if !new.is_empty() {
             let reads = futures_util::stream::iter(new.clone()).map(|name| look(client.clone(), name));
             let found: Vec<Change> = reads.buffer_unordered(AT_ONCE_MAX).collect().await;
-            let again = Instant::now() + AGAIN;
-            due.extend(new.into_iter().map(|name| (name, again)));
+            let next = Instant::now() + again;
+            due.extend(new.into_iter().map(|name| (name, next)));
             for change in found {
                 if out.send(change).await.is_err() {
                     return;
@@ -66,7 +65,7 @@ pub async fn read(
             }
             name = wait_for(next) => {
                 let change = look(client.clone(), name.clone()).await;
-                due.insert(name, Instant::now() + AGAIN);
+                due.insert(name, Instant::now() + again);
                 // The others wait their turn: so many a second at most.
                 let pause = Instant::now() + Duration::from_secs(1) / PER_SECOND_MAX;
                 due.values_mut().for_each(|at| *at = (*at).max(pause));

@@ -1,7 +1,7 @@
 //! The webhook's certificate, and that API servers trust it: kept by the leader, so that the webhook itself may read no Secret
 //! and write nothing.
 //!
-//! Expected flow: the leader looks at both every [`AGAIN`]. A leaf that is not there, is not ours, lacks a name or ends within
+//! Expected flow: the leader looks at both again and again, every 30 s unless asked otherwise. A leaf that is not there, is not ours, lacks a name or ends within
 //! [`RENEW_BEFORE`](crate::serve::certificates::RENEW_BEFORE) is issued anew into the Secret [`SECRET`], which the kubelet
 //! mounts into the webhook. The certificate of our CA is applied as the `caBundle` of the configuration that names the
 //! webhook's Service: a field of ours alone, so that whoever applies the rest (Helm, Argo CD, `kubectl`) sees no drift.
@@ -36,9 +36,6 @@ use crate::serve::mounted::FILES;
 /// The Secret of the webhook's certificate.
 pub const SECRET: &str = "spillway-webhook-tls";
 
-/// How often both are looked at.
-pub const AGAIN: Duration = Duration::from_secs(30);
-
 /// Why they are not as they should be.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
@@ -59,6 +56,8 @@ pub struct Keeper {
     pub configuration: Option<String>,
     /// The names of its certificate.
     pub names: Vec<String>,
+    /// How often both are looked at.
+    pub again: Duration,
     /// Who issues.
     pub certificates: Arc<Certificates>,
     /// The time.
@@ -79,7 +78,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep_until(Instant::now() + AGAIN), if leads => {}
+                () = sleep_until(Instant::now() + self.again), if leads => {}
                 changed = leading.changed() => {
                     if changed.is_err() {
                         return;
@@ -193,6 +192,7 @@ mod tests {
             service: "hook".to_owned(),
             configuration: Some("it".to_owned()),
             names: vec!["hook.own.svc".to_owned()],
+            again: Duration::from_secs(30),
             certificates: Arc::new(Certificates::new(authority, vec!["x".into()], clock.clone()).unwrap()),
             clock,
         }

@@ -88,7 +88,7 @@ fn control(
     (controller, certificates): (Controller, Arc<Certificates>),
     (lead, leading): (Lead, watch::Receiver<Leading>),
 ) {
-    let stop = owner.stopping();
+    let (stop, again) = (owner.stopping(), Duration::from_secs(flags.look_again_seconds));
     let (hub, clock) = (controller.hub.clone(), controller.clock.clone());
     let identity = identity(flags);
     let (raise, raises) = watch::channel(0);
@@ -99,6 +99,7 @@ fn control(
             service: service.clone(),
             configuration: flags.webhook_configuration.clone(),
             names: names(flags, service),
+            again,
             certificates,
             clock,
         };
@@ -107,7 +108,7 @@ fn control(
     owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
     let (secrets_wanted, wanted) = watch::channel(BTreeSet::new());
     let (found, secrets) = mpsc::channel(QUEUE_MAX);
-    owner.spawn("secrets", secrets::read(client.clone(), wanted, found, stop.clone()));
+    owner.spawn("secrets", secrets::read(client.clone(), again, wanted, found, stop.clone()));
     let of_lines = leading.clone();
     let line = move |what, rest| Line { what, rest, leading: of_lines.clone() };
     let (statuses, asked) = mpsc::channel(QUEUE_MAX);

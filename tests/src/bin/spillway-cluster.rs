@@ -43,10 +43,7 @@ fn prepare() -> ExitCode {
 
 /// Installs unless something hinders, and returns what does. An installation that fails is a failure and hinders nothing:
 /// nobody would see that tests no longer run where they did.
-fn prepared(
-    hindrance: Option<String>,
-    install: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<Option<String>> {
+fn prepared(hindrance: Option<String>, install: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Option<String>> {
     if hindrance.is_none() {
         install()?;
     }
