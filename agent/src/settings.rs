@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spillway_backends::SecretEnv;
-use spillway_backends::destinations::{Limits, Network};
+use spillway_backends::destinations::Limits;
 
 use crate::cli::{FromEnvironment, RunFlags};
 use crate::sources::http::TlsFiles;
 
+mod addresses;
 mod defaults;
 mod file;
 mod list;
@@ -388,9 +389,19 @@ fn unknown_pods(text: &str) -> Option<UnknownPods> {
 }
 
 fn limits(layers: &Layers<'_>, flags: &RunFlags, machine: &Machine) -> Result<Limits, SettingError> {
-    let mut denied: Vec<Network> = listed(layers, &DENY_DESTINATIONS, &flags.deny_destinations)?;
-    denied.extend(machine.api_server.map(Network::from));
-    Ok(Limits { allowed: listed(layers, &ALLOW_DESTINATIONS, &flags.allow_destinations)?, denied })
+    let (mut own, mut denied_names) = (machine.gateways.clone(), Vec::new());
+    if let Some(host) = &machine.api_server {
+        match host.parse() {
+            Ok(address) => own.push(address),
+            Err(_) => denied_names.push(host.clone()),
+        }
+    }
+    Ok(Limits {
+        allowed: listed(layers, &ALLOW_DESTINATIONS, &flags.allow_destinations)?,
+        denied: listed(layers, &DENY_DESTINATIONS, &flags.deny_destinations)?,
+        own,
+        denied_names,
+    })
 }
 
 /// Reads a list whose parts may stand in one text, with `,` between them.

@@ -274,6 +274,31 @@ fn a_tenants_backend_reaches_no_loopback_and_one_of_the_cluster_does() {
     assert_eq!(backend.requests(), 1, "only what the cluster's own backend sent");
 }
 
+/// A proxy would connect where the agent must not, and see what it sends.
+#[test]
+fn no_proxy_of_the_environment_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (backend, proxy) = (Backend::listen(), Backend::listen());
+    let http = |name: &str| json!({"type": "HTTP", "http": {"url": format!("http://{}/{name}", backend.address)}});
+    let shared = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "ClusterBackend", "metadata": {"name": "shared"},
+        "spec": {"type": "HTTP", "http": http("shared")["http"], "allowedNamespaces": {"selector": {}}}});
+    let manifests = [
+        object("Backend", "own", &http("own")),
+        shared.to_string(),
+        events("tenant", &json!({"name": "all", "backendRefs": [{"name": "own"}]})),
+        events("platform", &json!({"name": "all", "backendRefs": [{"kind": "ClusterBackend", "name": "shared"}]})),
+    ];
+    let namespaces = [("fab12".to_owned(), std::collections::BTreeMap::new())].into();
+    let (operator, url) = listen(Configuration { namespaces, ..configuration(7, 1, &manifests) });
+    let at = format!("http://{}", proxy.address);
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let mut agent = Agent::start_in(&names.map(|name| (name, &*at)), dir.path(), &url, &[]);
+    operator.wait_for("it runs 7.1", |ask| ask.running == Some(version(7, 1)));
+    agent.post("{\"n\":1}");
+    agent.wait_until("both requests arrive somewhere", |_| backend.requests() + proxy.requests() > 1);
+    assert_eq!((backend.requests(), proxy.requests()), (2, 0));
+}
+
 #[test]
 fn the_files_of_a_tenant_stay_below_the_root() {
     let dir = tempfile::tempdir().unwrap();

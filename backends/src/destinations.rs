@@ -14,13 +14,15 @@
 //! - What is judged is the address that is connected to: a name is resolved once per connection, by `resolve`, and what it
 //!   leaves out is never dialled. An answer that changes between two look-ups gains nothing.
 //! - Every form of an address is judged as what it means: IPv4 in IPv6 (mapped, NAT64), decimal and octal forms of URLs.
-//! - What the administrator allows goes before what is refused.
+//! - What the administrator allows goes before what is refused: at an allowed network every port is open, by name and by
+//!   address alike.
 //!
 //! # It must not know
 //! Backends, HTTP, whose a backend is: the host says whether it is limited.
 //!
 //! # Limits
-//! The addresses of other nodes are not known here: who wants them refused names their networks.
+//! A machine is known by the addresses that the host names. Others of it, those of other nodes, and what a Service or a rule of
+//! the network leads to are not known here: who wants them refused names their networks.
 
 pub mod network;
 pub(crate) mod resolve;
@@ -42,11 +44,10 @@ const WEB_PORTS: [u16; 2] = [80, 443];
 /// Ports above it that belong to a cluster: container runtimes, etcd, the API server, and kubelet to controller manager.
 const CLUSTER_PORTS: [std::ops::RangeInclusive<u16>; 4] = [2375..=2376, 2379..=2382, 6443..=6443, 10_248..=10_259];
 
-/// What a backend may connect to.
-#[derive(Debug, Clone, Default)]
+/// What a backend may connect to. There is no default: whoever makes a backend says whose it is.
+#[derive(Debug, Clone)]
 pub enum Destinations {
     /// Whatever it names: it is the machine's or the cluster's own.
-    #[default]
     Any,
     /// What is left of the network for a tenant.
     Limited(Arc<Limits>),
@@ -59,6 +60,10 @@ pub struct Limits {
     pub allowed: Vec<Allowance>,
     /// Refused besides what always is.
     pub denied: Vec<Network>,
+    /// Addresses of the machine and of the API server, as the host finds them.
+    pub own: Vec<IpAddr>,
+    /// Names of the API server: refused where the address they mean is not allowed.
+    pub denied_names: Vec<String>,
 }
 
 /// An address that may not be connected to. It is the end of a chain of causes.
@@ -74,26 +79,48 @@ impl Destinations {
         matches!(self, Self::Limited(_))
     }
 
-    /// Refuses a port, and a host that is an address, as a URL has them. What a name means is judged when it is resolved.
+    /// Refuses what needs no look-up to be refused. What a name means is judged when it is resolved.
     pub(crate) fn check(&self, host: &str, port: u16) -> Result<(), Forbidden> {
         let Self::Limited(limits) = self else { return Ok(()) };
         match host.trim_matches(['[', ']']).parse() {
-            Ok(address) if limits.allows(address) => Ok(()),
-            Ok(address) => limits.check_port(port).and_then(|()| limits.check(address)),
-            Err(_) => limits.check_port(port),
+            Ok(address) => limits.check(address, port, None),
+            // One of its addresses may be allowed.
+            Err(_) if limits.allowed.iter().any(|one| matches!(one, Allowance::Network(_))) => Ok(()),
+            Err(_) => limits.check_name(host, port),
+        }
+    }
+
+    /// Returns which ports are judged alike, and so can share one client: all that are open, and each one that is not.
+    pub(crate) fn group(&self, port: u16) -> Option<u16> {
+        match self {
+            Self::Limited(limits) => limits.check_port(port).is_err().then_some(port),
+            Self::Any => None,
         }
     }
 }
 
 impl Limits {
-    /// Refuses an address that a tenant may not connect to.
-    pub(crate) fn check(&self, address: IpAddr) -> Result<(), Forbidden> {
+    /// Refuses an address that a tenant may not connect to at this port and, where it was found by one, by this name.
+    pub(crate) fn check(&self, address: IpAddr, port: u16, name: Option<&str>) -> Result<(), Forbidden> {
         if self.allows(address) {
             return Ok(());
         }
-        let is_denied = self.denied.iter().any(|network| network.contains(canonical(address)));
-        let why = why_not(address).or(is_denied.then_some("refused by --deny-destinations"));
+        self.check_name(name.unwrap_or_default(), port)?;
+        let is_own = || self.own.iter().any(|own| canonical(*own) == canonical(address));
+        let is_denied = || self.denied.iter().any(|network| network.contains(canonical(address)));
+        let why = why_not(address)
+            .or_else(|| is_own().then_some("the node's or the API server's"))
+            .or_else(|| is_denied().then_some("refused by --deny-destinations"));
         why.map_or(Ok(()), |why| Err(Forbidden { found: address.to_string(), why }))
+    }
+
+    /// Refuses a name, and a port whatever it is of.
+    fn check_name(&self, name: &str, port: u16) -> Result<(), Forbidden> {
+        let whole = name.trim_end_matches('.');
+        if self.denied_names.iter().any(|denied| denied.trim_end_matches('.').eq_ignore_ascii_case(whole)) {
+            return Err(Forbidden { found: name.to_owned(), why: "the API server" });
+        }
+        self.check_port(port)
     }
 
     fn allows(&self, address: IpAddr) -> bool {

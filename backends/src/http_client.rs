@@ -44,8 +44,15 @@ pub(crate) struct HttpClient {
     https: bool,
     secrets: Secrets,
     destinations: Destinations,
-    /// The client, and the CA it trusts: made anew when that changes.
-    current: Mutex<Option<(Option<Secret>, Client)>>,
+    current: Mutex<Option<Current>>,
+}
+
+/// The clients, and the CA they trust: made anew when that changes.
+#[derive(Debug)]
+struct Current {
+    ca: Option<Secret>,
+    /// One for each [`Destinations::group`] of ports: at most one for each URL of the backend, and hardly ever more than one.
+    of_ports: Vec<(Option<u16>, Client)>,
 }
 
 /// How much of an answer is read.
@@ -92,7 +99,7 @@ impl HttpClient {
     /// The request is abandoned and its connection closed; the server may have taken it.
     pub(crate) async fn execute(&self, request: Request, limits: AnswerLimits) -> Result<Answer, Fault> {
         self.check(request.url()).map_err(|forbidden| Fault::new(FaultKind::Forbidden, forbidden))?;
-        let client = self.client()?;
+        let client = self.client(request.url().port_or_known_default().unwrap_or_default())?;
         let response = client.execute(request).await.map_err(|error| fault(error, "no answer"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
@@ -142,20 +149,23 @@ impl HttpClient {
         self.destinations.check(host, port)
     }
 
-    fn client(&self) -> Result<Client, Fault> {
+    fn client(&self, port: u16) -> Result<Client, Fault> {
         let ca = self.ca.as_ref().map(|ca| self.secret(ca)).transpose()?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((used, client)) = &*current
-            && *used == ca
-        {
+        let current = match &mut *current {
+            Some(current) if current.ca == ca => current,
+            other => other.insert(Current { ca, of_ports: Vec::new() }),
+        };
+        let group = self.destinations.group(port);
+        if let Some((_, client)) = current.of_ports.iter().find(|(ports, _)| *ports == group) {
             return Ok(client.clone());
         }
-        let client = self.build(ca.as_ref())?;
-        *current = Some((ca, client.clone()));
+        let client = self.build(current.ca.as_ref(), port)?;
+        current.of_ports.push((group, client.clone()));
         Ok(client)
     }
 
-    fn build(&self, ca: Option<&Secret>) -> Result<Client, Fault> {
+    fn build(&self, ca: Option<&Secret>, port: u16) -> Result<Client, Fault> {
         let mut builder = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -167,7 +177,7 @@ impl HttpClient {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .user_agent(USER_AGENT);
         if let Destinations::Limited(limits) = &self.destinations {
-            builder = builder.dns_resolver(Arc::new(Resolver::of_the_machine(limits.clone())));
+            builder = builder.dns_resolver(Arc::new(Resolver::of_the_machine(limits.clone(), port)));
         }
         if let Some(ca) = ca {
             let certificates = Certificate::from_pem_bundle(ca.reveal().as_bytes())
@@ -218,7 +228,8 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
     Fault::new(kind, format_args!("{what}: {}", root_cause(&error)))
 }
 
-fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+/// Returns the end of the chain of causes.
+pub(crate) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -14,8 +14,10 @@ pub struct Machine {
     pub host_name: Option<String>,
     /// Where the kubelet puts container logs, when that is there.
     pub kubelet_logs: Option<PathBuf>,
-    /// Where the API server is, as a kubelet tells every container; `None` where that is a name.
-    pub api_server: Option<IpAddr>,
+    /// Where the API server is, as a kubelet tells every container: an address, in some clusters a name.
+    pub api_server: Option<String>,
+    /// The gateways of its network; in a pod the node is one.
+    pub gateways: Vec<IpAddr>,
 }
 
 impl Machine {
@@ -27,7 +29,8 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             host_name: rustix::system::uname().nodename().to_str().ok().map(Into::into),
             kubelet_logs: kubelet_logs.is_dir().then_some(kubelet_logs),
-            api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok()),
+            api_server: std::env::var("KUBERNETES_SERVICE_HOST").ok().filter(|host| !host.is_empty()),
+            gateways: super::addresses::gateways(),
         }
     }
 

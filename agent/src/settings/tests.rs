@@ -6,7 +6,14 @@ use super::*;
 use crate::cli::{Command, parse};
 
 fn machine() -> Machine {
-    Machine { root: false, cores: 16, host_name: Some("host-1".into()), kubelet_logs: None, api_server: None }
+    Machine {
+        root: false,
+        cores: 16,
+        host_name: Some("host-1".into()),
+        kubelet_logs: None,
+        api_server: None,
+        gateways: Vec::new(),
+    }
 }
 
 fn flags(args: &[&str]) -> RunFlags {
@@ -80,21 +87,34 @@ fn what_tenants_may_connect_to_is_a_list_however_it_is_written() {
     let wanted = Limits {
         allowed: vec!["10.1.0.0/16".parse().unwrap(), ":6443".parse().unwrap()],
         denied: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        ..Limits::default()
     };
     let one = ["--allow-destinations", "10.1.0.0/16,:6443", "--deny-destinations", "10.0.0.0/8, fd00::/8,"];
     assert_eq!(settings(&one, ""), wanted);
     let repeated = ["--allow-destinations=10.1.0.0/16", "--allow-destinations=:6443"];
     let file = "denyDestinations: [10.0.0.0/8, 'fd00::/8']\n";
     assert_eq!(settings(&repeated, file), wanted);
-    let (flags, of) = (flags(&["-f", "/"]), FromEnvironment::default());
-    let in_a_pod = Machine { api_server: "10.96.0.1".parse().ok(), ..machine() };
-    let denied = Settings::settle(&flags, &of, &ConfigFile::default(), &in_a_pod).unwrap().limits.denied;
-    assert_eq!(denied, ["10.96.0.1".parse().unwrap()], "nobody has to name the API server");
     let refusal = refusal(&["-f", "/", "--deny-destinations", "10.0.0.0/8,:80"], "");
     assert_eq!(
         refusal,
         "--deny-destinations: found `10.0.0.0/8,:80`, allowed: networks (10.0.0.0/8, fd00::/8) and addresses"
     );
+}
+
+#[test]
+fn nobody_has_to_name_the_api_server_and_the_gateway_by_which_the_node_is_reached() {
+    let of_a_pod = |api_server: &str| {
+        let gateways = vec!["10.244.1.1".parse().unwrap()];
+        let machine = Machine { api_server: Some(api_server.into()), gateways, ..machine() };
+        let (flags, of) = (flags(&["-f", "/"]), FromEnvironment::default());
+        Settings::settle(&flags, &of, &ConfigFile::default(), &machine).unwrap().limits
+    };
+    let limits = of_a_pod("10.96.0.1");
+    assert_eq!(limits.own, ["10.244.1.1", "10.96.0.1"].map(|text| text.parse::<IpAddr>().unwrap()));
+    assert_eq!(limits.denied_names, Vec::<String>::new());
+    // A provider's: its certificate has no address.
+    let limits = of_a_pod("api.cloud.test");
+    assert_eq!((limits.own.len(), &*limits.denied_names), (1, &["api.cloud.test".to_owned()][..]));
 }
 
 #[test]

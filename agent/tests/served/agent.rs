@@ -27,6 +27,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts an agent in `dir`, where the token is, with an operator.
     pub(crate) fn start(dir: &Path, operator: &str, more: &[&str]) -> Self {
+        Self::start_in(&[], dir, operator, more)
+    }
+
+    /// The same with these variables in its environment, and no others.
+    pub(crate) fn start_in(environment: &[(&str, &str)], dir: &Path, operator: &str, more: &[&str]) -> Self {
         std::fs::write(dir.join("token"), "token-1\n").unwrap();
         std::fs::create_dir_all(dir.join("pods")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_spillway-agent"));
@@ -43,7 +48,13 @@ impl Agent {
         ]);
         // What tests listen at; nothing else of loopback is for the backends of a namespace.
         command.args(["--allow-destinations", "127.0.0.1", "--log-format", "json"]).args(more);
-        let mut child = command.env_clear().current_dir(dir).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .env_clear()
+            .envs(environment.iter().copied())
+            .current_dir(dir)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = sync_channel(65_536);
         std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

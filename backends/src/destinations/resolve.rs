@@ -17,45 +17,47 @@ use super::{Forbidden, Limits, sockets};
 /// Looks a name up.
 pub(crate) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Answers with what may be connected to.
+/// Answers with what may be connected to at one port, and at every port that is judged alike.
 pub(crate) struct Resolver {
     limits: Arc<Limits>,
+    port: u16,
     lookup: Lookup,
 }
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Resolver").field("limits", &self.limits).field("port", &self.port).finish_non_exhaustive()
     }
 }
 
 impl Resolver {
     /// Returns one that asks the machine.
-    pub(crate) fn of_the_machine(limits: Arc<Limits>) -> Self {
-        Self::new(limits, Arc::new(|name| Box::pin(system(name))))
+    pub(crate) fn of_the_machine(limits: Arc<Limits>, port: u16) -> Self {
+        Self::new(limits, port, Arc::new(|name| Box::pin(system(name))))
     }
 
-    pub(crate) fn new(limits: Arc<Limits>, lookup: Lookup) -> Self {
-        Self { limits, lookup }
+    pub(crate) fn new(limits: Arc<Limits>, port: u16, lookup: Lookup) -> Self {
+        Self { limits, port, lookup }
     }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (limits, found) = (self.limits.clone(), (self.lookup)(name.as_str().to_owned()));
+        let (limits, port) = (self.limits.clone(), self.port);
+        let found = (self.lookup)(name.as_str().to_owned());
         Box::pin(async move {
-            let open = open(&limits, found.await?)?;
+            let open = open(found.await?, |address| limits.check(address, port, Some(name.as_str())))?;
             Ok(Box::new(sockets(open)) as Addrs)
         })
     }
 }
 
 /// Returns what of `found` may be connected to.
-fn open(limits: &Limits, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, Forbidden> {
+fn open(found: Vec<IpAddr>, check: impl Fn(IpAddr) -> Result<(), Forbidden>) -> Result<Vec<IpAddr>, Forbidden> {
     let mut refused = None;
     let mut open = Vec::with_capacity(found.len());
     for address in found {
-        match limits.check(address) {
+        match check(address) {
             Ok(()) => open.push(address),
             Err(forbidden) => refused = refused.or(Some(forbidden)),
         }

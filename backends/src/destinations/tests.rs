@@ -6,11 +6,13 @@ use reqwest::dns::Resolve;
 
 use super::resolve::Resolver;
 use super::*;
+use crate::http_client::root_cause;
 
 fn limited(allowed: &[&str], denied: &[&str]) -> Limits {
     Limits {
         allowed: allowed.iter().map(|text| text.parse().unwrap()).collect(),
         denied: denied.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Limits::default()
     }
 }
 
@@ -140,7 +142,7 @@ fn nothing_is_refused_to_who_is_not_limited() {
     assert_eq!(Destinations::Any.check("[::1]", 6443), Ok(()));
 }
 
-fn resolver(limits: Limits, answers: Vec<Vec<IpAddr>>) -> (Resolver, Arc<AtomicUsize>) {
+fn resolver(limits: Limits, port: u16, answers: Vec<Vec<IpAddr>>) -> (Resolver, Arc<AtomicUsize>) {
     let (asked, answers) = (Arc::<AtomicUsize>::default(), Mutex::new(answers.into_iter()));
     let count = asked.clone();
     let lookup = move |_| -> futures_util::future::BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
@@ -148,7 +150,7 @@ fn resolver(limits: Limits, answers: Vec<Vec<IpAddr>>) -> (Resolver, Arc<AtomicU
         let answer = answers.lock().unwrap().next().unwrap_or_default();
         Box::pin(async move { Ok(answer) })
     };
-    (Resolver::new(Arc::new(limits), Arc::new(lookup)), asked)
+    (Resolver::new(Arc::new(limits), port, Arc::new(lookup)), asked)
 }
 
 fn addresses(list: &[&str]) -> Vec<IpAddr> {
@@ -167,7 +169,7 @@ async fn a_name_means_what_of_its_addresses_may_be_connected_to() {
         (&["0.0.0.0"], None),
         (&["8.8.8.8"], Some(&["8.8.8.8"])),
     ] {
-        let (resolver, _) = resolver(Limits::default(), vec![addresses(answer)]);
+        let (resolver, _) = resolver(Limits::default(), 443, vec![addresses(answer)]);
         let resolved = resolver.resolve("evil.test".parse().unwrap()).await;
         match left {
             Some(left) => {
@@ -179,6 +181,52 @@ async fn a_name_means_what_of_its_addresses_may_be_connected_to() {
     }
 }
 
+#[tokio::test]
+async fn an_allowed_network_is_open_at_every_port_by_name_as_by_address() {
+    let limits = limited(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+    let found = ["10.1.0.1", "10.2.0.1", "10.3.0.1", "127.0.0.1"];
+    for (port, open) in [(9200, &["10.1.0.1", "10.3.0.1"][..]), (6443, &["10.1.0.1"]), (22, &["10.1.0.1"])] {
+        for address in found {
+            let is_open = said(&limits, &format!("http://{address}:{port}")).is_empty();
+            assert_eq!(is_open, open.contains(&address), "{address}:{port}");
+        }
+        assert_eq!(said(&limits, &format!("http://search.test:{port}")), "", "a look-up decides");
+        let (resolver, _) = resolver(limits.clone(), port, vec![addresses(&found), addresses(&["10.3.0.1"])]);
+        let ask = async || resolver.resolve("search.test".parse().unwrap()).await;
+        let left: Vec<IpAddr> = ask().await.map_err(|error| error.to_string()).unwrap().map(|a| a.ip()).collect();
+        assert_eq!(left, addresses(open), "{port}");
+        let elsewhere = ask().await.err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(elsewhere.contains(&format!("port {port} is one of")), port != 9200, "{elsewhere}");
+    }
+}
+
+#[test]
+fn addresses_of_the_node_and_of_the_api_server_are_refused_until_they_are_allowed() {
+    let own = vec!["10.244.1.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let limits = |allowed: &[&str]| Limits { own: own.clone(), ..limited(allowed, &[]) };
+    for url in ["http://10.244.1.1:8080", "https://[fd00::1]", "http://[::ffff:10.244.1.1]:8080"] {
+        let said = said(&limits(&[]), url);
+        assert!(said.contains("is the node's or the API server's"), "{url}: {said}");
+    }
+    assert_eq!(said(&limits(&[]), "http://10.244.1.2:8080"), "");
+    assert_eq!(said(&limits(&["10.244.1.1"]), "http://10.244.1.1:6443"), "");
+}
+
+#[tokio::test]
+async fn the_name_of_the_api_server_is_refused_where_its_addresses_are_not_allowed() {
+    let named = |allowed: &[&str]| Limits { denied_names: vec!["API.cloud.test".into()], ..limited(allowed, &[]) };
+    for name in ["api.cloud.test", "api.cloud.test.", "API.cloud.TEST"] {
+        let said = said(&named(&[]), &format!("https://{name}"));
+        assert!(said.contains("is the API server"), "{name}: {said}");
+    }
+    assert_eq!(said(&named(&[]), "https://other.cloud.test"), "");
+    for (allowed, is_open) in [("10.9.0.0/16", false), ("10.1.0.0/16", true)] {
+        let (resolver, _) = resolver(named(&[allowed]), 443, vec![addresses(&["10.1.0.1"])]);
+        let resolved = resolver.resolve("api.cloud.test".parse().unwrap()).await;
+        assert_eq!(resolved.is_ok(), is_open, "{allowed}");
+    }
+}
+
 /// A client whose names mean what the test says: the first connection of a name may not be what the second one is.
 #[tokio::test]
 async fn an_answer_that_changes_between_check_and_connection_gains_nothing() {
@@ -186,7 +234,7 @@ async fn an_answer_that_changes_between_check_and_connection_gains_nothing() {
     let port = good.local_addr().unwrap().port();
     let inner = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
     let answers = vec![addresses(&["127.0.0.1"]), addresses(&["127.0.0.2"]), addresses(&["127.0.0.1", "127.0.0.2"])];
-    let (resolver, asked) = resolver(limited(&["127.0.0.1"], &[]), answers);
+    let (resolver, asked) = resolver(limited(&["127.0.0.1"], &[]), port, answers);
     let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(resolver)).build().unwrap();
     let url = format!("http://rebinding.test:{port}/");
     let serve = async {
@@ -213,8 +261,4 @@ async fn an_answer_that_changes_between_check_and_connection_gains_nothing() {
     tokio::join!(serve, ask);
     let reached = std::future::poll_fn(|context| std::task::Poll::Ready(inner.poll_accept(context).is_ready())).await;
     assert!(!reached, "nothing ever connected to the address that is refused");
-}
-
-fn root_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    error.source().map_or(error, root_cause)
 }

@@ -1,10 +1,11 @@
 //! The seam to the servers: one function sends a request to one of the nodes. No other part of this backend speaks HTTP.
 //!
 //! Nodes are asked in turn. One that cannot be reached is passed over: the request goes to the next at once, and for
-//! [`DOWN_FOR`] others are asked first.
+//! [`DOWN_FOR`] others are asked first. So is one that may not be connected to, which is logged once: only where no node may be
+//! is that what the whole backend suffers from.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(super) struct Nodes {
 struct Node {
     url: Url,
     down_until: Mutex<Option<Instant>>,
+    /// Whether it was logged that nothing may connect to it.
+    is_told: AtomicBool,
 }
 
 /// What is asked of a node.
@@ -62,7 +65,7 @@ impl Nodes {
                 let problem = Problem::new(format!("urls[{index}]"), "cannot be parsed", "an http or https URL");
                 BuildError::Settings(vec![problem])
             })?;
-            nodes.push(Node { url, down_until: Mutex::default() });
+            nodes.push(Node { url, down_until: Mutex::default(), is_told: AtomicBool::new(false) });
         }
         let https = nodes.iter().any(|node| node.url.scheme() == "https");
         let (secrets, destinations) = (context.secrets.clone(), context.destinations.clone());
@@ -76,15 +79,18 @@ impl Nodes {
     /// As [`HttpClient::execute`].
     pub(super) async fn send(&self, ask: Ask<'_>) -> Result<Answer, Fault> {
         let authorization = self.authorization()?;
-        let mut last = Fault::new(FaultKind::Local, "no node to ask");
+        let mut last = None;
         for node in self.in_turn() {
             let request = node.request(&ask, authorization.as_ref())?;
             match self.client.execute(request, ask.limits).await {
                 Err(fault) if matches!(fault.kind, FaultKind::Unreachable | FaultKind::Forbidden) => {
                     node.set_down(Some(Instant::now() + DOWN_FOR));
-                    // What nobody may connect to is told before what does not answer: only that somebody has to change.
-                    if last.kind != FaultKind::Forbidden {
-                        last = fault;
+                    if fault.kind == FaultKind::Forbidden {
+                        node.tell_once(&fault);
+                    }
+                    // Events wait for those that may be asked: they may come back.
+                    if fault.kind == FaultKind::Unreachable || last.is_none() {
+                        last = Some(fault);
                     }
                 }
                 result => {
@@ -93,7 +99,7 @@ impl Nodes {
                 }
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| Fault::new(FaultKind::Local, "no node to ask")))
     }
 
     /// Lets go of every idle connection.
@@ -137,6 +143,12 @@ impl Node {
 
     fn set_down(&self, until: Option<Instant>) {
         *self.down_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = until;
+    }
+
+    fn tell_once(&self, fault: &Fault) {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%fault, "a node is never asked");
+        }
     }
 
     fn request(&self, ask: &Ask<'_>, authorization: Option<&HeaderValue>) -> Result<Request, Fault> {

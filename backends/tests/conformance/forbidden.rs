@@ -59,7 +59,7 @@ async fn a_redirect_to_what_is_refused_is_not_followed() {
 }
 
 #[tokio::test]
-async fn of_several_nodes_the_one_that_is_refused_is_told_and_the_others_are_asked() {
+async fn of_several_nodes_those_that_may_be_asked_decide() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(|_, request| taken(request)).await;
     let nodes = |last: &str| {
@@ -71,10 +71,31 @@ async fn of_several_nodes_the_one_that_is_refused_is_told_and_the_others_are_ask
     for _ in 0..2 {
         assert!(is_delivered(&up.send(&batch(0..1)).await.unwrap()));
     }
-    let down = nodes("http://127.0.0.1:1025");
-    for _ in 0..3 {
-        let fault = down.send(&batch(0..1)).await.unwrap_err();
-        assert_eq!(fault.kind, FaultKind::Forbidden, "{fault}");
+    for (last, kind) in
+        [("http://127.0.0.1:1025", FaultKind::Unreachable), ("http://169.254.169.254:9201", FaultKind::Forbidden)]
+    {
+        let down = nodes(last);
+        for _ in 0..3 {
+            let fault = down.send(&batch(0..1)).await.unwrap_err();
+            assert_eq!(fault.kind, kind, "{last}: {fault}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_judged_with_its_port_at_what_it_means() {
+    let root = tempfile::tempdir().unwrap();
+    for what in TYPES {
+        // Nobody listens there; that it was tried is told.
+        for (allowed, kind) in [
+            (&["127.0.0.0/8", "::1"][..], FaultKind::Unreachable),
+            (&["10.0.0.0/8"], FaultKind::Forbidden),
+            (&[":2382"], FaultKind::Forbidden),
+        ] {
+            let backend = backend(what, root.path(), "http://localhost:2382", allowed);
+            let fault = backend.send(&batch(0..1)).await.unwrap_err();
+            assert_eq!(fault.kind, kind, "{what} {allowed:?}: {fault}");
+        }
     }
 }
 

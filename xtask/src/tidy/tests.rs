@@ -181,7 +181,8 @@ fn dependencies_that_nobody_names_are_found() {
 
 #[test]
 fn a_backend_connects_by_the_one_client_that_knows_the_rules() {
-    let text = "fn f() {\n    let client = reqwest::Client::builder();\n    drop(tokio::net::lookup_host(\"x\"));\n}\n";
+    let text = "fn f() {\n    let client = reqwest::Client::builder();\n    drop(tokio::net::lookup_host(\"x\"));\n    \
+                let fine = HttpClient::new(x);\n}\n";
     let paths = ["backends/src/x.rs", "backends/src/http_client.rs", "backends/src/x/tests.rs", "agent/src/x.rs"];
     let texts = paths.map(|path| (path, text.to_owned()));
     let mut findings = Vec::new();
@@ -190,4 +191,16 @@ fn a_backend_connects_by_the_one_client_that_knows_the_rules() {
     }
     let found: Vec<_> = findings.iter().map(|finding| (finding.path.as_str(), finding.line)).collect();
     assert_eq!(found, [("backends/src/x.rs", 2), ("backends/src/x.rs", 3), ("backends/src/http_client.rs", 3)]);
+    for other in [
+        "reqwest::Client::new()",
+        "Client::default()",
+        "ClientBuilder::new()",
+        "reqwest::get(x)",
+        "(host, 0).to_socket_addrs()",
+    ] {
+        let texts = [("backends/src/x.rs", format!("fn f() {{\n    {other};\n}}\n"))];
+        let mut findings = Vec::new();
+        source::all(&texts, &["backends".to_owned()]).iter().for_each(|source| code::check(source, &mut findings));
+        assert_eq!(findings.len(), 1, "{other}");
+    }
 }
