@@ -1,5 +1,6 @@
 //! The agent as a process.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -186,17 +187,29 @@ impl Agent {
         String::from_utf8(client.send("GET", "/metrics", &[], b"").expect("an answer").body).expect("text")
     }
 
-    /// Asks for the status again and again until `holds`.
-    pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    /// Asks others until there is an answer, for at most [`PATIENCE`], while the agent runs; `told` is said with its log
+    /// when there is none.
+    pub fn eventually<T>(&mut self, told: impl Fn() -> String, mut answer: impl FnMut(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = self.status();
-            if holds(&status) {
-                return status;
+            if let Some(found) = answer(self) {
+                return found;
             }
-            assert!(Instant::now() < deadline, "never came: {what}; {status:#}; {:#?}", self.seen);
+            assert!(Instant::now() < deadline, "never came: {}; {:#?}", told(), self.seen);
             self.moment(Duration::from_millis(50));
         }
+    }
+
+    /// Asks for the status again and again until `holds`.
+    pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let last = RefCell::new(Value::Null);
+        let told = || format!("{what}; {:#}", last.borrow());
+        self.eventually(told, |agent| {
+            let status = agent.status();
+            let found = holds(&status).then(|| status.clone());
+            last.replace(status);
+            found
+        })
     }
 
     /// Waits until nothing is held anywhere and the ledger balances; returns the status.

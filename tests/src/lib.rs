@@ -28,8 +28,26 @@ pub mod servers;
 
 use std::time::Duration;
 
+use servers::process::moment;
+use tokio::time::Instant;
+
 /// How long anything may take before a scenario fails: generous, because two cores are shared with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How often things are asked again.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Asks others until there is an answer, for at most [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = answer() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+        moment(ASK_EVERY);
+    }
+}
 
 /// Numbers that look random and come again with the same seed (splitmix64; Steele et al., 2014).
 #[derive(Debug, Clone)]

@@ -110,12 +110,16 @@ impl Receiver {
         assert!(!timeout.timed_out(), "{} requests of {count}", state.requests);
     }
 
-    /// Waits until so many lines are kept.
+    /// Waits until so many lines are kept, as long as lines come.
     pub fn wait_for_lines(&self, count: usize) {
-        let state = self.state.0.lock().expect("no panic under the lock");
-        let (state, timeout) =
-            self.state.1.wait_timeout_while(state, PATIENCE, |state| state.lines.len() < count).expect("no panic");
-        assert!(!timeout.timed_out(), "{} lines of {count}", state.lines.len());
+        let mut state = self.state.0.lock().expect("no panic under the lock");
+        while state.lines.len() < count {
+            let kept = state.lines.len();
+            let wait = self.state.1.wait_timeout_while(state, PATIENCE, |state| state.lines.len() == kept);
+            let (now, timeout) = wait.expect("no panic");
+            assert!(!timeout.timed_out(), "{kept} lines of {count}, and no more come");
+            state = now;
+        }
     }
 
     fn serve(&self, stream: TcpStream) {

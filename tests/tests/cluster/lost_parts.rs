@@ -1,10 +1,10 @@
 //! Parts of the release that are killed or away while pods write.
 
-use spillway_tests::cluster;
 use spillway_tests::cluster::layout::NODES;
+use spillway_tests::{cluster, eventually};
 
 use crate::ground::{Ground, LINES};
-use crate::release::{AGENT, CONTROLLER, Release, eventually, kill};
+use crate::release::{AGENT, CONTROLLER, Release, kill};
 
 /// Lines of one name on both nodes.
 const BOTH: usize = NODES.len() * LINES;
@@ -57,6 +57,12 @@ fn agents_that_start_without_any_controller_go_on_and_new_pods_wait_for_one() {
     let (release, ground) = (Release::take(), Ground::new("alone"));
     ground.run_pipeline("any", "");
     ground.write_slowly_on_both_nodes("slow");
+    // From now on each agent knows of its pod.
+    eventually("a line of each node", || {
+        let lines = ground.receiver.lines();
+        let of = |name: &str| lines.iter().any(|line| line.contains(&format!(r#""node":"{name}""#)));
+        NODES.iter().all(|node| of(node.name)).then_some(())
+    });
     let _back = Back(&release);
     release.kubectl(&["scale", "deployment/spillway-controller", "--replicas=0"]);
     release.kubectl(&["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=controller", "--timeout=60s"]);
@@ -95,6 +101,7 @@ struct Back<'a>(&'a Release);
 
 impl Drop for Back<'_> {
     fn drop(&mut self) {
-        self.0.scale_controllers(2);
+        // Who takes the release next waits until they run; here somebody may be panicking already.
+        self.0.ask_for_controllers(2).ok();
     }
 }

@@ -4,15 +4,13 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use spillway_tests::cluster::layout::NODES;
+use spillway_tests::eventually;
 
 use crate::ground::{Ground, LINES, WRITER};
-use crate::release::{Release, eventually};
+use crate::release::Release;
 
 /// How many pods live at most a second each.
 const PODS: usize = 100;
-
-/// Bound of a slow machine that does other things too; the figure is printed.
-const P99_MAX: Duration = Duration::from_secs(5);
 
 #[test]
 fn every_line_of_a_hundred_pods_that_live_a_second_arrives_once() {
@@ -34,22 +32,23 @@ fn every_line_of_a_hundred_pods_that_live_a_second_arrives_once() {
     // Who has ended is deleted at once, and its logs with it.
     let mut pods = Vec::new();
     let ended = "--field-selector=status.phase=Succeeded";
-    eventually("the end of all pods", || {
-        let now = ground.pods_where(&["-l", "app=short", ended]);
-        let new: Vec<_> = now.into_iter().filter(|pod| !pods.contains(pod)).collect();
-        if !new.is_empty() {
-            let names: Vec<&str> = new.iter().map(|(pod, _)| &**pod).collect();
-            ground.kubectl(&[&["delete", "pods", "--wait=false"], &*names].concat());
-            pods.extend(new);
-        }
-        (pods.len() == PODS).then_some(())
-    });
+    while pods.len() < PODS {
+        let new = eventually("the end of another pod", || {
+            let now = ground.pods_where(&["-l", "app=short", ended]);
+            let new: Vec<_> = now.into_iter().filter(|pod| !pods.contains(pod)).collect();
+            Some(new).filter(|new| !new.is_empty())
+        });
+        let names: Vec<&str> = new.iter().map(|(pod, _)| &**pod).collect();
+        ground.kubectl(&[&["delete", "pods", "--wait=false"], &*names].concat());
+        pods.extend(new);
+    }
     ground.receiver.wait_for_lines(PODS * LINES);
     ground.assert_each_of_once(&pods, LINES);
 }
 
+/// How soon is a figure.
 #[test]
-fn a_line_of_a_pod_is_at_its_destination_soon() {
+fn lines_of_pods_are_at_their_destination_and_how_soon_is_said() {
     let _release = Release::take();
     let ground = Ground::new("soon");
     ground.run_pipeline("any", "");
@@ -70,5 +69,4 @@ fn a_line_of_a_pod_is_at_its_destination_soon() {
     delays.sort();
     let of = |share: usize| delays[delays.len() * share / 100];
     println!("from a pod's write to the receiver: median {:?}, p99 {:?}, most {:?}", of(50), of(99), delays.last());
-    assert!(of(99) < P99_MAX, "{:?}", of(99));
 }

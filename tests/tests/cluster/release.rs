@@ -3,17 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use spillway_tests::cluster::layout::kubeconfig;
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
-use spillway_tests::servers::process::moment;
-use spillway_tests::{PATIENCE, cluster};
-use tokio::time::Instant;
-
-/// How often things are asked again.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+use spillway_tests::{cluster, eventually};
 
 /// The part of the release that runs on each node.
 pub(crate) const AGENT: &str = "agent";
@@ -47,9 +41,18 @@ impl Release {
         said.out
     }
 
-    /// Upgrades it from the chart with one value set; all others are the defaults.
+    /// Upgrades it from the chart as documented, with one value set; all others stay.
     pub(crate) fn upgrade(&self, value: &str) {
-        self.helm(&["upgrade", RELEASE, "charts/spillway", "-n", NAMESPACE, "--set", value]);
+        self.helm(&[
+            "upgrade",
+            RELEASE,
+            "charts/spillway",
+            "-n",
+            NAMESPACE,
+            "--reset-then-reuse-values",
+            "--set",
+            value,
+        ]);
         self.wait_rolled_out();
     }
 
@@ -73,8 +76,14 @@ impl Release {
 
     /// Runs so many controllers.
     pub(crate) fn scale_controllers(&self, replicas: u32) {
-        self.kubectl(&["scale", "deployment/spillway-controller", &format!("--replicas={replicas}")]);
+        self.ask_for_controllers(replicas).unwrap();
         self.kubectl(&["rollout", "status", "deployment/spillway-controller", "--timeout=180s"]);
+    }
+
+    /// Asks for so many controllers, and waits for none.
+    pub(crate) fn ask_for_controllers(&self, replicas: u32) -> anyhow::Result<String> {
+        let replicas = format!("--replicas={replicas}");
+        cluster::kubectl(&["-n", self.namespace, "scale", "deployment/spillway-controller", &replicas])
     }
 
     /// Returns the agent of a node.
@@ -115,18 +124,6 @@ pub(crate) fn kill(pod: &str) {
     assert!(!processes.is_empty(), "{pod} has no process");
     for process in processes {
         kill_process(process, Signal::KILL).unwrap();
-    }
-}
-
-/// Asks until there is an answer.
-pub(crate) fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = answer() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
-        moment(ASK_EVERY);
     }
 }
 

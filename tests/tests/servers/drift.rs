@@ -1,13 +1,9 @@
 //! What `GitOps` compares: nothing differs between what was applied and what stands there, however certificates and Secrets change.
 
-use std::time::Duration;
-
-use spillway_tests::PATIENCE;
+use spillway_tests::eventually;
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
 use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::servers::kube_api::KubeApi;
-use spillway_tests::servers::process::moment;
-use tokio::time::Instant;
 
 use crate::charts::helms;
 
@@ -125,15 +121,8 @@ impl Ground {
 
     fn wait_for_backend(&self, ready: &str) {
         let form = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-        let deadline = Instant::now() + 2 * PATIENCE;
-        loop {
-            let said = self.api.must(&["get", "backend", "api", "-n", "fab12", "-o", form], "");
-            if said == ready {
-                return;
-            }
-            assert!(Instant::now() < deadline, "Ready is {said:?}, not {ready}");
-            moment(Duration::from_millis(200));
-        }
+        let said = || self.api.must(&["get", "backend", "api", "-n", "fab12", "-o", form], "");
+        eventually(&format!("Ready is {ready}"), || (said() == ready).then_some(()));
     }
 
     fn generations(&self) -> String {

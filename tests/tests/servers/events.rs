@@ -1,15 +1,12 @@
 //! Events about objects of ours on a real API server: one for each cause, with the rights of the chart alone.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
-use spillway_tests::PATIENCE;
+use spillway_tests::eventually;
 use spillway_tests::helm::{NAMESPACE, root};
 use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::servers::kube_api::KubeApi;
-use spillway_tests::servers::process::moment;
-use tokio::time::Instant;
 
 #[test]
 fn a_bad_pipeline_is_one_event_however_often_it_is_looked_at() {
@@ -42,7 +39,7 @@ fn a_bad_pipeline_is_one_event_however_often_it_is_looked_at() {
     ground.api.must(&["wait", "--for=condition=Ready", "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
     assert_eq!(ground.only_event_of("jobs"), event, "what is well is not told");
     ground.apply(&pipeline("jobs", BAD));
-    ground.wait_until("it is counted", || ground.only_event_of("jobs")["series"]["count"] == 2);
+    eventually("it is counted", || (ground.only_event_of("jobs")["series"]["count"] == 2).then_some(()));
     operator.stop();
 }
 
@@ -84,15 +81,6 @@ impl Ground {
         self.api.must(&["apply", "-f", "-"], manifest);
     }
 
-    /// Asks again until it holds.
-    fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < deadline, "{what}: {:#?}", self.events());
-            moment(Duration::from_millis(100));
-        }
-    }
-
     fn events(&self) -> Vec<Value> {
         let listed = self.api.must(&["get", "events.events.k8s.io", "-n", "fab12", "-o", "json"], "");
         let listed: Value = serde_json::from_str(&listed).unwrap();
@@ -102,8 +90,7 @@ impl Ground {
     /// Waits for an Event about the pipeline and returns it; there must be no other about it.
     fn only_event_of(&self, name: &str) -> Value {
         let of = || self.events().into_iter().filter(|event| event["regarding"]["name"] == name).collect::<Vec<_>>();
-        self.wait_until("an Event", || !of().is_empty());
-        let mut events = of();
+        let mut events = eventually("an Event", || Some(of()).filter(|events| !events.is_empty()));
         assert_eq!(events.len(), 1, "{events:#?}");
         events.remove(0)
     }

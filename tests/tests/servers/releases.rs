@@ -3,10 +3,13 @@
 //! No node is there and no controller: pods are never made, so this is about objects alone.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
 use spillway_tests::servers::kube_api::KubeApi;
+use spillway_tests::servers::tools;
 
 use crate::charts::{VARIANTS, helms};
 
@@ -17,6 +20,7 @@ fn an_api_server_takes_every_object_and_a_release_comes_and_goes() {
     let Some(helms) = helms(TEST) else { return };
     let ground = Ground { api };
     ground.a_release_comes_and_goes(&helms);
+    ground.an_upgrade_as_documented_keeps_what_was_set_and_takes_what_is_new(&helms);
     ground.every_object_is_taken(&helms[0]);
     ground.accounts_may_what_they_must(&helms[1]);
     ground.pods_pass_the_level_that_is_promised();
@@ -69,6 +73,26 @@ impl Ground {
             assert_eq!(left["items"], json!([]));
             // Kinds and objects of them survive all of it, and the next release takes the kinds over.
             assert_eq!(self.uids(), before);
+        }
+    }
+
+    fn an_upgrade_as_documented_keeps_what_was_set_and_takes_what_is_new(&self, helms: &[Helm; 2]) {
+        let (before, documented) = (chart_of_before(self.api.folder()), documented_upgrade());
+        let upgrade: Vec<&str> = documented.iter().map(String::as_str).collect();
+        let arguments = || {
+            let agent = self.json(&["get", "-n", NAMESPACE, "daemonset/spillway-agent"]);
+            agent["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+        };
+        for helm in helms {
+            self.helm(helm, &["install", RELEASE, &before, "-n", NAMESPACE, "--set", "agent.drainSeconds=40"]);
+            assert!(!arguments().contains("--deny-destinations"), "{}", arguments());
+            self.helm(helm, &upgrade);
+            let now = arguments();
+            assert!(
+                now.contains("--drain-seconds=40") && now.contains("--deny-destinations=$(NODE_ADDRESSES)"),
+                "{now}"
+            );
+            self.helm(helm, &["uninstall", RELEASE, "-n", NAMESPACE]);
         }
     }
 
@@ -216,6 +240,29 @@ impl Ground {
         let words = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k"];
         self.api.must(&[&words[..], &[&overlay.display().to_string()]].concat(), "");
     }
+}
+
+/// Makes the chart as it was without `agent.destinations`, and returns where it is.
+fn chart_of_before(folder: &Path) -> String {
+    let chart = folder.join("before");
+    tools::run(Command::new("cp").arg("-r").arg(format!("{}/charts/spillway", root())).arg(&chart)).unwrap();
+    let without = |file: &str, begin: &str, end: &str| {
+        let path = chart.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        let (before, rest) = text.split_once(begin).unwrap();
+        let (_, after) = rest.split_once(end).unwrap();
+        fs::write(&path, [before, end, after].concat()).unwrap();
+    };
+    without("values.yaml", "  destinations:\n", "  # agent.everyNode ");
+    without("templates/agent/daemon-set.yaml", "        - --deny-destinations", "        - --pod-logs");
+    chart.display().to_string()
+}
+
+/// Returns the words of the upgrade that the documents tell. Nothing here becomes ready, so nobody waits for it.
+fn documented_upgrade() -> Vec<String> {
+    let text = fs::read_to_string(format!("{}/docs/how-to/upgrade.md", root())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("helm ").filter(|line| line.starts_with("upgrade")));
+    line.unwrap().split(' ').filter(|word| *word != "--wait").map(str::to_owned).collect()
 }
 
 fn root() -> String {

@@ -8,18 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use spillway_tests::PATIENCE;
+use spillway_tests::eventually;
 use spillway_tests::helm::{NAMESPACE, root};
 use spillway_tests::operator::{Operator, Replica, Webhook};
 use spillway_tests::servers::kube_api::{KubeApi, Said};
-use spillway_tests::servers::process::{free_port, moment};
+use spillway_tests::servers::process::free_port;
 use tokio::time::Instant;
 
 /// The name of the chart's configuration, and how its policy begins.
 const CONFIGURATION: &str = "spillway-spillway-system";
-
-/// What the kubelet has a moment for, and a test asks again after.
-const AGAIN: Duration = Duration::from_millis(200);
 
 #[test]
 fn what_is_wrong_is_said_at_apply_and_who_writes_a_backend_may_read_its_secrets() {
@@ -38,9 +35,10 @@ fn what_is_wrong_is_said_at_apply_and_who_writes_a_backend_may_read_its_secrets(
     ground.what_is_missing_warns_until_it_comes(&webhook);
     ground.another_certificate_changes_nothing(&mut operator, &mut webhook);
     ground.only_who_may_read_secrets_names_them();
-    ground.figures();
+    println!("{}", ground.figures());
     webhook.process.kill();
-    ground.without_it_objects_are_taken_and_status_tells();
+    let took = ground.without_it_objects_are_taken_and_status_tells();
+    println!("without a webhook an object is taken after {:.1} s", took.as_secs_f64());
     operator.stop();
 }
 
@@ -55,11 +53,7 @@ impl Ground {
 
     /// Asks again until it holds.
     fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(self) {
-            assert!(Instant::now() < deadline, "{what}");
-            moment(AGAIN);
-        }
+        eventually(what, || holds(self).then_some(()));
     }
 
     fn prepare(&self) {
@@ -241,29 +235,33 @@ impl Ground {
         self.api.must(&["apply", "-f", "-"], &objects.to_string());
     }
 
-    /// What a verdict costs an API server is little, also beside other tests.
-    fn figures(&self) {
+    /// Both were asked; how long a verdict takes an API server is a figure.
+    fn figures(&self) -> String {
         let metrics = self.api.must(&["get", "--raw", "/metrics"], "");
-        for (what, metric, name) in [
+        let figures = [
             ("webhook", "apiserver_admission_webhook_admission_duration_seconds", "validate.spillway.dev"),
             ("policy", "apiserver_validating_admission_policy_check_duration_seconds", "secret-references"),
-        ] {
+        ]
+        .map(|(what, metric, name)| {
             let total = |end: &str| {
                 let begin = format!("{metric}_{end}{{");
                 let lines = metrics.lines().filter(|line| line.starts_with(&begin) && line.contains(name));
                 lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
             };
             let (seconds, count) = (total("sum"), total("count"));
-            assert!(count > 5.0 && seconds / count < 0.5, "{what}: {seconds} s for {count}");
-        }
+            assert!(count > 5.0, "{what}: {count}");
+            format!("{what}: {count} verdicts, {:.1} ms each", seconds / count * 1000.0)
+        });
+        figures.join("; ")
     }
 
-    fn without_it_objects_are_taken_and_status_tells(&self) {
+    fn without_it_objects_are_taken_and_status_tells(&self) -> Duration {
         let since = Instant::now();
         self.api.must(&["apply", "-f", "-"], &bad("jobs"));
-        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+        let took = since.elapsed();
         let holds = "--for=condition=Accepted=False";
         self.api.must(&["wait", holds, "monitoringpipeline/jobs", "-n", "fab12", "--timeout=60s"], "");
+        took
     }
 }
 

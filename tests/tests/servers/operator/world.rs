@@ -4,14 +4,12 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use spillway_tests::agent::{Agent, program};
 use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::output;
 use spillway_tests::servers::kube_api::KubeApi;
-use tokio::time::Instant;
 
 /// The namespace of the operator.
 pub(crate) const OWN: &str = "spillway-system";
@@ -199,10 +197,7 @@ impl World {
 
     /// Waits until at least `count` lines are in the files.
     pub(crate) fn wait_for_lines(&self, agent: &mut Agent, count: usize) {
-        let deadline = Instant::now() + spillway_tests::PATIENCE;
-        while self.lines().len() < count {
-            assert!(Instant::now() < deadline, "{:?}; {:#?}", self.lines(), agent.seen);
-            agent.moment(Duration::from_millis(100));
-        }
+        let told = || format!("{count} lines, only {:?}", self.lines());
+        agent.eventually(told, |_| (self.lines().len() >= count).then_some(()));
     }
 }
