@@ -33,6 +33,12 @@ enum Allowed {
     Nodes,
 }
 
+/// How many tests of a program run at a time; who sets it is listened to.
+const THREADS: &str = "RUST_TEST_THREADS";
+
+/// As many on a machine with fewer cores: the programs started by four tests take 3 GB at most.
+const THREADS_MIN: usize = 4;
+
 /// Runs every test of the workspace.
 pub(crate) fn run_all(workspace: &Workspace) -> anyhow::Result<()> {
     run(workspace, &Arguments::default())
@@ -60,6 +66,11 @@ fn run_counted(workspace: &Workspace, arguments: &Arguments, count: &mut Count) 
     let mut command = workspace.cargo(&["test", "--locked", "--no-fail-fast"]);
     if everything {
         command.arg("--workspace");
+    }
+    // The tests of one program run side by side; most of the time they wait for servers and processes that they have started.
+    if std::env::var_os(THREADS).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        command.env(THREADS, cores.max(THREADS_MIN).to_string());
     }
     count.run(command.args(&arguments.rest))?;
     if arguments.allow_skipped != Some(Allowed::Any) {

@@ -54,14 +54,14 @@ pub(super) const ALLOW_DESTINATIONS: Setting = setting(
     "--allow-destinations",
     "SPILLWAY_ALLOW_DESTINATIONS",
     "allowDestinations",
-    "networks (10.0.0.0/8, fd00::/8), addresses and ports (:6443)",
+    "networks (10.0.0.0/8, fd00::/8), addresses and ports (:6443); IPv4 inside IPv6 as IPv4",
 );
 pub(super) const DENY_DESTINATIONS: Setting = setting(
     "deny_destinations",
     "--deny-destinations",
     "SPILLWAY_DENY_DESTINATIONS",
     "denyDestinations",
-    "networks (10.0.0.0/8, fd00::/8) and addresses",
+    "networks (10.0.0.0/8, fd00::/8) and addresses; IPv4 inside IPv6 as IPv4",
 );
 pub(super) const SECRETS_DIR: Setting =
     setting("secrets_dir", "--secrets-dir", "SPILLWAY_SECRETS_DIR", "secretsDir", "a directory that is there");

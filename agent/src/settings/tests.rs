@@ -97,8 +97,11 @@ fn what_tenants_may_connect_to_is_a_list_however_it_is_written() {
     let refusal = refusal(&["-f", "/", "--deny-destinations", "10.0.0.0/8,:80"], "");
     assert_eq!(
         refusal,
-        "--deny-destinations: found `10.0.0.0/8,:80`, allowed: networks (10.0.0.0/8, fd00::/8) and addresses"
+        "--deny-destinations: found `10.0.0.0/8,:80`, allowed: networks (10.0.0.0/8, fd00::/8) and addresses; IPv4 inside \
+         IPv6 as IPv4"
     );
+    // It would be every IPv4 address.
+    assert!(self::refusal(&["-f", "/", "--allow-destinations", "64:ff9b::/96"], "").contains("as IPv4"));
 }
 
 #[test]

@@ -83,7 +83,8 @@ impl FromStr for Allowance {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
-        match text.strip_prefix(':') {
+        // `::1` is an address.
+        match text.strip_prefix(':').filter(|rest| !rest.starts_with(':')) {
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
                 port.parse().ok().filter(|port| *port > 0).map(Self::Port).ok_or(NetworkError::NoNetwork)
             }
@@ -141,7 +142,9 @@ mod tests {
     #[test]
     fn a_port_may_be_allowed_beside_networks() {
         assert_eq!(":6443".parse(), Ok(Allowance::Port(6443)));
-        assert!(matches!("10.0.0.0/8".parse(), Ok(Allowance::Network(_))));
+        for text in ["10.0.0.0/8", "::1", "::/0"] {
+            assert!(matches!(text.parse(), Ok(Allowance::Network(_))), "{text}");
+        }
         for text in [":", ":0", ":65536", ":+1", "6443", ":a"] {
             assert_eq!(text.parse::<Allowance>(), Err(NetworkError::NoNetwork), "{text}");
         }

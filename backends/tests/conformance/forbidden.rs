@@ -9,6 +9,7 @@ use spillway_delivery::backend::{Backend, FaultKind};
 
 use crate::batches::{batch, context};
 use crate::destinations::parse;
+use crate::log::{Log, logged_to};
 use crate::over_http::{TYPES, is_delivered, of_type, settings, taken};
 use crate::server::{Reply, Server};
 
@@ -71,14 +72,17 @@ async fn of_several_nodes_those_that_may_be_asked_decide() {
     for _ in 0..2 {
         assert!(is_delivered(&up.send(&batch(0..1)).await.unwrap()));
     }
-    for (last, kind) in
-        [("http://127.0.0.1:1025", FaultKind::Unreachable), ("http://169.254.169.254:9201", FaultKind::Forbidden)]
+    for (last, kind, refused) in
+        [("http://127.0.0.1:1025", FaultKind::Unreachable, 1), ("http://169.254.169.254:9201", FaultKind::Forbidden, 2)]
     {
-        let down = nodes(last);
+        let (down, log) = (nodes(last), Log::default());
+        let _logged = logged_to(&log);
         for _ in 0..3 {
             let fault = down.send(&batch(0..1)).await.unwrap_err();
             assert_eq!(fault.kind, kind, "{last}: {fault}");
         }
+        let told = log.lines_with(&["a node is never asked"]);
+        assert_eq!(told.len(), refused, "each is told of once: {told:?}");
     }
 }
 

@@ -21,11 +21,11 @@ impl Write for Log {
 impl Log {
     /// Returns the lines of our own crates that hold any of `parts`: what a dependency tells at trace level is the host's
     /// choice to print.
-    pub(crate) fn leaks(&self, parts: &[&str]) -> Vec<String> {
+    pub(crate) fn lines_with(&self, parts: &[&str]) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
-        let leaks =
+        let lines =
             text.lines().filter(|line| line.contains(" spillway_") && parts.iter().any(|part| line.contains(part)));
-        leaks.map(str::to_owned).collect()
+        lines.map(str::to_owned).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -25,7 +25,7 @@ const JAVA_OLD: u32 = 17;
 const JAVA_NEW: u32 = 21;
 
 /// How long a server may take to be ready: 10 to 30 s alone, more beside other tests.
-const START_PATIENCE: Duration = Duration::from_secs(180);
+const START_PATIENCE: Duration = Duration::from_secs(360);
 
 /// The user that servers run as when the tests run as root, which they refuse.
 const NOBODY: u32 = 65_534;
@@ -33,8 +33,31 @@ const NOBODY: u32 = 65_534;
 /// Settings that make a server small and quick to start.
 const JVM_OPTIONS: &str = "-Xms384m\n-Xmx384m\n-XX:-UseG1GC\n-XX:+UseSerialGC\n-XX:TieredStopAtLevel=1\n";
 
-/// One server at a time: each takes some 650 MB.
-static TURN: Mutex<()> = Mutex::new(());
+/// Most servers at a time: each takes some 650 MB.
+const AT_A_TIME: usize = 2;
+
+/// How many run.
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The permission to run one.
+#[derive(Debug)]
+struct Turn(());
+
+impl Turn {
+    fn wait() -> Self {
+        let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = RUNNING.1.wait_while(running, |running| *running >= AT_A_TIME);
+        *free.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        RUNNING.1.notify_one();
+    }
+}
 
 /// Who may do what at a secured server.
 pub const USERS: [(&str, &str, &str); 2] = [("root", "secret-of-root", "admin"), ("sink", "secret-of-sink", "writer")];
@@ -95,7 +118,7 @@ pub struct SearchServer {
     port: u16,
     security: Option<Security>,
     process: Option<Process>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// TLS with a CA of its own, and users.
@@ -106,10 +129,10 @@ struct Security {
 }
 
 impl SearchServer {
-    /// Starts a server, once no other is running; with TLS and [`USERS`] when `secured`, which
+    /// Starts a server, once at most one other is running; with TLS and [`USERS`] when `secured`, which
     /// Elasticsearch and OpenSearch 2 take.
     pub fn start(package: Package, secured: bool) -> anyhow::Result<Self> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::wait();
         let installed = package.installed().context("not installed: run `cargo xtask servers`")?;
         let dir = tempfile::tempdir()?;
         // What the server's user may read: the cache may lie in a home that is closed to it.

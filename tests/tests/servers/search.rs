@@ -332,29 +332,34 @@ fn a_missing_closed_or_read_only_index_is_waited_for_over_kills_and_a_misfit_is_
 
 #[test]
 fn a_data_stream_of_every_version_has_every_event_once() {
-    for package in runnable() {
-        let mut server = SearchServer::start(package, false).unwrap();
-        println!("{}", server.version());
-        let proxy = CuttingProxy::start(&server.address());
-        let url = format!("http://{}", proxy.address);
-        let more = ", dataStream: true, compression: Gzip";
-        let place = Place::new(&manifests(&To { url: &url, index: "jobs-stream", more }));
-        let mut agent = place.start();
-        let sent = Cell::new(0);
-        post(&agent, "a", 1000, &sent);
-        agent.wait_until_delivered(sent.get());
-        proxy.cut_answers(true);
-        post(&agent, "a", 500, &sent);
-        agent.wait_until("an answer lost", |_| proxy.answers_cut() >= 1);
-        agent.kill();
-        proxy.cut_answers(false);
-        if server.version().starts_with("opensearch") {
-            server.kill();
-            server.start_process().unwrap();
+    std::thread::scope(|versions| {
+        for package in runnable() {
+            versions.spawn(move || each_once_in_a_data_stream(package));
         }
-        agent = place.start();
-        agent.wait_until_delivered(sent.get());
-        agent.stop();
-        assert_each_once(&server, "jobs-stream", sent.get());
+    });
+}
+
+fn each_once_in_a_data_stream(package: Package) {
+    let mut server = SearchServer::start(package, false).unwrap();
+    let proxy = CuttingProxy::start(&server.address());
+    let url = format!("http://{}", proxy.address);
+    let more = ", dataStream: true, compression: Gzip";
+    let place = Place::new(&manifests(&To { url: &url, index: "jobs-stream", more }));
+    let mut agent = place.start();
+    let sent = Cell::new(0);
+    post(&agent, "a", 1000, &sent);
+    agent.wait_until_delivered(sent.get());
+    proxy.cut_answers(true);
+    post(&agent, "a", 500, &sent);
+    agent.wait_until("an answer lost", |_| proxy.answers_cut() >= 1);
+    agent.kill();
+    proxy.cut_answers(false);
+    if server.version().starts_with("opensearch") {
+        server.kill();
+        server.start_process().unwrap();
     }
+    agent = place.start();
+    agent.wait_until_delivered(sent.get());
+    agent.stop();
+    assert_each_once(&server, "jobs-stream", sent.get());
 }
