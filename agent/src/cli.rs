@@ -146,6 +146,19 @@ pub struct RunFlags {
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_HTTP")]
     pub http: Option<String>,
 
+    /// Where pods of this node send events, each with a token of its service account for the audience spillway-agent, or
+    /// `off`. Needs --operator, --door-cert and --door-key. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_DOOR")]
+    pub door: Option<String>,
+
+    /// Certificate chain (PEM) of --door; read again when it changes.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_DOOR_CERT", value_hint = ValueHint::FilePath)]
+    pub door_cert: Option<String>,
+
+    /// Private key (PEM) of --door-cert.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_DOOR_KEY", value_hint = ValueHint::FilePath)]
+    pub door_key: Option<String>,
+
     /// Where /livez, /readyz, /metrics and /v1/status are served, or `off`. Default: 127.0.0.1:8412.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_ADMIN")]
     pub admin: Option<String>,

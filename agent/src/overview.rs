@@ -48,6 +48,8 @@ struct State {
 pub struct SourceStats {
     /// Of the HTTP source.
     pub http: Option<Arc<HttpStats>>,
+    /// Of the door for pods.
+    pub door: Option<Arc<HttpStats>>,
     /// Of the container logs.
     pub container_logs: Option<Arc<ContainerLogStats>>,
 }
@@ -184,11 +186,12 @@ impl State {
 impl SourceStats {
     fn report(&self) -> Vec<Source> {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
-        self.http.iter().map(|stats| http_source(stats)).chain(container_logs).collect()
+        let http = self.http.iter().map(|stats| http_source("http", stats));
+        http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
     }
 }
 
-fn http_source(stats: &HttpStats) -> Source {
+fn http_source(name: &str, stats: &HttpStats) -> Source {
     let mut counts = BTreeMap::from([
         ("accepted events".into(), stats.accepted_events()),
         ("connections".into(), stats.connections()),
@@ -196,7 +199,8 @@ fn http_source(stats: &HttpStats) -> Source {
     ]);
     counts.extend(stats.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
     counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
-    Source { name: "http".into(), counts }
+    counts.extend(stats.senders_turned_back().into_iter().map(|(reason, n)| (format!("turned back ({reason})"), n)));
+    Source { name: name.into(), counts }
 }
 
 fn container_log_source(stats: &ContainerLogStats) -> Source {

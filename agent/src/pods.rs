@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use spillway_crds::served::{PodFacts, Pods};
+use spillway_crds::served::{PodFacts, Pods, TokenKeys};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The pods of a node.
 #[derive(Debug, Clone, Default)]
 pub struct NodePods {
-    by_uid: HashMap<Arc<str>, Arc<PodFacts>>,
+    /// The uid of a static pod is a hash of its manifest, which others may share, and an annotation that any pod may have.
+    by_uid: HashMap<Arc<str>, Vec<Arc<PodFacts>>>,
 }
 
 /// The newest table.
@@ -21,8 +22,8 @@ pub struct NodePods {
 pub struct Told {
     /// The table.
     pub pods: Arc<NodePods>,
-    /// When the operator last said that it is the newest.
-    pub confirmed: Instant,
+    /// When the operator last said that it is the newest; `None` while it is the one that an earlier process kept.
+    pub confirmed: Option<Instant>,
 }
 
 /// Where the newest table is; `None` until there is one.
@@ -31,21 +32,30 @@ pub type PodsReceiver = watch::Receiver<Option<Told>>;
 /// Where the newest table is put.
 pub type PodsSender = watch::Sender<Option<Told>>;
 
+/// Where the newest keys are that tokens of pods are verified with; `None` until there are any.
+pub type TokenKeysReceiver = watch::Receiver<Option<Arc<TokenKeys>>>;
+
+/// Where the newest keys are put.
+pub type TokenKeysSender = watch::Sender<Option<Arc<TokenKeys>>>;
+
 impl NodePods {
     /// Returns the table of what was told.
     pub fn new(pods: Pods) -> Self {
-        Self { by_uid: pods.pods.into_iter().map(|pod| (pod.uid.as_str().into(), pod)).collect() }
+        let mut by_uid: HashMap<Arc<str>, Vec<_>> = HashMap::with_capacity(pods.pods.len());
+        for pod in pods.pods {
+            by_uid.entry(pod.uid.as_str().into()).or_default().push(pod);
+        }
+        Self { by_uid }
     }
 
     /// Returns what is known of the pod with this uid, if it is the one of this namespace and name.
     pub fn get(&self, uid: &str, namespace: &str, name: &str) -> Option<&Arc<PodFacts>> {
-        // The uid of a static pod is a hash of its manifest, which others may share.
-        self.by_uid.get(uid).filter(|pod| pod.namespace == namespace && pod.name == name)
+        self.by_uid.get(uid)?.iter().find(|pod| pod.namespace == namespace && pod.name == name)
     }
 
     /// Returns how many there are.
     pub fn len(&self) -> usize {
-        self.by_uid.len()
+        self.by_uid.values().map(Vec::len).sum()
     }
 
     /// Returns whether there is none.
@@ -75,6 +85,19 @@ mod tests {
                 && table.get("u", "c", "b").is_none()
                 && table.get("v", "a", "b").is_none()
         );
+    }
+
+    #[test]
+    fn a_pod_that_claims_the_uid_of_another_one_does_not_hide_it() {
+        let pod = |namespace: &str| PodFacts {
+            uid: "u".into(),
+            namespace: namespace.into(),
+            name: "b".into(),
+            ..PodFacts::default()
+        };
+        let table = NodePods::new(Pods { hash: String::new(), pods: ["a", "c"].map(|one| pod(one).into()).into() });
+        assert_eq!(table.len(), 2);
+        assert_eq!(["a", "c"].map(|one| table.get("u", one, "b").unwrap().namespace.clone()), ["a", "c"]);
     }
 
     #[test]

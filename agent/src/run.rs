@@ -29,7 +29,7 @@ use crate::config::manifests::{Manifests, Read};
 use crate::config::served::secrets::ServedSecrets;
 use crate::exit::{self, Failure};
 use crate::overview::Overview;
-use crate::pods::PodsReceiver;
+use crate::pods::{PodsReceiver, TokenKeysReceiver};
 use crate::settings::{ConfigFile, ConfigSource, Machine, OperatorSettings, Settings};
 use crate::sources::http::ListenerSecurity;
 use crate::status::{Listener, Phase};
@@ -122,6 +122,7 @@ enum Origin {
 struct Served {
     secrets: ServedSecrets,
     pods: PodsReceiver,
+    token_keys: TokenKeysReceiver,
 }
 
 /// The parts of the process, in the order they are stopped.
@@ -255,9 +256,10 @@ async fn start(parts: &Parts, settings: &Settings, clock: &Clock, origin: Origin
         Origin::Files(files) => (Feed::files(files.0, files.1, hangup), None),
         Origin::Operator(operator) => {
             let (pods, told) = tokio::sync::watch::channel(None);
+            let (keys, token_keys) = tokio::sync::watch::channel(None);
             let secrets = ServedSecrets::default();
-            let follower = operator::follower(parts, settings, &operator, (clock, secrets.clone(), pods))?;
-            (Feed::operator(follower, hangup), Some(Served { secrets, pods: told }))
+            let follower = operator::follower(parts, settings, &operator, (clock, secrets.clone(), pods, keys))?;
+            (Feed::operator(follower, hangup), Some(Served { secrets, pods: told, token_keys }))
         }
     };
     let mut live = Live::new(parts, settings, clock, (feed, served));
@@ -309,6 +311,7 @@ fn announce(parts: &Parts, settings: &Settings, pipelines: usize, backends: usiz
         version = env!("CARGO_PKG_VERSION"),
         agent = %parts.engine.agent_id(),
         http = address("http"),
+        door = address("door"),
         admin = address("admin"),
         metrics = address("metrics"),
         data_dir = %settings.data_dir.display(),

@@ -23,7 +23,7 @@ mod operator;
 
 pub use defaults::Machine;
 pub use file::ConfigFile;
-pub use operator::OperatorSettings;
+pub use operator::{DoorSettings, OperatorSettings};
 
 use list::{
     ADMIN, ALLOW_DESTINATIONS, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT,
@@ -353,7 +353,10 @@ fn configuration(layers: &Layers<'_>, flags: &RunFlags) -> Result<ConfigSource, 
             Err(SettingError::TwoSources { manifests: manifests.place.clone(), operator: operator.place })
         }
         (None, Some(operator)) => operator::settle(layers, flags, &operator).map(ConfigSource::Operator),
-        (Some(_), None) => paths(&manifests).map(ConfigSource::Files),
+        (Some(_), None) => {
+            operator::refuse_door(layers, flags)?;
+            paths(&manifests).map(ConfigSource::Files)
+        }
     }
 }
 

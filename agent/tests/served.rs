@@ -41,7 +41,7 @@ fn archive() -> String {
 }
 
 fn events(name: &str, route: &Value) -> String {
-    let inputs = json!([{"name": "pushed", "type": "Events"}]);
+    let inputs = json!([{"name": "pushed", "type": "Events", "events": {"authentication": "None"}}]);
     object("MonitoringPipeline", name, &json!({"inputs": inputs, "routes": [route]}))
 }
 
@@ -79,6 +79,34 @@ fn flows(agent: &mut Agent, dir: &Path, (pipeline, n): (&str, u32)) {
     agent.post(&format!("{{\"n\":{n}}}"));
     let part = format!("/{pipeline}/");
     agent.wait_until("the event is delivered", |_| delivered(dir, &part, "n").contains(&n.to_string()));
+}
+
+#[test]
+fn a_listener_that_knows_no_pod_takes_for_pipelines_that_say_so_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let routes = json!([{"name": "all", "backendRefs": [{"name": "archive"}]}]);
+    let strict = |name: &str, settings: &Value| {
+        let inputs = json!([{"name": "pushed", "type": "Events", "events": settings}]);
+        object("MonitoringPipeline", name, &json!({"inputs": inputs, "routes": routes}))
+    };
+    let manifests = [
+        archive(),
+        everything("open"),
+        strict("strict", &json!({})),
+        strict("own", &json!({"authentication": "PodToken"})),
+    ];
+    let (operator, url) = listen(configuration(7, 1, &manifests));
+    let mut agent = Agent::start(dir.path(), &url, &[]);
+    operator.wait_for("it runs 7.1", |ask| ask.running == Some(version(7, 1)));
+    flows(&mut agent, dir.path(), ("open", 1));
+    let status = agent.status();
+    let accepted: Vec<_> = status["pipelines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), one["acceptedEvents"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(accepted, [("open", 1), ("own", 0), ("strict", 0)]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use spillway_backends::BackendSettings;
 use spillway_delivery::settings::{DeliverySettings, Metadata, PipelineSettings};
 
 use crate::kinds::CLUSTER;
-use crate::kinds::monitoring_pipeline::StartAt;
+use crate::kinds::monitoring_pipeline::{EventsAuthentication, StartAt};
 use crate::kinds::selector::LabelSelector;
 use crate::manifest::error::{ERRORS_MAX, Position, Problem, Referred};
 use crate::manifest::object::{self, Class, Object};
@@ -64,10 +64,18 @@ pub enum Input {
     /// The log files of containers.
     ContainerLogs(ContainerLogsInput),
     /// Pushed to the agent.
-    Events {
-        /// Unique within the pipeline.
-        name: Arc<str>,
-    },
+    Events(EventsInput),
+}
+
+/// Who may push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsInput {
+    /// Unique within the pipeline.
+    pub name: Arc<str>,
+    /// Which pods of the pipeline's namespaces.
+    pub pod_selector: LabelSelector,
+    /// Whether they must show who they are, at the door of an agent in a cluster.
+    pub authentication: EventsAuthentication,
 }
 
 /// Which container logs.

@@ -38,7 +38,8 @@ pub mod served;
 pub mod words;
 
 pub use compile::{
-    BackendPlan, Compiled, ContainerLogsInput, Input, Namespaces, PipelinePlan, Reach, compile, compile_with,
+    BackendPlan, Compiled, ContainerLogsInput, EventsInput, Input, Namespaces, PipelinePlan, Reach, compile,
+    compile_with,
 };
 pub use crd::crd_yaml;
 pub use manifest::{Document, ManifestError};

@@ -41,6 +41,9 @@ pub const PATH: &str = "/v1/configuration";
 /// The audience of the token that an agent shows.
 pub const AUDIENCE: &str = "spillway";
 
+/// The audience of the token that a pod shows to the agent of its node: of no use at the operator.
+pub const DOOR_AUDIENCE: &str = "spillway-agent";
+
 /// The version of this protocol. In 1, what an agent holds was believed without a ticket.
 pub const PROTOCOL: u32 = 2;
 
@@ -183,6 +186,18 @@ pub struct Configuration {
     /// For each pipeline, as errors name it, what proves that it was given to this node. An agent keeps that of a pipeline of
     /// which it holds events, and shows it in [`Ask::holding`]. Not covered by the hash: it follows from node and name.
     pub tickets: BTreeMap<String, String>,
+    /// What tokens of pods are verified with; only where one of the pipelines takes events of pods.
+    pub token_keys: Option<Arc<TokenKeys>>,
+}
+
+/// Who signs the tokens of pods, and with which keys.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenKeys {
+    /// What tokens name as their issuer.
+    pub issuer: String,
+    /// The keys that the cluster publishes, as a JSON Web Key Set (RFC 7517).
+    pub keys: String,
 }
 
 /// One key of a Secret.
@@ -225,6 +240,10 @@ pub struct PodFacts {
     pub labels: BTreeMap<String, String>,
     /// Its annotations `spillway.dev/…` and those that conditions of its pipelines name.
     pub annotations: BTreeMap<String, String>,
+    /// Whether it ended: it was deleted, or none of its containers will run again. It is told of for a while, as its logs are
+    /// still read; nothing that is shown in its name counts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub has_ended: bool,
     /// What made it: the Deployment rather than its `ReplicaSet`, the `CronJob` rather than its Job where that can be told.
     pub owner: Option<Owner>,
 }

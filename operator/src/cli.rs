@@ -65,6 +65,9 @@ pub struct ControllerFlags {
     /// The service account of the agents, in the same namespace; only its tokens are taken
     #[arg(long, env = "SPILLWAY_AGENT_SERVICE_ACCOUNT", default_value = "spillway-agent", value_name = "NAME")]
     pub agent_service_account: String,
+    /// The Service under which pods reach the agents of their nodes: its certificate is kept [default: none is]
+    #[arg(long, env = "SPILLWAY_AGENT_SERVICE", value_name = "NAME")]
+    pub agent_service: Option<String>,
     /// The name of the Lease that says which replica leads
     #[arg(long, env = "SPILLWAY_LEASE", default_value = LEASE, value_name = "NAME")]
     pub lease: String,

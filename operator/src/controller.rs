@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use spillway_crds::served::TokenKeys;
 use spillway_delivery::clock::Clock;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
@@ -91,14 +92,22 @@ struct Controller {
 
 impl Controller {
     /// Returns one that knows nothing yet and does not lead.
-    fn new(flags: &ControllerFlags, clock: Clock, (hub, health): (Arc<Hub>, Arc<Health>), tickets: Tickets) -> Self {
+    fn new(
+        flags: &ControllerFlags,
+        clock: Clock,
+        (hub, health): (Arc<Hub>, Arc<Health>),
+        tickets: Tickets,
+        token_keys: Arc<TokenKeys>,
+    ) -> Self {
+        let mut world = World::default();
+        world.apply(Change::TokenKeys(token_keys));
         Self {
             namespace: flags.namespace.clone(),
             agents: flags.agent_service_account.clone(),
             clock,
             hub,
             health,
-            world: World::default(),
+            world,
             renderer: Renderer::new(tickets.clone()),
             tickets,
             reports: Reports::new(),

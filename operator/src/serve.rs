@@ -25,13 +25,13 @@ pub mod mounted;
 mod polls;
 pub(crate) mod problem;
 pub mod stats;
-pub mod tokens;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use spillway_delivery::clock::Clock;
+use spillway_tokens::Verifier;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +40,6 @@ use certificates::Certificates;
 use handler::Shared;
 use listen::Doorman;
 use stats::Stats;
-use tokens::Verifier;
 
 /// What an endpoint is made of.
 #[derive(Debug)]

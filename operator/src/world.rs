@@ -17,7 +17,7 @@ use std::mem;
 use std::sync::Arc;
 
 use spillway_crds::kinds::{CLUSTER, Kind};
-use spillway_crds::served::{LOGS_MARK, MarkedBy, PodFacts, logs_mark};
+use spillway_crds::served::{LOGS_MARK, MarkedBy, PodFacts, TokenKeys, logs_mark};
 
 /// Names one object of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +90,8 @@ pub enum Change {
     Node(Arc<str>, Option<bool>),
     /// A Secret that was looked for.
     Secret(SecretName, Option<SecretData>),
+    /// What tokens of pods are verified with.
+    TokenKeys(Arc<TokenKeys>),
 }
 
 /// What changes touched.
@@ -119,6 +121,7 @@ pub struct World {
     by_node: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Pod>>>,
     nodes: BTreeMap<Arc<str>, bool>,
     secrets: BTreeMap<SecretName, Option<SecretData>>,
+    token_keys: Option<Arc<TokenKeys>>,
     touched: Touched,
 }
 
@@ -142,6 +145,12 @@ impl World {
                 if self.secrets.get(&name) != Some(&data) {
                     self.secrets.insert(name.clone(), data);
                     self.touched.secrets.insert(name);
+                }
+            }
+            Change::TokenKeys(keys) => {
+                if self.token_keys.as_ref() != Some(&keys) {
+                    self.token_keys = Some(keys);
+                    self.touched.nodes.extend(self.node_names());
                 }
             }
         }
@@ -213,6 +222,11 @@ impl World {
     /// Returns what a Secret holds: `None` when it was not looked for, `Some(None)` when it is not there.
     pub fn secret(&self, name: &SecretName) -> Option<Option<&SecretData>> {
         self.secrets.get(name).map(Option::as_ref)
+    }
+
+    /// Returns what tokens of pods are verified with.
+    pub fn token_keys(&self) -> Option<&Arc<TokenKeys>> {
+        self.token_keys.as_ref()
     }
 
     /// Returns the names of the Secrets that were looked for.

@@ -232,6 +232,14 @@ impl Agent {
         self.child.wait().expect("the end");
     }
 
+    /// The same; returns every line of its log.
+    pub fn kill_and_read(mut self) -> Vec<Value> {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("the end");
+        self.seen.extend(self.lines.iter());
+        std::mem::take(&mut self.seen)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the signal is sent");

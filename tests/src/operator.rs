@@ -71,6 +71,7 @@ impl Replica {
         if let Some(configuration) = &self.webhook {
             command.args(["--webhook-service", "spillway-webhook", "--webhook-configuration", configuration]);
         }
+        command.args(["--agent-service", "spillway-agent"]);
         command.env("KUBECONFIG", &self.kubeconfig);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Operator { process: Process::spawn(command) }

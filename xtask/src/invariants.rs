@@ -50,6 +50,20 @@ const INVARIANTS: &[Invariant] = &[
         forbidden: &["reqwest", "hyper", "axum", "kube-client", "kube-runtime"],
     },
     Invariant {
+        rule: "tokens know no server, no Kubernetes and nothing of ours",
+        graph: &["-p", "spillway-tokens"],
+        forbidden: &[
+            "hyper",
+            "axum",
+            "reqwest",
+            "kube",
+            "kube-core",
+            "k8s-openapi",
+            "spillway-crds",
+            "spillway-delivery",
+        ],
+    },
+    Invariant {
         rule: "the agent talks to no Kubernetes API, and has one TLS provider",
         graph: &["-p", "spillway-agent"],
         forbidden: &["kube-client", "kube-runtime", "ring", "openssl-sys", "native-tls"],

@@ -13,6 +13,9 @@ pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::
     if let Some(stats) = &sources.http {
         http(families, stats)?;
     }
+    if let Some(stats) = &sources.door {
+        door(families, stats)?;
+    }
     if let Some(stats) = &sources.container_logs {
         container_logs(families, stats)?;
     }
@@ -89,4 +92,41 @@ fn http(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
         families.one_counter(name, help, value)?;
     }
     families.one_gauge("http_open_connections", "Connections open now.", count(stats.connections_open()))
+}
+
+fn door(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
+    families.counter(
+        "door_requests",
+        "Requests of pods answered, by status; 0 stands for any other.",
+        stats.requests().map(|(status, requests)| ([("code", status.to_string())], requests)),
+    )?;
+    families.counter(
+        "door_turned_back",
+        "Requests turned back for who sent them, by reason.",
+        stats.senders_turned_back().into_iter().map(|(reason, requests)| ([("reason", reason)], requests)),
+    )?;
+    families.counter(
+        "door_refused_events",
+        "Events of pods refused by themselves, by code.",
+        stats.refused_events().map(|(code, events)| ([("code", code)], events)),
+    )?;
+    families.counter(
+        "door_limits_hit",
+        "How often a pod ran into a limit, by its name.",
+        stats.limits().map(|(limit, times)| ([("limit", limit)], times)),
+    )?;
+    let counters = [
+        (
+            "door_accepted_events",
+            "Events of pods accepted, repeats under the same key included.",
+            stats.accepted_events(),
+        ),
+        ("door_accepted_bytes", "Bytes of these events.", stats.accepted_bytes()),
+        ("door_unverified_events", "Those of them that came without a token.", stats.unverified_events()),
+        ("door_connections", "Connections of pods taken.", stats.connections()),
+    ];
+    for (name, help, value) in counters {
+        families.one_counter(name, help, value)?;
+    }
+    families.one_gauge("door_open_connections", "Connections of pods open now.", count(stats.connections_open()))
 }

@@ -198,6 +198,7 @@ fn value(samples: &[Sample], name: &str, label: &str, is: &str) -> f64 {
 fn every_figure_of_the_ledger_is_there() {
     let sources = SourceStats {
         http: Some(Arc::new(HttpStats::default())),
+        door: Some(Arc::new(HttpStats::default())),
         container_logs: Some(Arc::new(ContainerLogStats::default())),
     };
     let samples = read(&expose(report("default", "jobs"), sources));

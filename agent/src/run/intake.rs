@@ -11,13 +11,14 @@ use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::settings::PipelineUid;
 use spillway_delivery::supervisor::Supervisor;
 
-use super::Parts;
+use super::{Parts, Served};
 use crate::exit::Failure;
 use crate::overview::Overview;
-use crate::pods::PodsReceiver;
-use crate::settings::Settings;
+use crate::settings::{ConfigSource, OperatorSettings, Settings};
 use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
-use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets};
+use crate::sources::http::{
+    BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets, PodSenders, Takes,
+};
 use crate::status::Listener;
 
 /// One pipeline that runs, with what its sources need to know.
@@ -37,13 +38,23 @@ pub(super) struct Sources {
     /// Whether manifests are anybody's, so that who sends must be known to be of a namespace.
     is_served: bool,
     http: HttpTargets,
+    /// What pods of this node may send to, and what is known of them; without an operator there are none.
+    door: HttpTargets,
+    senders: Option<PodSenders>,
     logs: ContainerLogs,
 }
 
 impl Sources {
     /// Returns sources that take nothing yet.
-    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock, pods: Option<PodsReceiver>) -> Self {
-        let is_served = pods.is_some();
+    pub(super) fn new(parts: &Parts, settings: &Settings, clock: &Clock, served: Option<Served>) -> Self {
+        let is_served = served.is_some();
+        let pods = served.as_ref().map(|served| served.pods.clone());
+        let senders = served.map(|Served { pods, token_keys, .. }| PodSenders {
+            keys: token_keys,
+            pods,
+            node: settings.node_name.clone(),
+            clock: clock.clone(),
+        });
         let machine = settings.pod_logs.clone().map(|root| ContainerLogsSettings {
             root,
             node: settings.node_name.clone(),
@@ -59,21 +70,32 @@ impl Sources {
             stats: Arc::default(),
             following: BTreeMap::new(),
         };
-        Self { is_served, http: HttpTargets::default(), logs }
+        Self { is_served, http: HttpTargets::default(), door: HttpTargets::default(), senders, logs }
     }
 
-    /// Listens for events, if the machine's settings say so.
+    /// Listens for events where the machine's settings say so.
     pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        self.listen_for_anybody(parts, settings, clock).await?;
+        let ConfigSource::Operator(OperatorSettings { door: Some(door), .. }) = &settings.configuration else {
+            return Ok(());
+        };
+        let Some(senders) = self.senders.clone() else { return Ok(()) };
+        let (context, stats) = context(parts, clock);
+        let at = (door.address, &door.tls);
+        let source = HttpSource::bind_for_pods(at, senders, self.door.clone(), context).await.map_err(|error| {
+            Failure::failed("door-listen", error).next("name another address with --door, or `off` to do without")
+        })?;
+        let address = source.local_address().to_string();
+        parts.overview.add_listener(Listener { name: "door".into(), address, secured: true });
+        parts.overview.with_sources(|sources| sources.door = Some(stats));
+        Ok(())
+    }
+
+    async fn listen_for_anybody(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         let Some(address) = settings.http else {
             return Ok(());
         };
-        let stats = Arc::new(HttpStats::default());
-        let context = HttpContext {
-            intake: Intake,
-            clock: clock.clone(),
-            supervisor: parts.sources.clone(),
-            stats: stats.clone(),
-        };
+        let (context, stats) = context(parts, clock);
         let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
         let secured = tls.certificate.is_some();
         let source = HttpSource::bind(HttpSettings { address, tls, token_file }, self.http.clone(), context).await;
@@ -91,13 +113,39 @@ impl Sources {
 
     /// Takes from now on for `opened` and for no other. Sources of pipelines whose inputs did not change are not touched.
     pub(super) async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
-        let has_events = |one: &Opened| one.inputs.iter().any(|input| matches!(input, Input::Events { .. }));
-        // The namespace of a sender is not known here, and a pipeline of the cluster takes from some and not from others.
-        let takes_events =
-            |one: &&Opened| has_events(one) && !(self.is_served && **one.pipeline.namespace() == *CLUSTER);
-        self.http.set(opened.values().filter(takes_events).map(|one| one.pipeline.clone()).collect());
+        let taking = || opened.values().filter_map(|one| Some((one, takes(one)?)));
+        let of_anybody = taking().filter(|(one, takes)| self.takes_of_anybody(&one.pipeline, takes));
+        self.http.set(of_anybody.map(|(one, _)| one.pipeline.clone()).collect());
+        if self.senders.is_some() {
+            self.door.set_for_pods(taking().map(|(one, takes)| (one.pipeline.clone(), takes)).collect());
+        }
         self.logs.follow(opened).await;
     }
+
+    /// Returns whether a pipeline takes events of whoever reaches the listener of which no sender is known. Manifests that an
+    /// operator serves must say so, and none of the cluster does: it takes of some namespaces and not of others.
+    fn takes_of_anybody(&self, pipeline: &Pipeline, takes: &Takes) -> bool {
+        !self.is_served || (takes.is_open && **pipeline.namespace() != *CLUSTER)
+    }
+}
+
+fn context(parts: &Parts, clock: &Clock) -> (HttpContext, Arc<HttpStats>) {
+    let stats = Arc::new(HttpStats::default());
+    let (clock, supervisor) = (clock.clone(), parts.sources.clone());
+    (HttpContext { intake: Intake, clock, supervisor, stats: stats.clone() }, stats)
+}
+
+/// Returns which pods a pipeline takes events of; `None` where it has no such input.
+fn takes(opened: &Opened) -> Option<Takes> {
+    let events = || {
+        opened.inputs.iter().filter_map(|input| match input {
+            Input::Events(events) => Some(events),
+            Input::ContainerLogs(_) => None,
+        })
+    };
+    let pods: Vec<_> = events().map(|events| events.pod_selector.clone()).collect();
+    let is_open = events().any(|events| events.authentication == manifest::EventsAuthentication::None);
+    (!pods.is_empty()).then(|| Takes { namespaces: opened.namespaces.clone(), pods, is_open })
 }
 
 /// The container logs that are followed: one source per pipeline, so that one comes and goes without the others.

@@ -71,7 +71,7 @@ impl Live {
             engine: parts.engine.clone(),
             overview: parts.overview.clone(),
             clock: clock.clone(),
-            sources: Sources::new(parts, settings, clock, served.map(|served| served.pods)),
+            sources: Sources::new(parts, settings, clock, served),
             running: Units::new(),
             opened: BTreeMap::new(),
             again: false,

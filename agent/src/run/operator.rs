@@ -17,7 +17,7 @@ use crate::config::served::store::Store;
 use crate::config::state::ServedReport;
 use crate::exit::Failure;
 use crate::overview::Overview;
-use crate::pods::PodsSender;
+use crate::pods::{PodsSender, TokenKeysSender};
 use crate::settings::{OperatorSettings, Settings};
 
 /// The process, as an operator hears of it.
@@ -27,12 +27,13 @@ struct Process {
     overview: Arc<Overview>,
 }
 
-/// Returns what follows the operator of `served`; values of secrets go to `secrets`, pods to `pods`.
+/// Returns what follows the operator of `served`; values of secrets go to `secrets`, pods to `pods`, keys of
+/// their tokens to `token_keys`.
 pub(super) fn follower(
     parts: &Parts,
     settings: &Settings,
     served: &OperatorSettings,
-    (clock, secrets, pods): (&Clock, ServedSecrets, PodsSender),
+    (clock, secrets, pods, token_keys): (&Clock, ServedSecrets, PodsSender, TokenKeysSender),
 ) -> Result<Follower, Failure> {
     let key = served.state_key.as_deref().map(StateKey::read).transpose();
     let key = key.map_err(|error| Failure::failed("state-key", error))?;
@@ -42,6 +43,7 @@ pub(super) fn follower(
         store: Store::new(&settings.data_dir, key),
         secrets,
         pods,
+        token_keys,
         host: Arc::new(Process { engine: parts.engine.clone(), overview: parts.overview.clone() }),
         clock: clock.clone(),
         agent: parts.engine.agent_id(),

@@ -8,7 +8,7 @@ use spillway_backends::destinations::Limits;
 use spillway_backends::{BuildContext, BuildError, Destinations, SecretDir, SecretSource, Secrets};
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::kinds::selector::LabelSelector;
-use spillway_crds::{BackendPlan, Input, PipelinePlan};
+use spillway_crds::{BackendPlan, EventsInput, Input, PipelinePlan};
 use spillway_delivery::backend::DeliveryName;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
@@ -29,11 +29,16 @@ fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
                  pods; leave podSelector out, or select by `containers` or by `match` on origin.pod",
                 logs.name
             ),
-            Input::Events { name } if *plan.settings.namespace == *CLUSTER => bail!(
+            Input::Events(EventsInput { name, .. }) if *plan.settings.namespace == *CLUSTER => bail!(
                 "input {name}: found type Events in a ClusterMonitoringPipeline, allowed in a standalone run: \
                  ContainerLogs, since it does not know the namespace of a sender; take events with a MonitoringPipeline"
             ),
-            Input::ContainerLogs(_) | Input::Events { .. } => {}
+            Input::Events(events) if events.pod_selector != LabelSelector::default() => bail!(
+                "input {}: found a podSelector, allowed in a standalone run: {{}}, since it does not know which pod sends; \
+                 leave podSelector out",
+                events.name
+            ),
+            Input::ContainerLogs(_) | Input::Events(_) => {}
         }
     }
     Ok(())
@@ -225,6 +230,22 @@ mod tests {
         assert!(checked(text).is_ok());
         let error = checked(&pushed).unwrap_err().to_string();
         assert!(error.starts_with("input pushed: found type Events in a ClusterMonitoringPipeline"), "{error}");
+    }
+
+    #[test]
+    fn pods_that_send_are_not_guessed() {
+        let events_of = |settings: &str| {
+            let text = format!(
+                "apiVersion: spillway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: out}}\nspec: {{type: Stdout}}\n---\n\
+                 apiVersion: spillway.dev/v1alpha1\nkind: MonitoringPipeline\nmetadata: {{name: jobs}}\nspec:\n  inputs:\n  \
+                 - {{name: pushed, type: Events, events: {settings}}}\n  routes:\n  - {{name: all, backendRefs: [{{name: out}}]}}\n"
+            );
+            check_inputs(&compile(&[Document::new("a.yaml", text)]).pipelines[0])
+        };
+        assert!(events_of("{}").is_ok());
+        assert!(events_of("{authentication: None}").is_ok());
+        let error = events_of("{podSelector: {matchLabels: {app: etcher}}}").unwrap_err().to_string();
+        assert!(error.starts_with("input pushed: found a podSelector, allowed in a standalone run: {}"), "{error}");
     }
 
     #[test]

@@ -41,6 +41,15 @@ pub(super) const OPERATOR_TOKEN: Setting =
 pub(super) const STATE_KEY: Setting = setting("state_key", "--state-key", "SPILLWAY_STATE_KEY", "stateKey", FILE);
 pub(super) const DATA_DIR: Setting = setting("data_dir", "--data-dir", "SPILLWAY_DATA_DIR", "dataDir", DIRECTORY);
 pub(super) const HTTP: Setting = setting("http", "--http", "SPILLWAY_HTTP", "http", ADDRESS);
+pub(super) const DOOR: Setting = setting(
+    "door",
+    "--door",
+    "SPILLWAY_DOOR",
+    "door",
+    "an IP address and a port, with --operator, --door-cert and --door-key, or `off`",
+);
+pub(super) const DOOR_CERT: Setting = setting("door_cert", "--door-cert", "SPILLWAY_DOOR_CERT", "doorCert", FILE);
+pub(super) const DOOR_KEY: Setting = setting("door_key", "--door-key", "SPILLWAY_DOOR_KEY", "doorKey", FILE);
 pub(super) const ADMIN: Setting = setting("admin", "--admin", "SPILLWAY_ADMIN", "admin", ADDRESS);
 pub(super) const METRICS: Setting = setting("metrics", "--metrics", "SPILLWAY_METRICS", "metrics", ADDRESS);
 pub(super) const POD_LOGS: Setting =
@@ -103,7 +112,7 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 25] = [
+pub(super) const SETTINGS: [Setting; 28] = [
     MANIFESTS,
     OPERATOR,
     OPERATOR_CA,
@@ -112,6 +121,9 @@ pub(super) const SETTINGS: [Setting; 25] = [
     DATA_DIR,
     FREE_BYTES_MIN,
     HTTP,
+    DOOR,
+    DOOR_CERT,
+    DOOR_KEY,
     ADMIN,
     METRICS,
     POD_LOGS,

@@ -1,16 +1,17 @@
-//! Where the operator is and what is shown to it.
+//! Where the operator is and what is shown to it, and the door that only its agents have.
 //!
 //! Guarantees: what is asked of an operator travels over TLS, or stays on this machine.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use reqwest::Url;
 use spillway_crds::served::PATH;
 
-use super::list::{OPERATOR, OPERATOR_CA, OPERATOR_TOKEN, STATE_KEY};
-use super::{Layers, SettingError, Written, existing_file};
+use super::list::{DOOR, DOOR_CERT, DOOR_KEY, OPERATOR, OPERATOR_CA, OPERATOR_TOKEN, STATE_KEY};
+use super::{Layers, SettingError, Written, existing_file, listener};
 use crate::cli::RunFlags;
+use crate::sources::http::TlsFiles;
 
 /// Where the kubelet puts the token that a pod's manifest asks for.
 const TOKEN_DEFAULT: &str = "/var/run/secrets/spillway/token";
@@ -26,6 +27,17 @@ pub struct OperatorSettings {
     pub token: PathBuf,
     /// Holds the key for what is kept on disk.
     pub state_key: Option<PathBuf>,
+    /// Where pods send events; `None` is nowhere.
+    pub door: Option<Box<DoorSettings>>,
+}
+
+/// Where pods send events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it shows.
+    pub tls: TlsFiles,
 }
 
 /// Settles what belongs to an operator that was named.
@@ -42,7 +54,32 @@ pub(super) fn settle(
         ca: layers.parsed(&OPERATOR_CA, flags.operator_ca.as_ref(), existing_file)?,
         token: token.unwrap_or_else(|| TOKEN_DEFAULT.into()),
         state_key: layers.parsed(&STATE_KEY, flags.state_key.as_ref(), existing_file)?,
+        door: door(layers, flags)?,
     })
+}
+
+/// Settles the door, which needs a certificate with its key.
+fn door(layers: &Layers<'_>, flags: &RunFlags) -> Result<Option<Box<DoorSettings>>, SettingError> {
+    let tls = TlsFiles {
+        certificate: layers.parsed(&DOOR_CERT, flags.door_cert.as_ref(), existing_file)?,
+        key: layers.parsed(&DOOR_KEY, flags.door_key.as_ref(), existing_file)?,
+    };
+    let Some(written) = layers.one(&DOOR, flags.door.as_ref())? else { return Ok(None) };
+    match listener(&written.text).ok_or_else(|| written.refuse(&DOOR))? {
+        Some(address) if tls.certificate.is_some() && tls.key.is_some() => {
+            Ok(Some(Box::new(DoorSettings { address, tls })))
+        }
+        Some(_) => Err(written.refuse(&DOOR)),
+        None => Ok(None),
+    }
+}
+
+/// Refuses a door of an agent that no operator tells of pods.
+pub(super) fn refuse_door(layers: &Layers<'_>, flags: &RunFlags) -> Result<(), SettingError> {
+    match layers.one(&DOOR, flags.door.as_ref())? {
+        Some(written) if written.text != "off" => Err(written.refuse(&DOOR)),
+        _ => Ok(()),
+    }
 }
 
 /// Returns where an operator at `text` is asked.

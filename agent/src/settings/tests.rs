@@ -229,3 +229,41 @@ fn an_operator_stands_in_place_of_manifests() {
     );
     assert!(refusal(&[], "").contains("--operator URL"));
 }
+
+#[test]
+fn a_door_needs_an_operator_and_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let served = |more: &[&str]| settle(&[&["--operator", "https://operator:8443"], more].concat(), "");
+    let door = |more: &[&str]| -> Result<Option<DoorSettings>, SettingError> {
+        match served(more)?.configuration {
+            ConfigSource::Operator(operator) => Ok(operator.door.map(|door| *door)),
+            ConfigSource::Files(files) => panic!("{files:?}"),
+        }
+    };
+    let files = ["--door-cert", &*certificate, "--door-key", &*key];
+    let both = door(&[&["--door", "0.0.0.0:8411"], &files[..]].concat()).unwrap().unwrap();
+    assert_eq!(both.address.to_string(), "0.0.0.0:8411");
+    assert_eq!((both.tls.certificate, both.tls.key), (Some(certificate.clone().into()), Some(key.clone().into())));
+    for off in [&["--door", "off"][..], &[], &files[..]] {
+        assert_eq!(door(off).unwrap(), None, "{off:?}");
+    }
+    let allowed = "allowed: an IP address and a port, with --operator, --door-cert and --door-key, or `off`";
+    for lacking in [&files[..2], &files[2..], &[]] {
+        let error = door(&[&["--door", "0.0.0.0:8411"], lacking].concat()).unwrap_err().to_string();
+        assert_eq!(error, format!("--door: found `0.0.0.0:8411`, {allowed}"), "{lacking:?}");
+    }
+    let error = door(&[&["--door", "etcher:8411"], &files[..]].concat()).unwrap_err().to_string();
+    assert_eq!(error, format!("--door: found `etcher:8411`, {allowed}"));
+    let standalone = [&["-f", "/", "--door", "0.0.0.0:8411"], &files[..]].concat();
+    assert_eq!(refusal(&standalone, ""), format!("--door: found `0.0.0.0:8411`, {allowed}"));
+    assert!(settle(&["-f", "/", "--door", "off"], "").is_ok());
+    assert_eq!(
+        refusal(&["-f", "/"], "door: 0.0.0.0:8411"),
+        format!("agent.yaml:1:7: door: found `0.0.0.0:8411`, {allowed}")
+    );
+}

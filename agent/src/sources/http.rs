@@ -6,6 +6,9 @@
 //!                                  └────────────────── answer ◄───────────────────┘
 //! ```
 //!
+//! There are two listeners of the same make: one for whoever reaches it, or shows the token of its file, and the door for the
+//! pods of the node (`pods`), who prove with their own tokens which pod they are.
+//!
 //! # Guarantees
 //! - `202` and `207` mean that the events named there have reached the durability of every pipeline they were for;
 //!   every `4xx`, `5xx` but `500` means that nothing was kept anywhere.
@@ -19,7 +22,8 @@
 //!
 //! # Limits
 //! See `limits`. In short: 1,024 connections, 16 KiB of headers in 10 s, bodies of 16 MiB as sent and as decoded in
-//! 120 s with no pause above 30 s, 32 MiB of bodies in memory over all requests, 1 MiB for one event.
+//! 120 s with no pause above 30 s, 32 MiB of bodies in memory over all requests, 1 MiB for one event. At the door one sender has
+//! 64 connections, 8 MiB for its bodies, and 1,000 requests a second of it (`shares`).
 
 mod answer;
 mod body;
@@ -28,7 +32,10 @@ mod events;
 mod handler;
 mod limits;
 mod listen;
+mod pods;
 mod security;
+mod sender;
+mod shares;
 mod stats;
 mod stream;
 mod targets;
@@ -46,13 +53,16 @@ use spillway_delivery::intake::Intake;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::net::TcpListener;
 
+pub use pods::PodSenders;
 pub use security::{ListenerSecurity, SecurityError, TlsFiles};
 pub use stats::HttpStats;
-pub use targets::HttpTargets;
+pub use targets::{HttpTargets, Takes};
 pub use token::TokenError;
 
 use handler::Shared;
 use listen::Listener;
+use pods::PodGate;
+use sender::Gate;
 use targets::{Door, Pipelines};
 
 /// Where to listen, and under which protection.
@@ -104,8 +114,22 @@ pub struct HttpSource {
 impl HttpSource {
     /// Checks the protection, listens, and takes events for `targets` until the supervisor stops.
     pub async fn bind(settings: HttpSettings, targets: HttpTargets, context: HttpContext) -> Result<Self, BindError> {
+        let HttpSettings { address, tls, token_file } = settings;
+        let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
         let door = Pipelines::new(context.intake, targets);
-        Self::start(settings, Box::new(door), context).await
+        Self::start(address, Box::new(door), security, context).await
+    }
+
+    /// Listens with TLS, and takes events of pods for `targets` until the supervisor stops.
+    pub async fn bind_for_pods(
+        (address, tls): (SocketAddr, &TlsFiles),
+        senders: PodSenders,
+        targets: HttpTargets,
+        context: HttpContext,
+    ) -> Result<Self, BindError> {
+        let gate = PodGate::new(senders, targets.clone(), tls, context.stats.clone())?;
+        let door = Pipelines::new(context.intake, targets);
+        Self::start(address, Box::new(door), gate, context).await
     }
 
     /// Returns where it listens.
@@ -113,14 +137,17 @@ impl HttpSource {
         self.local_address
     }
 
-    async fn start(settings: HttpSettings, door: Box<dyn Door>, context: HttpContext) -> Result<Self, BindError> {
-        let HttpSettings { address, tls, token_file } = settings;
+    async fn start(
+        address: SocketAddr,
+        door: Box<dyn Door>,
+        gate: impl Gate,
+        context: HttpContext,
+    ) -> Result<Self, BindError> {
         let HttpContext { clock, supervisor, stats, .. } = context;
-        let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
         let unheard = |source| BindError::Listen { address, source };
         let socket = TcpListener::bind(address).await.map_err(unheard)?;
         let local_address = socket.local_addr().map_err(unheard)?;
-        let shared = Shared::new(door, clock, stats, security);
+        let shared = Shared::new(door, clock, stats, gate);
         let listener = Listener::new(shared, supervisor.clone());
         supervisor.spawn("http listener", listener.run(socket));
         tracing::info!(address = %local_address, "http source listens");

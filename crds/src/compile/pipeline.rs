@@ -12,10 +12,11 @@ use spillway_delivery::settings::{
 
 use super::namespaces::Reach;
 use super::references::Targets;
-use super::{ContainerLogsInput, Input, PipelinePlan};
+use super::{ContainerLogsInput, EventsInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
-    ClusterMonitoringPipelineSpec, DurabilitySpec, FailbackSpec, InputSpec, InputType, MonitoringPipelineSpec,
-    OnUndeliverableSpec, OriginSpec, RouteSpec, Strategy as StrategySpec, WhenBehind as WhenBehindSpec,
+    ClusterMonitoringPipelineSpec, DurabilitySpec, EventsSpec, FailbackSpec, InputSpec, InputType,
+    MonitoringPipelineSpec, OnUndeliverableSpec, OriginSpec, RouteSpec, Strategy as StrategySpec,
+    WhenBehind as WhenBehindSpec,
 };
 use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
@@ -161,7 +162,10 @@ fn log(spec: &MonitoringPipelineSpec) -> LogSettings {
 fn input(spec: InputSpec) -> Input {
     let name = spec.name.into();
     match spec.r#type {
-        InputType::Events => Input::Events { name },
+        InputType::Events => {
+            let EventsSpec { pod_selector, authentication } = spec.events.unwrap_or_default();
+            Input::Events(EventsInput { name, pod_selector, authentication })
+        }
         InputType::ContainerLogs => {
             let logs = spec.container_logs.unwrap_or_default();
             Input::ContainerLogs(ContainerLogsInput {

@@ -102,7 +102,14 @@ fn the_smallest_example_of_the_manual_compiles() {
     let [backend] = &compiled.backends[..] else { panic!("{compiled:?}") };
     assert_eq!(&*pipeline.settings.uid, "default.jobs");
     assert_eq!(pipeline.settings.log, spillway_delivery::settings::LogSettings::default());
-    assert_eq!(pipeline.inputs, [Input::Events { name: "pushed".into() }]);
+    assert_eq!(
+        pipeline.inputs,
+        [Input::Events(EventsInput {
+            name: "pushed".into(),
+            pod_selector: LabelSelector::default(),
+            authentication: EventsAuthentication::PodToken
+        })]
+    );
     assert!(!pipeline.settings.suspend);
     let route = &pipeline.settings.routes[0];
     assert_eq!((&*route.name, route.condition.is_none()), ("everything", true));

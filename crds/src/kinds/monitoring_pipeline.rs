@@ -169,7 +169,7 @@ pub struct InputSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_logs: Option<ContainerLogsSpec>,
 
-    /// Settings of an input of type `Events`; there are none yet, so it may be left out. Example: `{}`.
+    /// Settings of an input of type `Events`. Default: every pod of the pipeline's namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<EventsSpec>,
 }
@@ -213,10 +213,30 @@ pub enum StartAt {
     End,
 }
 
-/// Settings of an input of type `Events`: none yet.
+/// Settings of an input of type `Events`.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EventsSpec {}
+pub struct EventsSpec {
+    /// Which pods of the pipeline's namespaces may send, by their labels. In a cluster the sender is the pod whose token is
+    /// shown. Default: `{}`, every pod. Example: `{matchLabels: {app: etcher}}`.
+    #[serde(default)]
+    pub pod_selector: LabelSelector,
+
+    /// Who may send at the door of an agent in a cluster: `PodToken` (pods that show a token) or `None` (whoever reaches the
+    /// door without a token, too; it must name the pipeline, and `origin.source` is `unverified`). Default: `PodToken`.
+    #[serde(default)]
+    pub authentication: EventsAuthentication,
+}
+
+/// Who may send events at the door of an agent.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventsAuthentication {
+    /// Pods that show a token of their service account.
+    #[default]
+    PodToken,
+    /// Whoever shows none, too.
+    None,
+}
 
 /// What an acknowledged event survives.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,6 +23,9 @@ const STATIC_UID: &str = "kubernetes.io/config.hash";
 /// The label that a `ReplicaSet` of a Deployment, and its pods, have.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// The phases of a pod whose containers will not run again; that of one whose node is away is another.
+const ENDED: [&str; 2] = ["Succeeded", "Failed"];
+
 /// The label of a last good version: the kind of its pipeline.
 pub const KIND_LABEL: &str = "spillway.dev/last-good-of";
 
@@ -56,6 +59,8 @@ pub struct SlimPod {
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: SlimPodSpec,
+    #[serde(default)]
+    status: SlimPodStatus,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -65,6 +70,12 @@ struct SlimPodSpec {
     node_name: String,
     #[serde(default)]
     service_account_name: String,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+struct SlimPodStatus {
+    #[serde(default)]
+    phase: String,
 }
 
 /// A node as far as we read it.
@@ -180,6 +191,7 @@ pub fn pod(pod: &SlimPod) -> Option<Pod> {
         uid: of_static.unwrap_or(uid).to_owned(),
         namespace: metadata.namespace.clone()?,
         name: metadata.name.clone()?,
+        has_ended: ENDED.contains(&pod.status.phase.as_str()),
         owner: owner(metadata.owner_references.as_deref().unwrap_or_default(), &labels),
         annotations: annotations.map(own_annotations).unwrap_or_default(),
         labels,
@@ -285,6 +297,22 @@ mod tests {
         assert_eq!((pod.facts.uid.as_str(), &*pod.uid, &*pod.node), ("abc", "mirror", "n1"));
         assert_eq!(pod.facts.annotations.keys().collect::<Vec<_>>(), ["spillway.dev/logs"]);
         assert!(super::pod(&SlimPod::default()).is_none());
+    }
+
+    #[test]
+    fn a_pod_has_ended_when_none_of_its_containers_runs_again() {
+        let ended = |status: Value| {
+            let metadata =
+                json!({"name": "p", "namespace": "n", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+            super::pod(&slim(json!({"metadata": metadata, "status": status}))).unwrap().facts.has_ended
+        };
+        assert!(ended(json!({"phase": "Succeeded"})) && ended(json!({"phase": "Failed"})));
+        // One that is being deleted still sends what it has.
+        for running in
+            [json!({}), json!({"phase": "Pending"}), json!({"phase": "Running"}), json!({"phase": "Unknown"})]
+        {
+            assert!(!ended(running.clone()), "{running}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The webhook's certificate, and that API servers trust it: kept by the leader, so that the webhook itself may read no Secret
-//! and write nothing.
+//! The certificates of other processes (the webhook, agents at their doors), and that API servers trust the webhook's: kept by
+//! the leader, so that these may read no Secret and write nothing.
 //!
-//! Expected flow: the leader looks at both again and again, every 30 s unless asked otherwise. A leaf that is not there, is not ours, lacks a name or ends within
-//! [`RENEW_BEFORE`](crate::serve::certificates::RENEW_BEFORE) is issued anew into the Secret [`SECRET`], which the kubelet
-//! mounts into the webhook. The certificate of our CA is applied as the `caBundle` of the configuration that names the
-//! webhook's Service: a field of ours alone, so that whoever applies the rest (Helm, Argo CD, `kubectl`) sees no drift.
+//! Expected flow: the leader looks at both again and again, every 30 s unless asked otherwise. A leaf that is not there, is not
+//! ours, lacks a name or ends within [`RENEW_BEFORE`](crate::serve::certificates::RENEW_BEFORE) is issued anew into its Secret
+//! ([`SECRET`], [`DOOR_SECRET`]), which the kubelet mounts into the process. The certificate of our CA is applied as the
+//! `caBundle` of the configuration that names the webhook's Service: a field of ours alone, so that whoever applies the rest
+//! (Helm, Argo CD, `kubectl`) sees no drift.
 //!
 //! # Guarantees
 //! - Nothing is written while both are as they should be.
@@ -36,6 +37,9 @@ use crate::serve::mounted::FILES;
 /// The Secret of the webhook's certificate.
 pub const SECRET: &str = "spillway-webhook-tls";
 
+/// The Secret of the certificate that agents show at their doors.
+pub const DOOR_SECRET: &str = "spillway-agent-tls";
+
 /// Why they are not as they should be.
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
@@ -50,6 +54,8 @@ enum KeepError {
 pub struct Keeper {
     /// The namespace of the webhook's Service, and ours.
     pub namespace: String,
+    /// The Secret of the certificate.
+    pub secret: &'static str,
     /// The webhook's Service.
     pub service: String,
     /// The configuration that names it; none where somebody else looks after that.
@@ -95,14 +101,14 @@ impl Keeper {
 
     async fn certificate(&self, client: &Client) -> Result<(), KeepError> {
         let api: Api<Secret> = Api::namespaced(client.clone(), &self.namespace);
-        let found = api.get_opt(SECRET).await.map_err(KeepError::Ask)?.map(stored);
+        let found = api.get_opt(self.secret).await.map_err(KeepError::Ask)?.map(stored);
         let (authority, now) = (self.certificates.authority(), self.now());
         if found.is_some_and(|leaf| authority.is_of_use(&leaf, &self.names, now)) {
             return Ok(());
         }
         let leaf = authority.issue_pem(&self.names, now).map_err(KeepError::Issue)?;
-        api.patch(SECRET, &applying(), &Patch::Apply(secret(leaf))).await.map_err(KeepError::Ask)?;
-        tracing::info!(namespace = self.namespace, name = SECRET, "issued the certificate of the webhook");
+        api.patch(self.secret, &applying(), &Patch::Apply(secret(self.secret, leaf))).await.map_err(KeepError::Ask)?;
+        tracing::info!(namespace = self.namespace, name = self.secret, "issued a certificate");
         Ok(())
     }
 
@@ -152,7 +158,8 @@ fn tell(error: &KeepError, told: &mut String) {
     if text != *told {
         tracing::warn!(
             error = text,
-            "the certificate of the webhook is not kept; it is tried again, and objects are taken unseen"
+            "the certificate of another process is not kept; it is tried again (without one the webhook takes objects unseen, and no \
+             agent starts with a door)"
         );
         *told = text;
     }
@@ -165,11 +172,11 @@ fn stored(secret: Secret) -> LeafPem {
     LeafPem { certificate, key }
 }
 
-fn secret(LeafPem { certificate, key }: LeafPem) -> Secret {
+fn secret(name: &str, LeafPem { certificate, key }: LeafPem) -> Secret {
     let values = [certificate, key].map(|text| ByteString(text.into_bytes()));
     Secret {
         metadata: ObjectMeta {
-            name: Some(SECRET.to_owned()),
+            name: Some(name.to_owned()),
             labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
             ..ObjectMeta::default()
         },
@@ -189,6 +196,7 @@ mod tests {
         let authority = Authority::generate(certificates::now(&clock)).unwrap();
         Keeper {
             namespace: "own".to_owned(),
+            secret: SECRET,
             service: "hook".to_owned(),
             configuration: Some("it".to_owned()),
             names: vec!["hook.own.svc".to_owned()],
@@ -224,7 +232,7 @@ mod tests {
         let keeper = keeper();
         let authority = keeper.certificates.authority();
         let leaf = authority.issue_pem(&keeper.names, keeper.now()).unwrap();
-        let found = stored(secret(leaf.clone()));
+        let found = stored(secret(SECRET, leaf.clone()));
         assert_eq!(found, leaf);
         assert!(authority.is_of_use(&found, &keeper.names, keeper.now()));
         assert!(!authority.is_of_use(&stored(Secret::default()), &keeper.names, keeper.now()));

@@ -8,8 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use kube::Client;
+use spillway_crds::served::{AUDIENCE, TokenKeys};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::supervisor::Supervisor;
+use spillway_tokens::{Accounts, Keys, Verifier};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,14 +23,14 @@ use crate::cluster::keys::{self, Published};
 use crate::cluster::lease::{Lead, Leading, Member};
 use crate::cluster::queue::{self, Line};
 use crate::cluster::watch::{self as watches, Over};
-use crate::cluster::webhook::Keeper;
+use crate::cluster::webhook::{self, Keeper};
 use crate::cluster::{events, in_words, keep, secrets, write};
 use crate::hub::Hub;
 use crate::serve::Endpoint;
 use crate::serve::certificates::{Authority, Certificates};
 use crate::serve::stats::Stats;
-use crate::serve::tokens::{Keys, Verifier};
 use crate::tickets::Tickets;
+use crate::world::Change;
 
 /// Most statuses, Events and Secrets that wait to be taken.
 const QUEUE_MAX: usize = 256;
@@ -59,16 +61,15 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let endpoint = Endpoint {
         leader: lead.leader(),
         hub: hub.clone(),
-        verifier: Verifier::new(token_keys.clone(), &published.issuer, [account]),
+        verifier: Verifier::new(token_keys.clone(), &published.issuer, AUDIENCE, Accounts::These([account].into())),
         certificates: certificates.clone(),
         stats,
         clock: clock.clone(),
     };
     let stop = owner.stopping();
     owner.spawn("endpoint", serve(endpoint, socket, stop.clone()));
-    owner.spawn("keys", refresh(client.clone(), token_keys, stop.clone()));
-    let controller = Controller::new(flags, clock, (hub, health), tickets);
-    control(flags, owner, &client, (controller, certificates), (lead, leading));
+    let controller = Controller::new(flags, clock, (hub, health), tickets, served_keys(&published));
+    control(flags, owner, &client, (controller, certificates, token_keys), (lead, leading));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %flags.listen,
@@ -85,7 +86,7 @@ fn control(
     flags: &ControllerFlags,
     owner: &Arc<Supervisor>,
     client: &Client,
-    (controller, certificates): (Controller, Arc<Certificates>),
+    (controller, certificates, token_keys): (Controller, Arc<Certificates>, Arc<Keys>),
     (lead, leading): (Lead, watch::Receiver<Leading>),
 ) {
     let (stop, again) = (owner.stopping(), Duration::from_secs(flags.look_again_seconds));
@@ -93,21 +94,28 @@ fn control(
     let identity = identity(flags);
     let (raise, raises) = watch::channel(0);
     owner.spawn("lease", lead.run(raises, stop.clone()));
+    let keeper = |secret, service: &String, configuration: Option<&String>| Keeper {
+        namespace: flags.namespace.clone(),
+        secret,
+        service: service.clone(),
+        configuration: configuration.cloned(),
+        names: names(flags, service),
+        again,
+        certificates: certificates.clone(),
+        clock: clock.clone(),
+    };
     if let Some(service) = &flags.webhook_service {
-        let keeper = Keeper {
-            namespace: flags.namespace.clone(),
-            service: service.clone(),
-            configuration: flags.webhook_configuration.clone(),
-            names: names(flags, service),
-            again,
-            certificates,
-            clock,
-        };
+        let keeper = keeper(webhook::SECRET, service, flags.webhook_configuration.as_ref());
         owner.spawn("webhook", keeper.run(client.clone(), leading.clone(), stop.clone()));
+    }
+    if let Some(service) = &flags.agent_service {
+        let keeper = keeper(webhook::DOOR_SECRET, service, None);
+        owner.spawn("door", keeper.run(client.clone(), leading.clone(), stop.clone()));
     }
     owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
     let (secrets_wanted, wanted) = watch::channel(BTreeSet::new());
     let (found, secrets) = mpsc::channel(QUEUE_MAX);
+    owner.spawn("keys", refresh(client.clone(), token_keys, found.clone(), stop.clone()));
     owner.spawn("secrets", secrets::read(client.clone(), again, wanted, found, stop.clone()));
     let of_lines = leading.clone();
     let line = move |what, rest| Line { what, rest, leading: of_lines.clone() };
@@ -236,8 +244,14 @@ async fn raise_epochs(hub: Arc<Hub>, raise: watch::Sender<u64>, stop: Cancellati
     }
 }
 
-/// Reads the keys of tokens again, from time to time and when a token names one that is not known.
-async fn refresh(client: Client, keys: Arc<Keys>, stop: CancellationToken) {
+/// Returns what agents verify the tokens of pods with.
+fn served_keys(published: &Published) -> Arc<TokenKeys> {
+    let Published { issuer, keys } = published.clone();
+    Arc::new(TokenKeys { issuer, keys })
+}
+
+/// Reads the keys of tokens again, from time to time and when a token names one that is not known; agents are given them, too.
+async fn refresh(client: Client, keys: Arc<Keys>, changes: mpsc::Sender<Change>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -245,11 +259,13 @@ async fn refresh(client: Client, keys: Arc<Keys>, stop: CancellationToken) {
             () = sleep_until(Instant::now() + keys::AGAIN) => {}
         }
         match keys::read(&client).await {
-            Ok(published) => {
-                if let Err(error) = keys.replace(&published.keys) {
+            Ok(published) => match keys.replace(&published.keys) {
+                Ok(_) if changes.send(Change::TokenKeys(served_keys(&published))).await.is_err() => return,
+                Ok(_) => {}
+                Err(error) => {
                     tracing::warn!(%error, "the keys of the API server are not understood; those before count on");
                 }
-            }
+            },
             Err(error) => tracing::warn!(error = in_words(&error), "the keys of tokens cannot be read"),
         }
     }

@@ -42,7 +42,7 @@ impl Stage {
         let clock = Clock::manual(1_800_000_000 * 1_000_000_000);
         let hub = Arc::new(Hub::default());
         let of_loop = (hub.clone(), Arc::new(Health::default()));
-        let controller = Controller::new(&flags, clock.clone(), of_loop, Tickets::new(b"of the test"));
+        let controller = Controller::new(&flags, clock.clone(), of_loop, Tickets::new(b"of the test"), Arc::default());
         let (statuses, asked_statuses) = mpsc::channel(ROOM);
         let (keeps, asked_keeps) = mpsc::channel(ROOM);
         let (news, asked_news) = mpsc::channel(ROOM);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use spillway_crds::served::{Answer, Ask, Configuration, Version};
+use spillway_crds::served::{Answer, Ask, Configuration, TokenKeys, Version};
 
 use super::Slice;
 
@@ -42,11 +42,13 @@ impl News {
 
     /// Returns it as the JSON of the [`Answer`] that it is: what stands before the secrets, the secrets, and the rest.
     pub(crate) fn to_json(&self) -> serde_json::Result<[Vec<u8>; 3]> {
-        let Configuration { version: _, manifests, namespaces, secrets, tickets } = &self.slice.configuration;
+        let Configuration { version: _, manifests, namespaces, secrets, tickets, token_keys } =
+            &self.slice.configuration;
         let [mut before, mut apart, mut after] = [b"{".to_vec(), Vec::new(), Vec::new()];
         if let Some(version) = &self.version {
             before.extend_from_slice(b"\"configuration\":");
-            serde_json::to_writer(&mut before, &WithoutSecrets { version, manifests, namespaces, tickets })?;
+            let rest = WithoutSecrets { version, manifests, namespaces, tickets, token_keys };
+            serde_json::to_writer(&mut before, &rest)?;
             before.pop();
             before.extend_from_slice(b",\"secrets\":");
             serde_json::to_writer(&mut apart, secrets)?;
@@ -76,4 +78,5 @@ struct WithoutSecrets<'a, M> {
     manifests: &'a M,
     namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
     tickets: &'a BTreeMap<String, String>,
+    token_keys: &'a Option<Arc<TokenKeys>>,
 }

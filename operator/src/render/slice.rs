@@ -59,10 +59,11 @@ pub(super) fn make(
         namespaces,
         secrets,
         tickets: BTreeMap::new(),
+        token_keys: world.token_keys().filter(|_| chosen.iter().any(|(_, unit)| unit.takes_events())).cloned(),
     };
     configuration.version.hash = hash(&configuration);
     let objects = manifests.iter().map(|common| (Arc::clone(&common.label), common.generation)).collect();
-    let slice = Slice { configuration, pods: facts(pods, &chosen), objects: Arc::new(objects) };
+    let slice = Slice { configuration, pods: facts(pods, &chosen, world), objects: Arc::new(objects) };
     let scopes = chosen.into_iter().map(|(name, _)| Arc::clone(name)).collect();
     Made { slice, scopes, left_out }
 }
@@ -144,20 +145,25 @@ fn secrets<'a>(backends: impl Iterator<Item = &'a BackendUnit>, world: &World) -
     served.collect()
 }
 
-/// Returns what is known of the pods that a pipeline of the slice could take something of.
-fn facts(pods: &[&Arc<Pod>], chosen: &Chosen<'_>) -> Pods {
+/// Returns what is known of the pods that a pipeline of the slice could take something of. Those that are there come first.
+fn facts(pods: &[&Arc<Pod>], chosen: &Chosen<'_>, world: &World) -> Pods {
     let is_about = |pod: &Pod| chosen.iter().any(|(_, unit)| unit.reach.takes(&pod.facts.namespace));
-    let mut known: BTreeMap<&str, &Arc<PodFacts>> = BTreeMap::new();
+    // By its name, too: an annotation that any pod may have says the uid of static ones, and none is to hide another one.
+    let mut known: BTreeMap<[&str; 3], Arc<PodFacts>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| is_about(pod)) {
-        known.entry(&pod.facts.uid).or_insert(&pod.facts);
+        let PodFacts { uid, namespace, name, .. } = &*pod.facts;
+        known.entry([uid, namespace, name]).or_insert_with(|| match world.pod(&pod.uid) {
+            Some(_) => pod.facts.clone(),
+            None => Arc::new(PodFacts { has_ended: true, ..PodFacts::clone(&pod.facts) }),
+        });
     }
     let mut hasher = Xxh3::new();
     for facts in known.values() {
-        let PodFacts { uid, namespace, name, labels, annotations, owner } = &***facts;
+        let PodFacts { uid, namespace, name, labels, annotations, has_ended, owner } = &**facts;
         let owner = owner.as_ref().map(|owner| (&owner.kind, &owner.name));
-        hasher.update(format!("{:?}", (uid, namespace, name, labels, annotations, owner)).as_bytes());
+        hasher.update(format!("{:?}", (uid, namespace, name, labels, annotations, has_ended, owner)).as_bytes());
     }
-    Pods { hash: format!("{:032x}", hasher.digest128()), pods: known.into_values().cloned().collect() }
+    Pods { hash: format!("{:032x}", hasher.digest128()), pods: known.into_values().collect() }
 }
 
 /// Returns what names the content of a configuration: everything but the values of Secrets, whose versions count.
@@ -172,5 +178,6 @@ fn hash(configuration: &Configuration) -> String {
     for ServedSecret { namespace, name, key, version, value: _ } in &configuration.secrets {
         [namespace, name, key, version].into_iter().for_each(|text| part(text));
     }
+    configuration.token_keys.iter().for_each(|keys| [&keys.issuer, &keys.keys].into_iter().for_each(|text| part(text)));
     format!("{:032x}", hasher.digest128())
 }

@@ -1,7 +1,7 @@
 //! The rules of rendering, each by a world of its own.
 
 use serde_json::{Value, json};
-use spillway_crds::served::{LOGS_MARK, PodFacts};
+use spillway_crds::served::{LOGS_MARK, PodFacts, TokenKeys};
 
 use super::*;
 use crate::reason::Reason;

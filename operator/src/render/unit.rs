@@ -46,8 +46,8 @@ pub(super) struct PipelineUnit {
 /// What one input takes.
 #[derive(Debug, PartialEq, Eq)]
 enum Takes {
-    /// What any pod pushes.
-    Events,
+    /// What these pods push.
+    Events(LabelSelector),
     /// The logs of these pods.
     Logs(LabelSelector),
 }
@@ -154,7 +154,7 @@ impl BackendUnit {
 impl PipelineUnit {
     pub(super) fn new(head: &Head, text: &Arc<str>, plan: &PipelinePlan) -> Self {
         let inputs = plan.inputs.iter().map(|input| match input {
-            Input::Events { .. } => Takes::Events,
+            Input::Events(events) => Takes::Events(events.pod_selector.clone()),
             Input::ContainerLogs(logs) => Takes::Logs(logs.pod_selector.clone()),
         });
         let references = head.uses().into_iter().map(|one| one.key(&head.key.namespace));
@@ -166,11 +166,16 @@ impl PipelineUnit {
         }
     }
 
+    /// Returns whether pods push something to it.
+    pub(super) fn takes_events(&self) -> bool {
+        self.inputs.iter().any(|input| matches!(input, Takes::Events(_)))
+    }
+
     /// Returns whether an input takes something of the pod, whose namespace is one that the pipeline takes.
     pub(super) fn selects(&self, pod: &Pod) -> bool {
         let keeps_logs_out = pod.facts.keeps_logs_out();
         self.inputs.iter().any(|input| match input {
-            Takes::Events => true,
+            Takes::Events(selector) => selector.matches(&pod.facts.labels),
             Takes::Logs(selector) => !keeps_logs_out && selector.matches(&pod.facts.labels),
         })
     }

@@ -16,6 +16,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_T
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use spillway_crds::served::{ASK_BYTES_MAX, Ask, LEADER, PATH, PROTOCOL, WAIT_SECONDS_MAX};
 use spillway_delivery::clock::Clock;
+use spillway_tokens::{Identity, Verifier};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,6 @@ use super::limits::{BODY_TIMEOUT, ENCODERS_MAX, POLLS_MAX, TOLD_EVERY};
 use super::polls::Polls;
 use super::problem::Problem;
 use super::stats::Stats;
-use super::tokens::{Identity, Verifier};
 use crate::hub::{Hub, News, NotLeading};
 
 /// An answer with nothing in it.

@@ -5,8 +5,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+use spillway_tokens::Refusal;
 
-use super::tokens::Refusal;
 use crate::hub::{AskError, NotLeading};
 
 /// Why a request is not answered.

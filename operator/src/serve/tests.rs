@@ -10,11 +10,22 @@ use serde_json::Value;
 use spillway_crds::served::{ASK_BYTES_MAX, Answer, Ask, Configuration, LEADER, PATH, PROTOCOL, Pods, Version};
 use tower::ServiceExt;
 
-use super::tokens::tests::{NOW, P256, RSA, claims, verifier};
+use spillway_crds::served::AUDIENCE;
+use spillway_tokens::signing::{ISSUER, NOW, P256, RSA, claims, jwks};
+use spillway_tokens::{Accounts, Keys};
+
 use super::*;
 use crate::hub::Slice;
 
 mod tls;
+
+/// Returns who verifies tokens of agents.
+fn verifier() -> Verifier {
+    let keys = Keys::default();
+    keys.replace(&jwks()).unwrap();
+    let account = ("spillway-system".to_owned(), "spillway-agent".to_owned());
+    Verifier::new(Arc::new(keys), ISSUER, AUDIENCE, Accounts::These([account].into()))
+}
 
 /// The time of every test.
 fn clock() -> Clock {

@@ -53,6 +53,18 @@ const LITTLE: [&str; 4] = [
     "agent.priorityClassName=,fullnameOverride=a-name-as-long-as-names-of-this-may-be",
 ];
 
+/// What pods that send events need: the flags of both programs, the right to keep a certificate, its mount, a Service that stays
+/// on the node, and a way for any pod through the policy of the network.
+const DOOR: [&str; 7] = [
+    "- --door=0.0.0.0:8411",
+    "- --agent-service=",
+    "resourceNames: [spillway-agent-tls]",
+    "{secretName: spillway-agent-tls, defaultMode: 0400}",
+    "internalTrafficPolicy: Local",
+    "- {name: https, port: 8411, targetPort: events, protocol: TCP}",
+    "  - ports:\n    - {port: events, protocol: TCP}\n",
+];
+
 const OWN_ACCOUNTS: &str = "controller.serviceAccount.create=false,webhook.serviceAccount.create=false,agent.serviceAccount.create=false,agent.serviceAccount.name=ours";
 
 /// Returns both versions of Helm, or notes that the test cannot run.
@@ -214,6 +226,10 @@ fn values_give_what_they_say() {
     }
     let no_kinds = rendered(&helm, home.path(), &["--set", "crds.enabled=false"]);
     assert!(!no_kinds.contains("kind: CustomResourceDefinition"));
+    let no_door = rendered(&helm, home.path(), &["--set", "agent.events.enabled=false"]);
+    for line in DOOR {
+        assert!(everything.contains(line) && !no_door.contains(line), "{line}");
+    }
     let gone = rendered(&helm, home.path(), &["--set", "crds.keep=false"]);
     assert!(gone.contains("kind: CustomResourceDefinition") && !gone.contains("helm.sh/resource-policy"));
 }

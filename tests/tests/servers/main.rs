@@ -8,6 +8,7 @@ mod alerts;
 mod charts;
 mod command_line;
 mod crds;
+mod door;
 mod drift;
 mod events;
 mod operator;

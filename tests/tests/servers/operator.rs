@@ -4,7 +4,7 @@
 //! server itself, bound to these pods. The operator acts with the rights of the chart alone.
 
 mod faults;
-mod world;
+pub(crate) mod world;
 
 use world::{BACKEND, World, pipeline};
 

@@ -275,7 +275,7 @@ const WEBHOOK_MAY: [(&str, &str, &str); 3] = [
     ("list", "namespaces", ""),
 ];
 
-const MAY: [(&str, &str, &str); 15] = [
+const MAY: [(&str, &str, &str); 16] = [
     ("get", "secrets", "team-a"),
     ("watch", "pods", "team-a"),
     ("list", "namespaces", ""),
@@ -289,6 +289,7 @@ const MAY: [(&str, &str, &str); 15] = [
     ("patch", "configmaps/spillway-ca", NAMESPACE),
     ("create", "secrets", NAMESPACE),
     ("patch", "secrets/spillway-webhook-tls", NAMESPACE),
+    ("patch", "secrets/spillway-agent-tls", NAMESPACE),
     ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io/spillway-spillway-system", ""),
     ("get", "/openid/v1/jwks", ""),
 ];

@@ -31,7 +31,7 @@ use super::secrets::ServedSecrets;
 use super::store::Store;
 use crate::config::manifests::Read;
 use crate::config::state::ServedReport;
-use crate::pods::{NodePods, PodsSender, Told};
+use crate::pods::{NodePods, PodsSender, TokenKeysSender, Told};
 use crate::status::Excluded;
 
 /// How long an answer without news may be put off: less than what usual proxies bear.
@@ -70,6 +70,8 @@ pub struct Parts {
     pub secrets: ServedSecrets,
     /// Where pods go.
     pub pods: PodsSender,
+    /// Where the keys of tokens go.
+    pub token_keys: TokenKeysSender,
     /// Who is told, and asked.
     pub host: Arc<dyn Host>,
     /// Wall time.
@@ -125,10 +127,11 @@ impl Follower {
         let kept = tokio::task::spawn_blocking(move || store.read()).await.unwrap_or_default();
         self.parts.host.note(&mut |report| report.operator.clone_from(&operator));
         if let Some(pods) = kept.pods {
-            self.show_pods(pods);
+            self.show_pods(pods, None);
         }
         let configuration = kept.configuration?;
         self.tickets.clone_from(&configuration.tickets);
+        self.show_token_keys(&configuration);
         self.parts.secrets.add_kept(&configuration.secrets, kept.is_whole);
         self.is_whole = kept.is_whole;
         let Version { epoch, generation, hash } = &configuration.version;
@@ -257,7 +260,7 @@ impl Follower {
             let store = self.parts.store.clone();
             let (pods, kept) = in_background(pods, move |pods| store.keep_pods(pods)).await;
             tell_if_not_kept(kept);
-            self.show_pods(pods);
+            self.show_pods(pods, Some(Instant::now()));
         }
         let Some(mut configuration) = configuration else {
             // It runs what it should, or there is nothing for it to run.
@@ -278,6 +281,7 @@ impl Follower {
         let is_same = self.is_whole && self.running.as_ref().is_some_and(|running| running.hash == version.hash);
         self.take_tickets(&mut configuration);
         self.parts.secrets.add(&configuration.secrets);
+        self.show_token_keys(&configuration);
         let store = self.parts.store.clone();
         let (configuration, kept) = in_background(configuration, move |configuration| store.keep(configuration)).await;
         tell_if_not_kept(kept);
@@ -291,7 +295,7 @@ impl Follower {
     }
 
     async fn compile(&mut self, configuration: Configuration) -> Arc<Read> {
-        let Configuration { version, manifests, namespaces, mut secrets, tickets: _ } = configuration;
+        let Configuration { version, manifests, namespaces, mut secrets, tickets: _, token_keys: _ } = configuration;
         secrets.iter_mut().for_each(|secret| secret.value = String::new());
         self.pending = Some((version, secrets));
         let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces));
@@ -301,11 +305,15 @@ impl Follower {
         read
     }
 
-    fn show_pods(&mut self, pods: Pods) {
+    fn show_token_keys(&self, configuration: &Configuration) {
+        self.parts.token_keys.send_replace(configuration.token_keys.clone());
+    }
+
+    fn show_pods(&mut self, pods: Pods, confirmed: Option<Instant>) {
         self.pods = Some(pods.hash.clone());
         let table = NodePods::new(pods);
         self.parts.host.note(&mut |report| report.pods = Some(table.len() as u64));
-        self.parts.pods.send_replace(Some(Told { pods: Arc::new(table), confirmed: Instant::now() }));
+        self.parts.pods.send_replace(Some(Told { pods: Arc::new(table), confirmed }));
     }
 
     fn succeeded(&mut self) {
@@ -317,7 +325,7 @@ impl Follower {
         (self.pace.failures, self.pace.looks) = (0, 0);
         self.parts.pods.send_if_modified(|told| {
             // Nobody is woken for that.
-            told.iter_mut().for_each(|told| told.confirmed = Instant::now());
+            told.iter_mut().for_each(|told| told.confirmed = Some(Instant::now()));
             false
         });
         self.pace.error.clear();

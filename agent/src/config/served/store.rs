@@ -114,6 +114,7 @@ impl Store {
             manifests: configuration.manifests.clone(),
             namespaces: configuration.namespaces.clone(),
             tickets: configuration.tickets.clone(),
+            token_keys: configuration.token_keys.clone(),
         };
         self.write_file(CONFIGURATION, &Content { configuration, sealed: sealed.transpose()? })
     }

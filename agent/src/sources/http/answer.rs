@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use spillway_delivery::event::{BATCH_EVENTS_MAX, EVENT_BYTES_MAX};
@@ -12,7 +12,8 @@ use spillway_delivery::intake::{RefusalReason, SubmitError};
 
 use super::events::{BodyError, Fault, RefusalCode, Refusals};
 use super::limits::{
-    BODIES_BYTES_MAX, BODY_BYTES_MAX, Limit, MEMBERS_MAX, RATIO_MAX, WIRE_BYTES_MAX, ZSTD_WINDOW_BYTES_MAX,
+    BODIES_BYTES_MAX, BODY_BYTES_MAX, Limit, MEMBERS_MAX, RATIO_MAX, SENDER_BODIES_BYTES_MAX, SENDER_CONNECTIONS_MAX,
+    SENDER_REQUEST_EVERY, WIRE_BYTES_MAX, ZSTD_WINDOW_BYTES_MAX,
 };
 
 /// A refusal of a whole request.
@@ -21,6 +22,7 @@ pub(super) struct Refused {
     status: StatusCode,
     body: Box<ErrorBody>,
     header: Option<(HeaderName, HeaderValue)>,
+    is_last: bool,
 }
 
 /// What a client reads of it.
@@ -81,6 +83,7 @@ impl Refused {
             status,
             body: Box::new(ErrorBody { code, message: message.into(), ..ErrorBody::default() }),
             header: None,
+            is_last: false,
         }
     }
 
@@ -88,6 +91,17 @@ impl Refused {
     pub(super) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "expected `Authorization: Bearer` with the agent's token")
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// Says why in other words.
+    pub(super) fn because(mut self, code: &'static str, message: String) -> Self {
+        (self.body.code, self.body.message) = (code, message);
+        self
+    }
+
+    /// Returns the code that a client reads.
+    pub(super) fn code(&self) -> &'static str {
+        self.body.code
     }
 
     /// Returns `404`.
@@ -113,7 +127,10 @@ impl Refused {
         let (status, code, message, bound) = limit_text(limit);
         let mut refused = Self::new(status, code, message);
         refused.body.limit = bound;
-        if status == StatusCode::SERVICE_UNAVAILABLE { refused.after(Duration::from_secs(1)) } else { refused }
+        // Its connection is one too many.
+        refused.is_last = limit == Limit::SenderConnections;
+        let is_for_now = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+        if is_for_now { refused.after(Duration::from_secs(1)) } else { refused }
     }
 
     /// Returns what became of a body without events.
@@ -183,7 +200,7 @@ impl Refused {
     }
 
     /// Adds `Retry-After`: whole seconds, rounded up, at least one.
-    fn after(self, wait: Duration) -> Self {
+    pub(super) fn after(self, wait: Duration) -> Self {
         let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.with(RETRY_AFTER, HeaderValue::from(secs.max(1)))
     }
@@ -200,6 +217,9 @@ impl IntoResponse for Refused {
         if let Some((name, value)) = self.header {
             response.headers_mut().insert(name, value);
         }
+        if self.is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
@@ -215,10 +235,26 @@ fn limit_text(limit: Limit) -> (StatusCode, &'static str, String, Option<u64>) {
             let message = format!("requests under way fill {BODIES_BYTES_MAX} bytes, nothing was kept");
             return (StatusCode::SERVICE_UNAVAILABLE, "busy", message, Some(BODIES_BYTES_MAX as u64));
         }
+        Limit::SenderBodiesBytes => {
+            let message =
+                format!("requests of this sender under way fill {SENDER_BODIES_BYTES_MAX} bytes, nothing was kept");
+            return (StatusCode::SERVICE_UNAVAILABLE, limit.as_str(), message, Some(SENDER_BODIES_BYTES_MAX as u64));
+        }
+        Limit::SenderConnections => {
+            let message = format!("this sender has {SENDER_CONNECTIONS_MAX} other connections, nothing was kept");
+            return (StatusCode::SERVICE_UNAVAILABLE, limit.as_str(), message, Some(SENDER_CONNECTIONS_MAX as u64));
+        }
+        Limit::SenderRequests => {
+            let most = 1_000 / SENDER_REQUEST_EVERY.as_millis() as u64;
+            let message =
+                format!("this sender may make {most} requests a second, nothing was kept: send several events in one");
+            return (StatusCode::TOO_MANY_REQUESTS, limit.as_str(), message, Some(most));
+        }
         Limit::BodyIdleTime | Limit::BodyTime => {
             let message = "the body came too slowly, nothing was kept".to_owned();
             return (StatusCode::REQUEST_TIMEOUT, limit.as_str(), message, None);
         }
+        Limit::SenderBody => ("the body", SENDER_BODIES_BYTES_MAX as u64, "bytes of memory while it is read"),
         _ => ("the body", BODY_BYTES_MAX as u64, "bytes once decoded"),
     };
     let message = format!("{name} may have at most {bound} {unit}, nothing was kept");

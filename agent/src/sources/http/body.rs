@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::decode::{Coding, DecodeError, Decoder, Step};
 use super::limits::{
-    BODY_BYTES_MAX, BODY_FIRST_BYTES, BODY_IDLE_TIMEOUT, BODY_TOTAL_TIMEOUT, Budget, GZIP_CONTEXT_BYTES, Lease, Limit,
+    BODY_BYTES_MAX, BODY_FIRST_BYTES, BODY_IDLE_TIMEOUT, BODY_TOTAL_TIMEOUT, GZIP_CONTEXT_BYTES, Lease, Limit,
     RATIO_FLOOR_BYTES, RATIO_MAX, WIRE_BYTES_MAX, ZSTD_CONTEXT_BYTES,
 };
 use super::stats::HttpStats;
@@ -54,7 +54,7 @@ impl From<DecodeError> for ReadError {
 pub(super) async fn read(
     mut body: Body,
     coding: Coding,
-    (budget, arenas): (&Budget, &Arenas),
+    (lease, arenas): (Lease, &Arenas),
     stats: &HttpStats,
 ) -> Result<ReadBody, ReadError> {
     let announced = body.size_hint().exact();
@@ -65,7 +65,7 @@ pub(super) async fn read(
     if plain && announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
         return Err(ReadError::Limit(Limit::BodyBytes));
     }
-    let mut buffer = Buffer::new((budget, arenas), if plain { announced } else { None });
+    let mut buffer = Buffer::new((lease, arenas), if plain { announced } else { None });
     buffer.lease(context_bytes(coding)).await?;
     let mut decoder = Decoder::new(coding)?;
     let deadline = Instant::now() + BODY_TOTAL_TIMEOUT;
@@ -144,8 +144,8 @@ struct Buffer<'a> {
 }
 
 impl<'a> Buffer<'a> {
-    fn new((budget, arenas): (&Budget, &'a Arenas), announced: Option<u64>) -> Self {
-        Self { arenas, bytes: Vec::new(), filled: 0, lease: budget.lease(), window: 0, announced }
+    fn new((lease, arenas): (Lease, &'a Arenas), announced: Option<u64>) -> Self {
+        Self { arenas, bytes: Vec::new(), filled: 0, lease, window: 0, announced }
     }
 
     /// Appends a piece of a plain body.
@@ -195,7 +195,7 @@ impl<'a> Buffer<'a> {
     }
 
     async fn lease(&mut self, bytes: usize) -> Result<(), ReadError> {
-        if self.lease.grow(bytes).await { Ok(()) } else { Err(ReadError::Limit(Limit::BodiesBytes)) }
+        self.lease.grow(bytes).await.map_err(ReadError::Limit)
     }
 
     /// Pays for the window of a frame; windows of later frames take the same memory.

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::{Arenas, IdempotencyKey};
@@ -27,9 +27,10 @@ use super::body::{self, ReadBody, ReadError};
 use super::decode::Coding;
 use super::events::{self, Events, RefusalCode};
 use super::limits::{BODIES_BYTES_MAX, Budget, KEY_BYTES_MAX, Limit};
-use super::security::ListenerSecurity;
+use super::sender::{Gate, Sender};
+use super::shares::Shares;
 use super::stats::HttpStats;
-use super::targets::{Door, Selection, Submission, select};
+use super::targets::{Door, Selection, Submission, select, select_open};
 
 /// Names the pipeline that takes a request's events.
 const PIPELINE_HEADER: &str = "x-spillway-pipeline";
@@ -45,24 +46,22 @@ pub(super) struct Shared {
     pub(super) door: Box<dyn Door>,
     pub(super) clock: Clock,
     pub(super) stats: Arc<HttpStats>,
-    pub(super) security: ListenerSecurity,
+    pub(super) gate: Box<dyn Gate>,
+    /// What each sender may have; `None` where all are one.
+    pub(super) shares: Option<Arc<Shares>>,
     budget: Budget,
     arenas: Arenas,
 }
 
 impl Shared {
     /// Returns what requests through `door` need.
-    pub(super) fn new(
-        door: Box<dyn Door>,
-        clock: Clock,
-        stats: Arc<HttpStats>,
-        security: ListenerSecurity,
-    ) -> Arc<Self> {
+    pub(super) fn new(door: Box<dyn Door>, clock: Clock, stats: Arc<HttpStats>, gate: impl Gate) -> Arc<Self> {
         Arc::new(Self {
             door,
             clock,
             stats,
-            security,
+            shares: gate.tells_apart().then(Arc::default),
+            gate: Box::new(gate),
             budget: Budget::new(BODIES_BYTES_MAX),
             arenas: Arenas::default(),
         })
@@ -81,31 +80,27 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Returns whether the request may go on: it shows the token where there is one.
-pub(super) fn authorize(security: &ListenerSecurity, headers: &HeaderMap) -> Result<(), Refused> {
-    let shown = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
-    if security.admits(shown) { Ok(()) } else { Err(Refused::unauthorized()) }
-}
-
 async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    match taken(&shared, &head.headers, body).await {
+    // Whoever got here was let in.
+    let Some(sender) = head.extensions.get::<Sender>() else { return Refused::unauthorized().into_response() };
+    match taken(&shared, sender, &head.headers, body).await {
         Ok(response) => response,
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn taken(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
+async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
     check_content_type(headers)?;
     let coding = coding(headers)?;
     let key = key(headers)?;
-    let selection = selection(shared, headers)?;
-    let memory = (&shared.budget, &shared.arenas);
+    let selection = selection(shared, sender, headers)?;
+    let memory = (shared.budget.lease(sender.bodies.clone()), &shared.arenas);
     let mut read = body::read(body, coding, memory, &shared.stats).await.map_err(|e| unread(shared, e))?;
     let body_hash = if key.is_some() { xxh3_128(&read.bytes) } else { 0 };
-    let key = key.map(|key| IdempotencyKey { sender: sender(shared), key, body_hash });
-    if events::needs_copy(&read.bytes) && !read.lease.grow(read.bytes.len()).await {
-        return Err(limited(shared, Limit::BodiesBytes));
+    let key = key.map(|key| IdempotencyKey { sender: sender.key.clone(), key, body_hash });
+    if events::needs_copy(&read.bytes) {
+        read.lease.grow(read.bytes.len()).await.map_err(|limit| limited(shared, limit))?;
     }
     let ReadBody { bytes, lease } = read;
     let events = events::parse(bytes).map_err(|error| {
@@ -114,13 +109,14 @@ async fn taken(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Respo
         }
         Refused::body(error)
     })?;
-    let response = submit(shared, selection, events, key).await;
+    let response = submit(shared, sender, selection, events, key).await;
     drop(lease);
     response
 }
 
 async fn submit(
     shared: &Shared,
+    sender: &Sender,
     selection: Selection,
     events: Events,
     key: Option<IdempotencyKey>,
@@ -138,8 +134,11 @@ async fn submit(
     }
     let (events, bytes) = (ends.len() as u64, payload.len() as u64);
     let submission = Submission { payload: shared.arenas.seal(payload), ends, received: shared.clock.now(), key };
-    shared.door.submit(selection, submission).await.map_err(|error| Refused::submit(&error))?;
+    shared.door.submit(sender, selection, submission).await.map_err(|error| Refused::submit(&error))?;
     shared.stats.accepted(events, bytes);
+    if sender.is_unverified {
+        shared.stats.unverified(events);
+    }
     Ok(answer::accepted(events, refusals))
 }
 
@@ -187,14 +186,13 @@ fn key(headers: &HeaderMap) -> Result<Option<Bytes>, Refused> {
     Ok(Some(Bytes::copy_from_slice(key)))
 }
 
-fn selection(shared: &Shared, headers: &HeaderMap) -> Result<Selection, Refused> {
+fn selection(shared: &Shared, sender: &Sender, headers: &HeaderMap) -> Result<Selection, Refused> {
     let wanted = headers.get(PIPELINE_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    select(&shared.door.names(), wanted.as_deref())
-}
-
-/// Names who keys belong to: whoever shows the token, or whoever reaches a loopback address.
-fn sender(shared: &Shared) -> Bytes {
-    Bytes::from_static(if shared.security.has_token() { b"token" } else { b"loopback" })
+    let names = shared.door.names(sender);
+    if sender.is_unverified {
+        return select_open(&names, wanted.as_deref()).inspect_err(|refused| shared.stats.turned_back(refused.code()));
+    }
+    select(&names, wanted.as_deref())
 }
 
 fn unread(shared: &Shared, error: ReadError) -> Refused {

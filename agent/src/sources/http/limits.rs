@@ -29,6 +29,22 @@ pub(super) const BODY_BYTES_MAX: usize = BATCH_BYTES_MAX - 1;
 /// Most bytes of all bodies in memory, windows of decoders included: two of the greatest.
 pub(super) const BODIES_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
+/// Most connections of one sender at the door: one in sixteen of [`CONNECTIONS_MAX`].
+pub(super) const SENDER_CONNECTIONS_MAX: usize = 64;
+
+/// Most bytes of all bodies of one sender at the door in memory, windows of decoders included: a quarter of
+/// [`BODIES_BYTES_MAX`].
+pub(super) const SENDER_BODIES_BYTES_MAX: usize = BODIES_BYTES_MAX / 4;
+
+/// How often one sender may ask at the door in the long run: to look at a token costs about 0.1 ms.
+pub(super) const SENDER_REQUEST_EVERY: Duration = Duration::from_millis(1);
+
+/// How many requests one sender may make at once at the door after a rest.
+pub(super) const SENDER_REQUESTS_AT_ONCE: u32 = 2_000;
+
+/// Most senders that are told apart at the door, 0.8 MiB; those with a connection are [`CONNECTIONS_MAX`] at most.
+pub(super) const SENDERS_MAX: usize = 4 * CONNECTIONS_MAX;
+
 /// First piece of the budget that a body takes. A sender that announces much and sends little holds no more than this;
 /// a body up to this size is copied once.
 pub(super) const BODY_FIRST_BYTES: usize = 512 << 10;
@@ -126,11 +142,19 @@ pub(super) enum Limit {
     Handshake,
     /// The system accepts no more connections.
     Accept,
+    /// A sender at the door with more connections than it may have.
+    SenderConnections,
+    /// A sender at the door that asks more often than it may.
+    SenderRequests,
+    /// A body that needs more memory than one sender at the door may have.
+    SenderBody,
+    /// All bodies of one sender at the door need too much memory.
+    SenderBodiesBytes,
 }
 
 impl Limit {
     /// Every limit, in the order of their discriminants.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Connections,
         Self::HeaderBytes,
         Self::HeaderTime,
@@ -147,6 +171,10 @@ impl Limit {
         Self::WriteTime,
         Self::Handshake,
         Self::Accept,
+        Self::SenderConnections,
+        Self::SenderRequests,
+        Self::SenderBody,
+        Self::SenderBodiesBytes,
     ];
 
     /// Returns the name as metric label.
@@ -168,6 +196,10 @@ impl Limit {
             Self::WriteTime => "write_time",
             Self::Handshake => "handshake",
             Self::Accept => "accept",
+            Self::SenderConnections => "sender_connections",
+            Self::SenderRequests => "sender_requests",
+            Self::SenderBody => "sender_body",
+            Self::SenderBodiesBytes => "sender_bodies_bytes",
         }
     }
 }
@@ -184,9 +216,9 @@ impl Budget {
         Self { bytes: Arc::new(Semaphore::new(bytes)) }
     }
 
-    /// Returns a lease of nothing yet.
-    pub(super) fn lease(&self) -> Lease {
-        Lease { budget: self.bytes.clone(), held: None }
+    /// Returns a lease of nothing yet; of what it takes, as much is taken from `share`, the sender's own part.
+    pub(super) fn lease(&self, share: Option<Arc<Semaphore>>) -> Lease {
+        Lease { budget: self.bytes.clone(), held: None, share: share.map(|share| (share, None)) }
     }
 }
 
@@ -195,24 +227,41 @@ impl Budget {
 pub(super) struct Lease {
     budget: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
+    share: Option<(Arc<Semaphore>, Option<OwnedSemaphorePermit>)>,
 }
 
 impl Lease {
-    /// Takes `bytes` more, waiting at most [`BUDGET_TIMEOUT`]. Returns whether they were there.
+    /// Takes `bytes` more, waiting at most [`BUDGET_TIMEOUT`] for each of the two. Returns the limit where they were not there.
     ///
     /// # Cancel safety
     /// Nothing is taken by a call that did not return.
-    pub(super) async fn grow(&mut self, bytes: usize) -> bool {
-        let Ok(bytes) = u32::try_from(bytes) else {
-            return false;
-        };
-        let more = tokio::time::timeout(BUDGET_TIMEOUT, self.budget.clone().acquire_many_owned(bytes)).await;
-        match (more, &mut self.held) {
-            (Ok(Ok(more)), Some(held)) => held.merge(more),
-            (Ok(Ok(more)), held) => *held = Some(more),
-            _ => return false,
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), Limit> {
+        let mut of_share = None;
+        if let Some((share, held)) = &self.share {
+            let own = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            if own + bytes > SENDER_BODIES_BYTES_MAX {
+                return Err(Limit::SenderBody);
+            }
+            of_share = Some(acquire(share, bytes).await.ok_or(Limit::SenderBodiesBytes)?);
         }
-        true
+        let more = acquire(&self.budget, bytes).await.ok_or(Limit::BodiesBytes)?;
+        merge(&mut self.held, more);
+        if let (Some((_, held)), Some(more)) = (&mut self.share, of_share) {
+            merge(held, more);
+        }
+        Ok(())
+    }
+}
+
+async fn acquire(budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(bytes).ok()?;
+    tokio::time::timeout(BUDGET_TIMEOUT, budget.clone().acquire_many_owned(bytes)).await.ok()?.ok()
+}
+
+fn merge(held: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
+    match held {
+        Some(held) => held.merge(more),
+        None => *held = Some(more),
     }
 }
 
@@ -223,12 +272,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_is_given_back_and_waits_for_its_turn() {
         let budget = Budget::new(10);
-        let mut first = budget.lease();
-        assert!(first.grow(4).await);
-        assert!(first.grow(5).await);
-        assert!(!budget.lease().grow(2).await);
+        let mut first = budget.lease(None);
+        first.grow(4).await.unwrap();
+        first.grow(5).await.unwrap();
+        assert_eq!(budget.lease(None).grow(2).await, Err(Limit::BodiesBytes));
         drop(first);
-        assert!(budget.lease().grow(10).await);
+        budget.lease(None).grow(10).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_sender_takes_its_own_part_and_no_more() {
+        let budget = Budget::new(BODIES_BYTES_MAX);
+        let [one, other] = [(); 2].map(|()| Some(Arc::new(Semaphore::new(SENDER_BODIES_BYTES_MAX))));
+        let mut first = budget.lease(one.clone());
+        first.grow(SENDER_BODIES_BYTES_MAX - 1).await.unwrap();
+        assert_eq!(first.grow(2).await, Err(Limit::SenderBody), "it will never fit");
+        assert_eq!(
+            budget.lease(one.clone()).grow(2).await,
+            Err(Limit::SenderBodiesBytes),
+            "it will when the first is gone"
+        );
+        budget.lease(other).grow(SENDER_BODIES_BYTES_MAX).await.unwrap();
+        // What the whole has no room for is given back to the part.
+        let mut all = budget.lease(None);
+        all.grow(BODIES_BYTES_MAX - SENDER_BODIES_BYTES_MAX).await.unwrap();
+        drop(first);
+        let mut second = budget.lease(one.clone());
+        all.grow(1).await.unwrap();
+        assert_eq!(second.grow(SENDER_BODIES_BYTES_MAX).await, Err(Limit::BodiesBytes));
+        assert_eq!(one.unwrap().available_permits(), SENDER_BODIES_BYTES_MAX);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::{IntoResponse, Response};
-use http::Request;
+use http::{HeaderMap, Request};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
@@ -27,11 +28,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::handler::{Shared, authorize, router};
+use super::answer::Refused;
+use super::handler::{Shared, router};
 use super::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT,
     Limit, READ_BUFFER_BYTES_MAX, STOP_GRACE, TURNED_AWAY_MAX,
 };
+use super::sender::Sender;
+use super::shares::Place;
 use super::stream::{Activity, Stream};
 
 /// What a connection beyond the limit is told.
@@ -70,7 +74,7 @@ impl Listener {
                 accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, peer)) => self.admit(stream, peer.ip().to_canonical()),
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     self.shared.stats.limited(Limit::Accept);
@@ -81,13 +85,19 @@ impl Listener {
         }
     }
 
-    fn admit(&self, stream: TcpStream) {
+    fn admit(&self, stream: TcpStream, address: IpAddr) {
+        let place = match self.shared.shares.as_ref().map(|shares| shares.connect(address)).transpose() {
+            Ok(place) => place,
+            // Who has too many connections learns it by this one's end.
+            Err(limit) => return self.shared.stats.limited(limit),
+        };
         match self.connections.clone().try_acquire_owned() {
             Ok(permit) => {
                 let connection = Connection {
                     shared: self.shared.clone(),
                     router: self.router.clone(),
                     stop: self.supervisor.stopping(),
+                    from: Arc::new(Peer { address, place }),
                 };
                 self.supervisor.spawn("http connection", connection.run(stream, permit));
             }
@@ -97,7 +107,7 @@ impl Listener {
 
     fn turn_away(&self, stream: TcpStream) {
         self.shared.stats.limited(Limit::Connections);
-        if self.shared.security.tls().is_some() {
+        if self.shared.gate.tls().is_some() {
             return;
         }
         if let Ok(permit) = self.turned_away.clone().try_acquire_owned() {
@@ -129,6 +139,28 @@ struct Connection {
     shared: Arc<Shared>,
     router: Router,
     stop: CancellationToken,
+    from: Arc<Peer>,
+}
+
+/// Where a connection comes from, and its place among those of its sender.
+struct Peer {
+    address: IpAddr,
+    place: Option<Place>,
+}
+
+impl Peer {
+    /// Lets a request in.
+    fn admit(&self, shared: &Shared, headers: &HeaderMap) -> Result<Sender, Refused> {
+        let limited = |limit| {
+            shared.stats.limited(limit);
+            Refused::limit(limit)
+        };
+        let Some(place) = &self.place else { return shared.gate.admit(headers, self.address) };
+        place.request().map_err(limited)?;
+        let sender = shared.gate.admit(headers, self.address)?;
+        let bodies = place.count_for(sender.pod.as_ref().map(|_| &sender.key)).map_err(limited)?;
+        Ok(Sender { bodies: Some(bodies), ..sender })
+    }
 }
 
 impl Connection {
@@ -136,7 +168,7 @@ impl Connection {
         let open = self.shared.stats.opened();
         // Answers are small and written whole, so waiting to fill packets gains nothing.
         if stream.set_nodelay(true).is_ok() && self.first_byte(&stream).await {
-            match self.shared.security.tls().cloned() {
+            match self.shared.gate.tls() {
                 None => Box::pin(self.serve(stream)).await,
                 Some(tls) => Box::pin(self.serve_tls(tls, stream)).await,
             }
@@ -165,10 +197,10 @@ impl Connection {
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
-        let Self { shared, router, stop } = self;
+        let Self { shared, router, stop, from } = self;
         let activity = Arc::<Activity>::default();
         let stream = Stream::new(stream, activity.clone(), shared.stats.clone());
-        let requests = Requests { shared: shared.clone(), router, activity: activity.clone() };
+        let requests = Requests { shared: shared.clone(), router, activity: activity.clone(), from };
         let mut driven = pin!(server().serve_connection(stream, requests));
         let mut end = tokio::select! {
             end = driven.as_mut() => Some(end),
@@ -205,6 +237,7 @@ struct Requests {
     shared: Arc<Shared>,
     router: Router,
     activity: Arc<Activity>,
+    from: Arc<Peer>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Requests {
@@ -215,11 +248,15 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.begin();
         let (shared, mut router, activity) = (self.shared.clone(), self.router.clone(), self.activity.clone());
+        let from = self.from.clone();
         Box::pin(async move {
             let read_whole = Arc::<AtomicBool>::default();
-            let request = request.map(|body| Body::new(Watched { body, read_whole: read_whole.clone() }));
-            let response = match authorize(&shared.security, request.headers()) {
-                Ok(()) => router.call(request).await,
+            let mut request = request.map(|body| Body::new(Watched { body, read_whole: read_whole.clone() }));
+            let response = match from.admit(&shared, request.headers()) {
+                Ok(sender) => {
+                    request.extensions_mut().insert(sender);
+                    router.call(request).await
+                }
                 Err(refused) => Ok(refused.into_response()),
             };
             if let Ok(response) = &response {
@@ -268,10 +305,14 @@ impl Drop for Watched {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::{SENDER_REQUEST_EVERY, SENDER_REQUESTS_AT_ONCE};
+    use super::super::sender::Gate;
     use super::super::stats::HttpStats;
     use super::super::targets::{HttpTargets, Pipelines};
     use super::super::{ListenerSecurity, TlsFiles};
     use super::*;
+    use http::HeaderValue;
+    use spillway_crds::served::PodFacts;
     use spillway_delivery::clock::Clock;
     use spillway_delivery::intake::Intake;
 
@@ -285,10 +326,62 @@ mod tests {
         let shared = Shared::new(door, Clock::system(), Arc::<HttpStats>::default(), security);
         let router = router(shared.clone());
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let connection = Connection { shared, router, stop: CancellationToken::new() };
+        let from = Arc::new(Peer { address: address.ip(), place: None });
+        let connection = Connection { shared, router, stop: CancellationToken::new(), from };
         let task = connection.run(accepted.unwrap().0, permit);
         assert!(size_of_val(&task) < 2048, "{}", size_of_val(&task));
         drop((client, task));
+    }
+
+    /// Knows pods by a header.
+    struct ByName;
+
+    impl Gate for ByName {
+        fn admit(&self, headers: &HeaderMap, _: IpAddr) -> Result<Sender, Refused> {
+            let name = headers.get("x-pod").ok_or_else(Refused::unauthorized)?;
+            let pod = PodFacts { uid: name.to_str().unwrap_or_default().into(), ..PodFacts::default() };
+            Ok(Sender::pod(&Arc::new(pod), "n"))
+        }
+
+        fn tells_apart(&self) -> bool {
+            true
+        }
+
+        fn tls(&self) -> Option<TlsAcceptor> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_too_often_is_told_so_whatever_it_shows() {
+        let stats = Arc::<HttpStats>::default();
+        let door = Box::new(Pipelines::new(Intake, HttpTargets::default()));
+        let shared = Shared::new(door, Clock::system(), stats.clone(), ByName);
+        let shares = shared.shares.clone().unwrap();
+        let peer = |last| {
+            let address = IpAddr::from([10, 0, 0, last]);
+            Peer { address, place: Some(shares.connect(address).unwrap()) }
+        };
+        let of = |pod| HeaderMap::from_iter([(http::HeaderName::from_static("x-pod"), HeaderValue::from_static(pod))]);
+        let code = |peer: &Peer, headers: &HeaderMap| peer.admit(&shared, headers).err().map(|refused| refused.code());
+        let [greedy, again, other, idle] = [1, 2, 3, 4].map(peer);
+        let (its, nothing) = (of("greedy"), HeaderMap::new());
+        let most = SENDER_REQUESTS_AT_ONCE as usize;
+        assert_eq!((0..2 * most).take_while(|_| code(&greedy, &its).is_none()).count(), most);
+        let refused = greedy.admit(&shared, &its).unwrap_err().into_response();
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["retry-after"]),
+            (429, &HeaderValue::from_static("1"))
+        );
+        assert_eq!(code(&greedy, &nothing), Some("sender_requests"), "the token is not even looked at");
+        assert_eq!(code(&again, &its), Some("sender_requests"), "nor is it another one from elsewhere");
+        // Who shows nothing has the share of its address, where a connection counts as a request.
+        let bad = (0..2 * most).take_while(|_| code(&idle, &nothing) == Some("unauthorized")).count();
+        assert_eq!((bad, code(&idle, &nothing)), (most - 1, Some("sender_requests")));
+        assert_eq!(code(&other, &of("modest")), None);
+        tokio::time::advance(SENDER_REQUEST_EVERY).await;
+        assert_eq!((code(&greedy, &its), code(&greedy, &its)), (None, Some("sender_requests")));
+        assert!(stats.limits().any(|(limit, times)| limit == "sender_requests" && times >= 5));
     }
 
     #[test]

@@ -136,6 +136,12 @@ impl ListenerSecurity {
     }
 }
 
+/// Returns what speaks TLS with the certificate and the key of `files`, which are both named.
+pub(super) fn acceptor_of(files: &TlsFiles) -> Result<TlsAcceptor, SecurityError> {
+    let named = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+    acceptor(&named(&files.certificate), &named(&files.key))
+}
+
 /// Returns an acceptor of TLS 1.2 and 1.3 that speaks HTTP/1.1.
 fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, SecurityError> {
     let pem = |path: &Path, what| {

@@ -1,12 +1,14 @@
 //! What the HTTP source counts, for the metrics of the process.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::events::RefusalCode;
 use super::limits::Limit;
 
 /// Every status the source answers, in the order of their counters.
-const STATUSES: [u16; 14] = [202, 207, 400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 0];
+const STATUSES: [u16; 15] = [202, 207, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 0];
 
 /// Counters and one gauge; all of the time since the start.
 #[derive(Debug, Default)]
@@ -19,9 +21,29 @@ pub struct HttpStats {
     wire_bytes: AtomicU64,
     connections: AtomicU64,
     connections_open: AtomicU64,
+    turned_back: Mutex<BTreeMap<&'static str, u64>>,
+    unverified_events: AtomicU64,
 }
 
 impl HttpStats {
+    /// Returns how many requests were turned back for who sent them, by reason.
+    pub fn senders_turned_back(&self) -> BTreeMap<&'static str, u64> {
+        self.turned_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns how many of the accepted events came without a token, at the door.
+    pub fn unverified_events(&self) -> u64 {
+        read(&self.unverified_events)
+    }
+
+    pub(super) fn unverified(&self, events: u64) {
+        add(&self.unverified_events, events);
+    }
+
+    pub(super) fn turned_back(&self, reason: &'static str) {
+        *self.turned_back.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
     /// Returns how many requests were answered, by status; `0` stands for any other status.
     pub fn requests(&self) -> impl Iterator<Item = (u16, u64)> {
         STATUSES.into_iter().zip(self.requests.iter().map(read))

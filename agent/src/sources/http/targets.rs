@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use spillway_crds::Reach;
+use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::UnixNanos;
-use spillway_delivery::event::{Batch, IdempotencyKey, Origin, OriginBuilder};
+use spillway_delivery::event::{Batch, IdempotencyKey};
 use spillway_delivery::intake::{Accepted, Intake, Pipeline, RefusalReason, SubmitError};
 
 use super::answer::Refused;
+use super::sender::Sender;
 
 /// What a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +39,10 @@ pub(super) type Submitted<'a> = Pin<Box<dyn Future<Output = Result<Accepted, Sub
 /// The intake as this source sees it, so that its tests need no log.
 pub(super) trait Door: Send + Sync + 'static {
     /// Returns the pipelines that take the sender now.
-    fn names(&self) -> Arc<[TargetName]>;
+    fn names(&self, sender: &Sender) -> Vec<TargetName>;
 
     /// Keeps the events in every selected pipeline or in none; see [`Intake::submit`].
-    fn submit(&self, selection: Selection, submission: Submission) -> Submitted<'_>;
+    fn submit(&self, sender: &Sender, selection: Selection, submission: Submission) -> Submitted<'_>;
 }
 
 /// A pipeline's name as a request may write it.
@@ -78,6 +81,18 @@ pub(super) fn select(names: &[TargetName], wanted: Option<&str>) -> Result<Selec
     }
 }
 
+/// Finds the pipeline that a request without a token means, among those that take one: it must be named in full, so that nobody
+/// gets what was meant for another tenant, and no other is told of.
+pub(super) fn select_open(names: &[TargetName], wanted: Option<&str>) -> Result<Selection, Refused> {
+    let named = wanted.and_then(|wanted| wanted.split_once('/'));
+    let meant = |target: &&TargetName| named == Some((&*target.namespace, &*target.name));
+    names.iter().find(meant).cloned().map(Selection::One).ok_or_else(|| {
+        let message =
+            "no token, and X-Spillway-Pipeline names no pipeline, as <namespace>/<name>, that takes events without one";
+        Refused::unauthorized().because("token-missing", message.to_owned())
+    })
+}
+
 fn unknown(names: &[TargetName], namespace: Option<&str>, name: &str) -> String {
     let written = |target: &TargetName| match namespace {
         Some(_) => format!("{}/{}", target.namespace, target.name),
@@ -89,33 +104,71 @@ fn unknown(names: &[TargetName], namespace: Option<&str>, name: &str) -> String 
     format!("no pipeline that takes events from this sender is called {wanted:?}{hint}")
 }
 
-/// Which pipelines take what is sent here; changes while the source runs. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub struct HttpTargets(Arc<RwLock<Arc<Known>>>);
-
-#[derive(Debug)]
-struct Known {
-    names: Arc<[TargetName]>,
-    pipelines: Vec<Arc<Pipeline>>,
+/// Which pods a pipeline takes events of.
+#[derive(Debug, Clone)]
+pub struct Takes {
+    /// Of which namespaces.
+    pub namespaces: Reach,
+    /// With which labels, by input.
+    pub pods: Vec<LabelSelector>,
+    /// Whether it takes those of whoever shows no token, too.
+    pub is_open: bool,
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self { names: Arc::from([]), pipelines: Vec::new() }
-    }
+/// Which pipelines take what is sent here; changes while the source runs. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct HttpTargets(Arc<RwLock<Arc<Vec<Target>>>>);
+
+#[derive(Debug)]
+struct Target {
+    name: TargetName,
+    pipeline: Arc<Pipeline>,
+    /// `None` where whoever gets here may send.
+    takes: Option<Takes>,
 }
 
 impl HttpTargets {
-    /// Takes events for `pipelines` and no others from now on; a request that is being read goes by what counts at its end.
-    pub fn set(&self, mut pipelines: Vec<Arc<Pipeline>>) {
-        // The same order for every request at every time, so that two never wait for each other's keys.
-        pipelines.sort_by(|one, other| one.uid().cmp(other.uid()));
-        let names = pipelines.iter().map(|target| TargetName::of(target)).collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Known { names, pipelines });
+    /// Takes events for `pipelines` and no others from now on, of whoever gets here; a request that is being read goes by what
+    /// counts at its end.
+    pub fn set(&self, pipelines: Vec<Arc<Pipeline>>) {
+        self.replace(pipelines.into_iter().map(|pipeline| (pipeline, None)).collect());
     }
 
-    fn now(&self) -> Arc<Known> {
+    /// The same, of pods that these pipelines take events of.
+    pub fn set_for_pods(&self, pipelines: Vec<(Arc<Pipeline>, Takes)>) {
+        self.replace(pipelines.into_iter().map(|(pipeline, takes)| (pipeline, Some(takes))).collect());
+    }
+
+    fn replace(&self, mut pipelines: Vec<(Arc<Pipeline>, Option<Takes>)>) {
+        // The same order for every request at every time, so that two never wait for each other's keys.
+        pipelines.sort_by(|(one, _), (other, _)| one.uid().cmp(other.uid()));
+        let target =
+            |(pipeline, takes): (Arc<Pipeline>, _)| Target { name: TargetName::of(&pipeline), pipeline, takes };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pipelines.into_iter().map(target).collect());
+    }
+
+    /// Returns whether one takes events of whoever shows no token.
+    pub(super) fn is_open(&self) -> bool {
+        self.now().iter().any(|target| target.takes.as_ref().is_some_and(|takes| takes.is_open))
+    }
+
+    fn now(&self) -> Arc<Vec<Target>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Target {
+    /// Returns whether the sender may send here.
+    fn takes(&self, sender: &Sender) -> bool {
+        match (&self.takes, &sender.pod) {
+            (None, None) => !sender.is_unverified,
+            (Some(takes), Some(pod)) => {
+                takes.namespaces.takes(&pod.namespace) && takes.pods.iter().any(|pods| pods.matches(&pod.labels))
+            }
+            // A list for pods is for no other, but who is known to be unknown; one for anybody is for no pod.
+            (Some(takes), None) => takes.is_open && sender.is_unverified,
+            (None, Some(_)) => false,
+        }
     }
 }
 
@@ -130,39 +183,35 @@ impl TargetName {
 pub(super) struct Pipelines {
     intake: Intake,
     targets: HttpTargets,
-    /// What this source knows of every sender.
-    origin: Arc<Origin>,
 }
 
 impl Pipelines {
     /// Returns the door to `targets`.
     pub(super) fn new(intake: Intake, targets: HttpTargets) -> Self {
-        let origin = OriginBuilder { source: Some("http".to_owned()), ..OriginBuilder::default() }.build();
-        Self { intake, targets, origin }
+        Self { intake, targets }
     }
 }
 
 impl Door for Pipelines {
-    fn names(&self) -> Arc<[TargetName]> {
-        self.targets.now().names.clone()
+    fn names(&self, sender: &Sender) -> Vec<TargetName> {
+        self.targets.now().iter().filter(|target| target.takes(sender)).map(|target| target.name.clone()).collect()
     }
 
-    fn submit(&self, selection: Selection, submission: Submission) -> Submitted<'_> {
+    fn submit(&self, sender: &Sender, selection: Selection, submission: Submission) -> Submitted<'_> {
+        let is_meant = |target: &&Target| match &selection {
+            Selection::All => true,
+            Selection::One(name) => target.name == *name,
+        };
         let known = self.targets.now();
+        let meant = known.iter().filter(|target| target.takes(sender)).filter(is_meant);
+        let targets: Vec<Arc<Pipeline>> = meant.map(|target| target.pipeline.clone()).collect();
         let Submission { payload, ends, received, key } = submission;
-        let batch = Batch { payload, ends, origin: self.origin.clone(), received, position: None, key };
+        let batch = Batch { payload, ends, origin: sender.origin.clone(), received, position: None, key };
         Box::pin(async move {
-            let targets = match &selection {
-                Selection::All => &known.pipelines[..],
-                Selection::One(name) => {
-                    let at = known.names.iter().position(|known| known == name);
-                    at.map_or(&[][..], |at| &known.pipelines[at..=at])
-                }
-            };
             if targets.is_empty() {
                 return Err(removed(&selection));
             }
-            self.intake.submit(targets, batch).await
+            self.intake.submit(&targets, batch).await
         })
     }
 }

@@ -5,6 +5,7 @@ mod errors;
 mod forms;
 mod limits;
 mod pipelines;
+mod pods;
 mod security;
 
 use std::collections::VecDeque;
@@ -19,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use super::sender::Sender;
 use super::targets::{Door, Selection, Submission, Submitted, TargetName};
-use super::{HttpContext, HttpSettings, HttpSource, HttpStats, TlsFiles};
+use super::{HttpContext, HttpSettings, HttpSource, HttpStats, ListenerSecurity, TlsFiles};
 
 /// Wall time in every test.
 const RECEIVED: i64 = 1_700_000_000_000_000_000;
@@ -62,11 +64,11 @@ impl Recorder {
 }
 
 impl Door for Recorder {
-    fn names(&self) -> Arc<[TargetName]> {
-        self.names.clone()
+    fn names(&self, _: &Sender) -> Vec<TargetName> {
+        self.names.to_vec()
     }
 
-    fn submit(&self, selection: Selection, submission: Submission) -> Submitted<'_> {
+    fn submit(&self, _: &Sender, selection: Selection, submission: Submission) -> Submitted<'_> {
         Box::pin(async move {
             self.gate.acquire().await.unwrap().forget();
             if let Some(error) = self.answers.lock().unwrap().pop_front() {
@@ -110,7 +112,9 @@ impl Server {
             supervisor: supervisor.clone(),
             stats: stats.clone(),
         };
-        let source = HttpSource::start(settings, Box::new(recorder.clone()), context).await.unwrap();
+        let HttpSettings { address, tls, token_file } = settings;
+        let security = ListenerSecurity::check(address, &tls, token_file.as_deref()).unwrap();
+        let source = HttpSource::start(address, Box::new(recorder.clone()), security, context).await.unwrap();
         Self { address: source.local_address(), recorder, supervisor, stats }
     }
 

@@ -14,6 +14,11 @@ fn step() -> impl Strategy<Value = Change> {
     prop_oneof![
         (space.clone(), name.clone(), app.clone(), name.clone(), 1..4_i64)
             .prop_map(|(space, own, app, backend, version)| versioned(space, own, version, (app, backend))),
+        (space.clone(), name.clone(), app.clone(), name.clone()).prop_map(|(space, own, app, backend)| pushed(
+            space,
+            own,
+            (app, backend)
+        )),
         (space.clone(), name.clone()).prop_map(|(space, own)| granted(space, own, "lake")),
         (space.clone(), name.clone()).prop_map(|(space, own)| gone(&format!("MonitoringPipeline {space}/{own}"))),
         (space.clone(), name.clone()).prop_map(|(space, own)| object(
@@ -49,7 +54,18 @@ fn step() -> impl Strategy<Value = Change> {
         (space.clone(), 1..4_i32).prop_map(|(space, version)| secret(space, "s", &version.to_string())),
         space.prop_map(|space| Change::Secret((space.into(), "s".into()), None)),
         Just(secret("spillway-system", "lake", "1")),
+        (1..3_i32)
+            .prop_map(|keys| Change::TokenKeys(TokenKeys { keys: keys.to_string(), ..TokenKeys::default() }.into())),
     ]
+}
+
+/// A pipeline of what pods push.
+fn pushed(space: &str, own: &str, (app, backend): (&str, &str)) -> Change {
+    let spec = json!({
+        "inputs": [{"name": "pushed", "type": "Events", "events": {"podSelector": {"matchLabels": {"app": app}}}}],
+        "routes": [{"name": "all", "backendRefs": [{"name": backend}]}],
+    });
+    object(Kind::MonitoringPipeline, (space, own), 5, &spec)
 }
 
 /// What a later change replaces.
@@ -60,6 +76,7 @@ fn place(change: &Change) -> String {
         Change::Pod(uid, _) => format!("pod {uid}"),
         Change::Node(name, _) => format!("node {name}"),
         Change::Secret(name, _) => format!("secret {name:?}"),
+        Change::TokenKeys(_) => "keys".to_owned(),
     }
 }
 

@@ -268,3 +268,75 @@ fn a_pod_of_another_namespace_brings_no_pipeline() {
     assert_eq!(stage.served("n"), ["ClusterBackend lake", "ClusterMonitoringPipeline all"]);
     assert!(stage.served("m").is_empty() && stage.slice("m").configuration.secrets.is_empty());
 }
+
+#[test]
+fn a_node_knows_the_keys_of_tokens_where_its_pods_push_events() {
+    let keys = |text: &str| Arc::new(TokenKeys { issuer: "https://cluster.test".into(), keys: text.into() });
+    let pushed = json!({
+        "inputs": [{"name": "pushed", "type": "Events", "events": {"podSelector": {"matchLabels": {"app": "web"}}}}],
+        "routes": [{"name": "all", "backendRefs": [{"name": "out"}]}],
+    });
+    let mut stage = Stage::of([
+        Change::TokenKeys(keys("one")),
+        pod("a", "web", "web", "n1"),
+        pod("a", "db", "db", "n2"),
+        stdout("a", "out"),
+        object(Kind::MonitoringPipeline, ("a", "pushed"), 1, &pushed),
+        pipeline("a", "logs", "db", "out"),
+    ]);
+    assert_eq!(stage.served("n1"), ["Backend a/out", "MonitoringPipeline a/pushed"], "its selector takes a pod there");
+    assert_eq!(stage.served("n2"), ["Backend a/out", "MonitoringPipeline a/logs"]);
+    let known = |stage: &Stage, node: &str| {
+        let configuration = &stage.slice(node).configuration;
+        (configuration.token_keys.clone().map(|keys| keys.keys.clone()), configuration.version.hash.clone())
+    };
+    let (first, hash) = known(&stage, "n1");
+    assert_eq!(first.as_deref(), Some("one"));
+    let other = known(&stage, "n2");
+    assert_eq!(other.0, None);
+    stage.apply([Change::TokenKeys(keys("two"))]);
+    let (second, after) = known(&stage, "n1");
+    assert_eq!(second.as_deref(), Some("two"));
+    assert_ne!(after, hash, "a rotation is a new configuration");
+    assert_eq!(known(&stage, "n2"), other, "and none where nobody pushes");
+}
+
+#[test]
+fn a_pod_that_ended_is_told_of_as_such() {
+    let mut stage = Stage::of([pod("a", "web", "web", "n"), stdout("a", "out"), pipeline("a", "logs", "web", "out")]);
+    let told = |stage: &Stage| {
+        let pods = &stage.slice("n").pods;
+        (pods.pods.iter().map(|pod| (pod.name.clone(), pod.has_ended)).collect::<Vec<_>>(), pods.hash.clone())
+    };
+    let (before, hash) = told(&stage);
+    assert_eq!(before, [("web".to_owned(), false)]);
+    stage.apply([pod("a", "web", "other", "n")]);
+    assert_eq!(told(&stage).0, [("web".to_owned(), false)], "it has other labels, and is there");
+    stage.apply([ended("a", "web")]);
+    let (after, other) = told(&stage);
+    assert_eq!(after, [("web".to_owned(), true)]);
+    assert_ne!(other, hash);
+    // One that is still there, and whose containers ended, is told of the same way.
+    let Change::Pod(uid, Some(mut done)) = pod("a", "web", "web", "n") else { panic!("a pod") };
+    stage.apply([Change::Pod(uid.clone(), Some(done.clone()))]);
+    assert_eq!(told(&stage), (before, hash));
+    Arc::make_mut(&mut done.facts).has_ended = true;
+    stage.apply([Change::Pod(uid, Some(done))]);
+    assert_eq!(told(&stage), (after, other));
+}
+
+#[test]
+fn a_pod_that_says_it_has_the_uid_of_another_one_does_not_hide_it() {
+    let mut stage = Stage::of([
+        stdout("victim", "out"),
+        pipeline("victim", "logs", "web", "out"),
+        stdout("evil", "out"),
+        pipeline("evil", "logs", "web", "out"),
+        pod("victim", "web", "web", "n"),
+    ]);
+    let Change::Pod(uid, Some(mut evil)) = pod("evil", "web", "web", "n") else { panic!("a pod") };
+    Arc::make_mut(&mut evil.facts).uid = "victim-web".to_owned();
+    stage.apply([Change::Pod(uid, Some(evil))]);
+    let told: Vec<_> = stage.slice("n").pods.pods.iter().map(|pod| (&*pod.uid, &*pod.namespace)).collect();
+    assert_eq!(told, [("victim-web", "evil"), ("victim-web", "victim")]);
+}

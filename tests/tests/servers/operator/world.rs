@@ -14,7 +14,8 @@ use spillway_tests::servers::kube_api::KubeApi;
 /// The namespace of the operator.
 pub(crate) const OWN: &str = "spillway-system";
 
-const NODE: &str = "node-1";
+/// The node.
+pub(crate) const NODE: &str = "node-1";
 
 /// A destination of files.
 pub(crate) const BACKEND: &str = "apiVersion: spillway.dev/v1alpha1\nkind: Backend\nmetadata: {name: archive, namespace: fab12}\n\
@@ -38,7 +39,8 @@ pub(crate) fn pipeline_into(condition: &str, reference: &str) -> String {
 pub(crate) struct World {
     /// The API server.
     pub(crate) api: KubeApi,
-    folder: PathBuf,
+    /// Where everything lies.
+    pub(crate) folder: PathBuf,
 }
 
 impl World {
@@ -100,7 +102,8 @@ impl World {
         self.agent_as_mounted(url)
     }
 
-    fn mount(&self) {
+    /// Mounts what a kubelet would.
+    pub(crate) fn mount(&self) {
         let token = ["create", "token", "spillway-agent", "-n", OWN, "--audience", "spillway"];
         let bound = ["--bound-object-kind", "Pod", "--bound-object-name", "agent-1"];
         fs::write(self.folder.join("token"), self.api.must(&[&token[..], &bound[..]].concat(), "").trim()).unwrap();
@@ -112,6 +115,11 @@ impl World {
 
     /// Starts it with what was mounted before: nobody is asked for anything.
     pub(crate) fn agent_as_mounted(&self, url: &str) -> Agent {
+        self.agent_with(url, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn agent_with(&self, url: &str, more: &[&str]) -> Agent {
         let mut command = Command::new(program("spillway-agent"));
         command.current_dir(&self.folder).args(["run", "--operator", url, "--operator-ca", "ca.crt"]);
         command.args([
@@ -137,7 +145,7 @@ impl World {
             "json",
         ]);
         fs::create_dir_all(self.folder.join("pods")).unwrap();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Agent::spawn(command)
     }
 

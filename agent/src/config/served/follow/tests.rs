@@ -38,6 +38,7 @@ fn follower(dir: &tempfile::TempDir) -> (Follower, Arc<Quiet>) {
         store: Store::new(dir.path(), None),
         secrets: ServedSecrets::default(),
         pods: tokio::sync::watch::channel(None).0,
+        token_keys: tokio::sync::watch::channel(None).0,
         host: host.clone(),
         clock: Clock::manual(0),
         agent: "a".into(),

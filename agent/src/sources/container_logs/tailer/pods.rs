@@ -213,7 +213,7 @@ impl Tailer {
 
     /// Gives up what is held of pods that are gone and that the operator, which answers, does not tell of.
     pub(super) fn give_up(&mut self, now: Instant) {
-        let told = self.settings.pods.as_ref().and_then(|pods| pods.borrow().as_ref().map(|told| told.confirmed));
+        let told = self.settings.pods.as_ref().and_then(|pods| pods.borrow().as_ref().and_then(|told| told.confirmed));
         let Some(confirmed) = told else { return };
         for key in self.pods.keys() {
             let Some(container) = self.pods.container(key) else { continue };

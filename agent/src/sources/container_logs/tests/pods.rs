@@ -47,10 +47,10 @@ fn tell(world: &mut World, sender: &PodsSender, pod: Option<(&str, &str)>) {
         name: path.pod.to_string(),
         labels: [("app".to_owned(), app.to_owned())].into(),
         annotations: [("spillway.dev/logs".to_owned(), logs.to_owned())].into(),
-        owner: None,
+        ..PodFacts::default()
     });
     let pods = Arc::new(NodePods::new(Pods { hash: String::new(), pods: facts.into_iter().map(Arc::new).collect() }));
-    sender.send_replace(Some(Told { pods, confirmed: world.now }));
+    sender.send_replace(Some(Told { pods, confirmed: Some(world.now) }));
     world.tailer.take_pods(world.now);
     world.settle();
 }

@@ -156,18 +156,18 @@ async fn drip(stream: &mut TcpStream, bytes: &[u8], secs: u64) -> Option<Answer>
 async fn bodies_share_one_budget_and_those_without_room_are_told_to_come_again() {
     let budget = Budget::new(BODIES_BYTES_MAX);
     let stats = HttpStats::default();
-    let mut others = budget.lease();
-    assert!(others.grow(BODIES_BYTES_MAX - 1000).await);
+    let mut others = budget.lease(None);
+    others.grow(BODIES_BYTES_MAX - 1000).await.unwrap();
     let body = || axum::body::Body::from(vec![b' '; 2000]);
-    let refused = read(body(), Coding::Identity, (&budget, &Arenas::default()), &stats).await.unwrap_err();
+    let refused = read(body(), Coding::Identity, (budget.lease(None), &Arenas::default()), &stats).await.unwrap_err();
     assert_eq!(refused, ReadError::Limit(Limit::BodiesBytes));
     drop(others);
-    let kept = read(body(), Coding::Identity, (&budget, &Arenas::default()), &stats).await.unwrap();
+    let kept = read(body(), Coding::Identity, (budget.lease(None), &Arenas::default()), &stats).await.unwrap();
     assert_eq!(kept.bytes.len(), 2000);
     assert!(kept.bytes.capacity() > 2000, "the line break needs no new memory");
-    assert!(!budget.lease().grow(BODIES_BYTES_MAX).await, "held with the body");
+    assert!(budget.lease(None).grow(BODIES_BYTES_MAX).await.is_err(), "held with the body");
     drop(kept);
-    assert!(budget.lease().grow(BODIES_BYTES_MAX).await);
+    budget.lease(None).grow(BODIES_BYTES_MAX).await.unwrap();
 }
 
 /// Decodes in pieces of `piece` bytes into rooms of `room` bytes.

@@ -12,15 +12,19 @@ use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, 
 use super::super::targets::{HttpTargets, Pipelines};
 use super::*;
 
-fn engine(dir: &Path) -> Engine {
+pub(super) fn engine(dir: &Path) -> Engine {
     let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
     Engine::open(EngineSettings { data_dir: dir.to_owned(), filesystem, clock, free_bytes_min: 0 }).unwrap()
 }
 
-async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
+pub(super) async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
+    add_in(engine, ("default", name), bytes_max).await
+}
+
+pub(super) async fn add_in(engine: &Engine, (namespace, name): (&str, &str), bytes_max: u64) -> Arc<Pipeline> {
     let settings = PipelineSettings {
-        uid: name.into(),
-        namespace: "default".into(),
+        uid: format!("{namespace}.{name}").into(),
+        namespace: namespace.into(),
         name: name.into(),
         log: LogSettings { bytes_max, ..LogSettings::default() },
         routes: vec![RouteSettings {
@@ -35,7 +39,11 @@ async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
     engine.add(settings, Vec::new(), &|_| None).await.unwrap()
 }
 
-fn submission() -> Submission {
+fn anybody() -> Sender {
+    Sender::anybody("loopback")
+}
+
+pub(super) fn submission() -> Submission {
     Submission { payload: Bytes::from_static(b"{}\n"), ends: vec![3], received: RECEIVED, key: None }
 }
 
@@ -47,11 +55,12 @@ async fn pipelines_that_add_different_things_take_it_all_or_none() {
     let targets = HttpTargets::default();
     targets.set(pipelines.clone());
     let door = Pipelines::new(Intake, targets.clone());
-    let refused = door.submit(Selection::All, submission()).await.unwrap_err();
+    let refused = door.submit(&anybody(), Selection::All, submission()).await.unwrap_err();
     let SubmitError::Refused { pipeline, reason, .. } = refused else { panic!("{refused:?}") };
     assert_eq!((&*pipeline, reason), ("b", RefusalReason::Full));
     assert_eq!(pipelines[0].report().accepted_events, 0);
-    let accepted = door.submit(Selection::One(door.names()[0].clone()), submission()).await.unwrap();
+    let accepted =
+        door.submit(&anybody(), Selection::One(door.names(&anybody())[0].clone()), submission()).await.unwrap();
     assert_eq!(accepted, Accepted { events: 1, repeated: false });
     assert_eq!(pipelines[0].report().accepted_events, 1);
 }
@@ -63,13 +72,13 @@ async fn what_is_sent_to_pipelines_that_went_meanwhile_is_kept_nowhere() {
     let (targets, one) = (HttpTargets::default(), add(&engine, "a", 1 << 20).await);
     targets.set(vec![one.clone()]);
     let door = Pipelines::new(Intake, targets.clone());
-    let name = door.names()[0].clone();
+    let name = door.names(&anybody())[0].clone();
     targets.set(Vec::new());
     for selection in [Selection::All, Selection::One(name)] {
-        let refused = door.submit(selection, submission()).await.unwrap_err();
+        let refused = door.submit(&anybody(), selection, submission()).await.unwrap_err();
         assert!(matches!(refused, SubmitError::Refused { reason: RefusalReason::Removed, .. }), "{refused:?}");
     }
     targets.set(vec![one.clone()]);
-    door.submit(Selection::All, submission()).await.unwrap();
+    door.submit(&anybody(), Selection::All, submission()).await.unwrap();
     assert_eq!(one.report().accepted_events, 1);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::super::{ListenerSecurity, SecurityError};
+use super::super::SecurityError;
 use super::*;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";

@@ -1,134 +1,21 @@
 use std::pin::pin;
-use std::sync::LazyLock;
 use std::task::{Context, Waker};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents,
-};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use serde_json::{Value, json};
 
+use super::signing::{ED, FOREIGN, ISSUER, NOW, P256, P384, Pair, RSA, Signer, base64, claims, jwks};
 use super::*;
 
-pub(crate) const NOW: i64 = 1_800_000_000;
-pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-
-/// A key that signs tokens, under an id.
-pub(crate) struct Signer {
-    kid: &'static str,
-    pair: Pair,
-}
-
-enum Pair {
-    Rsa(RsaKeyPair),
-    Ec(&'static str, EcdsaKeyPair),
-    Ed(Ed25519KeyPair),
-}
-
-pub(crate) static RSA: LazyLock<Signer> = LazyLock::new(|| rsa("rsa"));
-static FOREIGN: LazyLock<Signer> = LazyLock::new(|| rsa("rsa"));
-pub(crate) static P256: LazyLock<Signer> = LazyLock::new(|| {
-    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-    Signer { kid: "p256", pair: Pair::Ec("P-256", pair) }
-});
-static P384: LazyLock<Signer> = LazyLock::new(|| {
-    let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
-    Signer { kid: "p384", pair: Pair::Ec("P-384", pair) }
-});
-static ED: LazyLock<Signer> =
-    LazyLock::new(|| Signer { kid: "ed", pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()) });
-
-fn rsa(kid: &'static str) -> Signer {
-    Signer { kid, pair: Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()) }
-}
-
-fn base64(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-impl Signer {
-    fn algorithm(&self) -> &'static str {
-        match &self.pair {
-            Pair::Rsa(_) => "RS256",
-            Pair::Ec("P-256", _) => "ES256",
-            Pair::Ec(..) => "ES384",
-            Pair::Ed(_) => "EdDSA",
-        }
-    }
-
-    fn signature(&self, message: &[u8]) -> Vec<u8> {
-        let random = SystemRandom::new();
-        match &self.pair {
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
-                signature
-            }
-            Pair::Ec(_, pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
-            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
-        }
-    }
-
-    pub(crate) fn token(&self, claims: &Value) -> String {
-        self.token_with(&json!({"alg": self.algorithm(), "kid": self.kid}), claims)
-    }
-
-    fn token_with(&self, header: &Value, claims: &Value) -> String {
-        let message = format!("{}.{}", base64(header.to_string()), base64(claims.to_string()));
-        let signature = base64(self.signature(message.as_bytes()));
-        format!("{message}.{signature}")
-    }
-
-    /// Returns the public half as a cluster publishes it.
-    fn jwk(&self) -> Value {
-        let mut jwk = json!({"use": "sig", "kid": self.kid, "alg": self.algorithm()});
-        let members = match &self.pair {
-            Pair::Rsa(pair) => {
-                let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
-                json!({"kty": "RSA", "n": base64(public.n), "e": base64(public.e)})
-            }
-            Pair::Ec(curve, pair) => {
-                let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
-                json!({"kty": "EC", "crv": curve, "x": base64(x), "y": base64(y)})
-            }
-            Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": base64(pair.public_key())}),
-        };
-        jwk.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        jwk
-    }
-}
-
-/// What a kubelet is given for a pod of the agents.
-pub(crate) fn claims(pod_uid: &str, node: &str) -> Value {
-    json!({
-        "iss": ISSUER,
-        "aud": ["spillway"],
-        "exp": NOW + 3600,
-        "iat": NOW - 60,
-        "nbf": NOW - 60,
-        "jti": "0b7ad8a5-6d2c-4b54-9d3e-5d2f3a4c1b6d",
-        "sub": "system:serviceaccount:spillway-system:spillway-agent",
-        "kubernetes.io": {
-            "namespace": "spillway-system",
-            "serviceaccount": {"name": "spillway-agent", "uid": "sa-uid"},
-            "pod": {"name": "spillway-agent-x", "uid": pod_uid},
-            "node": {"name": node, "uid": "node-uid"},
-        },
-    })
-}
-
 /// Returns who verifies tokens of all the keys that are published.
-pub(crate) fn verifier() -> Verifier {
+fn verifier() -> Verifier {
     let keys = Keys::default();
-    let jwks = json!({"keys": [RSA.jwk(), P256.jwk(), P384.jwk(), ED.jwk()]});
-    assert_eq!(keys.replace(&jwks.to_string()).unwrap(), 0);
+    assert_eq!(keys.replace(&jwks()).unwrap(), 0);
     let account = ("spillway-system".to_owned(), "spillway-agent".to_owned());
-    Verifier::new(Arc::new(keys), ISSUER, [account])
+    Verifier::new(Arc::new(keys), ISSUER, "spillway", Accounts::These([account].into()))
 }
 
 fn headers(value: &str) -> HeaderMap {
@@ -159,8 +46,9 @@ fn tokens_of_every_algorithm_that_clusters_sign_with_are_taken() {
     for signer in [&*RSA, &P256, &P384, &ED] {
         let identity = verify(&signer.token(&claims("uid", "node-a"))).unwrap();
         let expected = ("spillway-agent-x", "uid", "node-a", "spillway-system");
-        let Identity { pod, pod_uid, node, namespace } = &identity;
+        let Identity { pod, pod_uid, node, namespace, issued } = &identity;
         assert_eq!((&**pod, &**pod_uid, &**node, &**namespace), expected);
+        assert_eq!(*issued, NOW - 60);
     }
     assert!(with("/aud", json!("spillway")).is_ok());
     assert!(with("/aud", json!(["api", "spillway"])).is_ok());
@@ -192,9 +80,22 @@ fn a_token_for_somebody_else_is_refused_with_what_it_says_and_what_is_expected()
     let text = with("/iss", json!("https://evil.test")).unwrap_err().to_string();
     assert_eq!(text, format!(r#"iss: "https://evil.test", expected "{ISSUER}""#));
     let refusal = with("/kubernetes.io/serviceaccount/name", json!("default")).unwrap_err();
-    assert_eq!(refusal.to_string(), r#"service account "spillway-system/default" is none of an agent"#);
+    assert_eq!(refusal.to_string(), r#"service account "spillway-system/default" is none whose tokens count here"#);
     assert!(!refusal.is_about_the_token());
     assert_eq!(reason(with("/kubernetes.io/namespace", json!("tenant"))), "service-account");
+}
+
+#[test]
+fn where_any_account_counts_the_pod_is_of_the_namespace_of_the_token() {
+    let keys = Keys::default();
+    keys.replace(&jwks()).unwrap();
+    let verifier = Verifier::new(Arc::new(keys), ISSUER, "spillway-agent", Accounts::Any);
+    let mut of_tenant = claims("uid", "node-a");
+    of_tenant["kubernetes.io"]["namespace"] = json!("tenant");
+    let shown = |claims: &Value| verifier.verify(&headers(&format!("Bearer {}", RSA.token(claims))), at_now());
+    assert_eq!(reason(shown(&of_tenant)), "audience");
+    of_tenant["aud"] = json!(["spillway-agent"]);
+    assert_eq!(shown(&of_tenant).unwrap().namespace, "tenant");
 }
 
 #[test]
@@ -247,7 +148,7 @@ fn no_algorithm_and_a_symmetric_one_are_refused() {
 fn what_is_no_token_is_refused_and_never_shown() {
     let at = at_now();
     let verifier = verifier();
-    assert_eq!(verifier.verify(&HeaderMap::new(), at), Err(Refusal::Missing));
+    assert_eq!(verifier.verify(&HeaderMap::new(), at), Err(Refusal::Missing { audience: "spillway" }));
     for (value, expected) in [
         ("Basic dXNlcjpodW50ZXIy", "token-missing"),
         ("hunter2", "token-missing"),

@@ -1,20 +1,26 @@
-//! Who asks: the projected service account token that an agent shows, verified with the cluster's published keys alone.
+//! Who asks: the projected service account token that a pod shows, verified with the cluster's published keys alone. The operator
+//! so knows its agents, and an agent the pods of its node.
 //!
 //! Expected flow: [`Keys::replace`] with what `/openid/v1/jwks` answers, again whenever [`Keys::wanted`] resolves;
-//! [`Verifier::verify`] for every request; then the caller asks the hub whether the pod is a live agent pod of that node.
+//! [`Verifier::verify`] for every request; then the caller looks whether the pod is there and has any business with it.
 //!
 //! # Guarantees
 //! - A token counts only when a published key signed it with the algorithm of that key, when it was issued by this cluster for
-//!   the audience [`AUDIENCE`], now, to one of the named service accounts, and is bound to a pod on a node. What a token
-//!   says is looked at after its signature alone.
+//!   the audience that is asked for, now, to one of the service accounts that count, and is bound to a pod on a node. What a
+//!   token says is looked at after its signature alone.
 //! - `none` and every symmetric algorithm is no algorithm.
 //! - A refusal is one line for the log and never holds the token.
+//!
+//! # It must not know
+//! Where keys come from, which pods there are, what is asked.
 //!
 //! # Limits
 //! Tokens of [`TOKEN_BYTES_MAX`], clocks [`LEEWAY_SECONDS`] apart, [`KEYS_MAX`] keys, one call for fresh keys in
 //! [`WANTED_EVERY`] however many tokens name unknown ones.
 
 mod keys;
+#[cfg(any(test, feature = "testing"))]
+pub mod signing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +30,6 @@ use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use jsonwebtoken::{Validation, decode, decode_header};
 use serde::Deserialize;
-use spillway_crds::served::AUDIENCE;
 
 pub use keys::{KEYS_MAX, Keys, KeysError, WANTED_EVERY};
 
@@ -48,14 +53,28 @@ pub struct Identity {
     pub node: String,
     /// The namespace of the pod and its service account.
     pub namespace: String,
+    /// When the token was made, seconds since 1970; long ago where it does not say.
+    pub issued: i64,
+}
+
+/// Whose tokens count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accounts {
+    /// Those of every service account.
+    Any,
+    /// Those of these, each a namespace and a name.
+    These(BTreeSet<(String, String)>),
 }
 
 /// Why a token does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is none.
-    #[error("no token, expected `Authorization: Bearer` with a service account token of audience `{AUDIENCE}`")]
-    Missing,
+    #[error("no token, expected `Authorization: Bearer` with a service account token of audience `{audience}`")]
+    Missing {
+        /// The audience that is asked for.
+        audience: &'static str,
+    },
     /// It is no token.
     #[error("not a token: {0}")]
     Malformed(&'static str),
@@ -76,13 +95,13 @@ pub enum Refusal {
         allowed: String,
     },
     /// It is the token of somebody else.
-    #[error("service account {found} is none of an agent")]
+    #[error("service account {found} is none whose tokens count here")]
     Account {
         /// `<namespace>/<name>`.
         found: String,
     },
     /// It is bound to no pod that is here.
-    #[error("pod {pod} on node {node} is no live agent pod: {problem}")]
+    #[error("pod {pod} on node {node} has no business here: {problem}")]
     Pod {
         /// `<namespace>/<name>`, and the uid.
         pod: String,
@@ -98,7 +117,8 @@ pub enum Refusal {
 pub struct Verifier {
     keys: Arc<Keys>,
     issuer: String,
-    accounts: BTreeSet<(String, String)>,
+    audience: &'static str,
+    accounts: Accounts,
 }
 
 /// What of the claims is looked at.
@@ -107,6 +127,8 @@ struct Claims {
     iss: String,
     aud: Audience,
     exp: i64,
+    #[serde(default)]
+    iat: i64,
     #[serde(default)]
     nbf: Option<i64>,
     #[serde(rename = "kubernetes.io", default)]
@@ -143,7 +165,7 @@ impl Refusal {
     /// Returns a word for metrics and for who reads the answer.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Missing => "token-missing",
+            Self::Missing { .. } => "token-missing",
             Self::Malformed(_) => "token-malformed",
             Self::Key(_) => "key-unknown",
             Self::Signature => "signature",
@@ -166,17 +188,17 @@ impl Refusal {
 }
 
 impl Verifier {
-    /// Returns one for tokens of `issuer` and these service accounts, each a namespace and a name.
-    pub fn new(keys: Arc<Keys>, issuer: &str, accounts: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { keys, issuer: issuer.to_owned(), accounts: accounts.into_iter().collect() }
+    /// Returns one for tokens of `issuer` for `audience`.
+    pub fn new(keys: Arc<Keys>, issuer: &str, audience: &'static str, accounts: Accounts) -> Self {
+        Self { keys, issuer: issuer.to_owned(), audience, accounts }
     }
 
     /// Returns who sent these headers at `now`.
     pub fn verify(&self, headers: &HeaderMap, now: Timestamp) -> Result<Identity, Refusal> {
-        let token = bearer(headers)?;
+        let token = bearer(headers, self.audience)?;
         let claims = self.signed(token)?;
         self.check(&claims, now.as_second())?;
-        self.identity(claims.bound)
+        self.identity(claims)
     }
 
     /// Returns what a published key signed.
@@ -203,8 +225,8 @@ impl Verifier {
         if claims.iss != self.issuer {
             return refused("iss", shown(&claims.iss), format!("expected {:?}", self.issuer));
         }
-        if !claims.aud.contains(AUDIENCE) {
-            return refused("aud", claims.aud.shown(), format!("expected {AUDIENCE:?}"));
+        if !claims.aud.contains(self.audience) {
+            return refused("aud", claims.aud.shown(), format!("expected {:?}", self.audience));
         }
         if now >= claims.exp.saturating_add(LEEWAY_SECONDS) {
             return refused("exp", told(claims.exp), format!("it is {}", told(now)));
@@ -215,7 +237,7 @@ impl Verifier {
         Ok(())
     }
 
-    fn identity(&self, bound: Option<Bound>) -> Result<Identity, Refusal> {
+    fn identity(&self, Claims { bound, iat, .. }: Claims) -> Result<Identity, Refusal> {
         let refused = |found: &str| Refusal::Claim {
             claim: "kubernetes.io",
             found: found.to_owned(),
@@ -225,12 +247,14 @@ impl Verifier {
             return Err(refused("absent"));
         };
         let account = (namespace, serviceaccount.name);
-        if !self.accounts.contains(&account) {
+        if let Accounts::These(accounts) = &self.accounts
+            && !accounts.contains(&account)
+        {
             return Err(Refusal::Account { found: shown(&format!("{}/{}", account.0, account.1)) });
         }
         let Some(pod) = pod.filter(|pod| !pod.uid.is_empty()) else { return Err(refused("no pod")) };
         let Some(node) = node.filter(|node| !node.name.is_empty()) else { return Err(refused("no node")) };
-        Ok(Identity { pod: pod.name, pod_uid: pod.uid, node: node.name, namespace: account.0 })
+        Ok(Identity { pod: pod.name, pod_uid: pod.uid, node: node.name, namespace: account.0, issued: iat })
     }
 }
 
@@ -259,9 +283,9 @@ impl Audience {
 }
 
 /// Returns the token of these headers.
-fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+fn bearer<'h>(headers: &'h HeaderMap, audience: &'static str) -> Result<&'h str, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(Refusal::Missing)?;
+    let value = values.next().ok_or(Refusal::Missing { audience })?;
     if values.next().is_some() {
         return Err(Refusal::Malformed("there are two `Authorization` headers"));
     }
@@ -269,9 +293,9 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
         return Err(Refusal::Malformed("it is too long"));
     }
     let text = value.to_str().map_err(|_| Refusal::Malformed("it is not text"))?;
-    let (scheme, token) = text.split_once(' ').ok_or(Refusal::Missing)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Refusal::Missing { audience })?;
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refusal::Missing);
+        return Err(Refusal::Missing { audience });
     }
     Ok(token.trim_matches(' '))
 }
@@ -288,4 +312,4 @@ fn told(seconds: i64) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
