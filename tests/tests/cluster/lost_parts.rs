@@ -4,7 +4,7 @@ use spillway_tests::cluster::layout::NODES;
 use spillway_tests::{cluster, eventually};
 
 use crate::ground::{Ground, LINES};
-use crate::release::{AGENT, CONTROLLER, Release, kill};
+use crate::release::{AGENT, CONTROLLER, Release, kill, starve};
 
 /// Lines of one name on both nodes.
 const BOTH: usize = NODES.len() * LINES;
@@ -27,21 +27,26 @@ fn a_killed_leader_is_replaced_and_what_is_applied_then_runs_on_every_agent() {
 }
 
 #[test]
-fn lines_arrive_once_while_agents_are_killed_and_lost() {
+fn lines_arrive_once_while_agents_run_out_of_memory_and_are_lost() {
     let (release, ground) = (Release::take(), Ground::new("agents"));
     ground.run_pipeline("any", "");
     ground.write_slowly_on_both_nodes("slow");
     ground.receiver.wait_for_lines(BOTH / 10);
     // The same pods go on, with another process each.
     let agents = release.pods(AGENT);
+    let of_agents = |field: &str| {
+        let form = format!("jsonpath={{.items[*].status.containerStatuses[0].{field}}}");
+        release.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=agent", "-o", &form])
+    };
     let restarts = || {
-        let form = "jsonpath={.items[*].status.containerStatuses[0].restartCount}";
-        let counts = release.kubectl(&["get", "pods", "-l", "app.kubernetes.io/component=agent", "-o", form]);
+        let counts = of_agents("restartCount");
         counts.split(' ').map(|count| count.parse::<u64>().unwrap_or_default()).sum::<u64>()
     };
     let before = restarts();
-    agents.iter().for_each(|pod| kill(pod));
+    agents.iter().for_each(|pod| starve(pod));
     eventually("restarted containers", || (restarts() >= before + agents.len() as u64).then_some(()));
+    let reasons = of_agents("lastState.terminated.reason");
+    assert!(reasons.split(' ').all(|reason| reason == "OOMKilled"), "{reasons}");
     assert_eq!(release.pods(AGENT), agents);
     release.wait_rolled_out();
     // And now other pods, while lines come.

@@ -1,10 +1,10 @@
 //! The release of the quick start in README.md, in the hands of one test at a time.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use spillway_tests::cluster::layout::kubeconfig;
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
 use spillway_tests::{cluster, eventually};
@@ -125,6 +125,34 @@ pub(crate) fn kill(pod: &str) {
     for process in processes {
         kill_process(process, Signal::KILL).unwrap();
     }
+}
+
+/// Has the kernel end the process of a pod for want of memory: it may have no more than it has. Its kubelet starts it again.
+pub(crate) fn starve(pod: &str) {
+    const USED_AND_MOST: [(&str, &str); 2] =
+        [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")];
+    let processes = processes_of(pod);
+    assert!(!processes.is_empty(), "{pod} has no process");
+    for process in processes {
+        let group = memory_group(process);
+        eventually("an end for want of memory", || {
+            // What can be given back is, and the limit follows; then the next page is one too many.
+            for (used, most) in USED_AND_MOST {
+                fs::read(group.join(used)).and_then(|used| fs::write(group.join(most), used)).ok();
+            }
+            test_kill_process(process).is_err().then_some(())
+        });
+    }
+}
+
+/// Returns the folder of the control group that counts the memory of a process.
+fn memory_group(process: Pid) -> PathBuf {
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", process.as_raw_nonzero())).unwrap();
+    let of = |kind: &str, root: &str| {
+        let path = text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(kind))?;
+        Some(Path::new(root).join(path.trim_start_matches('/')))
+    };
+    of("memory:", "/sys/fs/cgroup/memory").or_else(|| of(":", "/sys/fs/cgroup")).unwrap()
 }
 
 /// Returns the processes of ours in a pod: containers have its name as that of their host.

@@ -1,6 +1,6 @@
 //! What the tests of the operator stand on: an API server with one node, pods on it, and the folders of its agent.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -184,12 +184,20 @@ impl World {
 
     /// The same without an API server.
     pub(crate) fn write_of(&self, pod: &str, namespace: &str, uid: &str, text: &str) {
+        let place = self.log(pod, namespace, uid).metadata().unwrap().len();
+        self.append(pod, namespace, uid, &format!("2026-11-28T10:00:00.{place:09}Z stdout F {text}\n"));
+    }
+
+    /// Appends whole lines to that log.
+    pub(crate) fn append(&self, pod: &str, namespace: &str, uid: &str, lines: &str) {
+        // At once, as a runtime does.
+        self.log(pod, namespace, uid).write_all(lines.as_bytes()).unwrap();
+    }
+
+    fn log(&self, pod: &str, namespace: &str, uid: &str) -> File {
         let folder = self.folder.join(format!("pods/{namespace}_{pod}_{uid}/main"));
         fs::create_dir_all(&folder).unwrap();
-        // At once, as a runtime does.
-        let mut file = OpenOptions::new().create(true).append(true).open(folder.join("0.log")).unwrap();
-        let place = file.metadata().unwrap().len();
-        file.write_all(format!("2026-11-28T10:00:00.{place:09}Z stdout F {text}\n").as_bytes()).unwrap();
+        OpenOptions::new().create(true).append(true).open(folder.join("0.log")).unwrap()
     }
 
     /// Returns the names of the files of the output that hold `text`.
