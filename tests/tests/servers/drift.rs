@@ -104,7 +104,7 @@ impl Ground {
         let before = self.api.must(&of, "");
         self.api.must(&["delete", "secret", "spillway-webhook-tls", "-n", NAMESPACE], "");
         operator.process.seen.clear();
-        operator.process.wait_for_line("issued the certificate of the webhook");
+        operator.process.wait_for_line("issued a certificate");
         assert_ne!(self.api.must(&of, ""), before);
     }
 

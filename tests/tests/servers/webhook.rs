@@ -152,7 +152,7 @@ impl Ground {
         let before = self.mount();
         self.api.must(&["delete", "secret", "spillway-webhook-tls", "-n", NAMESPACE], "");
         operator.process.seen.clear();
-        operator.process.wait_for_line("issued the certificate of the webhook");
+        operator.process.wait_for_line("issued a certificate");
         assert_ne!(self.mount(), before);
         webhook.process.wait_for_line("another certificate is shown");
         assert!(!self.said(&["apply", "-f", "-"], &bad("jobs")).ok);
