@@ -51,8 +51,14 @@ impl Api {
     }
 
     /// Sees the objects of a collection as they stand and as they change, until `is_last` says that one is what was waited for.
-    /// `path` may select by fields.
+    /// `path` may select by fields. An API server ends the watch of who reads slower than objects change: then it begins anew.
     pub async fn watch(&self, path: &str, mut is_last: impl FnMut(&Value) -> bool) -> anyhow::Result<()> {
+        while !self.watch_once(path, &mut is_last).await? {}
+        Ok(())
+    }
+
+    /// The same until the server ends it; returns whether the last was seen.
+    async fn watch_once(&self, path: &str, is_last: &mut impl FnMut(&Value) -> bool) -> anyhow::Result<bool> {
         let begin = if path.contains('?') { '&' } else { '?' };
         let request = self.client.get(format!("{}{path}{begin}watch=true", self.url)).bearer_auth(self.token);
         let mut answer = request.send().await?.error_for_status()?;
@@ -62,11 +68,11 @@ impl Api {
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let event: Value = serde_json::from_slice(&text.drain(..=end).collect::<Vec<_>>())?;
                 if is_last(&event["object"]) {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        bail!("the watch of {path} ended before what it waited for")
+        Ok(false)
     }
 
     /// Creates many objects, each a path and a body, so many at a time.

@@ -30,7 +30,7 @@ pub const WATCH_EVERYWHERE: &str =
 pub const WATCH_PIPELINES: &str = "/apis/spillway.dev/v1alpha1/monitoringpipelines";
 
 /// Where last good versions are watched.
-pub const WATCH_KEPT: &str = "/apis/apps/v1/namespaces/spillway-system/controllerrevisions";
+pub const WATCH_KEPT: &str = "/apis/apps/v1/controllerrevisions";
 
 /// Where the Lease is watched.
 pub const WATCH_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/spillway-system/leases";
