@@ -4,15 +4,12 @@
 use std::fs;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
-use spillway_tests::PATIENCE;
 use spillway_tests::agent::Agent;
 use spillway_tests::http::{Answer, Client};
-use spillway_tests::operator::Replica;
+use spillway_tests::operator::{Operator, Replica};
 use spillway_tests::servers::process::free_port;
-use tokio::time::Instant;
 
 use crate::operator::world::{BACKEND, NODE, OWN, World};
 
@@ -28,15 +25,8 @@ spec:
 #[test]
 fn a_pod_sends_with_its_own_token_and_nobody_else_does() {
     let Some(world) = World::start("a_pod_sends_with_its_own_token_and_nobody_else_does") else { return };
-    pods(&world);
     let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    world.apply(BACKEND);
-    world.apply(PIPELINE);
-    let mut door = Door::open(&world, &replica);
-    door.agent.wait_for_line("operator answers");
-    world.wait_for("Programmed", "True");
+    let (operator, mut door) = begin(&world, &replica);
 
     // The pod that is selected, and nothing that it says of itself.
     let etcher = token(&world, "etcher", "fab12", "spillway-agent");
@@ -108,15 +98,8 @@ fn the_token_of_a_pod_that_has_ended_is_worth_nothing_although_it_is_not_over() 
     let Some(world) = World::start("the_token_of_a_pod_that_has_ended_is_worth_nothing_although_it_is_not_over") else {
         return;
     };
-    pods(&world);
     let replica = world.replica("first");
-    let mut operator = replica.start();
-    operator.wait_until_leading();
-    world.apply(BACKEND);
-    world.apply(PIPELINE);
-    let mut door = Door::open(&world, &replica);
-    door.agent.wait_for_line("operator answers");
-    world.wait_for("Programmed", "True");
+    let (operator, mut door) = begin(&world, &replica);
     let of = |name: &str| token(&world, name, "fab12", "spillway-agent");
     let (etcher, other) = (of("etcher"), of("job"));
     assert_eq!((door.send(&etcher, "{}").status, door.send(&other, "{}").status), (202, 202));
@@ -137,6 +120,19 @@ fn the_token_of_a_pod_that_has_ended_is_worth_nothing_although_it_is_not_over() 
     assert_eq!(door.send(&etcher, "{}").status, 403, "it is not the one before");
     operator.stop();
     door.agent.stop();
+}
+
+/// Starts a replica of the operator and the agent, and applies what takes events of some pods.
+fn begin(world: &World, replica: &Replica) -> (Operator, Door) {
+    pods(world);
+    let mut operator = replica.start();
+    operator.wait_until_leading();
+    world.apply(BACKEND);
+    world.apply(PIPELINE);
+    let mut door = Door::open(world, replica);
+    door.agent.wait_for_line("operator answers");
+    world.wait_for("Programmed", "True");
+    (operator, door)
 }
 
 /// Makes a pod that is not selected, and one on another node.
@@ -206,24 +202,25 @@ impl Door {
 
     /// Sends until it is answered so.
     fn wait_for(&mut self, token: &str, status: u16) -> Answer {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.send(token, "{}");
-            if answer.status == status {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "{:?}; {:#?}", answer.json(), self.agent.seen);
-            self.agent.moment(Duration::from_millis(100));
-        }
+        let (address, tls) = (self.address.clone(), self.tls.clone());
+        let shown = [("authorization", &*format!("Bearer {token}"))];
+        let told = || format!("an answer {status}");
+        self.agent
+            .eventually(told, |_| Some(send(&address, &tls, &shown, "{}")).filter(|answer| answer.status == status))
     }
 
     fn send_with(&self, headers: &[(&str, &str)], body: &str) -> Answer {
-        let name = "spillway-agent.spillway-system.svc".try_into().unwrap();
-        let connection = rustls::ClientConnection::new(self.tls.clone(), name).unwrap();
-        let stream = rustls::StreamOwned::new(connection, TcpStream::connect(&self.address).unwrap());
-        let mut client = Client::over(stream, "spillway-agent");
-        client.send("POST", "/v1/events", headers, body.as_bytes()).unwrap()
+        send(&self.address, &self.tls, headers, body)
     }
+}
+
+/// Sends by a connection of its own.
+fn send(address: &str, tls: &Arc<rustls::ClientConfig>, headers: &[(&str, &str)], body: &str) -> Answer {
+    let name = "spillway-agent.spillway-system.svc".try_into().unwrap();
+    let connection = rustls::ClientConnection::new(tls.clone(), name).unwrap();
+    let stream = rustls::StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+    let mut client = Client::over(stream, "spillway-agent");
+    client.send("POST", "/v1/events", headers, body.as_bytes()).unwrap()
 }
 
 fn rustls_certificates(pem: &[u8]) -> Vec<rustls::pki_types::CertificateDer<'static>> {

@@ -7,6 +7,7 @@ use serde_json::json;
 use spillway_crds::Reach;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::{Owner, PodFacts, Pods, TokenKeys};
+use spillway_delivery::deliver::Engine;
 use spillway_delivery::intake::Pipeline;
 use spillway_tokens::signing::{FOREIGN, ISSUER, NOW, P256, RSA, claims, jwks};
 use tokio::sync::watch;
@@ -58,6 +59,8 @@ struct Gatehouse {
     connector: TlsConnector,
     folder: tempfile::TempDir,
     _supervisor: Supervisor,
+    /// What keeps the events, where this opened it.
+    _engine: Option<(Engine, tempfile::TempDir)>,
 }
 
 fn certificate(folder: &std::path::Path) -> TlsConnector {
@@ -86,7 +89,23 @@ impl Gatehouse {
         let at = "127.0.0.1:0".parse().unwrap();
         let source = HttpSource::bind_for_pods((at, &tls), senders, targets, context).await.unwrap();
         let address = source.local_address();
-        Self { address, keys, pods, stats, connector, folder, _supervisor: supervisor }
+        Self { address, keys, pods, stats, connector, folder, _supervisor: supervisor, _engine: None }
+    }
+
+    /// Opens one to `fab12/jobs`, which takes events of every pod of its namespace.
+    async fn of_one_pipeline(bytes_max: u64) -> (Self, Arc<Pipeline>) {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let jobs = add_in(&engine, ("fab12", "jobs"), bytes_max).await;
+        let targets = HttpTargets::default();
+        targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
+        let door = Self { _engine: Some((engine, dir)), ..Self::open(targets).await };
+        (door, jobs)
+    }
+
+    /// Tells it of pods; it knows no others from now on.
+    fn tell(&self, pods: &[&PodFacts]) {
+        self.pods.send_replace(Some(told(pods.iter().copied().cloned().collect())));
     }
 
     async fn send(&self, headers: &str, body: &str) -> Answer {
@@ -122,15 +141,10 @@ fn open(pipeline: &Arc<Pipeline>, namespaces: Reach) -> (Arc<Pipeline>, Takes) {
 
 #[tokio::test]
 async fn a_token_that_is_not_of_a_live_pod_of_this_node_for_this_door_is_refused_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path());
-    let targets = HttpTargets::default();
-    let jobs = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
-    targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-    let door = Gatehouse::open(targets).await;
+    let (door, jobs) = Gatehouse::of_one_pipeline(1 << 20).await;
     let (good, mut gone) = (pod("u1", "fab12", "etcher"), pod("u2", "fab12", "old"));
     gone.has_ended = true;
-    door.pods.send_replace(Some(told(vec![good.clone(), gone.clone()])));
+    door.tell(&[&good, &gone]);
     let changed = |change: &dyn Fn(&mut Value)| {
         let mut claims = claims_of(&good);
         change(&mut claims);
@@ -200,7 +214,7 @@ async fn a_pod_sends_to_pipelines_of_its_namespace_that_select_it_and_to_those_o
     let door = Gatehouse::open(targets.clone()).await;
     let (etcher, washer) = (pod("u1", "fab12", "etcher"), pod("u2", "fab12", "washer"));
     let stranger = pod("u3", "third", "etcher");
-    door.pods.send_replace(Some(told(vec![etcher.clone(), washer.clone(), stranger.clone()])));
+    door.tell(&[&etcher, &washer, &stranger]);
     let counts = || [&own, &picky, &other, &cluster].map(|pipeline| pipeline.report().accepted_events);
     assert_eq!(door.as_pod(&etcher, "", "{}").await.status, 202);
     assert_eq!(counts(), [1, 1, 0, 1]);
@@ -254,12 +268,7 @@ async fn the_origin_is_that_of_the_token_whatever_the_body_says() {
 
 #[tokio::test]
 async fn who_comes_before_the_operator_has_told_is_asked_to_come_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path());
-    let targets = HttpTargets::default();
-    let jobs = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
-    targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-    let door = Gatehouse::open(targets).await;
+    let (door, jobs) = Gatehouse::of_one_pipeline(1 << 20).await;
     let new = pod("u1", "fab12", "etcher");
     let later = |answer: &Answer, code: &str| {
         assert_eq!(
@@ -282,7 +291,7 @@ async fn who_comes_before_the_operator_has_told_is_asked_to_come_again() {
     later(&door.as_pod(&new, "", "{}").await, "keys");
     // Keys of no use leave those before.
     door.keys.send_replace(Some(keys()));
-    door.pods.send_replace(Some(told(vec![new.clone()])));
+    door.tell(&[&new]);
     assert_eq!(door.as_pod(&new, "", "{}").await.status, 202);
     door.keys.send_replace(Some(Arc::new(TokenKeys { issuer: ISSUER.to_owned(), keys: "{".to_owned() })));
     assert_eq!(door.as_pod(&new, "", "{}").await.status, 202);
@@ -296,14 +305,9 @@ async fn who_comes_before_the_operator_has_told_is_asked_to_come_again() {
 
 #[tokio::test]
 async fn headers_that_are_too_long_for_any_token_are_refused_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path());
-    let targets = HttpTargets::default();
-    let jobs = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
-    targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-    let door = Gatehouse::open(targets).await;
+    let (door, jobs) = Gatehouse::of_one_pipeline(1 << 20).await;
     let good = pod("u1", "fab12", "etcher");
-    door.pods.send_replace(Some(told(vec![good.clone()])));
+    door.tell(&[&good]);
     for headers in [
         format!("authorization: Bearer {}\r\n", "a".repeat(20_000)),
         format!("authorization: {}Bearer a\r\n", " ".repeat(20_000)),
@@ -330,15 +334,10 @@ async fn headers_that_are_too_long_for_any_token_are_refused_and_counted() {
 
 #[tokio::test]
 async fn a_pod_whose_name_another_one_had_is_not_that_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path());
-    let targets = HttpTargets::default();
-    let jobs = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
-    targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-    let door = Gatehouse::open(targets).await;
+    let (door, jobs) = Gatehouse::of_one_pipeline(1 << 20).await;
     let (mut before, after) = (pod("u1", "fab12", "etcher"), pod("u2", "fab12", "etcher"));
     assert_eq!(before.name, after.name);
-    door.pods.send_replace(Some(told(vec![before.clone(), after.clone()])));
+    door.tell(&[&before, &after]);
     assert_eq!(door.as_pod(&before, "", "{}").await.status, 202);
     before.has_ended = true;
     // While it is told of, and once it is forgotten.
@@ -352,7 +351,7 @@ async fn a_pod_whose_name_another_one_had_is_not_that_one() {
     }
     // Another tenant that says of its pod that it has that uid changes nothing.
     let evil = PodFacts { uid: "u2".into(), ..pod("u9", "evil", "etcher") };
-    door.pods.send_replace(Some(told(vec![after.clone(), evil.clone()])));
+    door.tell(&[&after, &evil]);
     assert_eq!(door.as_pod(&after, "", "{}").await.status, 202);
     let mut of_evil = claims_of(&evil);
     (of_evil["kubernetes.io"]["pod"]["uid"], of_evil["iat"]) = (json!("u9"), json!(NOW - 600));
@@ -364,7 +363,7 @@ async fn a_pod_whose_name_another_one_had_is_not_that_one() {
 async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
     let mut door = Gatehouse::open(HttpTargets::default()).await;
     let new = pod("u1", "fab12", "etcher");
-    door.pods.send_replace(Some(told(vec![new.clone()])));
+    door.tell(&[&new]);
     let before = door.connector.clone();
     assert_eq!(door.as_pod(&new, "", "{}").await.status, 422);
     std::fs::write(door.folder.path().join("tls.crt"), "broken").unwrap();
@@ -419,7 +418,7 @@ async fn who_shows_no_token_reaches_a_pipeline_that_says_so_by_its_full_name_and
     assert_eq!((answer.status, &*answer.code()), (401, "token-malformed"));
     // Who proves to be a pod is known there, too, and held to the selector.
     let (etcher, washer) = (pod("u1", "fab12", "etcher"), pod("u2", "fab12", "washer"));
-    door.pods.send_replace(Some(told(vec![etcher.clone(), washer.clone()])));
+    door.tell(&[&etcher, &washer]);
     assert_eq!(door.as_pod(&etcher, &named("fab12/jobs"), "{}").await.status, 202);
     assert_eq!(door.as_pod(&washer, &named("fab12/jobs"), "{}").await.status, 422);
     assert_eq!((counts(), door.stats.unverified_events()), ([2, 0, 0], 1));
@@ -452,14 +451,9 @@ fn request_of(pod: &PodFacts, headers: &str, body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn connections_of_one_pod_leave_those_of_others_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path());
-    let targets = HttpTargets::default();
-    let jobs = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
-    targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-    let door = Gatehouse::open(targets).await;
+    let (door, _) = Gatehouse::of_one_pipeline(1 << 20).await;
     let (greedy, modest) = (pod("u1", "fab12", "greedy"), pod("u2", "fab12", "modest"));
-    door.pods.send_replace(Some(told(vec![greedy.clone(), modest.clone()])));
+    door.tell(&[&greedy, &modest]);
     let mut held = Vec::new();
     for _ in 0..SENDER_CONNECTIONS_MAX {
         let mut stream = door.connect().await.unwrap();
@@ -494,14 +488,9 @@ async fn connections_of_one_pod_leave_those_of_others_alone() {
 
 #[tokio::test]
 async fn bodies_of_one_pod_are_bounded_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path());
-    let targets = HttpTargets::default();
-    let jobs = add_in(&engine, ("fab12", "jobs"), 1 << 30).await;
-    targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-    let door = Gatehouse::open(targets).await;
+    let (door, _) = Gatehouse::of_one_pipeline(1 << 30).await;
     let (greedy, modest) = (pod("u1", "fab12", "greedy"), pod("u2", "fab12", "modest"));
-    door.pods.send_replace(Some(told(vec![greedy.clone(), modest.clone()])));
+    door.tell(&[&greedy, &modest]);
     // A body that never fits, one that does, and one beside another that is under way.
     let mut stream = door.connect().await.unwrap();
     let length = format!("content-length: {}\r\n", 9 << 20);
