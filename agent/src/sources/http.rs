@@ -127,7 +127,7 @@ impl HttpSource {
         targets: HttpTargets,
         context: HttpContext,
     ) -> Result<Self, BindError> {
-        let gate = PodGate::new(senders, targets.clone(), tls, context.stats.clone())?;
+        let gate = PodGate::new(senders, tls, context.stats.clone())?;
         let door = Pipelines::new(context.intake, targets);
         Self::start(address, Box::new(door), gate, context).await
     }

@@ -5,7 +5,7 @@
 //! - A token is verified with the keys that the operator served, without asking anybody; it must be of this node, and of a pod
 //!   that is there now. Every other is refused with `401` (another token might do) or `403`, a reason, and a count of it.
 //! - What is known of a sender comes from its token and from what the operator tells of its pod.
-//! - Who shows no token is taken where a pipeline takes events so, as somebody unknown; who shows a bad one never is.
+//! - Who shows no token goes on as somebody unknown, whom only pipelines take that say so; who shows a bad one never does.
 //! - The certificate is read again when its files change; one that cannot be used leaves the one before.
 //!
 //! # Limits
@@ -33,7 +33,6 @@ use super::answer::Refused;
 use super::security::{self, SecurityError, TlsFiles};
 use super::sender::{Gate, Sender};
 use super::stats::HttpStats;
-use super::targets::HttpTargets;
 use crate::pods::{PodsReceiver, TokenKeysReceiver, Told};
 
 /// For how long a pod may be unknown because it is new.
@@ -61,7 +60,6 @@ pub struct PodSenders {
 /// The gate.
 pub(super) struct PodGate {
     senders: PodSenders,
-    targets: HttpTargets,
     verifier: Mutex<Made>,
     certificate: Certificate,
     stats: Arc<HttpStats>,
@@ -88,18 +86,13 @@ struct Shown {
 
 impl PodGate {
     /// Reads the certificate.
-    pub(super) fn new(
-        senders: PodSenders,
-        targets: HttpTargets,
-        files: &TlsFiles,
-        stats: Arc<HttpStats>,
-    ) -> Result<Self, SecurityError> {
+    pub(super) fn new(senders: PodSenders, files: &TlsFiles, stats: Arc<HttpStats>) -> Result<Self, SecurityError> {
         let certificate = Certificate::read(files)?;
-        Ok(Self { senders, targets, verifier: Mutex::default(), certificate, stats })
+        Ok(Self { senders, verifier: Mutex::default(), certificate, stats })
     }
 
     fn sender(&self, headers: &HeaderMap, address: IpAddr) -> Result<Sender, Refused> {
-        if !headers.contains_key(AUTHORIZATION) && self.targets.is_open() {
+        if !headers.contains_key(AUTHORIZATION) {
             return Ok(Sender::unverified(address, self.senders.node.as_deref()));
         }
         let unknown = || later("keys", "the operator has not given the keys of tokens yet");

@@ -147,11 +147,6 @@ impl HttpTargets {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pipelines.into_iter().map(target).collect());
     }
 
-    /// Returns whether one takes events of whoever shows no token.
-    pub(super) fn is_open(&self) -> bool {
-        self.now().iter().any(|target| target.takes.as_ref().is_some_and(|takes| takes.is_open))
-    }
-
     fn now(&self) -> Arc<Vec<Target>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

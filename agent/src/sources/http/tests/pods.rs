@@ -251,7 +251,7 @@ async fn the_origin_is_that_of_the_token_whatever_the_body_says() {
     let files = TlsFiles { certificate: Some(folder.path().join("tls.crt")), key: Some(folder.path().join("tls.key")) };
     let clock = Clock::manual(NOW * 1_000_000_000);
     let senders = PodSenders { keys: of_keys, pods: of_pods, node: Some("node-a".into()), clock };
-    let gate = super::super::pods::PodGate::new(senders, HttpTargets::default(), &files, Arc::default()).unwrap();
+    let gate = super::super::pods::PodGate::new(senders, &files, Arc::default()).unwrap();
     let token = format!("Bearer {}", P256.token(&claims_of(&good)));
     let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, token.parse().unwrap())]);
     let sender = super::super::sender::Gate::admit(&gate, &headers, [10, 0, 0, 1].into()).unwrap();
@@ -356,6 +356,12 @@ async fn a_pod_whose_name_another_one_had_is_not_that_one() {
     let mut of_evil = claims_of(&evil);
     (of_evil["kubernetes.io"]["pod"]["uid"], of_evil["iat"]) = (json!("u9"), json!(NOW - 600));
     assert_eq!(door.shown(&P256.token(&of_evil)).await.status, 403);
+    // Nor is one of its own, of the same uid and name, taken for the one that is gone.
+    let alike = PodFacts { namespace: "other".into(), ..after.clone() };
+    door.tell(&[&alike]);
+    let mut old = claims_of(&after);
+    old["iat"] = json!(NOW - 600);
+    assert_eq!(door.shown(&P256.token(&old)).await.status, 403);
     assert_eq!(jobs.report().accepted_events, 4);
 }
 
