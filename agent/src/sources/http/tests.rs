@@ -16,7 +16,7 @@ use serde_json::Value;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::{Accepted, Intake, SubmitError};
 use spillway_delivery::supervisor::Supervisor;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -143,6 +143,12 @@ impl Server {
     fn answered(&self, status: u16) -> u64 {
         self.stats.requests().find(|(known, _)| *known == status).unwrap().1
     }
+}
+
+/// Writes all of `bytes` to the socket: a TLS stream keeps what the socket has no room for until it is flushed.
+async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// Returns a whole request.

@@ -111,7 +111,7 @@ impl Gatehouse {
     async fn send(&self, headers: &str, body: &str) -> Answer {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let mut stream = self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
-        stream.write_all(&request("/v1/events", headers, body.as_bytes())).await.unwrap();
+        say(&mut stream, &request("/v1/events", headers, body.as_bytes())).await.unwrap();
         Answer::read(&mut stream).await.unwrap()
     }
 
@@ -318,7 +318,7 @@ async fn headers_that_are_too_long_for_any_token_are_refused_and_counted() {
         let (mut reader, mut writer) = tokio::io::split(&mut stream);
         let flood = request("/v1/events", &headers, b"{}");
         // What is not read any more cannot be written.
-        let (_, answer) = tokio::join!(writer.write_all(&flood), Answer::read(&mut reader));
+        let (_, answer) = tokio::join!(say(&mut writer, &flood), Answer::read(&mut reader));
         assert_eq!(answer.map(|answer| answer.status), Some(431), "{headers:.40}");
     }
     assert!(door.limit("header_bytes") >= 1, "{}", door.limit("header_bytes"));
@@ -463,12 +463,12 @@ async fn connections_of_one_pod_leave_those_of_others_alone() {
     let mut held = Vec::new();
     for _ in 0..SENDER_CONNECTIONS_MAX {
         let mut stream = door.connect().await.unwrap();
-        stream.write_all(&request_of(&greedy, "", b"{}")).await.unwrap();
+        say(&mut stream, &request_of(&greedy, "", b"{}")).await.unwrap();
         assert_eq!(Answer::read(&mut stream).await.unwrap().status, 202);
         held.push(stream);
     }
     let mut stream = door.connect().await.unwrap();
-    stream.write_all(&request_of(&greedy, "", b"{}")).await.unwrap();
+    say(&mut stream, &request_of(&greedy, "", b"{}")).await.unwrap();
     let answer = Answer::read(&mut stream).await.unwrap();
     assert_eq!((answer.status, &*answer.code()), (503, "sender_connections"));
     assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
@@ -504,8 +504,8 @@ async fn bodies_of_one_pod_are_bounded_and_counted() {
     let head = |length: &str| {
         format!("POST /v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n{length}\r\n").into_bytes()
     };
-    stream.write_all(&head(&length)).await.unwrap();
-    stream.write_all(&vec![b' '; 8 << 20]).await.ok();
+    say(&mut stream, &head(&length)).await.unwrap();
+    say(&mut stream, &vec![b' '; 8 << 20]).await.ok();
     let answer = Answer::read(&mut stream).await.unwrap();
     assert_eq!((answer.status, &*answer.code()), (413, "sender_body"));
     assert_eq!(answer.json()["limit"], json!(8 << 20));
@@ -514,15 +514,15 @@ async fn bodies_of_one_pod_are_bounded_and_counted() {
     assert_eq!(door.as_pod(&greedy, "", &fits).await.status, 202);
     let sent = door.stats.wire_bytes();
     let mut slow = door.connect().await.unwrap();
-    slow.write_all(&head(&format!("content-length: {}\r\n", fits.len()))).await.unwrap();
-    slow.write_all(&fits.as_bytes()[..fits.len() - 1]).await.unwrap();
+    say(&mut slow, &head(&format!("content-length: {}\r\n", fits.len()))).await.unwrap();
+    say(&mut slow, &fits.as_bytes()[..fits.len() - 1]).await.unwrap();
     while door.stats.wire_bytes() < sent + fits.len() as u64 - 1 {
         tokio::task::yield_now().await;
     }
     let answer = door.as_pod(&greedy, "", &line.repeat(2)).await;
     assert_eq!((answer.status, &*answer.code()), (503, "sender_bodies_bytes"));
     assert_eq!(door.as_pod(&modest, "", &fits).await.status, 202, "another pod has its own");
-    slow.write_all(b"\n").await.unwrap();
+    say(&mut slow, b"\n").await.unwrap();
     assert_eq!(Answer::read(&mut slow).await.unwrap().status, 202);
     assert_eq!((door.limit("sender_body"), door.limit("sender_bodies_bytes")), (1, 1));
 }

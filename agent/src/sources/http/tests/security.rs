@@ -116,7 +116,7 @@ async fn a_sender_shows_its_token_over_tls() {
     let mut stream = files.connector(b"http/1.1").connect(name.clone(), stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let bearer = format!("authorization: bearer {TOKEN}\r\nidempotency-key: k\r\n");
-    stream.write_all(&request("/v1/events", &bearer, b"{}")).await.unwrap();
+    say(&mut stream, &request("/v1/events", &bearer, b"{}")).await.unwrap();
     assert_eq!(Answer::read(&mut stream).await.unwrap().status, 202);
     assert_eq!(&server.recorder.take()[0].1.key.as_ref().unwrap().sender[..], b"token");
     assert!(files.connector(b"h2").connect(name, server.connect().await).await.is_err());
