@@ -1,5 +1,7 @@
 //! The floors: the input and the output of the agent and nothing else. No log, no checks, no second try; blocking
 //! sockets, buffers that are reused. What they write has the bytes that the agent writes, by a sample of its output.
+//! Told to, the intake checks and keeps what it takes: the least that any program does which promises what the agent
+//! promises.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context as _, bail};
+use serde::de::IgnoredAny;
 
 use crate::bench::http::Connection;
 
@@ -39,9 +42,12 @@ pub(super) enum Floor {
         file: PathBuf,
         /// A line as the agent writes it
         sample: PathBuf,
-        /// Calls fdatasync before each answer
+        /// Calls fdatasync before each answer, on the log where there is one
         #[arg(long)]
         sync: bool,
+        /// Checks that each event is an object of JSON, and appends each body to this file first
+        #[arg(long, value_name = "FILE")]
+        log: Option<PathBuf>,
     },
 }
 
@@ -52,7 +58,11 @@ impl Floor {
             Self::Tail { file, address, sample, batch_events } => {
                 Tail { member: Member::read(sample)?, batch_events: *batch_events, sent: 0 }.run(file, address)
             }
-            Self::Intake { file, sample, sync } => intake(file, &Member::read(sample)?, *sync),
+            Self::Intake { file, sample, sync, log } => {
+                let log = log.as_ref().map(File::create).transpose().context("creating the log")?;
+                let output = Output { file: File::create(file).context("creating the output")?, log, written: 0 };
+                intake(output, &Member::read(sample)?, *sync)
+            }
         }
     }
 }
@@ -160,18 +170,31 @@ fn post(connection: &mut Connection, body: &mut Vec<u8>) -> anyhow::Result<()> {
 #[derive(Debug)]
 struct Output {
     file: File,
+    log: Option<File>,
     written: u64,
 }
 
+/// Fails unless every line of `body` is an object of JSON.
+fn check(body: &[u8]) -> anyhow::Result<()> {
+    for line in std::str::from_utf8(body).context("checking a body")?.lines() {
+        let IgnoredAny = serde_json::from_str(line).context("checking an event")?;
+        if !line.starts_with('{') {
+            bail!("an event that is no object");
+        }
+    }
+    Ok(())
+}
+
 /// Takes bodies over any number of connections; a thread each.
-fn intake(file: &Path, member: &Member, sync: bool) -> anyhow::Result<()> {
+fn intake(output: Output, member: &Member, sync: bool) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listening")?;
     println!("{LISTENS}{}", listener.local_addr()?);
-    let output = Mutex::new(Output { file: File::create(file).context("creating the output")?, written: 0 });
+    let checks = output.log.is_some();
+    let output = Mutex::new(output);
     std::thread::scope(|scope| {
         for stream in listener.incoming().map_while(Result::ok) {
             scope.spawn(|| {
-                if let Err(error) = take(stream, &output, member, sync) {
+                if let Err(error) = take(stream, &output, member, (sync, checks)) {
                     println!("{error:#}");
                 }
             });
@@ -180,15 +203,26 @@ fn intake(file: &Path, member: &Member, sync: bool) -> anyhow::Result<()> {
     bail!("the listener has ended")
 }
 
-fn take(stream: TcpStream, output: &Mutex<Output>, member: &Member, sync: bool) -> anyhow::Result<()> {
+fn take(
+    stream: TcpStream,
+    output: &Mutex<Output>,
+    member: &Member,
+    (sync, checks): (bool, bool),
+) -> anyhow::Result<()> {
     let mut connection = Connection::new(stream)?;
     let mut out = Vec::new();
     while let Some(request) = connection.next()? {
         out.clear();
+        if checks {
+            check(request.body)?;
+        }
         let handle = {
             let Ok(mut output) = output.lock() else {
                 bail!("another connection panicked");
             };
+            if let Some(log) = &mut output.log {
+                log.write_all(request.body)?;
+            }
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', request.body) {
                 // The member goes before the closing brace, which its own end brings.
@@ -198,7 +232,8 @@ fn take(stream: TcpStream, output: &Mutex<Output>, member: &Member, sync: bool) 
                 start = end + 1;
             }
             output.file.write_all(&out)?;
-            sync.then(|| output.file.try_clone()).transpose()?
+            let promised = output.log.as_ref().unwrap_or(&output.file);
+            sync.then(|| promised.try_clone()).transpose()?
         };
         if let Some(file) = handle {
             file.sync_data()?;
@@ -224,6 +259,14 @@ mod tests {
         member.write(0, &mut out);
         assert!(out.starts_with(b",\"_spillway\":{\"id\":\"00000000000000a1-0\","));
         assert!(Member::of(b"{}\n").is_err());
+    }
+
+    #[test]
+    fn what_is_no_object_is_not_taken() {
+        check(b"{\"a\":1}\n{}\n").unwrap();
+        for body in [&b"{\"a\":1}\n{\n"[..], b"[]\n", b"{\"a\":\"\xff\"}\n"] {
+            check(body).unwrap_err();
+        }
     }
 
     #[test]

@@ -49,32 +49,39 @@ impl Level {
 /// Measures it at one level.
 pub(super) fn run(bench: &Bench, level: Level) -> anyhow::Result<Vec<Row>> {
     let requests = load::requests();
-    let (mut agents, mut floors) = (Vec::new(), Vec::new());
+    let (mut agents, mut floors, mut careful) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=bench.scale.runs {
         let by_agent = agent(bench, &requests, level)?;
-        let by_floor = self::floor(bench, &requests, level)?;
+        let by_floor = self::floor(bench, &requests, level, false)?;
+        let by_careful = self::floor(bench, &requests, level, true)?;
         println!(
             "{}, run {run}: events/s: agent {:.0} (accepted after {:.1} of {:.1} s), floor {:.0}; CPU s per million: \
-             agent {:.2}, floor {:.2}",
+             agent {:.2}, floor {:.2}; a floor that checks and logs: {:.0} and {:.2}",
             level.name(),
             by_agent.per_second,
             by_agent.answered.as_secs_f64(),
             by_agent.total.as_secs_f64(),
             by_floor.per_second,
             by_agent.cpu,
-            by_floor.cpu
+            by_floor.cpu,
+            by_careful.per_second,
+            by_careful.cpu
         );
         agents.push(by_agent);
         floors.push(by_floor);
+        careful.push(by_careful);
     }
     let figures = |runs: &[Run], figure: fn(&Run) -> f64| runs.iter().map(figure).collect::<Vec<_>>();
     let what = |unit: &str| format!("HTTP to file, level `{}`: {unit}", level.name());
-    let row = |unit: &str, figure: fn(&Run) -> f64, bar: Bar| {
-        Row::ratio(&what(unit), &figures(&agents, figure), &figures(&floors, figure), bar)
+    let row = |unit: &str, floors: &[Run], figure: fn(&Run) -> f64, bar: Bar| {
+        Row::ratio(&what(unit), &figures(&agents, figure), &figures(floors, figure), bar)
     };
+    let per_second = |run: &Run| run.per_second;
+    let cpu = |run: &Run| run.cpu;
     let rows = vec![
-        row("events per second", |run| run.per_second, level.bar()),
-        row("CPU seconds per million events", |run| run.cpu, Bar::None),
+        row("events per second", &floors, per_second, level.bar()),
+        row("CPU seconds per million events", &floors, cpu, Bar::None),
+        row("CPU seconds per million events beside a floor that checks and logs", &careful, cpu, Bar::None),
     ];
     rows.iter().for_each(|row| println!("{}", row.line()));
     Ok(rows)
@@ -147,12 +154,17 @@ fn bytes_below(folder: &Path) -> anyhow::Result<u64> {
     files_below(folder)?.iter().map(|path| Ok(fs::metadata(path)?.len())).sum()
 }
 
-fn floor(bench: &Bench, requests: &[Vec<u8>], level: Level) -> anyhow::Result<Run> {
-    let file = bench.scratch.fresh("floor")?.join("out.ndjson");
+/// Measures the floor; one that is `careful` checks each event and keeps it in a log first.
+fn floor(bench: &Bench, requests: &[Vec<u8>], level: Level, careful: bool) -> anyhow::Result<Run> {
+    let folder = bench.scratch.fresh("floor")?;
+    let (file, log) = (folder.join("out.ndjson"), folder.join("log"));
     let mut command = Command::new(&bench.floor);
     command.args(["bench", "floor", "intake"]).arg(&file).arg(bench.scratch.path("sample"));
     if level == Level::Disk {
         command.arg("--sync");
+    }
+    if careful {
+        command.arg("--log").arg(&log);
     }
     let process = Measured::start(&command, &bench.scratch.path("floor.log"))?;
     let (address, _) = process.wait_for_line(|line| line.strip_prefix(floor::LISTENS).map(str::to_owned))?;
@@ -165,7 +177,7 @@ fn floor(bench: &Bench, requests: &[Vec<u8>], level: Level) -> anyhow::Result<Ru
     if lines != events {
         bail!("{lines} events are in the output of the floor, {events} were sent");
     }
-    fs::remove_file(&file)?;
+    fs::remove_dir_all(&folder)?;
     Ok(Run::new(events, total, total, cpu))
 }
 
