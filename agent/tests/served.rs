@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_crds::served::{
-    BackendCondition, Configuration, FORBIDDEN, Held, Owner, PROTOCOL, PodFacts, Pods, ServedSecret, Version,
+    Authorities, AuthorityCertificate, BackendCondition, Configuration, FORBIDDEN, Held, Owner, PROTOCOL, PodFacts,
+    Pods, ServedSecret, Version,
 };
 
 #[path = "served/agent.rs"]
@@ -107,6 +108,51 @@ fn a_listener_that_knows_no_pod_takes_for_pipelines_that_say_so_alone() {
         .map(|one| (one["name"].as_str().unwrap(), one["acceptedEvents"].as_u64().unwrap()))
         .collect();
     assert_eq!(accepted, [("open", 1), ("own", 0), ("strict", 0)]);
+}
+
+#[test]
+fn an_agent_trusts_who_it_is_told_of_before_the_operator_changes_also_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((first, of_first), (second, of_second)) = (certificate(), certificate());
+    std::fs::write(dir.path().join("ca.crt"), &of_first).unwrap();
+    let served = configuration(7, 1, &[archive(), everything("jobs")]);
+    let state = State { configuration: Some(served.clone()), ..State::default() };
+    let operator = Operator::listen("127.0.0.1:0", Some(first), state);
+    let address = operator.address.to_string();
+    let url = format!("https://{address}");
+    let with_ca = ["--operator-ca", "ca.crt"];
+    let mut agent = Agent::start(dir.path(), &url, &with_ca);
+    operator.wait_for("it takes authorities and has none", |ask| ask.authorities.as_deref() == Some(""));
+    let certificates = [of_first, of_second].map(|pem| AuthorityCertificate { pem, until_unix_seconds: 4_000_000_000 });
+    let told = Authorities { hash: "both".into(), certificates: certificates.into() };
+    operator.set(|state| state.authorities = Some(told.clone()));
+    operator.wait_for("it trusts both", |ask| ask.authorities.as_deref() == Some("both"));
+    drop(operator);
+
+    // Another issuer at the same place, and what is mounted is as it was.
+    let listen = |configuration, tls: &Arc<rustls::ServerConfig>| {
+        let state = State { configuration: Some(configuration), authorities: Some(told.clone()), ..State::default() };
+        Operator::listen(&address, Some(tls.clone()), state)
+    };
+    let operator = listen(configuration(7, 2, &[archive(), everything("other")]), &second);
+    operator.wait_for("it runs 7.2", |ask| ask.running == Some(version(7, 2)));
+    flows(&mut agent, dir.path(), ("other", 1));
+    agent.signal(Signal::KILL);
+    drop((agent, operator));
+    let operator = listen(configuration(7, 3, &[archive(), everything("other")]), &second);
+    let mut agent = Agent::start(dir.path(), &url, &with_ca);
+    let ask = operator.wait_for("it runs 7.3", |ask| ask.running == Some(version(7, 3)));
+    assert_eq!(ask.authorities.as_deref(), Some("both"));
+    assert!(agent.seen.iter().all(|line| !line.contains("invalid peer certificate")), "{:#?}", agent.seen);
+    drop((agent, operator));
+
+    // Without what it kept it trusts nobody but who is mounted.
+    std::fs::remove_file(dir.path().join("data/authorities.json")).unwrap();
+    let operator = listen(served, &second);
+    agent = Agent::start(dir.path(), &url, &with_ca);
+    let line = agent.wait_for_line("no configuration from the operator");
+    assert!(line["error"].as_str().unwrap().contains("invalid peer certificate"), "{line}");
+    drop(operator);
 }
 
 #[test]

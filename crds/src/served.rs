@@ -19,6 +19,8 @@
 //!   generations count changes of one leader.
 //! - [`Version::hash`] covers everything but the tickets and the values of secrets, whose versions it covers: it can be shown
 //!   and logged.
+//! - An agent that trusts the operator by a file of authorities is told of the others to come, over the TLS that it trusts
+//!   already ([`Ask::authorities`]), and acknowledges them with the next ask; who does not say that it takes them gets none.
 //! - Unknown fields are ignored on both sides: neighbouring minor versions understand each other. What changes meaning gets
 //!   a new number in [`PROTOCOL`]; an ask of another number is refused with both, and its agent runs on as it is.
 //!
@@ -92,6 +94,10 @@ pub struct Ask {
     pub backends: Vec<BackendReport>,
     /// The hash of the pod facts it holds; `None` when it has none.
     pub pods: Option<String>,
+    /// The hash of the [`Authorities`] it trusts, empty when it was told of none; `None` from one that takes none, as older
+    /// agents do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
 }
 
 /// Which configuration.
@@ -169,6 +175,29 @@ pub struct Answer {
     pub configuration: Option<Configuration>,
     /// The pods of its node; `None` when it knows them.
     pub pods: Option<Pods>,
+    /// Who issues the certificates of operators; `None` when it knows, and from older operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<Authorities>,
+}
+
+/// Who issues the certificates of operators, now and next: what an agent trusts besides what is mounted.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authorities {
+    /// Names the content.
+    pub hash: String,
+    /// Their certificates; they take the place of those told of before.
+    pub certificates: Vec<AuthorityCertificate>,
+}
+
+/// The certificate of an authority.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorityCertificate {
+    /// In PEM.
+    pub pem: String,
+    /// When it counts no longer, seconds since 1970.
+    pub until_unix_seconds: u64,
 }
 
 /// Everything an agent runs.
@@ -312,7 +341,10 @@ mod tests {
         assert_eq!(ask, Ask { agent: "a".into(), ..Ask::default() });
         let answer: Answer =
             serde_json::from_str(r#"{"configuration":{"version":{"epoch":1,"generation":2,"hash":"h"}}}"#).unwrap();
-        assert_eq!(answer.configuration.unwrap().version.generation, 2);
+        assert_eq!((answer.configuration.unwrap().version.generation, answer.authorities), (2, None));
+        // Who takes no authorities says nothing of them, and who has none to tell of, neither.
+        let silent = [serde_json::to_string(&Ask::default()), serde_json::to_string(&Answer::default())];
+        assert!(silent.iter().flatten().all(|text| !text.contains("authorities")), "{silent:?}");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! | [`watch`] | watches over our kinds, last good versions, namespaces, pods, nodes |
 //! | [`secrets`] | Secrets by name, read again on a bounded schedule |
 //! | [`lease`] | who leads, and the epoch |
-//! | [`keep`] | our own small objects: the CA, what agents get mounted, last good versions |
+//! | [`authority`] | our CA and its successor, and where they are trusted |
+//! | [`keep`] | our own small objects: what agents get mounted, last good versions |
 //! | [`keys`] | the keys that tokens are verified with |
 //! | [`events`] | Events about our objects, one for each cause |
 //! | [`queue`] | what is to be written, the last wish of each object at a bounded rate |
@@ -14,10 +15,12 @@
 //! | [`mod@write`] | status |
 //!
 //! # Guarantees
-//! - `get` alone for Secrets; nothing of a user's object is written but its status, and Events about it.
-//! - In a quiet hour nothing is written but the Lease (and the webhook's certificate, every twenty days).
+//! - `get` alone for Secrets of others; nothing of a user's object is written but its status, and Events about it.
+//! - In a quiet hour nothing is written but the Lease (and the webhook's certificate, every twenty days, and a successor of our
+//!   CA, every ten years).
 //! - An API server that is away stops nothing: watches go on from where they were, writes are made again.
 
+pub mod authority;
 pub mod convert;
 pub mod events;
 pub mod keep;

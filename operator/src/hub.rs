@@ -15,6 +15,8 @@
 //!   - one that runs other content under a version that is not older than ours tells that the Lease went back. It waits, and
 //!     [`Hub::later_epoch`] resolves; [`Hub::lead`] with that epoch renumbers what is given out and wakes it. An epoch is
 //!     raised by whoever holds the Lease and nobody else, so that a leader of yesterday raises nothing.
+//! - Authorities are told by who leads alone, and only those that [`Hub::tell`] was given under the epoch that it leads with: one
+//!   that has led before tells nothing that it knows of then.
 //! - What an agent says it runs counts only where the content was given out for its node.
 //!
 //! # Limits
@@ -30,13 +32,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use spillway_crds::served::{Ask, Configuration, Pods};
+use spillway_crds::served::{Ask, Authorities, Configuration, Pods};
 use tokio::sync::watch;
 
 pub use news::News;
 use node::Node;
 
-use crate::reports::Reports;
+use crate::reports::{Report, Reports};
 
 /// How many slices before the current one of a node an acknowledgement may still name.
 pub const EARLIER_MAX: usize = 8;
@@ -101,6 +103,19 @@ struct State {
     agents: Agents,
     nodes: BTreeMap<Arc<str>, Node>,
     reports: Reports,
+    /// What agents are to trust, and the epoch in which that was read.
+    authorities: Option<(u64, Arc<Authorities>)>,
+}
+
+/// How far live agents know the authorities of now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Knowing {
+    /// Pods of agents that are live.
+    pub live: usize,
+    /// Those of them that were heard a short time ago.
+    pub heard: usize,
+    /// Those of the heard that say that they trust these.
+    pub acknowledged: usize,
 }
 
 /// What there is for a node at one moment.
@@ -125,8 +140,12 @@ impl Hub {
         if state.epoch.is_some_and(|own| own >= epoch) {
             return;
         }
-        if state.epoch.replace(epoch).is_none() {
-            state.generation = 0;
+        match state.epoch.replace(epoch) {
+            None => state.generation = 0,
+            // Nobody led in between.
+            Some(before) => {
+                state.authorities.iter_mut().filter(|(of, _)| *of == before).for_each(|(of, _)| *of = epoch);
+            }
         }
         for node in state.nodes.values_mut() {
             node.renumber(epoch);
@@ -139,7 +158,9 @@ impl Hub {
     /// Leads no longer: forgets what was given out and said, and tells who waits.
     pub fn follow(&self) {
         let mut state = self.state();
-        let State { nodes, .. } = std::mem::take(&mut *state);
+        // What was told of under the next epoch already stays.
+        let authorities = state.authorities.take();
+        let State { nodes, .. } = std::mem::replace(&mut *state, State { authorities, ..State::default() });
         nodes.values().for_each(Node::wake);
         drop(state);
         self.reports.send_modify(|count| *count += 1);
@@ -196,6 +217,26 @@ impl Hub {
             self.reports.send_modify(|count| *count += 1);
         }
         changed
+    }
+
+    /// Tells agents of `authorities` while we lead with `epoch`, in which they were read.
+    pub fn tell(&self, epoch: u64, authorities: &Arc<Authorities>) {
+        let mut state = self.state();
+        if state.authorities.as_ref().is_some_and(|(of, told)| (*of, &told.hash) == (epoch, &authorities.hash)) {
+            return;
+        }
+        state.authorities = Some((epoch, Arc::clone(authorities)));
+        state.nodes.values().for_each(Node::wake);
+    }
+
+    /// Returns how far live agents know the authorities with that hash `now`; `None` while no agent is known.
+    pub fn knowing(&self, hash: &str, now: Timestamp) -> Option<Knowing> {
+        let state = self.state();
+        state.has_published.then(|| {
+            let heard = || state.reports.values().filter(|report| report.counts(now));
+            let knows = |report: &&Report| report.authorities.as_deref() == Some(hash);
+            Knowing { live: state.agents.len(), heard: heard().count(), acknowledged: heard().filter(knows).count() }
+        })
     }
 
     /// Returns whether anything was given out since we lead: before that nothing is known of any agent.
@@ -268,8 +309,13 @@ impl Hub {
         if state.epoch.is_none() {
             return Err(NotLeading);
         }
+        let told = state.authorities.clone().filter(|(of, _)| Some(*of) == state.epoch);
         let node = state.nodes.entry(name.into()).or_default();
         let news = node.news(ask);
+        let news = match &told {
+            Some((_, authorities)) => news.with_authorities(authorities, ask),
+            None => news,
+        };
         if news.is_behind() {
             self.want_epoch(ask.running.as_ref().map_or(0, |running| running.epoch.saturating_add(1)));
         }

@@ -35,6 +35,7 @@ pub mod reports;
 pub mod run;
 pub mod serve;
 pub mod status;
+pub mod succession;
 pub mod tickets;
 pub mod validate;
 pub mod webhook;

@@ -39,6 +39,8 @@ pub struct Report {
     pub backends: Vec<BackendReport>,
     /// The pipelines of which it says that it still holds events.
     pub holding: Vec<Held>,
+    /// The hash of the authorities it trusts; `None` where it does not say.
+    pub authorities: Option<String>,
 }
 
 impl Report {
@@ -47,9 +49,10 @@ impl Report {
         now.duration_since(self.seen) < HEARD
     }
 
-    /// Returns whether `after` says something else: the time and the words of an error make no difference.
+    /// Returns whether `after` says something else of what it runs: the time, the words of an error and whom it trusts make no
+    /// difference.
     pub fn differs(&self, after: &Self) -> bool {
-        let Self { pod_uid, seen: _, running, objects, refused, backends, holding } = after;
+        let Self { pod_uid, seen: _, running, objects, refused, backends, holding, authorities: _ } = after;
         let said = (&self.pod_uid, &self.running, &self.refused, &self.holding);
         said != (pod_uid, running, refused, holding)
             || !(Arc::ptr_eq(&self.objects, objects) || self.objects == *objects)

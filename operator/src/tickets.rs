@@ -2,8 +2,8 @@
 //!
 //! Without them the token of one agent would be enough to be served any pipeline of the cluster, with its Secrets.
 //! A ticket is HMAC-SHA-256 (RFC 2104) over the node and the object under a key that all replicas derive from the key of our
-//! CA. It tells nothing of time: what a node was given once it may finish. A new CA ends every ticket; what is held then stays
-//! in the agent's log until a pod on its node brings the pipeline back.
+//! first CA, and that is kept when another CA takes over. It tells nothing of time: what a node was given once it may finish.
+//! Another key ends every ticket; what is held then stays in the agent's log until a pod on its node brings the pipeline back.
 //!
 //! It must not know: what is held, and by whom it is asked.
 
@@ -21,8 +21,12 @@ pub struct Tickets(Key);
 impl Tickets {
     /// Returns those under a key that follows from `secret`.
     pub fn new(secret: &[u8]) -> Self {
-        let derived = sign(&Key::new(HMAC_SHA256, secret), PURPOSE);
-        Self(Key::new(HMAC_SHA256, derived.as_ref()))
+        Self::under(&derived(secret))
+    }
+
+    /// Returns those under `key`, which was [`derived`].
+    pub fn under(key: &[u8]) -> Self {
+        Self(Key::new(HMAC_SHA256, key))
     }
 
     /// Returns the ticket of `object` for `node`, in hexadecimal digits.
@@ -47,6 +51,11 @@ impl Tickets {
     }
 }
 
+/// Returns the key that follows from `secret`, and from which `secret` does not.
+pub fn derived(secret: &[u8]) -> Vec<u8> {
+    sign(&Key::new(HMAC_SHA256, secret), PURPOSE).as_ref().to_vec()
+}
+
 /// Returns both as bytes that no other pair has: names of Kubernetes have no NUL.
 fn words(node: &str, object: &str) -> Vec<u8> {
     [node.as_bytes(), &[0], object.as_bytes()].concat()
@@ -62,6 +71,7 @@ mod tests {
         let ticket = tickets.of("n1", "MonitoringPipeline a/jobs");
         assert_eq!(ticket.len(), 64);
         assert!(tickets.is_right("n1", "MonitoringPipeline a/jobs", &ticket));
+        assert!(Tickets::under(&derived(b"key")).is_right("n1", "MonitoringPipeline a/jobs", &ticket), "kept");
         assert!(Tickets::new(b"key").is_right("n1", "MonitoringPipeline a/jobs", &ticket), "another replica");
         assert!(!tickets.is_right("n2", "MonitoringPipeline a/jobs", &ticket));
         assert!(!tickets.is_right("n1", "MonitoringPipeline b/jobs", &ticket));

@@ -8,6 +8,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`authorities`] | whom it trusts besides the mounted file, as the operator told it |
 //! | [`client`] | one question and its answer, bounded |
 //! | [`follow`] | which answer counts, what is said with the next question, when it is asked |
 //! | [`secrets`] | values of secrets, for backends |
@@ -30,6 +31,7 @@ use spillway_crds::{Document, Namespaces, compile_with};
 
 use super::manifests::{Read, is_of_the_file};
 
+pub mod authorities;
 pub mod client;
 pub mod follow;
 pub mod seal;

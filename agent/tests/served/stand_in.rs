@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use spillway_crds::served::{Answer, Ask, Configuration, PATH, Pods};
+use spillway_crds::served::{Answer, Ask, Authorities, Configuration, PATH, Pods};
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct State {
     pub(crate) configuration: Option<Configuration>,
     pub(crate) pods: Option<Pods>,
+    pub(crate) authorities: Option<Authorities>,
     /// Answers to give as they are, status line and all, the last first.
     pub(crate) raw: Vec<Vec<u8>>,
     pub(crate) asks: Vec<Ask>,
@@ -138,6 +139,11 @@ fn news(state: &State, ask: &Ask) -> Answer {
     Answer {
         configuration: state.configuration.as_ref().filter(is_new).cloned(),
         pods: state.pods.as_ref().filter(|pods| ask.pods.as_ref() != Some(&pods.hash)).cloned(),
+        authorities: state
+            .authorities
+            .as_ref()
+            .filter(|told| ask.authorities.as_ref().is_some_and(|known| *known != told.hash))
+            .cloned(),
     }
 }
 

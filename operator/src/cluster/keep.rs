@@ -2,8 +2,8 @@
 //!
 //! | object | holds | who reads it |
 //! | --- | --- | --- |
-//! | Secret `spillway-ca` | certificate and key of our CA | the replicas of the controller |
-//! | `ConfigMap` `spillway-ca` | the certificate alone | agents, as a mounted file |
+//! | Secret `spillway-ca` | our CA and its successor ([`succession`](crate::succession)) | the replicas of the controller |
+//! | `ConfigMap` `spillway-ca` | the certificates alone ([`authority`](super::authority)) | agents, as a mounted file |
 //! | Secret `spillway-agent-state` | 32 random bytes that encrypt what agents keep on disk | agents, as a mounted file |
 //! | `ControllerRevision`s | the last good version of a pipeline, owned by it | the replicas of the controller |
 //!
@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::Client;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, PatchParams, PostParams};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -37,20 +37,16 @@ pub const AGENT_STATE: &str = "spillway-agent-state";
 /// The label that says whose an object is.
 pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", FIELD_MANAGER);
 
-/// Returns the values of a Secret, made with `make` where it is not there.
+/// Returns a Secret, made with `make` where it is not there.
 pub async fn secret(
     client: &Client,
     namespace: &str,
     name: &str,
     make: impl FnOnce() -> BTreeMap<String, Vec<u8>>,
-) -> kube::Result<BTreeMap<String, Vec<u8>>> {
+) -> kube::Result<Secret> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let values = |secret: Secret| {
-        let data = secret.data.unwrap_or_default();
-        data.into_iter().map(|(key, value)| (key, value.0)).collect()
-    };
     if let Some(found) = api.get_opt(name).await? {
-        return Ok(values(found));
+        return Ok(found);
     }
     let secret = Secret {
         metadata: own_metadata(name),
@@ -62,28 +58,12 @@ pub async fn secret(
     match api.create(&params, &secret).await {
         Ok(made) => {
             tracing::info!(namespace, name, "made a Secret");
-            Ok(values(made))
+            Ok(made)
         }
         // Another replica was faster.
-        Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await.map(values),
+        Err(kube::Error::Api(status)) if status.code == 409 => api.get(name).await,
         Err(error) => Err(error),
     }
-}
-
-/// Gives agents our CA's certificate; writes only where it is not there already.
-pub async fn publish_ca(client: &Client, namespace: &str, certificate: &str) -> kube::Result<()> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let data = BTreeMap::from([("ca.crt".to_owned(), certificate.to_owned())]);
-    if api.get_opt(CA).await?.is_some_and(|found| found.data.as_ref() == Some(&data)) {
-        return Ok(());
-    }
-    let map = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": CA, "labels": {MANAGED_BY.0: MANAGED_BY.1}}, "data": data,
-    });
-    api.patch(CA, &applying(), &Patch::Apply(map)).await?;
-    tracing::info!(namespace, name = CA, "gave agents the certificate of our CA");
-    Ok(())
 }
 
 /// A last good version that is to be kept.

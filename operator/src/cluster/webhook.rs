@@ -3,12 +3,13 @@
 //!
 //! Expected flow: the leader looks at both again and again, every 30 s unless asked otherwise. A leaf that is not there, is not
 //! ours, lacks a name or ends within [`RENEW_BEFORE`](crate::serve::certificates::RENEW_BEFORE) is issued anew into its Secret
-//! ([`SECRET`], [`DOOR_SECRET`]), which the kubelet mounts into the process. The certificate of our CA is applied as the
+//! ([`SECRET`], [`DOOR_SECRET`]), which the kubelet mounts into the process. The certificates of our CA are applied as the
 //! `caBundle` of the configuration that names the webhook's Service: a field of ours alone, so that whoever applies the rest
 //! (Helm, Argo CD, `kubectl`) sees no drift.
 //!
 //! # Guarantees
 //! - Nothing is written while both are as they should be.
+//! - Of two authorities, both are trusted before the certificate is one of the next.
 //! - A configuration that is not there, or names another Service, is left alone.
 //! - What fails is told once per cause and tried again; without a certificate the webhook fails open.
 
@@ -33,6 +34,7 @@ use super::keep::{MANAGED_BY, applying};
 use super::lease::Leading;
 use crate::serve::certificates::{self, Certificates, LeafPem};
 use crate::serve::mounted::FILES;
+use crate::succession;
 
 /// The Secret of the webhook's certificate.
 pub const SECRET: &str = "spillway-webhook-tls";
@@ -95,8 +97,9 @@ impl Keeper {
     }
 
     async fn look(&self, client: &Client) -> Result<(), KeepError> {
-        self.certificate(client).await?;
-        self.trust(client).await.map_err(KeepError::Ask)
+        // Before a certificate that only the next authority issues.
+        self.trust(client).await.map_err(KeepError::Ask)?;
+        self.certificate(client).await
     }
 
     async fn certificate(&self, client: &Client) -> Result<(), KeepError> {
@@ -116,8 +119,8 @@ impl Keeper {
         let Some(name) = &self.configuration else { return Ok(()) };
         let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
         let Some(found) = api.get_opt(name).await? else { return Ok(()) };
-        let certificate = self.certificates.authority().certificate_pem().to_owned();
-        if let Some(patch) = self.trusting(&found, certificate) {
+        let bundle = succession::bundle(&self.certificates.trusted().certificates);
+        if let Some(patch) = self.trusting(&found, bundle) {
             api.patch(name, &applying(), &Patch::Apply(patch)).await?;
             tracing::info!(name, "gave API servers our CA for the webhook");
         }
@@ -125,8 +128,8 @@ impl Keeper {
     }
 
     /// Returns what is to be applied; `None` where it stands there already.
-    fn trusting(&self, found: &ValidatingWebhookConfiguration, certificate: String) -> Option<Value> {
-        let bundle = ByteString(certificate.into_bytes());
+    fn trusting(&self, found: &ValidatingWebhookConfiguration, bundle: String) -> Option<Value> {
+        let bundle = ByteString(bundle.into_bytes());
         let is_ours = |hook: &&ValidatingWebhook| {
             let service = hook.client_config.service.as_ref();
             service.is_some_and(|service| service.namespace == self.namespace && service.name == self.service)

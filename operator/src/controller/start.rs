@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use jiff::Timestamp;
+use anyhow::Context;
 use kube::Client;
+use prometheus_client::registry::Registry;
 use spillway_crds::served::{AUDIENCE, TokenKeys};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::supervisor::Supervisor;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Controller, Ends};
 use crate::admin;
 use crate::cli::ControllerFlags;
+use crate::cluster::authority::{self, AuthorityError};
 use crate::cluster::keys::{self, Published};
 use crate::cluster::lease::{Lead, Leading, Member};
 use crate::cluster::queue::{self, Line};
@@ -27,9 +28,8 @@ use crate::cluster::webhook::{self, Keeper};
 use crate::cluster::{events, in_words, keep, secrets, write};
 use crate::hub::Hub;
 use crate::serve::Endpoint;
-use crate::serve::certificates::{Authority, Certificates};
-use crate::serve::stats::Stats;
-use crate::tickets::Tickets;
+use crate::serve::certificates::{self, Certificates};
+use crate::serve::stats::{Authorities, Expiry, Stats};
 use crate::world::Change;
 
 /// Most statuses, Events and Secrets that wait to be taken.
@@ -45,14 +45,20 @@ const STATE_KEY_BYTES: usize = 32;
 pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::Result<()> {
     let clock = Clock::system();
     let socket = TcpListener::bind(flags.listen).with_context(|| format!("{} cannot be listened at", flags.listen))?;
-    let stats = Stats::default();
-    let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
+    let (stats, authorities, expiry) = (Stats::default(), Authorities::default(), Expiry::default());
+    let register = |registry: &mut Registry| {
+        stats.register(registry);
+        authorities.register(registry);
+        registry.register_collector(Box::new(expiry.clone()));
+    };
+    let (admin, health) = admin::serve(flags.admin, register, owner).await?;
     let client = Client::try_default().await.context("no way to the API server is known")?;
-    let (authority, published) = found(&client, flags, &clock).await?;
-    let tickets = Tickets::new(authority.key_pem().as_bytes());
+    let (authority::Found { authority, trusted, tickets }, published) = found(&client, flags, &clock).await?;
     let names = names(flags, &flags.service);
     let certificates = Certificates::new(authority, names, clock.clone()).context("no certificate can be issued")?;
     let certificates = Arc::new(certificates);
+    certificates.trust(Arc::new(trusted));
+    expiry.0.get_or_init(|| certificates.clone());
     let hub = Arc::new(Hub::default());
     let token_keys = Arc::new(Keys::default());
     token_keys.replace(&published.keys).context("the keys of the API server are not understood")?;
@@ -68,8 +74,17 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     };
     let stop = owner.stopping();
     owner.spawn("endpoint", serve(endpoint, socket, stop.clone()));
+    let keeper = authority::Keeper {
+        namespace: flags.namespace.clone(),
+        again: Duration::from_secs(flags.look_again_seconds),
+        certificates,
+        hub: hub.clone(),
+        stats: authorities,
+        clock: clock.clone(),
+    };
+    certify(flags, owner, &client, keeper, leading.clone());
     let controller = Controller::new(flags, clock, (hub, health), tickets, served_keys(&published));
-    control(flags, owner, &client, (controller, certificates, token_keys), (lead, leading));
+    control(flags, owner, &client, (controller, token_keys), (lead, leading));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %flags.listen,
@@ -81,19 +96,18 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     Ok(())
 }
 
-/// Starts the loop, and the tasks that it takes from and gives to.
-fn control(
+/// Starts what looks after our CA, and after the certificates that it issues for others.
+fn certify(
     flags: &ControllerFlags,
     owner: &Arc<Supervisor>,
     client: &Client,
-    (controller, certificates, token_keys): (Controller, Arc<Certificates>, Arc<Keys>),
-    (lead, leading): (Lead, watch::Receiver<Leading>),
+    authority: authority::Keeper,
+    leading: watch::Receiver<Leading>,
 ) {
-    let (stop, again) = (owner.stopping(), Duration::from_secs(flags.look_again_seconds));
-    let (hub, clock) = (controller.hub.clone(), controller.clock.clone());
-    let identity = identity(flags);
-    let (raise, raises) = watch::channel(0);
-    owner.spawn("lease", lead.run(raises, stop.clone()));
+    let stop = owner.stopping();
+    let (again, clock, certificates) = (authority.again, authority.clock.clone(), authority.certificates.clone());
+    let (settle, settled) = watch::channel(None);
+    owner.spawn("authority", authority.run(client.clone(), leading, settle, stop.clone()));
     let keeper = |secret, service: &String, configuration: Option<&String>| Keeper {
         namespace: flags.namespace.clone(),
         secret,
@@ -106,12 +120,27 @@ fn control(
     };
     if let Some(service) = &flags.webhook_service {
         let keeper = keeper(webhook::SECRET, service, flags.webhook_configuration.as_ref());
-        owner.spawn("webhook", keeper.run(client.clone(), leading.clone(), stop.clone()));
+        owner.spawn("webhook", keeper.run(client.clone(), settled.clone(), stop.clone()));
     }
     if let Some(service) = &flags.agent_service {
         let keeper = keeper(webhook::DOOR_SECRET, service, None);
-        owner.spawn("door", keeper.run(client.clone(), leading.clone(), stop.clone()));
+        owner.spawn("door", keeper.run(client.clone(), settled, stop));
     }
+}
+
+/// Starts the loop, and the tasks that it takes from and gives to.
+fn control(
+    flags: &ControllerFlags,
+    owner: &Arc<Supervisor>,
+    client: &Client,
+    (controller, token_keys): (Controller, Arc<Keys>),
+    (lead, leading): (Lead, watch::Receiver<Leading>),
+) {
+    let (stop, again) = (owner.stopping(), Duration::from_secs(flags.look_again_seconds));
+    let hub = controller.hub.clone();
+    let identity = identity(flags);
+    let (raise, raises) = watch::channel(0);
+    owner.spawn("lease", lead.run(raises, stop.clone()));
     owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
     let (secrets_wanted, wanted) = watch::channel(BTreeSet::new());
     let (found, secrets) = mpsc::channel(QUEUE_MAX);
@@ -148,13 +177,16 @@ fn lease(client: &Client, flags: &ControllerFlags, clock: Clock) -> (Lead, watch
     Lead::new(client.clone(), (&flags.namespace, &flags.lease), member, clock)
 }
 
-/// Returns our CA and who signs tokens; waits for an API server that is not there yet.
-async fn found(client: &Client, flags: &ControllerFlags, clock: &Clock) -> anyhow::Result<(Authority, Published)> {
+/// Our CA, and who signs tokens.
+type Found = (authority::Found, Published);
+
+/// Returns what is needed to start; waits for an API server that is not there yet.
+async fn found(client: &Client, flags: &ControllerFlags, clock: &Clock) -> anyhow::Result<Found> {
     let mut told = String::new();
     loop {
         match look(client, flags, clock).await {
-            Ok(found) => return found,
-            Err(error) => {
+            Ok(found) => return Ok(found),
+            Err(AuthorityError::Ask(error)) => {
                 let text = in_words(&error);
                 if text != told {
                     tracing::warn!(
@@ -165,43 +197,16 @@ async fn found(client: &Client, flags: &ControllerFlags, clock: &Clock) -> anyho
                 }
                 sleep_until(Instant::now() + AGAIN).await;
             }
+            Err(error) => return Err(error.into()),
         }
     }
 }
 
-async fn look(
-    client: &Client,
-    flags: &ControllerFlags,
-    clock: &Clock,
-) -> kube::Result<anyhow::Result<(Authority, Published)>> {
-    let now = Timestamp::from_nanosecond(clock.now().into()).unwrap_or_default();
-    let made = match Authority::generate(now) {
-        Ok(made) => made,
-        Err(error) => return Ok(Err(anyhow!(error).context("no CA can be made"))),
-    };
-    let values = keep::secret(client, &flags.namespace, keep::CA, || {
-        BTreeMap::from([
-            ("tls.crt".to_owned(), made.certificate_pem().as_bytes().to_vec()),
-            ("tls.key".to_owned(), made.key_pem().into_bytes()),
-        ])
-    });
-    let values = values.await?;
-    let text = |key: &str| values.get(key).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
-    let authority = match Authority::from_pem(&text("tls.crt"), &text("tls.key"), now) {
-        Ok(authority) => authority,
-        Err(error) => {
-            let which = format!(
-                "Secret {}/{} cannot be used as our CA; delete it to have a new one",
-                flags.namespace,
-                keep::CA
-            );
-            return Ok(Err(anyhow!(error).context(which)));
-        }
-    };
-    keep::publish_ca(client, &flags.namespace, authority.certificate_pem()).await?;
+async fn look(client: &Client, flags: &ControllerFlags, clock: &Clock) -> Result<Found, AuthorityError> {
+    let authority = authority::find(client, &flags.namespace, certificates::now(clock)).await?;
     keep::secret(client, &flags.namespace, keep::AGENT_STATE, || BTreeMap::from([("key".to_owned(), random())]))
         .await?;
-    Ok(Ok((authority, keys::read(client).await?)))
+    Ok((authority, keys::read(client).await?))
 }
 
 /// Returns the bytes of a new key.

@@ -14,6 +14,9 @@ const NAME_BYTES_MAX: usize = 640;
 /// Most bytes of a word for a kind of fault.
 const WORD_BYTES_MAX: usize = 32;
 
+/// Most bytes of the hash of authorities.
+const HASH_BYTES_MAX: usize = 64;
+
 /// Most bytes of a ticket: twice what ours have.
 const TICKET_BYTES_MAX: usize = 128;
 
@@ -35,6 +38,7 @@ pub(super) fn report(
         refused: ask.refused.iter().take(ENTRIES_MAX).map(refused).collect(),
         backends: ask.backends.iter().take(ENTRIES_MAX).map(backend).collect(),
         holding: ask.holding.iter().take(ENTRIES_MAX).map(held).collect(),
+        authorities: ask.authorities.as_deref().map(|hash| told(hash, HASH_BYTES_MAX)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use spillway_crds::served::{Answer, Ask, Configuration, TokenKeys, Version};
+use spillway_crds::served::{Answer, Ask, Authorities, Configuration, TokenKeys, Version};
 
 use super::Slice;
 
@@ -14,6 +14,7 @@ pub struct News {
     slice: Arc<Slice>,
     version: Option<Version>,
     pods: bool,
+    authorities: Option<Arc<Authorities>>,
     behind: bool,
 }
 
@@ -26,13 +27,20 @@ impl News {
             slice: Arc::clone(slice),
             version: (is_other && is_taken).then(|| version.clone()),
             pods: ask.pods.as_ref() != Some(&slice.pods.hash),
+            authorities: None,
             behind: is_other && !is_taken,
         }
     }
 
+    /// Returns it with `authorities`, where who asks takes such and has others.
+    pub(super) fn with_authorities(self, authorities: &Arc<Authorities>, ask: &Ask) -> Self {
+        let is_new = ask.authorities.as_ref().is_some_and(|known| *known != authorities.hash);
+        Self { authorities: is_new.then(|| Arc::clone(authorities)), ..self }
+    }
+
     /// Returns whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.version.is_none() && !self.pods
+        self.version.is_none() && !self.pods && self.authorities.is_none()
     }
 
     /// Returns whether the agent would not take the configuration that there is, because it runs one that is not older.
@@ -45,6 +53,13 @@ impl News {
         let Configuration { version: _, manifests, namespaces, secrets, tickets, token_keys } =
             &self.slice.configuration;
         let [mut before, mut apart, mut after] = [b"{".to_vec(), Vec::new(), Vec::new()];
+        if let Some(authorities) = &self.authorities {
+            before.extend_from_slice(b"\"authorities\":");
+            serde_json::to_writer(&mut before, &**authorities)?;
+            if self.version.is_some() || self.pods {
+                before.push(b',');
+            }
+        }
         if let Some(version) = &self.version {
             before.extend_from_slice(b"\"configuration\":");
             let rest = WithoutSecrets { version, manifests, namespaces, tickets, token_keys };
@@ -66,7 +81,8 @@ impl News {
     pub fn to_answer(&self) -> Answer {
         let configuration =
             self.version.clone().map(|version| Configuration { version, ..self.slice.configuration.clone() });
-        Answer { configuration, pods: self.pods.then(|| self.slice.pods.clone()) }
+        let authorities = self.authorities.as_deref().cloned();
+        Answer { configuration, pods: self.pods.then(|| self.slice.pods.clone()), authorities }
     }
 }
 

@@ -2,7 +2,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use spillway_crds::served::{Answer, PodFacts, Refused, ServedSecret, Version};
+use spillway_crds::served::{Answer, AuthorityCertificate, PodFacts, Refused, ServedSecret, Version};
 
 use super::*;
 
@@ -70,6 +70,48 @@ async fn an_agent_that_has_nothing_gets_all_of_its_node_and_nothing_of_another()
     assert_eq!(version(&answer), (7, 1, "a"));
     assert_eq!(&*answer.configuration.as_ref().unwrap().manifests[0], "manifest a");
     assert_eq!(answer.pods.as_ref().unwrap().pods[0].uid, "p");
+}
+
+#[tokio::test]
+async fn authorities_are_told_to_who_takes_them_until_it_says_that_it_knows_them() {
+    let hub = leading(7, &[("node-a", &slice("a", "p", &[]))]);
+    let certificate = AuthorityCertificate { pem: "x\n".into(), until_unix_seconds: 1 };
+    let told = Arc::new(Authorities { hash: "h".into(), certificates: vec![certificate] });
+    let older = running(7, 1, "a");
+    let takes = Ask { authorities: Some(String::new()), ..older.clone() };
+    let knows = Ask { authorities: Some("h".into()), ..older.clone() };
+    let mut of_older = pin!(hub.wait_for_news("node-a", &older));
+    let mut waits = pin!(hub.wait_for_news("node-a", &takes));
+    assert!(poll(of_older.as_mut()).is_none() && poll(waits.as_mut()).is_none());
+    hub.tell(6, &told);
+    assert!(poll(waits.as_mut()).is_none(), "it was read by a leader of before");
+    hub.tell(7, &told);
+    let answer = poll(waits.as_mut()).unwrap().unwrap().to_answer();
+    assert_eq!(answer, Answer { authorities: Some(Authorities::clone(&told)), ..Answer::default() });
+    assert!(poll(of_older.as_mut()).is_none(), "an older agent would be told again and again");
+    assert!(poll(pin!(hub.wait_for_news("node-a", &knows))).is_none());
+    for (running, pods) in
+        [(&takes.running, &None), (&None, &takes.pods), (&None, &None), (&takes.running, &takes.pods)]
+    {
+        let ask = Ask { running: running.clone(), pods: pods.clone(), ..takes.clone() };
+        let news = hub.wait_for_news("node-a", &ask).await.unwrap();
+        let read: Answer = serde_json::from_slice(&news.to_json().unwrap().concat()).unwrap();
+        assert!(read == news.to_answer() && read.authorities.is_some());
+    }
+    assert_eq!(hub.knowing("h", NOW), Some(Knowing { live: 2, heard: 0, acknowledged: 0 }));
+    hub.acknowledge("pod-a", &knows, NOW).unwrap();
+    hub.acknowledge("pod-b", &older, NOW).unwrap();
+    assert_eq!(hub.knowing("h", NOW), Some(Knowing { live: 2, heard: 2, acknowledged: 1 }));
+    // A raised epoch is the same leader, and a new one has to look itself.
+    hub.lead(9);
+    let raised = Ask { running: Some(Version { epoch: 9, ..takes.running.clone().unwrap() }), ..takes.clone() };
+    assert!(poll(pin!(hub.wait_for_news("node-a", &raised))).is_some());
+    hub.follow();
+    assert_eq!(hub.knowing("h", NOW), None);
+    hub.lead(10);
+    publish(&hub, &[("node-a", &slice("a", "p", &[]))]);
+    let ask = Ask { running: Some(Version { epoch: 10, ..takes.running.clone().unwrap() }), ..takes.clone() };
+    assert!(poll(pin!(hub.wait_for_news("node-a", &ask))).is_none());
 }
 
 #[tokio::test]

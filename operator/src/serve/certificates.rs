@@ -1,7 +1,6 @@
 //! Our certificates: the authority that agents trust, and the leaf that this process shows, made and renewed in memory.
 //!
-//! Expected flow: [`Authority::generate`] once in the life of an installation, its PEM kept in a Secret;
-//! [`Authority::from_pem`] ever after. [`Certificates`] issues the leaf at the start and again every [`RENEW_EVERY`]: no leaf
+//! Expected flow: [`Authority::generate`] once in years, its PEM kept in a Secret; [`Authority::from_pem`] ever after. [`Certificates`] issues the leaf at the start and again every [`RENEW_EVERY`]: no leaf
 //! is stored, no two processes share one. The leaf of another process (the webhook's, which may not read our Secret) is
 //! issued with [`Authority::issue_pem`], and again when [`Authority::is_of_use`] says so.
 //!
@@ -28,9 +27,12 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{RootCertStore, ServerConfig};
+use spillway_crds::served::Authorities;
 use spillway_delivery::clock::Clock;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::succession;
 
 /// How often the leaf is issued anew.
 pub const RENEW_EVERY: Duration = Duration::from_hours(12);
@@ -45,7 +47,9 @@ pub const AUTHORITY_VALID: Duration = Duration::from_hours(10 * 365 * 24);
 pub const BACKDATED: Duration = Duration::from_hours(1);
 
 /// How long before its end an authority is warned of, with every renewal of the leaf.
-pub const AUTHORITY_WARNING: Duration = Duration::from_hours(60 * 24);
+///
+/// A successor is used before that: where one is warned, the leader could not make or write one.
+pub const AUTHORITY_WARNING: Duration = Duration::from_hours(25 * 24);
 
 /// How long before its end a leaf of another process is issued anew.
 pub const RENEW_BEFORE: Duration = Duration::from_hours(10 * 24);
@@ -96,6 +100,7 @@ pub enum CertificateError {
 pub struct Authority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    begins: Timestamp,
     expires: Timestamp,
 }
 
@@ -149,9 +154,7 @@ impl Authority {
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(CertificateError::Foreign);
         }
-        let seconds = |time: i64| Timestamp::from_second(time).unwrap_or(Timestamp::MAX);
-        let begins = seconds(parsed.validity().not_before.timestamp());
-        let expires = seconds(parsed.validity().not_after.timestamp());
+        let (begins, expires) = times(&parsed);
         if now >= expires {
             return Err(CertificateError::Expired { at: expires });
         }
@@ -159,7 +162,7 @@ impl Authority {
             return Err(CertificateError::NotYetValid { at: begins });
         }
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(CertificateError::Make)?;
-        Ok(Self { certificate_pem: certificate.to_owned(), issuer, expires })
+        Ok(Self { certificate_pem: certificate.to_owned(), issuer, begins, expires })
     }
 
     /// Returns what agents are to trust, as it was read.
@@ -170,6 +173,11 @@ impl Authority {
     /// Returns the private key, for the Secret it is kept in.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// Returns when it began.
+    pub fn begins(&self) -> Timestamp {
+        self.begins
     }
 
     /// Returns when it is over.
@@ -254,6 +262,7 @@ pub struct Certificates {
 struct State {
     authority: Arc<Authority>,
     expires: Timestamp,
+    trusted: Arc<Authorities>,
 }
 
 /// What TLS reads for each new connection.
@@ -291,13 +300,24 @@ impl Certificates {
     /// Issues the first leaf of `authority` for `names`.
     pub fn new(authority: Authority, names: Vec<String>, clock: Clock) -> Result<Self, CertificateError> {
         let Leaf { tls, expires, .. } = authority.issue(&names, now(&clock))?;
-        let state = RwLock::new(State { authority: Arc::new(authority), expires });
+        let trusted = Arc::new(succession::trusted([(authority.certificate_pem(), authority.expires())]));
+        let state = RwLock::new(State { authority: Arc::new(authority), expires, trusted });
         Ok(Self { names, clock, state, served: Served(RustlsConfig::from_config(tls)) })
     }
 
     /// Returns the authority.
     pub fn authority(&self) -> Arc<Authority> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).authority)
+    }
+
+    /// Returns whom others are to trust: this authority, and those before and after it.
+    pub fn trusted(&self) -> Arc<Authorities> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).trusted)
+    }
+
+    /// Says that others are to trust these.
+    pub fn trust(&self, trusted: Arc<Authorities>) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).trusted = trusted;
     }
 
     /// Returns when the leaf is over.
@@ -319,11 +339,11 @@ impl Certificates {
         let now = now(&self.clock);
         let Leaf { tls, expires, .. } = authority.issue(&self.names, now)?;
         if now.checked_add(AUTHORITY_WARNING).is_ok_and(|soon| soon >= authority.expires()) {
-            tracing::warn!(expires = %authority.expires(), "the authority of our certificates ends soon: replace it");
+            tracing::warn!(expires = %authority.expires(), "the authority of our certificates ends soon, and no successor is used");
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.served.0.reload_from_config(tls);
-        *state = State { authority, expires };
+        (state.authority, state.expires) = (authority, expires);
         Ok(())
     }
 }
@@ -331,6 +351,20 @@ impl Certificates {
 /// Returns the time of `clock`.
 pub(crate) fn now(clock: &Clock) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(clock.now())).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Returns when the first certificate of a text begins, and when it is over.
+pub fn validity(certificate: &str) -> Result<(Timestamp, Timestamp), CertificateError> {
+    let der = CertificateDer::from_pem_slice(bounded(certificate).as_bytes());
+    let der = der.map_err(|_| CertificateError::Certificate)?;
+    let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| CertificateError::Certificate)?;
+    Ok(times(&parsed))
+}
+
+fn times(certificate: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
+    let seconds = |time: i64| Timestamp::from_second(time).unwrap_or(Timestamp::MAX);
+    let validity = certificate.validity();
+    (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()))
 }
 
 /// Returns `text`, or nothing where there is too much of it.
@@ -358,7 +392,7 @@ fn params(
 }
 
 /// Reads a chain of certificates, leaf first, and its key.
-pub(super) fn read_pair(
+pub(crate) fn read_pair(
     certificate: &str,
     key: &str,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CertificateError> {
@@ -372,7 +406,7 @@ pub(super) fn read_pair(
 }
 
 /// Returns TLS 1.2 and 1.3 with this certificate, for HTTP/2 and HTTP/1.1.
-pub(super) fn server_config(
+pub(crate) fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, rustls::Error> {

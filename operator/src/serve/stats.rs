@@ -2,8 +2,9 @@
 //!
 //! Label values are words of this program: nothing that a request says becomes one.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -14,6 +15,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::certificates::Certificates;
+use crate::hub::Knowing;
+use crate::succession::Change;
 
 /// The name of a figure, and what it is.
 type Told = (&'static str, &'static str);
@@ -90,9 +93,37 @@ impl Connections {
     }
 }
 
-/// When certificates are over, read at each scrape.
-#[derive(Debug)]
-pub struct Expiry(pub Arc<Certificates>);
+/// The figures of our CA. A clone counts into the same.
+#[derive(Debug, Clone, Default)]
+pub struct Authorities {
+    changes: Family<Label, Counter>,
+    unaware: Gauge,
+}
+
+impl Authorities {
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        let Self { changes, unaware } = self.clone();
+        registry.register("authority_changes", "Changes of our CA that this replica made, by what happened.", changes);
+        let what = "Agents that do not say yet that they trust the successor of our CA.";
+        registry.register("authority_unaware_agents", what, unaware);
+    }
+
+    /// Counts a change.
+    pub fn changed(&self, change: Change) {
+        self.changes.get_or_create(&[("change", change.name())]).inc();
+    }
+
+    /// Says how far agents know a successor; `None` where there is none.
+    pub fn unaware(&self, knowing: Option<Knowing>) {
+        let count = knowing.map_or(0, |knowing| knowing.live.saturating_sub(knowing.acknowledged));
+        self.unaware.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// When certificates are over, read at each scrape, once there are any.
+#[derive(Debug, Clone, Default)]
+pub struct Expiry(pub Arc<OnceLock<Arc<Certificates>>>);
 
 impl Collector for Expiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -102,10 +133,20 @@ impl Collector for Expiry {
             None,
             MetricType::Gauge,
         )?;
-        let times = [("authority", self.0.authority().expires()), ("leaf", self.0.leaf_expires())];
+        let Some(certificates) = self.0.get() else { return Ok(()) };
+        let authority = certificates.authority();
+        let mut times = BTreeMap::from([
+            ("authority", authority.expires().as_second()),
+            ("leaf", certificates.leaf_expires().as_second()),
+        ]);
+        let own = authority.certificate_pem().trim();
+        for other in certificates.trusted().certificates.iter().filter(|other| other.pem.trim() != own) {
+            let until = i64::try_from(other.until_unix_seconds).unwrap_or(i64::MAX);
+            let is_next = until > authority.expires().as_second();
+            times.insert(if is_next { "successor" } else { "previous" }, until);
+        }
         for (certificate, at) in times {
-            let label = [("certificate", certificate)];
-            ConstGauge::new(at.as_second()).encode(family.encode_family(&label)?)?;
+            ConstGauge::new(at).encode(family.encode_family(&[("certificate", certificate)])?)?;
         }
         Ok(())
     }
@@ -118,6 +159,7 @@ mod tests {
     use spillway_delivery::clock::Clock;
 
     use crate::serve::certificates::Authority;
+    use crate::succession::trusted;
 
     #[test]
     fn every_figure_has_its_name_and_its_labels() {
@@ -128,7 +170,17 @@ mod tests {
         let stats = Stats::default();
         let mut registry = Registry::with_prefix("spillway_operator");
         stats.register(&mut registry);
-        registry.register_collector(Box::new(Expiry(Arc::new(certificates))));
+        let (expiry, authorities) = (Expiry::default(), Authorities::default());
+        registry.register_collector(Box::new(expiry.clone()));
+        authorities.register(&mut registry);
+        certificates.trust(Arc::new(trusted([
+            ("before", Timestamp::from_second(1_800_000_060).unwrap()),
+            (certificates.authority().certificate_pem(), certificates.authority().expires()),
+            ("after", Timestamp::MAX),
+        ])));
+        expiry.0.set(Arc::new(certificates)).unwrap();
+        authorities.changed(Change::Made);
+        authorities.unaware(Some(Knowing { live: 3, heard: 2, acknowledged: 1 }));
         stats.answered("news");
         stats.refused("expired");
         let mut text = String::new();
@@ -142,6 +194,10 @@ mod tests {
             "spillway_operator_config_connections_turned_away_total 0",
             "spillway_operator_config_answer_bytes_total 0",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 1802592000",
+            "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"previous\"} 1800000060",
+            "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"successor\"} 253402207200",
+            "spillway_operator_authority_changes_total{change=\"made\"} 1",
+            "spillway_operator_authority_unaware_agents 2",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

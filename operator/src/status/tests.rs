@@ -47,6 +47,7 @@ impl Fleet {
             refused: Vec::new(),
             backends: Vec::new(),
             holding: Vec::new(),
+            authorities: None,
         };
         Self {
             slices: names.iter().map(|name| ((*name).into(), slice.clone())).collect(),

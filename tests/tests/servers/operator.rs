@@ -3,6 +3,7 @@
 //! There is no kubelet: nodes and pods are objects that the test makes, and the tokens that agents show are those of the API
 //! server itself, bound to these pods. The operator acts with the rights of the chart alone.
 
+mod authority;
 mod churn;
 mod faults;
 pub(crate) mod world;

@@ -275,7 +275,7 @@ const WEBHOOK_MAY: [(&str, &str, &str); 3] = [
     ("list", "namespaces", ""),
 ];
 
-const MAY: [(&str, &str, &str); 16] = [
+const MAY: [(&str, &str, &str); 17] = [
     ("get", "secrets", "team-a"),
     ("watch", "pods", "team-a"),
     ("list", "namespaces", ""),
@@ -288,6 +288,7 @@ const MAY: [(&str, &str, &str); 16] = [
     ("update", "leases.coordination.k8s.io/spillway-controller", NAMESPACE),
     ("patch", "configmaps/spillway-ca", NAMESPACE),
     ("create", "secrets", NAMESPACE),
+    ("update", "secrets/spillway-ca", NAMESPACE),
     ("patch", "secrets/spillway-webhook-tls", NAMESPACE),
     ("patch", "secrets/spillway-agent-tls", NAMESPACE),
     ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io/spillway-spillway-system", ""),
@@ -301,7 +302,7 @@ const MAY_NOT: [(&str, &str, &str); 22] = [
     ("list", "secrets", "team-a"),
     ("watch", "secrets", NAMESPACE),
     ("create", "secrets", "team-a"),
-    ("update", "secrets/spillway-ca", NAMESPACE),
+    ("update", "secrets/spillway-agent-state", NAMESPACE),
     ("delete", "secrets", NAMESPACE),
     ("get", "configmaps", "team-a"),
     ("patch", "configmaps/other", NAMESPACE),

@@ -1,7 +1,8 @@
 //! One question to the operator and its answer, bounded in time and size.
 //!
 //! # Guarantees
-//! - The token's file is read for each question, and the authorities' file when it changed.
+//! - The token's file is read for each question, and the authorities' file when it changed. Authorities that the operator told of
+//!   ([`Client::trust`]) count beside those of the file, and only where there is such a file and TLS.
 //! - An answer costs at most [`ANSWER_BYTES_MAX`], on its way and unpacked; what is larger, cut or odd is an error.
 //! - Where a replica names the one that leads, that is asked from then on, under the same name and with the same
 //!   authorities, until it does not answer.
@@ -95,6 +96,8 @@ pub struct Client {
     /// The replica that was named as the one that leads.
     leader: Option<SocketAddr>,
     made: Option<(reqwest::Client, FileVersion)>,
+    /// The authorities that the operator told of, in PEM.
+    told: String,
 }
 
 /// What changes when a file is written or replaced; `None` where no file is used.
@@ -103,12 +106,26 @@ type FileVersion = Option<(u64, u64, u64, (i64, i64))>;
 impl Client {
     /// Returns a client that has not asked yet.
     pub fn new(settings: OperatorSettings) -> Self {
-        Self { settings, leader: None, made: None }
+        Self { settings, leader: None, made: None, told: String::new() }
     }
 
     /// Returns where it asks.
     pub fn operator(&self) -> String {
         self.settings.url.origin().ascii_serialization()
+    }
+
+    /// Returns whether authorities are taken that the operator tells of: who trusts those of the machine, or asks without TLS,
+    /// has nothing to add them to.
+    pub fn takes_authorities(&self) -> bool {
+        self.settings.ca.is_some() && self.settings.url.scheme() == "https"
+    }
+
+    /// Trusts these, in PEM, besides those of the file; from the next question on.
+    pub fn trust(&mut self, authorities: String) {
+        if self.takes_authorities() && self.told != authorities {
+            self.told = authorities;
+            self.made = None;
+        }
     }
 
     /// Asks once, and waits for the answer as long as `ask` says.
@@ -164,7 +181,7 @@ impl Client {
         {
             return Ok(client.clone());
         }
-        let client = make(&self.settings, self.leader)?;
+        let client = make(&self.settings, self.leader, &self.told)?;
         self.made = Some((client.clone(), version));
         Ok(client)
     }
@@ -182,7 +199,7 @@ fn at(url: &Url, leader: Option<SocketAddr>) -> Url {
     url
 }
 
-fn make(settings: &OperatorSettings, leader: Option<SocketAddr>) -> Result<reqwest::Client, AskError> {
+fn make(settings: &OperatorSettings, leader: Option<SocketAddr>, told: &str) -> Result<reqwest::Client, AskError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("spillway-agent/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(leader.map_or(CONNECT_MAX, |_| CONNECT_LEADER_MAX))
@@ -199,10 +216,11 @@ fn make(settings: &OperatorSettings, leader: Option<SocketAddr>) -> Result<reqwe
     if let Some(path) = settings.ca.as_deref() {
         let unusable = |why: String| AskError::File { what, path: path.to_owned(), why };
         let pem = read(what, path)?;
-        let trusted = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+        let mut trusted = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
         if trusted.is_empty() {
             return Err(unusable("it holds no certificate".to_owned()));
         }
+        trusted.extend(Certificate::from_pem_bundle(told.as_bytes()).unwrap_or_default());
         builder = builder.tls_certs_only(trusted);
     }
     builder.build().map_err(AskError::Unreachable)

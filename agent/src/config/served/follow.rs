@@ -19,13 +19,14 @@ use std::time::Duration;
 
 use spillway_crds::Compiled;
 use spillway_crds::served::{
-    ASK_BYTES_MAX, Answer, Ask, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX, Refused,
-    ServedSecret, Version,
+    ASK_BYTES_MAX, Answer, Ask, Authorities, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX,
+    Refused, ServedSecret, Version,
 };
 use spillway_delivery::clock::Clock;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::authorities;
 use super::client::{AskError, Client};
 use super::secrets::ServedSecrets;
 use super::store::Store;
@@ -94,6 +95,8 @@ pub struct Follower {
     /// What proves that pipelines were given to this node: those of the configuration, and those that still hold events.
     tickets: BTreeMap<String, String>,
     pods: Option<String>,
+    /// What the operator told it to trust.
+    authorities: Authorities,
     last: Option<Arc<Read>>,
     pace: Pace,
     hurry: Arc<Notify>,
@@ -116,8 +119,9 @@ impl Follower {
             Pace { not_before: Instant::now(), is_connected: false, failures: 0, looks: 0, error: String::new() };
         let (running, is_whole) = (None, true);
         let hurry = Arc::default();
-        let (refused, tickets) = (Vec::new(), BTreeMap::new());
-        Self { parts, running, is_whole, pending: None, refused, tickets, pods: None, last: None, pace, hurry }
+        let (refused, tickets, authorities) = (Vec::new(), BTreeMap::new(), Authorities::default());
+        let (pods, last, pending) = (None, None, None);
+        Self { parts, running, is_whole, pending, refused, tickets, pods, authorities, last, pace, hurry }
     }
 
     /// Returns what an earlier process kept, to be carried out.
@@ -129,6 +133,7 @@ impl Follower {
         if let Some(pods) = kept.pods {
             self.show_pods(pods, None);
         }
+        self.authorities = kept.authorities.filter(|kept| authorities::check(kept).is_ok()).unwrap_or_default();
         let configuration = kept.configuration?;
         self.tickets.clone_from(&configuration.tickets);
         self.show_token_keys(&configuration);
@@ -189,6 +194,7 @@ impl Follower {
             () = self.hurry.notified() => {}
         }
         let ask = self.question();
+        self.parts.client.trust(authorities::pem(&self.authorities, self.parts.clock.now()));
         let begun = Instant::now();
         let host = self.parts.host.clone();
         let answered = tokio::select! {
@@ -203,7 +209,10 @@ impl Follower {
         match taken {
             Ok(taken) => {
                 self.succeeded();
-                if taken.is_none() && !self.has_news(&ask) {
+                if taken.is_none() && self.trusts_others(&ask) {
+                    // Every agent is told at once, and connects anew.
+                    self.pace.not_before = Instant::now() + PAUSE_FIRST.mul_f64(unit());
+                } else if taken.is_none() && !self.has_news(&ask) {
                     self.pace.not_before = begun + BETWEEN_MIN;
                 }
                 taken
@@ -218,6 +227,10 @@ impl Follower {
     /// Whether there is something to say that `ask` did not say.
     fn has_news(&self, ask: &Ask) -> bool {
         self.acknowledged() != ask.running || self.pods != ask.pods
+    }
+
+    fn trusts_others(&self, ask: &Ask) -> bool {
+        ask.authorities.as_ref().is_some_and(|told| *told != self.authorities.hash)
     }
 
     /// What runs, as far as nothing of it is to be served again.
@@ -237,6 +250,7 @@ impl Follower {
             holding: self.holding(),
             backends: self.parts.host.backends(),
             pods: self.pods.clone(),
+            authorities: self.parts.client.takes_authorities().then(|| self.authorities.hash.clone()),
         };
         fitting(ask)
     }
@@ -255,7 +269,22 @@ impl Follower {
         self.tickets.clone_from(&configuration.tickets);
     }
 
-    async fn take(&mut self, Answer { configuration, pods }: Answer) -> Result<Option<Arc<Read>>, AskError> {
+    /// Takes authorities that came over a connection to one that is trusted already.
+    async fn take_authorities(&mut self, told: Authorities) -> Result<(), AskError> {
+        authorities::check(&told).map_err(AskError::Garbled)?;
+        let store = self.parts.store.clone();
+        let (told, kept) = in_background(told, move |told| store.keep_authorities(told)).await;
+        tell_if_not_kept(kept);
+        tracing::info!(authorities = told.certificates.len(), hash = %told.hash, "operator told whom to trust");
+        self.authorities = told;
+        Ok(())
+    }
+
+    async fn take(&mut self, answer: Answer) -> Result<Option<Arc<Read>>, AskError> {
+        let Answer { configuration, pods, authorities } = answer;
+        if let Some(told) = authorities.filter(|_| self.parts.client.takes_authorities()) {
+            self.take_authorities(told).await?;
+        }
         if let Some(pods) = pods.filter(|pods| Some(&pods.hash) != self.pods.as_ref()) {
             let store = self.parts.store.clone();
             let (pods, kept) = in_background(pods, move |pods| store.keep_pods(pods)).await;

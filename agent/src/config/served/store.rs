@@ -3,6 +3,7 @@
 //! ```text
 //! <data-dir>/configuration.json   {"format": 1, "hash": …, "content": {"configuration": …, "sealed": …}}
 //! <data-dir>/pods.json            the same around the pods of the node, which change more often
+//! <data-dir>/authorities.json     the same around the authorities that the operator told of
 //! ```
 //!
 //! # Guarantees
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use spillway_crds::served::{ANSWER_BYTES_MAX, Configuration, Pods, ServedSecret};
+use spillway_crds::served::{ANSWER_BYTES_MAX, Authorities, Configuration, Pods, ServedSecret};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::seal::StateKey;
@@ -37,6 +38,7 @@ const FILE_BYTES_MAX: u64 = 2 * ANSWER_BYTES_MAX as u64;
 
 const CONFIGURATION: &str = "configuration.json";
 const PODS: &str = "pods.json";
+const AUTHORITIES: &str = "authorities.json";
 
 /// What is kept on disk.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Kept {
     pub is_whole: bool,
     /// The pods of the node.
     pub pods: Option<Pods>,
+    /// The authorities that the operator told of.
+    pub authorities: Option<Authorities>,
 }
 
 /// Around every file.
@@ -88,7 +92,8 @@ impl Store {
 
     /// Reads what was kept. Blocks.
     pub fn read(&self) -> Kept {
-        let mut kept = Kept { pods: self.read_file(PODS), ..Kept::default() };
+        let authorities = self.read_file(AUTHORITIES);
+        let mut kept = Kept { pods: self.read_file(PODS), authorities, ..Kept::default() };
         if let Some(Content { mut configuration, sealed }) = self.read_file(CONFIGURATION) {
             let values = sealed.and_then(|sealed| self.open(&configuration, &sealed));
             kept.is_whole = configuration.secrets.is_empty() || values.is_some();
@@ -122,6 +127,11 @@ impl Store {
     /// Keeps the pods. Blocks.
     pub fn keep_pods(&self, pods: &Pods) -> io::Result<()> {
         self.write_file(PODS, pods)
+    }
+
+    /// Keeps the authorities. Blocks.
+    pub fn keep_authorities(&self, authorities: &Authorities) -> io::Result<()> {
+        self.write_file(AUTHORITIES, authorities)
     }
 
     fn open(&self, configuration: &Configuration, sealed: &str) -> Option<Vec<String>> {
@@ -233,6 +243,9 @@ mod tests {
         let pods = Pods { hash: "p".into(), ..Pods::default() };
         store.keep_pods(&pods).unwrap();
         assert_eq!(store.read().pods, Some(pods));
+        let authorities = Authorities { hash: "a".into(), ..Authorities::default() };
+        store.keep_authorities(&authorities).unwrap();
+        assert_eq!(store.read().authorities, Some(authorities));
         for file in folder.path().read_dir().unwrap().map(Result::unwrap) {
             assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
             let text = std::fs::read_to_string(file.path()).unwrap();

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use spillway_crds::served::BackendCondition;
+use spillway_crds::served::{AuthorityCertificate, BackendCondition};
 
 use super::*;
 use crate::cli::{FromEnvironment, RunFlags};
@@ -28,8 +28,11 @@ impl Host for Quiet {
 }
 
 fn follower(dir: &tempfile::TempDir) -> (Follower, Arc<Quiet>) {
-    let flags = RunFlags { operator: Some("http://127.0.0.1:1".into()), ..RunFlags::default() };
-    let settings = Settings::settle(&flags, &FromEnvironment::default(), &ConfigFile::default(), &Machine::read());
+    follower_with(dir, &RunFlags { operator: Some("http://127.0.0.1:1".into()), ..RunFlags::default() })
+}
+
+fn follower_with(dir: &tempfile::TempDir, flags: &RunFlags) -> (Follower, Arc<Quiet>) {
+    let settings = Settings::settle(flags, &FromEnvironment::default(), &ConfigFile::default(), &Machine::read());
     let settings = settings.unwrap();
     let ConfigSource::Operator(operator) = settings.configuration else { panic!("no operator") };
     let host = Arc::<Quiet>::default();
@@ -48,7 +51,8 @@ fn follower(dir: &tempfile::TempDir) -> (Follower, Arc<Quiet>) {
 
 fn answer(epoch: u64, generation: u64, hash: &str) -> Answer {
     let version = Version { epoch, generation, hash: hash.into() };
-    Answer { configuration: Some(Configuration { version, ..Configuration::default() }), pods: None }
+    let configuration = Configuration { version, ..Configuration::default() };
+    Answer { configuration: Some(configuration), ..Answer::default() }
 }
 
 fn with_secret(answer: Answer, value: &str) -> Answer {
@@ -185,6 +189,37 @@ async fn what_is_held_is_shown_with_its_ticket_until_it_is_delivered() {
     *host.holding.lock().unwrap() = vec!["P a/x".into(), "P a/y".into()];
     anew.start().await.unwrap();
     assert_eq!(shown(&anew), expected, "what was not held when it went is forgotten");
+}
+
+#[tokio::test]
+async fn authorities_are_taken_over_tls_that_is_trusted_by_a_file_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let pem = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem();
+    let told = |hash: &str, pem: &str| {
+        let certificates = vec![AuthorityCertificate { pem: pem.into(), until_unix_seconds: 9 }];
+        Answer { authorities: Some(Authorities { hash: hash.into(), certificates }), ..Answer::default() }
+    };
+    let says = |follower: &Follower| follower.question().authorities;
+    let (mut without, _) = follower(&dir);
+    taken(&mut without, told("h", &pem)).await.unwrap();
+    assert_eq!((says(&without), dir.path().join("authorities.json").exists()), (None, false));
+    std::fs::write(dir.path().join("ca.crt"), &pem).unwrap();
+    let ca = dir.path().join("ca.crt").display().to_string();
+    let over_tls = || {
+        let operator = Some("https://127.0.0.1:1".into());
+        follower_with(&dir, &RunFlags { operator, operator_ca: Some(ca.clone()), ..RunFlags::default() }).0
+    };
+    let mut with = over_tls();
+    assert_eq!(says(&with).as_deref(), Some(""));
+    taken(&mut with, told("h", &pem)).await.unwrap();
+    assert_eq!(says(&with).as_deref(), Some("h"));
+    // What is no certificate changes nothing.
+    let error = taken(&mut with, told("i", "hello")).await.unwrap_err();
+    assert!(matches!(error, AskError::Garbled(_)), "{error}");
+    assert_eq!(says(&with).as_deref(), Some("h"));
+    let mut anew = over_tls();
+    anew.start().await;
+    assert_eq!(says(&anew).as_deref(), Some("h"));
 }
 
 #[test]
