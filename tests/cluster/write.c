@@ -1,4 +1,4 @@
-/* Stands for an application: writes numbered lines to its output, then ends. With `stay` it waits for the signal that ends
+/* Stands for an application: writes numbered lines to its output, then ends; without a word it writes none and stays. With `stay` it waits for the signal that ends
    it, with `second` it lives one second before its last line, with `paced` it writes a line in each tenth of a second, says
    when in microseconds since 1970, and stays; with `much` it writes half a megabyte in each second, and stays. */
 #include <signal.h>
@@ -13,10 +13,9 @@ static void end(int signal) { (void)signal; _exit(0); }
 int main(int count, char **words) {
   struct sigaction ends = {.sa_handler = end};
   sigaction(SIGTERM, &ends, NULL);
-  if (count < 2) return 2;
   const char *then = count > 2 ? words[2] : "";
   int paced = strcmp(then, "paced") == 0, much = strcmp(then, "much") == 0;
-  int lines = atoi(words[1]);
+  int lines = count > 1 ? atoi(words[1]) : 0;
   for (int line = 0; line < lines; line++) {
     if (line + 1 == lines && strcmp(then, "second") == 0) {
       fflush(stdout);
@@ -37,6 +36,6 @@ int main(int count, char **words) {
     }
   }
   fflush(stdout);
-  while (paced || much || strcmp(then, "stay") == 0) pause();
+  while (count < 2 || paced || much || strcmp(then, "stay") == 0) pause();
   return 0;
 }

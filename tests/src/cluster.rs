@@ -203,7 +203,8 @@ fn start(programs: &Path) -> anyhow::Result<()> {
     for node in &NODES {
         start_runtime(node)?;
     }
-    let pause = Image { name: configuration::PAUSE_IMAGE.to_owned(), program: programs.join("pause"), user: 65535 };
+    let name = configuration::PAUSE_IMAGE.to_owned();
+    let pause = Image { name, program: programs.join("pause"), user: 65535, beside: &[] };
     image::load(&pause)?;
     wait_until("the API server", START_MAX, || kubectl(&["get", "--raw", "/readyz"]).is_ok())?;
     for (name, arguments) in [manager, scheduler] {

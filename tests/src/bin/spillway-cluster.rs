@@ -98,7 +98,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 fn image(name: &str, program: &str) -> Image {
-    Image { name: name.to_owned(), program: PathBuf::from(program), user: USER }
+    Image { name: name.to_owned(), program: PathBuf::from(program), user: USER, beside: &[] }
 }
 
 fn shown(status: &serde_json::Value) -> String {

@@ -1,8 +1,8 @@
 //! Images of one static program, made without an engine and handed to both nodes without a registry, or to a file.
 //!
 //! # Guarantees
-//! - The same program gives the same bytes. In the image are the program, the authorities that the system trusts, and
-//!   nothing else; it runs as the user it says.
+//! - The same program gives the same bytes. In the image are the program, the authorities that the system trusts, the
+//!   programs of this machine that it names, and nothing else; it runs as the user it says.
 //! - An image that is written to a file has at most [`IMAGE_BYTES_MAX`].
 
 use std::fmt::Write as _;
@@ -33,6 +33,8 @@ pub struct Image {
     pub program: PathBuf,
     /// The number of the user it runs as unless told otherwise.
     pub user: u32,
+    /// Programs of this machine that lie in it as well, at their own paths, with the libraries that they load.
+    pub beside: &'static [&'static str],
 }
 
 /// Makes an image and imports it on both nodes. Returns its size.
@@ -75,6 +77,7 @@ fn write(image: &Image, folder: &Path) -> anyhow::Result<(PathBuf, u64)> {
     fs::copy(&image.program, root.join(&name)).context("copying the program")?;
     let missing = || format!("no authorities in {AUTHORITIES}: install ca-certificates");
     fs::copy(AUTHORITIES, root.join("etc/ssl/certs/ca-certificates.crt")).with_context(missing)?;
+    image.beside.iter().try_for_each(|program| copy_with_libraries(program, &root))?;
     let layer = folder.join("layer.tar");
     tar(&root, &layer)?;
     let bytes = fs::read(&layer)?;
@@ -97,6 +100,22 @@ fn write(image: &Image, folder: &Path) -> anyhow::Result<(PathBuf, u64)> {
     let archive = folder.join("image.tar");
     tar(&layout, &archive)?;
     Ok((archive, layer_bytes as u64))
+}
+
+/// Copies a program of this machine and the libraries that it loads below `root`, each to the path that it has here.
+fn copy_with_libraries(program: &str, root: &Path) -> anyhow::Result<()> {
+    let said = Command::new("ldd").arg(program).output().with_context(|| format!("asking what {program} loads"))?;
+    if !said.status.success() {
+        bail!("ldd {program}: {}", String::from_utf8_lossy(&said.stderr).trim());
+    }
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let libraries = said.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    for path in std::iter::once(program).chain(libraries) {
+        let copy = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().context("a program has a folder")?)?;
+        fs::copy(path, copy).with_context(|| format!("copying {path}"))?;
+    }
+    Ok(())
 }
 
 /// Writes a JSON blob and returns what describes it.
@@ -142,7 +161,8 @@ mod tests {
         let archive = |machine: u8, content: &str| {
             let header = [b"\x7fELF".as_slice(), &[0; 14], &[machine, 0], content.as_bytes()].concat();
             fs::write(&program, header).expect("a file");
-            let image = Image { name: "example.test/program:1".to_owned(), program: program.clone(), user: 65532 };
+            let image =
+                Image { name: "example.test/program:1".to_owned(), program: program.clone(), user: 65532, beside: &[] };
             let file = dir.path().join("image.tar");
             save(&image, &file).expect("an image");
             fs::read(file).expect("an archive")

@@ -17,8 +17,8 @@ pub const VERSION: &str = "1.37.2";
 const PROGRAMS: [&str; 6] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"];
 
-/// Programs of the system that nodes need, and the packages that have them.
-const SYSTEM: [(&str, &str); 7] = [
+/// Programs of the system that nodes and their tests need, and the packages that have them.
+const SYSTEM: [(&str, &str); 8] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("ip", "iproute2"),
@@ -26,6 +26,7 @@ const SYSTEM: [(&str, &str); 7] = [
     ("iptables", "iptables"),
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
+    ("curl", "curl"),
 ];
 /// Where the system has the plug-ins of pod networks.
 pub const NETWORK_PLUGINS: &str = "/usr/lib/cni";

@@ -25,7 +25,7 @@ pub(crate) const LINES: usize = 200;
 pub(crate) const PIPELINE: &str = "monitoringpipeline/logs";
 
 /// The user of images that say no other.
-const NOBODY: u32 = 65_532;
+pub(crate) const NOBODY: u32 = 65_532;
 
 /// What a test has of the cluster. Dropped, all of it goes.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Ground {
         let ground = Self { name: format!("{test}-{}", std::process::id()), receiver };
         let folder = tempfile::tempdir().unwrap();
         let program = writer(folder.path());
-        image::load(&Image { name: WRITER.to_owned(), program, user: NOBODY }).unwrap();
+        image::load(&Image { name: WRITER.to_owned(), program, user: NOBODY, beside: &[] }).unwrap();
         cluster::kubectl(&["create", "namespace", &ground.name]).unwrap();
         ground
     }
@@ -232,7 +232,7 @@ impl Drop for Ground {
 }
 
 /// Builds what stands for an application.
-fn writer(folder: &Path) -> PathBuf {
+pub(crate) fn writer(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/write.c");
     let program = folder.join("write");
     let mut compile = std::process::Command::new("cc");

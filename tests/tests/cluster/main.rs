@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a scenario that cannot go on says so")]
 
 mod container_logs;
+mod door;
 mod ground;
 mod lost_parts;
 mod many_pods;

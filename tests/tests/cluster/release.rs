@@ -7,10 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use spillway_tests::cluster::layout::kubeconfig;
 use spillway_tests::helm::{Helm, NAMESPACE, RELEASE};
+use spillway_tests::http::Client;
 use spillway_tests::{cluster, eventually};
 
 /// The part of the release that runs on each node.
 pub(crate) const AGENT: &str = "agent";
+/// What all of these have.
+const AGENTS: &str = "app.kubernetes.io/component=agent";
 /// The part of it that leads.
 pub(crate) const CONTROLLER: &str = "controller";
 
@@ -88,11 +91,13 @@ impl Release {
 
     /// Returns the agent of a node.
     pub(crate) fn agent_on(&self, node: &str) -> String {
+        self.agents_on(node).pop().expect("an agent runs there")
+    }
+
+    fn agents_on(&self, node: &str) -> Vec<String> {
         let node = format!("--field-selector=spec.nodeName={node}");
-        let label = "app.kubernetes.io/component=agent";
-        let name = self.kubectl(&["get", "pods", "-l", label, &node, "-o", "jsonpath={.items[0].metadata.name}"]);
-        assert!(!name.is_empty(), "no agent runs there");
-        name
+        let listed = self.kubectl(&["get", "pods", "-l", AGENTS, &node, "-o", "name"]);
+        listed.lines().map(|pod| pod.trim_start_matches("pod/").to_owned()).collect()
     }
 
     /// Returns the pod that leads, once one does which is not `other`.
@@ -111,11 +116,37 @@ impl Release {
         names
     }
 
+    /// Returns the address of a pod, which this machine reaches.
+    pub(crate) fn address(&self, pod: &str) -> String {
+        self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])
+    }
+
+    /// Returns the sum of what an agent says of a metric, over the lines that have all of these labels; nothing while it
+    /// cannot be asked.
+    pub(crate) fn counted(&self, agent: &str, metric: &str, labels: &[&str]) -> Option<u64> {
+        let mut client = Client::connect(&format!("{}:8413", self.address(agent))).ok()?;
+        let answer = client.send("GET", "/metrics", &[], b"").ok().filter(|answer| answer.status == 200)?;
+        let text = String::from_utf8(answer.body).ok()?;
+        let is_meant =
+            |name: &str| name.split('{').next() == Some(metric) && labels.iter().all(|label| name.contains(label));
+        let values = text.lines().filter_map(|line| line.rsplit_once(' ')).filter(|(name, _)| is_meant(name));
+        let whole = |value: &str| value.strip_suffix(".0").unwrap_or(value).parse::<u64>().ok();
+        Some(values.filter_map(|(_, value)| whole(value)).sum())
+    }
+
     /// Ends a pod as a lost node does: its process has no time to give anything back, and another pod comes in its place.
     pub(crate) fn lose(&self, pod: &str) {
         kill(pod);
         self.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force"]);
     }
+}
+
+/// Runs a program in a pod; returns its exit code and what it printed.
+pub(crate) fn run_in(namespace: &str, pod: &str, words: &[&str]) -> (i32, String) {
+    let mut command = cluster::kubectl_command().unwrap();
+    let output = command.args(["exec", "-n", namespace, pod, "--"]).args(words).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Ends the process of a pod at once, as the kernel does when memory is short. Its kubelet starts it again.
