@@ -447,8 +447,11 @@ impl Log {
         let shared = self.shared();
         let (memory_bytes, spilled_frames, spilled_bytes) = shared.memory.figures();
         let full = shared.used_bytes() + shared.reserved >= shared.settings.bytes_max / 100 * 99;
+        // At the floor of free space nothing fails, and what was refused last says so.
+        let at_floor = shared.refusing.filter(|reason| *reason == RefusalReason::NoSpace);
+        let wrong = shared.trouble.or(at_floor).map(RefusalReason::as_str);
         LogReport {
-            state: shared.trouble.map_or(if full { "full" } else { "ok" }, RefusalReason::as_str).to_owned(),
+            state: wrong.unwrap_or(if full { "full" } else { "ok" }).to_owned(),
             bytes: shared.disk_bytes,
             bytes_max: shared.settings.bytes_max,
             segments: shared.segments.len() as u64,

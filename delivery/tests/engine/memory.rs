@@ -556,7 +556,15 @@ async fn what_memory_holds_counts_against_the_free_space_that_it_would_take() {
     let bytes = pending.disk_bytes();
     log.append(log.reserve(bytes).unwrap(), pending).await.unwrap();
     // The next would fit alone.
+    assert_eq!(log.report().state, "ok");
     assert_eq!(log.reserve(bytes).unwrap_err().reason, RefusalReason::NoSpace);
+    assert_eq!(log.report().state, "no_space");
+    fs.set_faults(Faults::default());
+    // A refusal has the committer look again.
+    while log.reserve(bytes).is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(log.report().state, "ok");
     assert!(owner.stop(Instant::now() + Duration::from_secs(20)).await);
 }
 
