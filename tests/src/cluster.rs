@@ -12,6 +12,7 @@
 
 mod certificates;
 mod configuration;
+pub mod disk;
 pub mod image;
 pub mod layout;
 pub mod package;

@@ -8,6 +8,7 @@
 
 mod container_logs;
 mod door;
+mod full_disk;
 mod ground;
 mod lost_parts;
 mod many_pods;

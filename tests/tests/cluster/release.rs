@@ -134,6 +134,20 @@ impl Release {
         Some(values.filter_map(|(_, value)| whole(value)).sum())
     }
 
+    /// Has another agent come on a node, and returns it once it runs.
+    pub(crate) fn renew_agent(&self, node: &str) -> String {
+        self.ask_for_another_agent(node).unwrap();
+        let agent = eventually("another agent", || self.agents_on(node).pop());
+        self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{agent}"), "--timeout=90s"]);
+        agent
+    }
+
+    /// Takes the agent of a node away, and waits for none.
+    pub(crate) fn ask_for_another_agent(&self, node: &str) -> anyhow::Result<String> {
+        let node = format!("--field-selector=spec.nodeName={node}");
+        cluster::kubectl(&["-n", self.namespace, "delete", "pods", "-l", AGENTS, &node, "--grace-period=0", "--force"])
+    }
+
     /// Ends a pod as a lost node does: its process has no time to give anything back, and another pod comes in its place.
     pub(crate) fn lose(&self, pod: &str) {
         kill(pod);
