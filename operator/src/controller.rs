@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Health;
 use crate::cli::ControllerFlags;
-use crate::cluster::convert::ObjectStatus;
+use crate::cluster::convert::{ObjectStatus, StatusText};
 use crate::cluster::keep::Keep;
 use crate::cluster::lease::Leading;
 use crate::cluster::queue::Wish;
@@ -59,7 +59,7 @@ struct Ends {
     leading: watch::Receiver<Leading>,
     reports: watch::Receiver<u64>,
     secrets_wanted: watch::Sender<BTreeSet<SecretName>>,
-    statuses: mpsc::Sender<Wish<ObjectStatus>>,
+    statuses: mpsc::Sender<Wish<StatusText>>,
     keeps: mpsc::Sender<Wish<Keep>>,
     news: mpsc::Sender<Wish<News>>,
 }
@@ -298,13 +298,13 @@ impl Controller {
             let (Some(verdict), Some(before)) = (self.renderer.verdict(&key), self.objects.status(&key)) else {
                 continue;
             };
-            let (wanted, again) = match before {
+            let (wanted, again) = match before.read(key.kind) {
                 ObjectStatus::Pipeline(before) => {
-                    let (status, again) = status::pipeline(&key, verdict, before, &agents, now);
+                    let (status, again) = status::pipeline(&key, verdict, &before, &agents, now);
                     (ObjectStatus::Pipeline(status), again)
                 }
                 ObjectStatus::Backend(before) => {
-                    let (status, again) = status::backend(&key, verdict, before, &agents, now);
+                    let (status, again) = status::backend(&key, verdict, &before, &agents, now);
                     (ObjectStatus::Backend(status), again)
                 }
             };
@@ -312,12 +312,13 @@ impl Controller {
                 Some(at) => drop(self.again.insert(key.clone(), at)),
                 None => drop(self.again.remove(&key)),
             }
-            let differs = *before != wanted;
+            let text = wanted.to_text();
+            let differs = *before != text;
             let news = self.objects.news(&key, &wanted, now);
             let keep = self.objects.keep(&key, verdict.keep.as_ref());
             if differs {
-                self.objects.set_status(&key, wanted.clone());
-                if ends.statuses.send((key.clone(), wanted)).await.is_err() {
+                self.objects.set_status(&key, text.clone());
+                if ends.statuses.send((key.clone(), text)).await.is_err() {
                     return;
                 }
             }

@@ -119,7 +119,7 @@ mod tests {
         let text = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "Backend",
             "metadata": {"name": name, "namespace": "fab12"}, "spec": {"type": "Stdout"}});
         let manifest = Manifest { uid: "u".into(), generation: 1, text: text.to_string().into(), last_good: None };
-        Noted::Object(key(name), Box::new((manifest, ObjectStatus::Backend(BackendStatus::default()))))
+        Noted::Object(key(name), Box::new((manifest, ObjectStatus::Backend(BackendStatus::default()).to_text())))
     }
 
     fn key(name: &str) -> ObjectKey {

@@ -41,6 +41,11 @@ pub enum ObjectStatus {
     Backend(BackendStatus),
 }
 
+/// The status of an object of ours as it is kept and written: JSON, a part of the size of what is read from it. Those of one
+/// kind that say the same are the same text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusText(Arc<str>);
+
 impl ObjectStatus {
     /// Returns what it says.
     pub fn conditions(&self) -> &[StatusCondition] {
@@ -48,6 +53,31 @@ impl ObjectStatus {
             Self::Pipeline(status) => &status.conditions,
             Self::Backend(status) => &status.conditions,
         }
+    }
+
+    /// Returns it as it is kept.
+    pub fn to_text(&self) -> StatusText {
+        let text = match self {
+            Self::Pipeline(status) => serde_json::to_string(status),
+            Self::Backend(status) => serde_json::to_string(status),
+        };
+        StatusText(text.unwrap_or_else(|_| "{}".to_owned()).into())
+    }
+}
+
+impl StatusText {
+    /// Returns what stands in it, of an object of `kind`.
+    pub fn read(&self, kind: Kind) -> ObjectStatus {
+        if kind.is_pipeline() {
+            ObjectStatus::Pipeline(serde_json::from_str(&self.0).unwrap_or_default())
+        } else {
+            ObjectStatus::Backend(serde_json::from_str(&self.0).unwrap_or_default())
+        }
+    }
+
+    /// Returns it as a part of what is sent.
+    pub fn to_json(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or(Value::Null)
     }
 }
 

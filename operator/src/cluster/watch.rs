@@ -23,7 +23,7 @@ use kube::{Client, ResourceExt};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 
-use super::convert::{self, KIND_LABEL, ObjectStatus, SlimNode, SlimPod, Stored};
+use super::convert::{self, KIND_LABEL, SlimNode, SlimPod, StatusText, Stored};
 use super::{GROUP, in_words};
 use crate::world::{Change, Manifest, ObjectKey};
 use spillway_crds::kinds::Kind;
@@ -67,7 +67,7 @@ impl Over {
 #[derive(Debug)]
 pub enum Noted {
     /// An object of ours, with its status as it stands.
-    Object(ObjectKey, Box<(Manifest, ObjectStatus)>),
+    Object(ObjectKey, Box<(Manifest, StatusText)>),
     /// An object of ours that is gone.
     Gone(ObjectKey),
     /// A last good version.
@@ -238,7 +238,7 @@ impl Eye<DynamicObject> for Ours {
 
     fn there(&self, object: DynamicObject) -> Option<Noted> {
         let key = self.id(&object)?;
-        let both = (convert::manifest(self.0, &object)?, convert::status(self.0, &object));
+        let both = (convert::manifest(self.0, &object)?, convert::status(self.0, &object).to_text());
         Some(Noted::Object(key, Box::new(both)))
     }
 

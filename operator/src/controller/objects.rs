@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::cluster::convert::{ObjectStatus, Stored};
+use crate::cluster::convert::{ObjectStatus, StatusText, Stored};
 use crate::cluster::keep::Keep;
 use crate::status::{self, News, Standing};
 use crate::world::{Change, LastGood, Manifest, ObjectKey};
@@ -27,14 +27,14 @@ pub(super) struct Objects {
 struct Known {
     manifest: Manifest,
     /// Its status, as it stands in the cluster.
-    stands: ObjectStatus,
+    stands: StatusText,
     asked: Asked,
 }
 
 /// What was asked for, and said, of an object since we lead.
 #[derive(Debug, Default)]
 struct Asked {
-    status: Option<ObjectStatus>,
+    status: Option<StatusText>,
     /// The last good version that is to be kept.
     good: Option<LastGood>,
     /// How it stood when it was told last; what the cluster says, while nothing was.
@@ -43,7 +43,7 @@ struct Asked {
 
 impl Objects {
     /// Takes note of an object; returns what the world is told.
-    pub(super) fn there(&mut self, key: &ObjectKey, mut manifest: Manifest, status: ObjectStatus) -> Change {
+    pub(super) fn there(&mut self, key: &ObjectKey, mut manifest: Manifest, status: StatusText) -> Change {
         manifest.last_good = self.latest(key);
         let before = self.known.remove(key).filter(|known| known.manifest.uid == manifest.uid);
         let asked = before.map(|known| Asked { status: None, ..known.asked }).unwrap_or_default();
@@ -85,21 +85,21 @@ impl Objects {
     }
 
     /// Returns the status of an object as it stands, or as it was asked for.
-    pub(super) fn status(&self, key: &ObjectKey) -> Option<&ObjectStatus> {
+    pub(super) fn status(&self, key: &ObjectKey) -> Option<&StatusText> {
         self.known.get(key).map(|known| known.asked.status.as_ref().unwrap_or(&known.stands))
     }
 
     /// Returns what to tell of an object that gets this status, if anything; takes note that it was told.
     pub(super) fn news(&mut self, key: &ObjectKey, wanted: &ObjectStatus, now: Timestamp) -> Option<News> {
         let known = self.known.get_mut(key)?;
-        let before = known.asked.told.take().unwrap_or_else(|| status::standing(known.stands.conditions()));
+        let before = known.asked.told.take().unwrap_or_else(|| status::standing(known.stands.read(key.kind).conditions()));
         let (stands, news) = status::news(before, wanted.conditions(), &known.manifest.uid, now);
         known.asked.told = Some(stands);
         news
     }
 
     /// Takes note that this status was asked for.
-    pub(super) fn set_status(&mut self, key: &ObjectKey, status: ObjectStatus) {
+    pub(super) fn set_status(&mut self, key: &ObjectKey, status: StatusText) {
         if let Some(known) = self.known.get_mut(key) {
             known.asked.status = Some(status);
         }

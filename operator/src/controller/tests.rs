@@ -1,7 +1,7 @@
 //! The loop without its tasks: what the watches note goes in, what is to be written comes out and is written here, or not.
 
 use clap::Parser;
-use spillway_crds::kinds::status::{ConditionStatus, StatusCondition};
+use spillway_crds::kinds::status::ConditionStatus;
 use spillway_crds::served::{Ask, PodFacts};
 use tokio::task::JoinSet;
 
@@ -25,13 +25,13 @@ struct Flags {
 struct Stage {
     controller: Controller,
     ends: Ends,
-    statuses: mpsc::Receiver<Wish<ObjectStatus>>,
+    statuses: mpsc::Receiver<Wish<StatusText>>,
     keeps: mpsc::Receiver<Wish<Keep>>,
     news: mpsc::Receiver<Wish<News>>,
     hub: Arc<Hub>,
     clock: Clock,
     /// What the cluster holds.
-    objects: BTreeMap<ObjectKey, (Manifest, ObjectStatus)>,
+    objects: BTreeMap<ObjectKey, (Manifest, StatusText)>,
     /// Last good versions that were ever written: the name follows from the content.
     kept: Vec<LastGood>,
 }
@@ -81,7 +81,7 @@ impl Stage {
         stage.turn().await;
         stage.agent_asks().await;
         stage.turn().await;
-        assert_eq!(stage.ready(), (ConditionStatus::True, "Ready"));
+        assert_eq!(stage.ready(), (ConditionStatus::True, "Ready".into()));
         assert!(stage.news.try_recv().is_err());
         stage
     }
@@ -94,12 +94,12 @@ impl Stage {
     fn object(&mut self, change: Change) {
         let Change::Object(key, Some(manifest)) = change else { panic!("an object") };
         let status = self.objects.remove(&key).map(|(_, status)| status);
-        let status = status.unwrap_or_else(|| crate::cluster::convert::status(key.kind, &dynamic()));
+        let status = status.unwrap_or_else(|| crate::cluster::convert::status(key.kind, &dynamic()).to_text());
         self.watched(key, manifest, status);
     }
 
     /// Something of an object is as it is now: the watch tells.
-    fn watched(&mut self, key: ObjectKey, manifest: Manifest, status: ObjectStatus) {
+    fn watched(&mut self, key: ObjectKey, manifest: Manifest, status: StatusText) {
         self.objects.insert(key.clone(), (manifest.clone(), status.clone()));
         self.controller.take(Noted::Object(key, Box::new((manifest, status))));
     }
@@ -153,14 +153,11 @@ impl Stage {
         self.hub.acknowledge("agent", &Ask { running, ..Ask::default() }, now).unwrap();
     }
 
-    fn conditions(&self) -> &[StatusCondition] {
-        self.objects[&key(JOBS)].1.conditions()
-    }
-
     /// What stands in the cluster of whether the pipeline is ready.
-    fn ready(&self) -> (ConditionStatus, &str) {
-        let ready = self.conditions().iter().find(|condition| condition.r#type == "Ready").unwrap();
-        (ready.status, &ready.reason)
+    fn ready(&self) -> (ConditionStatus, String) {
+        let status = self.objects[&key(JOBS)].1.read(key(JOBS).kind);
+        let ready = status.conditions().iter().find(|condition| condition.r#type == "Ready").unwrap();
+        (ready.status, ready.reason.clone())
     }
 }
 
@@ -172,7 +169,7 @@ fn dynamic() -> kube::api::DynamicObject {
 async fn a_status_that_somebody_else_changed_is_put_right() {
     let mut stage = Stage::running().await;
     let (manifest, good) = stage.objects[&key(JOBS)].clone();
-    let empty = crate::cluster::convert::status(key(JOBS).kind, &dynamic());
+    let empty = crate::cluster::convert::status(key(JOBS).kind, &dynamic()).to_text();
     stage.watched(key(JOBS), manifest, empty);
     stage.turn().await;
     assert_eq!(stage.objects[&key(JOBS)].1, good);
@@ -183,13 +180,13 @@ async fn an_agent_that_was_not_heard_and_comes_back_counts_again() {
     let mut stage = Stage::running().await;
     stage.pass(6 * 60);
     stage.turn().await;
-    assert_eq!(stage.ready(), (ConditionStatus::Unknown, "AgentsAbsent"));
+    assert_eq!(stage.ready(), (ConditionStatus::Unknown, "AgentsAbsent".into()));
     let mut changes = stage.hub.report_changes();
     stage.agent_asks().await;
     assert!(changes.has_changed().unwrap(), "nobody is woken");
     changes.mark_unchanged();
     stage.turn().await;
-    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready"));
+    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready".into()));
     // The same again is no news.
     stage.agent_asks().await;
     assert!(!changes.has_changed().unwrap());
@@ -200,10 +197,10 @@ async fn a_node_that_is_not_ready_is_told_of() {
     let mut stage = Stage::running().await;
     stage.note(Change::Node("n".into(), Some(false)));
     stage.turn().await;
-    assert_ne!(stage.ready(), (ConditionStatus::True, "Ready"));
+    assert_ne!(stage.ready(), (ConditionStatus::True, "Ready".into()));
     stage.note(node("n"));
     stage.turn().await;
-    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready"));
+    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready".into()));
 }
 
 #[tokio::test]
@@ -218,7 +215,7 @@ async fn what_was_asked_for_in_an_earlier_term_is_asked_for_again() {
     while stage.statuses.try_recv().is_ok() {}
     stage.lead(None);
     stage.turn().await;
-    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready"), "who follows writes nothing");
+    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready".into()), "who follows writes nothing");
     assert_eq!(stage.controller.next_look(), None, "and has nothing to look at by itself");
     stage.lead(Some(2));
     stage.turn().await;
