@@ -193,13 +193,11 @@ impl Controller {
                 self.again.remove(&key);
                 self.world.apply(Change::Object(key, None));
             }
-            Noted::Good(stored) => {
-                self.due.insert(stored.of.clone());
-                self.objects.good(*stored).into_iter().for_each(|change| self.world.apply(change));
+            Noted::Good(of, stored) => {
+                self.due.insert(of.clone());
+                self.world.apply(self.objects.good(of, *stored));
             }
-            Noted::GoodGone(place) => {
-                self.objects.good_gone(&place).into_iter().for_each(|change| self.world.apply(change));
-            }
+            Noted::GoodGone(of, place) => self.world.apply(self.objects.good_gone(of, &place)),
             Noted::World(change) => self.world.apply(change),
             Noted::Synced(over) => {
                 self.synced.insert(over);

@@ -9,6 +9,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`world`] | what the cluster holds that concerns us: objects, namespaces, pods, nodes, secrets. Pure |
+//! | [`texts`] | names, labels and manifests, each held once. Pure |
 //! | [`reason`] | the words that verdicts and conditions say why with. Pure |
 //! | [`render`] | the world into a verdict per object and a slice per node. Pure |
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
@@ -36,6 +37,7 @@ pub mod run;
 pub mod serve;
 pub mod status;
 pub mod succession;
+pub mod texts;
 pub mod tickets;
 pub mod validate;
 pub mod webhook;

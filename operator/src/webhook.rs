@@ -102,7 +102,7 @@ fn take(known: &mut Known, note: Noted) {
         Noted::Gone(key) => drop(known.backends.remove(&key)),
         Noted::World(Change::Namespace(name, Some(labels))) => known.namespaces.insert(&name, labels),
         Noted::World(Change::Namespace(name, None)) => known.namespaces.remove(&name),
-        Noted::World(_) | Noted::Good(_) | Noted::GoodGone(_) | Noted::Synced(_) => {}
+        Noted::World(_) | Noted::Good(..) | Noted::GoodGone(..) | Noted::Synced(_) => {}
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! - What comes again unchanged touches nothing: a watch that begins anew costs no rendering.
-//! - Texts, names of nodes and pods are held once: a last good version that is what stands there shares its texts.
+//! - Names are held once ([`held`]).
 //!
 //! # Limits
 //! One entry per object of ours, namespace, pod, node and named Secret; of a pod only what selection and origin need, and
@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use spillway_crds::kinds::{CLUSTER, Kind};
 use spillway_crds::served::{LOGS_MARK, MarkedBy, PodFacts, TokenKeys, logs_mark};
+
+use crate::texts::held;
 
 /// Names one object of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +42,7 @@ pub struct Manifest {
     /// `apiVersion`, `kind`, `metadata` (namespace, name, generation) and `spec` as JSON, sorted; what an agent is served.
     pub text: Arc<str>,
     /// The last version of it that was good, where one is kept: that of a pipeline holds its backends, too.
-    pub last_good: Option<LastGood>,
+    pub last_good: Option<Arc<LastGood>>,
 }
 
 /// A version of a pipeline that could be run, with what it needs.
@@ -82,6 +84,8 @@ pub type SecretName = (Arc<str>, Arc<str>);
 pub enum Change {
     /// An object of ours.
     Object(ObjectKey, Option<Manifest>),
+    /// The last good version that is kept of an object of ours.
+    LastGood(ObjectKey, Option<Arc<LastGood>>),
     /// A namespace, with its labels.
     Namespace(Arc<str>, Option<BTreeMap<String, String>>),
     /// A pod, by `metadata.uid`.
@@ -130,6 +134,12 @@ impl World {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Object(key, manifest) => self.object(key, manifest),
+            Change::LastGood(key, good) => {
+                if let Some(known) = self.objects.get_mut(&key).filter(|known| known.last_good != good) {
+                    known.last_good = good;
+                    self.touched.stored.insert(key);
+                }
+            }
             Change::Namespace(name, labels) => {
                 if replaced(&mut self.namespaces, &name, labels) {
                     self.touched.namespaces.insert(name);
@@ -236,18 +246,12 @@ impl World {
 
     fn object(&mut self, key: ObjectKey, manifest: Option<Manifest>) {
         let known = self.objects.get(&key);
-        let Some(mut manifest) = manifest else {
+        let Some(manifest) = manifest else {
             if self.objects.remove(&key).is_some() {
                 self.touched.objects.insert(key);
             }
             return;
         };
-        if let Some(known) = known.filter(|known| known.text == manifest.text) {
-            manifest.text = Arc::clone(&known.text);
-        }
-        if let Some(good) = &mut manifest.last_good {
-            self.share(&manifest.text, &key.namespace, &mut good.texts);
-        }
         match known {
             Some(known) if *known == manifest => return,
             Some(known) if is_same_version(known, &manifest) => self.touched.stored.insert(key.clone()),
@@ -256,22 +260,9 @@ impl World {
         self.objects.insert(key, manifest);
     }
 
-    /// Lets texts be those that stand in the world where they are the same.
-    fn share(&self, own: &Arc<str>, namespace: &Arc<str>, texts: &mut [Arc<str>]) {
-        for text in texts {
-            let of_cluster = self.objects_in(Kind::ClusterBackend, "");
-            let mut standing = self.objects_in(Kind::Backend, namespace).chain(of_cluster).map(|(_, one)| &one.text);
-            if *text == *own {
-                *text = Arc::clone(own);
-            } else if let Some(same) = standing.find(|standing| *standing == text) {
-                *text = Arc::clone(same);
-            }
-        }
-    }
-
     fn pod_change(&mut self, uid: Arc<str>, pod: Option<Pod>) {
         let known = self.pods.get(&uid).map(Arc::clone);
-        let pod = pod.filter(|pod| !pod.node.is_empty()).map(|pod| self.interned(pod));
+        let pod = pod.filter(|pod| !pod.node.is_empty()).map(Self::with_mark);
         match (known, pod) {
             (Some(known), Some(pod)) if *known == pod => {}
             (known, Some(pod)) => {
@@ -305,11 +296,8 @@ impl World {
         self.touched.ended.push(Arc::clone(pod));
     }
 
-    /// Returns the pod with the node's name as it is held already, and a label that keeps logs out as an annotation.
-    fn interned(&self, mut pod: Pod) -> Pod {
-        if let Some((node, _)) = self.by_node.get_key_value(&pod.node) {
-            pod.node = Arc::clone(node);
-        }
+    /// Returns the pod with a label that keeps logs out as an annotation.
+    fn with_mark(mut pod: Pod) -> Pod {
         if let Some((MarkedBy::Label, mark)) = logs_mark(&pod.facts.annotations, &pod.facts.labels) {
             let mark = mark.to_owned();
             Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK.to_owned(), mark);
@@ -337,7 +325,7 @@ fn is_same_version(known: &Manifest, new: &Manifest) -> bool {
 impl ObjectKey {
     /// Returns a key; the namespace of a kind of the cluster is empty.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        Self { kind, namespace: held(namespace), name: held(name) }
     }
 
     /// Returns the object as errors name it: `Backend fab12/search`, `ClusterBackend lake`.

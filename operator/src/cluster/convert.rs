@@ -14,6 +14,7 @@ use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusConditio
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
+use crate::texts::held;
 use crate::world::{LastGood, Manifest, ObjectKey, Pod};
 use spillway_crds::kinds::Kind;
 
@@ -132,17 +133,18 @@ struct SlimCondition {
     status: String,
 }
 
-/// A stored last good version, and whose it is.
+/// An object's namespace and name.
+pub type Place = (Arc<str>, Arc<str>);
+
+/// A stored last good version of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// The pipeline.
-    pub of: ObjectKey,
-    /// The object it stands in: its namespace and name.
-    pub place: (Arc<str>, Arc<str>),
+    /// The object it stands in.
+    pub place: Place,
     /// When that was made, Unix time in seconds: of two the later one counts. One object is written once a second at most.
     pub made: i64,
     /// What was good.
-    pub good: LastGood,
+    pub good: Arc<LastGood>,
 }
 
 /// What the object of a last good version holds.
@@ -161,8 +163,7 @@ impl SlimNode {
 
 /// Returns the key of an object of `kind`; `None` where it has no name.
 pub fn key(kind: Kind, metadata: &ObjectMeta) -> Option<ObjectKey> {
-    let name = metadata.name.as_deref()?.into();
-    Some(ObjectKey { kind, namespace: metadata.namespace.as_deref().unwrap_or_default().into(), name })
+    Some(ObjectKey::new(kind, metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref()?))
 }
 
 /// Returns what an object of ours says, without its last good version.
@@ -177,7 +178,7 @@ pub fn manifest(kind: Kind, object: &DynamicObject) -> Option<Manifest> {
         "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind.name(), "metadata": shown,
         "spec": object.data.get("spec").cloned().unwrap_or_else(|| json!({})),
     });
-    Some(Manifest { uid: metadata.uid.as_deref()?.into(), generation, text: text.to_string().into(), last_good: None })
+    Some(Manifest { uid: metadata.uid.as_deref()?.into(), generation, text: held(&text.to_string()), last_good: None })
 }
 
 /// Returns the status of an object of ours; that of one without, or with one that we do not understand, is empty.
@@ -193,32 +194,34 @@ pub fn status(kind: Kind, object: &DynamicObject) -> ObjectStatus {
     }
 }
 
-/// Returns the last good version that an object holds; `None` for one that is not ours or not understood.
-pub fn stored(revision: &ControllerRevision) -> Option<Stored> {
-    let metadata = &revision.metadata;
+/// Returns of which pipeline an object holds a last good version, and where it stands; `None` for one that is not ours.
+pub fn stored_of(metadata: &ObjectMeta) -> Option<(ObjectKey, Place)> {
     let kind = Kind::of_name(metadata.labels.as_ref()?.get(KIND_LABEL)?).filter(|kind| kind.is_pipeline())?;
-    let name = metadata.annotations.as_ref()?.get(NAME_ANNOTATION)?.as_str().into();
-    let own: Arc<str> = metadata.namespace.as_deref()?.into();
-    let namespace = if kind == Kind::MonitoringPipeline { own.clone() } else { "".into() };
-    let data: StoredData = serde_json::from_value(revision.data.as_ref()?.0.clone()).ok()?;
-    let texts = data.texts.iter().map(|text| text.to_string().into()).collect();
+    let name = metadata.annotations.as_ref()?.get(NAME_ANNOTATION)?;
+    let own = metadata.namespace.as_deref()?;
+    let namespace = if kind == Kind::MonitoringPipeline { own } else { "" };
+    Some((ObjectKey::new(kind, namespace, name), (held(own), metadata.name.as_deref()?.into())))
+}
+
+/// Returns the last good version that the object at `place` holds; `None` for one that is not understood.
+pub fn stored(place: Place, revision: ControllerRevision) -> Option<Stored> {
+    let data: StoredData = serde_json::from_value(revision.data?.0).ok()?;
+    let texts = data.texts.iter().map(|text| held(&text.to_string())).collect();
     Some(Stored {
-        of: ObjectKey { kind, namespace, name },
-        place: (own, metadata.name.as_deref()?.into()),
-        made: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        good: LastGood { generation: data.generation, texts },
+        place,
+        made: revision.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        good: Arc::new(LastGood { generation: data.generation, texts }),
     })
 }
 
-/// Returns what selection and origin need of a pod; `None` for one without a name or uid.
-pub fn pod(pod: &SlimPod) -> Option<Pod> {
+/// Returns what selection and origin need of the pod of that `metadata.uid`; `None` for one without a name.
+pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
     let metadata = &pod.metadata;
-    let uid = metadata.uid.as_deref()?;
     let labels = metadata.labels.clone().unwrap_or_default();
     let annotations = metadata.annotations.as_ref();
     let of_static = annotations.and_then(|annotations| annotations.get(STATIC_UID)).map(String::as_str);
     let facts = PodFacts {
-        uid: of_static.unwrap_or(uid).to_owned(),
+        uid: of_static.unwrap_or(&uid).to_owned(),
         namespace: metadata.namespace.clone()?,
         name: metadata.name.clone()?,
         has_ended: ENDED.contains(&pod.status.phase.as_str()),
@@ -229,9 +232,9 @@ pub fn pod(pod: &SlimPod) -> Option<Pod> {
     let SlimPodSpec { node_name, service_account_name } = &pod.spec;
     Some(Pod {
         facts: facts.into(),
-        node: node_name.as_str().into(),
-        service_account: service_account_name.as_str().into(),
-        uid: uid.into(),
+        node: held(node_name),
+        service_account: held(service_account_name),
+        uid,
     })
 }
 
@@ -266,6 +269,7 @@ fn owner(owners: &[OwnerReference], labels: &BTreeMap<String, String>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 
     fn dynamic(json: Value) -> DynamicObject {
         serde_json::from_value(json).unwrap()
@@ -273,6 +277,15 @@ mod tests {
 
     fn slim(json: Value) -> SlimPod {
         serde_json::from_value(json).unwrap()
+    }
+
+    fn read_pod(slim: &SlimPod) -> Option<Pod> {
+        pod("u".into(), slim)
+    }
+
+    fn read(revision: ControllerRevision) -> Option<(ObjectKey, Stored)> {
+        let (of, place) = stored_of(&revision.metadata)?;
+        Some((of, stored(place, revision)?))
     }
 
     #[test]
@@ -306,7 +319,7 @@ mod tests {
         let owned = |kind: &str, name: &str, labels: Value| {
             let pod = slim(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": labels,
                 "ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": "o", "controller": true}]}}));
-            let Owner { kind, name } = super::pod(&pod).unwrap().facts.owner.clone().unwrap();
+            let Owner { kind, name } = read_pod(&pod).unwrap().facts.owner.clone().unwrap();
             format!("{kind}/{name}")
         };
         let hashed = json!({"pod-template-hash": "7d4f"});
@@ -323,10 +336,10 @@ mod tests {
         let pod = slim(json!({"metadata": {"name": "etcd", "namespace": "kube-system", "uid": "mirror",
             "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x"}},
             "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [{"name": "x"}]}}));
-        let pod = super::pod(&pod).unwrap();
-        assert_eq!((pod.facts.uid.as_str(), &*pod.uid, &*pod.node), ("abc", "mirror", "n1"));
+        let pod = read_pod(&pod).unwrap();
+        assert_eq!((pod.facts.uid.as_str(), &*pod.uid, &*pod.node), ("abc", "u", "n1"));
         assert_eq!(pod.facts.annotations.keys().collect::<Vec<_>>(), ["spillway.dev/logs"]);
-        assert!(super::pod(&SlimPod::default()).is_none());
+        assert!(read_pod(&SlimPod::default()).is_none());
     }
 
     #[test]
@@ -334,7 +347,7 @@ mod tests {
         let ended = |status: Value| {
             let metadata =
                 json!({"name": "p", "namespace": "n", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"});
-            super::pod(&slim(json!({"metadata": metadata, "status": status}))).unwrap().facts.has_ended
+            read_pod(&slim(json!({"metadata": metadata, "status": status}))).unwrap().facts.has_ended
         };
         assert!(ended(json!({"phase": "Succeeded"})) && ended(json!({"phase": "Failed"})));
         // One that is being deleted still sends what it has.
@@ -363,11 +376,21 @@ mod tests {
                 "labels": {KIND_LABEL: kind}, "annotations": {NAME_ANNOTATION: "jobs"}}, "revision": 4, "data": data}))
             .unwrap()
         };
-        let good = stored(&revision("MonitoringPipeline", json!({"generation": 4, "texts": [{"kind": "x"}]}))).unwrap();
-        assert_eq!(good.of, ObjectKey { kind: Kind::MonitoringPipeline, namespace: "n".into(), name: "jobs".into() });
-        assert_eq!(good.good, LastGood { generation: 4, texts: vec![r#"{"kind":"x"}"#.into()] });
-        assert!(stored(&revision("Other", json!({"generation": 4, "texts": []}))).is_none());
-        assert!(stored(&revision("MonitoringPipeline", json!({"other": true}))).is_none());
-        assert!(stored(&ControllerRevision::default()).is_none());
+        let data = json!({"generation": 4, "texts": [{"kind": "x"}]});
+        let (of, good) = read(revision("MonitoringPipeline", data)).unwrap();
+        assert_eq!(of, ObjectKey::new(Kind::MonitoringPipeline, "n", "jobs"));
+        assert_eq!(*good.good, LastGood { generation: 4, texts: vec![r#"{"kind":"x"}"#.into()] });
+        assert!(read(revision("Other", json!({"generation": 4, "texts": []}))).is_none());
+        assert!(read(revision("MonitoringPipeline", json!({"other": true}))).is_none());
+        assert!(read(ControllerRevision::default()).is_none());
+    }
+
+    #[test]
+    fn a_last_good_version_shares_the_texts_of_what_stands() {
+        let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 3}, "spec": {"x": 1}});
+        let standing = manifest(Kind::MonitoringPipeline, &dynamic(object)).unwrap();
+        let data = json!({"generation": 3, "texts": [serde_json::from_str::<Value>(&standing.text).unwrap()]});
+        let kept = stored(("n".into(), "a-1".into()), ControllerRevision { data: Some(RawExtension(data)), ..Default::default() });
+        assert!(Arc::ptr_eq(&kept.unwrap().good.texts[0], &standing.text));
     }
 }

@@ -72,7 +72,7 @@ pub struct Keep {
     /// The pipeline's `metadata.uid`.
     pub uid: Arc<str>,
     /// What was good.
-    pub good: LastGood,
+    pub good: Arc<LastGood>,
     /// The names of the objects that hold earlier ones.
     pub before: Vec<String>,
 }
@@ -143,7 +143,7 @@ pub(super) fn applying() -> PatchParams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::convert::stored;
+    use crate::cluster::convert::{stored, stored_of};
     use spillway_crds::kinds::Kind;
 
     #[test]
@@ -152,8 +152,9 @@ mod tests {
         let good = LastGood { generation: 4, texts: vec![r#"{"kind":"MonitoringPipeline"}"#.into()] };
         let mut kept = revision(&key, "u", &good);
         kept.metadata.namespace = Some("n".to_owned());
-        let found = stored(&kept).unwrap();
-        assert_eq!((&found.of, &found.good), (&key, &good));
+        let (of, place) = stored_of(&kept.metadata).unwrap();
+        let found = stored(place, kept.clone()).unwrap();
+        assert_eq!((&of, &*found.good), (&key, &good));
         let other = LastGood { generation: 5, ..good.clone() };
         assert_ne!(revision(&key, "u", &other).metadata.name, kept.metadata.name);
         assert_ne!(revision(&key, "v", &good).metadata.name, kept.metadata.name, "another pipeline of that name");

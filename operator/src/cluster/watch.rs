@@ -19,12 +19,13 @@ use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{ObjectMeta, PartialObjectMeta, Resource};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
-use kube::{Client, ResourceExt};
+use kube::Client;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 
-use super::convert::{self, KIND_LABEL, SlimNode, SlimPod, StatusText, Stored};
+use super::convert::{self, KIND_LABEL, Place, SlimNode, SlimPod, StatusText, Stored};
 use super::{GROUP, in_words};
+use crate::texts::held;
 use crate::world::{Change, Manifest, ObjectKey};
 use spillway_crds::kinds::Kind;
 
@@ -70,10 +71,10 @@ pub enum Noted {
     Object(ObjectKey, Box<(Manifest, StatusText)>),
     /// An object of ours that is gone.
     Gone(ObjectKey),
-    /// A last good version.
-    Good(Box<Stored>),
-    /// A last good version that is gone, by its namespace and name.
-    GoodGone((Arc<str>, Arc<str>)),
+    /// A last good version of a pipeline.
+    Good(ObjectKey, Box<Stored>),
+    /// A last good version of a pipeline that is gone.
+    GoodGone(ObjectKey, Place),
     /// Anything else of the world.
     World(Change),
     /// The first listing of this watch is complete.
@@ -88,8 +89,8 @@ trait Eye<K>: Send + 'static {
     fn over(&self) -> &'static str;
     /// Returns what names `object`; `None` for one to be passed over.
     fn id(&self, object: &K) -> Option<Self::Id>;
-    /// Returns what is noted of an object that is there.
-    fn there(&self, object: K) -> Option<Noted>;
+    /// Returns what is noted of an object that is there, under what names it.
+    fn there(&self, id: Self::Id, object: K) -> Option<Noted>;
     /// Returns what is noted of one that is gone.
     fn gone(&self, id: Self::Id) -> Noted;
 }
@@ -159,8 +160,8 @@ where
             Ok(Event::InitApply(object)) => {
                 if let Some(id) = eye.id(&object) {
                     listed.insert(id.clone());
-                    known.insert(id);
-                    notes.extend(eye.there(object));
+                    known.insert(id.clone());
+                    notes.extend(eye.there(id, object));
                 }
             }
             Ok(Event::InitDone) => {
@@ -171,8 +172,8 @@ where
             }
             Ok(Event::Apply(object)) => {
                 if let Some(id) = eye.id(&object) {
-                    known.insert(id);
-                    notes.extend(eye.there(object));
+                    known.insert(id.clone());
+                    notes.extend(eye.there(id, object));
                 }
             }
             Ok(Event::Delete(object)) => {
@@ -236,8 +237,7 @@ impl Eye<DynamicObject> for Ours {
         convert::key(self.0, &object.metadata)
     }
 
-    fn there(&self, object: DynamicObject) -> Option<Noted> {
-        let key = self.id(&object)?;
+    fn there(&self, key: ObjectKey, object: DynamicObject) -> Option<Noted> {
         let both = (convert::manifest(self.0, &object)?, convert::status(self.0, &object).to_text());
         Some(Noted::Object(key, Box::new(both)))
     }
@@ -248,22 +248,22 @@ impl Eye<DynamicObject> for Ours {
 }
 
 impl Eye<ControllerRevision> for Goods {
-    type Id = (Arc<str>, Arc<str>);
+    type Id = (ObjectKey, Place);
 
     fn over(&self) -> &'static str {
         "controllerrevisions"
     }
 
     fn id(&self, object: &ControllerRevision) -> Option<Self::Id> {
-        Some((object.namespace()?.as_str().into(), object.name_any().as_str().into()))
+        convert::stored_of(&object.metadata)
     }
 
-    fn there(&self, object: ControllerRevision) -> Option<Noted> {
-        convert::stored(&object).map(|stored| Noted::Good(Box::new(stored)))
+    fn there(&self, (of, place): Self::Id, object: ControllerRevision) -> Option<Noted> {
+        convert::stored(place, object).map(|stored| Noted::Good(of, Box::new(stored)))
     }
 
-    fn gone(&self, id: Self::Id) -> Noted {
-        Noted::GoodGone(id)
+    fn gone(&self, (of, place): Self::Id) -> Noted {
+        Noted::GoodGone(of, place)
     }
 }
 
@@ -275,11 +275,10 @@ impl Eye<PartialObjectMeta<Namespace>> for Namespaces {
     }
 
     fn id(&self, object: &PartialObjectMeta<Namespace>) -> Option<Arc<str>> {
-        object.metadata.name.as_deref().map(Into::into)
+        object.metadata.name.as_deref().map(held)
     }
 
-    fn there(&self, object: PartialObjectMeta<Namespace>) -> Option<Noted> {
-        let name = self.id(&object)?;
+    fn there(&self, name: Arc<str>, object: PartialObjectMeta<Namespace>) -> Option<Noted> {
         Some(Noted::World(Change::Namespace(name, Some(object.metadata.labels.unwrap_or_default()))))
     }
 
@@ -299,8 +298,8 @@ impl Eye<SlimPod> for Pods {
         object.metadata.uid.as_deref().map(Into::into)
     }
 
-    fn there(&self, object: SlimPod) -> Option<Noted> {
-        let pod = convert::pod(&object)?;
+    fn there(&self, uid: Arc<str>, object: SlimPod) -> Option<Noted> {
+        let pod = convert::pod(uid, &object)?;
         Some(Noted::World(Change::Pod(pod.uid.clone(), Some(pod))))
     }
 
@@ -317,11 +316,10 @@ impl Eye<SlimNode> for Nodes {
     }
 
     fn id(&self, object: &SlimNode) -> Option<Arc<str>> {
-        object.metadata.name.as_deref().map(Into::into)
+        object.metadata.name.as_deref().map(held)
     }
 
-    fn there(&self, object: SlimNode) -> Option<Noted> {
-        let name = self.id(&object)?;
+    fn there(&self, name: Arc<str>, object: SlimNode) -> Option<Noted> {
         let is_ready = object.is_ready();
         Some(Noted::World(Change::Node(name, Some(is_ready))))
     }

@@ -5,27 +5,23 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::cluster::convert::{ObjectStatus, StatusText, Stored};
+use crate::cluster::convert::{ObjectStatus, Place, StatusText, Stored};
 use crate::cluster::keep::Keep;
 use crate::status::{self, News, Standing};
 use crate::world::{Change, LastGood, Manifest, ObjectKey};
-
-/// An object's namespace and name.
-type Place = (Arc<str>, Arc<str>);
 
 /// What is known of objects; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
     known: BTreeMap<ObjectKey, Known>,
-    /// Last good versions by the object they stand in.
-    stored: BTreeMap<Place, Stored>,
-    /// The objects that hold the last good versions of a pipeline.
-    places: BTreeMap<ObjectKey, Vec<Place>>,
+    /// The last good versions of a pipeline: one, but for the time until an earlier one is removed.
+    stored: BTreeMap<ObjectKey, Vec<Stored>>,
 }
 
 #[derive(Debug)]
 struct Known {
-    manifest: Manifest,
+    /// `metadata.uid`.
+    uid: Arc<str>,
     /// Its status, as it stands in the cluster.
     stands: StatusText,
     asked: Asked,
@@ -36,7 +32,7 @@ struct Known {
 struct Asked {
     status: Option<StatusText>,
     /// The last good version that is to be kept.
-    good: Option<LastGood>,
+    good: Option<Arc<LastGood>>,
     /// How it stood when it was told last; what the cluster says, while nothing was.
     told: Option<Standing>,
 }
@@ -45,9 +41,13 @@ impl Objects {
     /// Takes note of an object; returns what the world is told.
     pub(super) fn there(&mut self, key: &ObjectKey, mut manifest: Manifest, status: StatusText) -> Change {
         manifest.last_good = self.latest(key);
-        let before = self.known.remove(key).filter(|known| known.manifest.uid == manifest.uid);
-        let asked = before.map(|known| Asked { status: None, ..known.asked }).unwrap_or_default();
-        self.known.insert(key.clone(), Known { manifest: manifest.clone(), stands: status, asked });
+        let before = self.known.remove(key).filter(|known| known.uid == manifest.uid);
+        let (uid, asked) = match before {
+            Some(Known { uid, asked, .. }) => (uid, Asked { status: None, ..asked }),
+            None => (Arc::clone(&manifest.uid), Asked::default()),
+        };
+        manifest.uid = Arc::clone(&uid);
+        self.known.insert(key.clone(), Known { uid, stands: status, asked });
         Change::Object(key.clone(), Some(manifest))
     }
 
@@ -62,26 +62,30 @@ impl Objects {
     }
 
     /// Takes note of a last good version; returns what the world is told.
-    pub(super) fn good(&mut self, stored: Stored) -> Option<Change> {
-        let (key, place) = (stored.of.clone(), stored.place.clone());
-        self.stored.insert(place.clone(), stored);
-        let places = self.places.entry(key.clone()).or_default();
-        if !places.contains(&place) {
-            places.push(place);
+    pub(super) fn good(&mut self, key: ObjectKey, mut stored: Stored) -> Change {
+        // What was asked for and what came of it are the same, and held once.
+        let asked = self.known.get(&key).and_then(|known| known.asked.good.as_ref());
+        if let Some(asked) = asked.filter(|asked| **asked == stored.good) {
+            stored.good = Arc::clone(asked);
         }
-        self.again(&key)
+        let all = self.stored.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
+        all.retain(|known| known.place != stored.place);
+        all.push(stored);
+        let latest = self.latest(&key);
+        Change::LastGood(key, latest)
     }
 
     /// Forgets a last good version; returns what the world is told.
-    pub(super) fn good_gone(&mut self, place: &Place) -> Option<Change> {
-        let stored = self.stored.remove(place)?;
-        if let Some(places) = self.places.get_mut(&stored.of) {
-            places.retain(|known| known != place);
-            if places.is_empty() {
-                self.places.remove(&stored.of);
+    pub(super) fn good_gone(&mut self, key: ObjectKey, place: &Place) -> Change {
+        if let Some(all) = self.stored.get_mut(&key) {
+            all.retain(|known| known.place != *place);
+            all.shrink_to_fit();
+            if all.is_empty() {
+                self.stored.remove(&key);
             }
         }
-        self.again(&stored.of)
+        let latest = self.latest(&key);
+        Change::LastGood(key, latest)
     }
 
     /// Returns the status of an object as it stands, or as it was asked for.
@@ -92,8 +96,9 @@ impl Objects {
     /// Returns what to tell of an object that gets this status, if anything; takes note that it was told.
     pub(super) fn news(&mut self, key: &ObjectKey, wanted: &ObjectStatus, now: Timestamp) -> Option<News> {
         let known = self.known.get_mut(key)?;
-        let before = known.asked.told.take().unwrap_or_else(|| status::standing(known.stands.read(key.kind).conditions()));
-        let (stands, news) = status::news(before, wanted.conditions(), &known.manifest.uid, now);
+        let before =
+            known.asked.told.take().unwrap_or_else(|| status::standing(known.stands.read(key.kind).conditions()));
+        let (stands, news) = status::news(before, wanted.conditions(), &known.uid, now);
         known.asked.told = Some(stands);
         news
     }
@@ -107,17 +112,16 @@ impl Objects {
 
     /// Returns what to ask for so that `good` is kept, or what is kept where that is right, and nothing besides; `None` where
     /// that is so, or was asked for already.
-    pub(super) fn keep(&mut self, key: &ObjectKey, good: Option<&LastGood>) -> Option<Keep> {
-        let places = self.places.get(key).map(Vec::as_slice).unwrap_or_default();
+    pub(super) fn keep(&mut self, key: &ObjectKey, good: Option<&Arc<LastGood>>) -> Option<Keep> {
+        let stored = self.stored.get(key).map(Vec::as_slice).unwrap_or_default();
         let good = match good {
-            Some(good) => good.clone(),
-            None if places.len() > 1 => self.latest(key)?,
+            Some(good) => Arc::clone(good),
+            None if stored.len() > 1 => self.latest(key)?,
             None => return None,
         };
-        let holds = |place: &&Place| self.stored.get(*place).is_some_and(|stored| stored.good == good);
-        let is_there = places.iter().any(|place| holds(&place));
-        let before: Vec<String> =
-            places.iter().filter(|place| !holds(place)).map(|(_, name)| name.to_string()).collect();
+        let is_there = stored.iter().any(|stored| stored.good == good);
+        let others = stored.iter().filter(|stored| stored.good != good);
+        let before: Vec<String> = others.map(|stored| stored.place.1.to_string()).collect();
         let known = self.known.get_mut(key)?;
         // One that was asked for before this one was there may stand beside it.
         let stands_beside = is_there && !before.is_empty();
@@ -125,24 +129,17 @@ impl Objects {
             return None;
         }
         known.asked.good = Some(good.clone());
-        Some(Keep { uid: known.manifest.uid.clone(), good, before })
+        Some(Keep { uid: known.uid.clone(), good, before })
     }
 
     /// Returns how many last good versions of a pipeline are there.
     #[cfg(test)]
     pub(super) fn places_of(&self, key: &ObjectKey) -> usize {
-        self.places.get(key).map_or(0, Vec::len)
+        self.stored.get(key).map_or(0, Vec::len)
     }
 
-    fn again(&mut self, key: &ObjectKey) -> Option<Change> {
-        let latest = self.latest(key);
-        let known = self.known.get_mut(key)?;
-        known.manifest.last_good = latest;
-        Some(Change::Object(key.clone(), Some(known.manifest.clone())))
-    }
-
-    fn latest(&self, key: &ObjectKey) -> Option<LastGood> {
-        let all = self.places.get(key)?.iter().filter_map(|place| self.stored.get(place));
-        all.max_by_key(|stored| (stored.made, stored.good.generation)).map(|stored| stored.good.clone())
+    fn latest(&self, key: &ObjectKey) -> Option<Arc<LastGood>> {
+        let latest = self.stored.get(key)?.iter().max_by_key(|stored| (stored.made, stored.good.generation))?;
+        Some(Arc::clone(&latest.good))
     }
 }

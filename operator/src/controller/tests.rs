@@ -33,7 +33,7 @@ struct Stage {
     /// What the cluster holds.
     objects: BTreeMap<ObjectKey, (Manifest, StatusText)>,
     /// Last good versions that were ever written: the name follows from the content.
-    kept: Vec<LastGood>,
+    kept: Vec<Arc<LastGood>>,
 }
 
 impl Stage {
@@ -137,11 +137,11 @@ impl Stage {
         if !self.kept.contains(&keep.good) {
             self.kept.push(keep.good.clone());
             let place = (Arc::from("a"), Arc::from(format!("kept-{}", self.kept.len())));
-            let stored = Stored { of: key.clone(), place, made: self.kept.len() as i64, good: keep.good };
-            self.controller.take(Noted::Good(Box::new(stored)));
+            let stored = Stored { place, made: self.kept.len() as i64, good: keep.good };
+            self.controller.take(Noted::Good(key.clone(), Box::new(stored)));
         }
         for old in keep.before {
-            self.controller.take(Noted::GoodGone(("a".into(), old.into())));
+            self.controller.take(Noted::GoodGone(key.clone(), ("a".into(), old.into())));
         }
     }
 
@@ -249,8 +249,8 @@ async fn of_last_good_versions_one_stays_whatever_came_between() {
     let good = stage.controller.world.object_of(&of).unwrap().last_good.clone().unwrap();
     // One of an earlier write stands beside it, made later than the right one.
     let other = LastGood { generation: good.generation, texts: Vec::new() };
-    let stored = Stored { of: of.clone(), place: ("a".into(), "beside".into()), made: 100, good: other };
-    stage.controller.take(Noted::Good(Box::new(stored)));
+    let stored = Stored { place: ("a".into(), "beside".into()), made: 100, good: other.into() };
+    stage.controller.take(Noted::Good(of.clone(), Box::new(stored)));
     stage.turn().await;
     assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good.as_ref(), Some(&good));
     assert_eq!(stage.controller.objects.places_of(&of), 1);

@@ -153,7 +153,7 @@ impl Scope {
             let mut kept = vec![manifest.text.clone()];
             kept.extend(used.iter().filter_map(|key| texts.get(key).cloned()));
             let now = LastGood { generation: manifest.generation, texts: kept };
-            verdict.keep = (manifest.last_good.as_ref() != Some(&now)).then_some(now);
+            verdict.keep = (manifest.last_good.as_deref() != Some(&now)).then(|| Arc::new(now));
         }
     }
 }

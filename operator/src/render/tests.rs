@@ -47,11 +47,10 @@ impl Stage {
 
     /// Keeps every last good version that is to be kept.
     fn keep(&mut self) {
-        let kept: Vec<(ObjectKey, LastGood)> =
+        let kept: Vec<(ObjectKey, Arc<LastGood>)> =
             self.renderer.verdicts().filter_map(|(key, verdict)| Some((key.clone(), verdict.keep.clone()?))).collect();
         for (key, good) in kept {
-            let manifest = self.world.object_of(&key).unwrap().clone();
-            self.world.apply(Change::Object(key, Some(Manifest { last_good: Some(good), ..manifest })));
+            self.world.apply(Change::LastGood(key, Some(good)));
         }
         self.apply([]);
     }

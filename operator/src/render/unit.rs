@@ -10,6 +10,7 @@ use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
 
+use crate::texts::held;
 use crate::world::{ObjectKey, Pod, SecretName};
 use spillway_crds::kinds::Kind;
 
@@ -63,11 +64,11 @@ pub(super) struct Head {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
     /// Name of the route.
-    pub route: String,
+    pub route: Arc<str>,
     /// Kind of the object that it refers to.
     pub kind: BackendRefKind,
     /// Name of the object that it refers to.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl Head {
@@ -100,7 +101,7 @@ impl Head {
                     Some(_) => continue,
                 };
                 if let (Some(route), Some(name)) = (route["name"].as_str(), reference["name"].as_str()) {
-                    uses.push(Use { route: route.to_owned(), kind, name: name.to_owned() });
+                    uses.push(Use { route: held(route), kind, name: held(name) });
                 }
             }
         }

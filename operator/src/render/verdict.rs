@@ -1,9 +1,10 @@
 //! What became of one object: what its status is made of, besides what agents say.
 
-use crate::world::LastGood;
+use std::sync::Arc;
 
 use super::unit::Use;
 use crate::reason::Reason;
+use crate::world::LastGood;
 
 /// Why something does not hold: one word of the catalogue of reasons, and words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Verdict {
     /// How many pipelines refer to a destination.
     pub used_by: u32,
     /// The last good version that is to be kept now; `None` where it is kept already, or there is none.
-    pub keep: Option<LastGood>,
+    pub keep: Option<Arc<LastGood>>,
 }
 
 impl Why {

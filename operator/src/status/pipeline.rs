@@ -161,7 +161,7 @@ fn states<'a>(key: &ObjectKey, verdict: &'a Verdict, seats: &Seats<'_>, again: &
     let state = |one: &'a Use| {
         let of = one.key(&key.namespace);
         let is_one = |said: &spillway_crds::served::BackendReport| {
-            said.object == label && said.route == one.route && faults::is_about(said, &of)
+            said.object == label && *said.route == *one.route && faults::is_about(said, &of)
         };
         (one, faults::worst(seats, is_one, again))
     };
@@ -191,7 +191,7 @@ fn flowing(verdict: &Verdict, seats: &Seats<'_>, programmed: &Said, states: &Sta
 /// Returns the states of backends, those with a fault first.
 fn backends(states: States<'_>, before: &PipelineStatus, is_run: bool, now: Timestamp) -> Vec<BackendState> {
     let state = |(one, fault): (&Use, Option<Fault>)| {
-        let known = before.backends.iter().find(|known| known.route == one.route && known.name == one.name);
+        let known = before.backends.iter().find(|known| *known.route == *one.route && *known.name == *one.name);
         let (state, agents, since) = match fault {
             Some(fault) => {
                 let state = match fault.state {
@@ -207,7 +207,8 @@ fn backends(states: States<'_>, before: &PipelineStatus, is_run: bool, now: Time
             }
             None => (BackendHealth::Unknown, None, None),
         };
-        BackendState { route: one.route.clone(), kind: one.kind, name: one.name.clone(), state, agents, since }
+        let (route, name) = (one.route.to_string(), one.name.to_string());
+        BackendState { route, kind: one.kind, name, state, agents, since }
     };
     let mut states: Vec<BackendState> = states.into_iter().map(state).collect();
     states.sort_by_key(|state| match state.state {

@@ -52,20 +52,26 @@ fn what_comes_again_unchanged_touches_nothing() {
 }
 
 #[test]
-fn a_last_good_version_alone_is_no_other_version_and_shares_its_texts() {
+fn a_last_good_version_alone_is_no_other_version() {
     let mut world = World::default();
     let pipeline = key(Kind::MonitoringPipeline, "a", "p");
-    world.apply(Change::Object(key(Kind::Backend, "a", "x"), Some(manifest(1, "backend"))));
+    let good = |text: &str| Some(Arc::new(LastGood { generation: 1, texts: vec![text.into()] }));
+    world.apply(Change::LastGood(pipeline.clone(), good("x")));
+    assert_eq!(world.take_touched(), Touched::default(), "of one that is not there");
     world.apply(Change::Object(pipeline.clone(), Some(manifest(1, "pipeline"))));
     world.take_touched();
-    let good = LastGood { generation: 1, texts: vec!["pipeline".into(), "backend".into()] };
-    world.apply(Change::Object(pipeline.clone(), Some(Manifest { last_good: Some(good), ..manifest(1, "pipeline") })));
-    let touched = world.take_touched();
-    assert_eq!((touched.objects.len(), touched.stored.len()), (0, 1));
-    let held = world.object_of(&pipeline).unwrap();
-    let backend = world.object_of(&key(Kind::Backend, "a", "x")).unwrap();
-    let texts = &held.last_good.as_ref().unwrap().texts;
-    assert!(Arc::ptr_eq(&texts[0], &held.text) && Arc::ptr_eq(&texts[1], &backend.text));
+    let as_object = |text| Change::Object(pipeline.clone(), Some(Manifest { last_good: good(text), ..manifest(1, "pipeline") }));
+    for (change, stored) in [
+        (as_object("x"), 1),
+        (Change::LastGood(pipeline.clone(), good("x")), 0),
+        (Change::LastGood(pipeline.clone(), good("y")), 1),
+        (Change::LastGood(pipeline.clone(), None), 1),
+    ] {
+        world.apply(change);
+        let touched = world.take_touched();
+        assert_eq!((touched.objects.len(), touched.stored.len()), (0, stored));
+    }
+    assert_eq!(world.object_of(&pipeline).unwrap().last_good, None);
 }
 
 #[test]

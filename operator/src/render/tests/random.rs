@@ -72,6 +72,7 @@ fn pushed(space: &str, own: &str, (app, backend): (&str, &str)) -> Change {
 fn place(change: &Change) -> String {
     match change {
         Change::Object(key, _) => key.label(),
+        Change::LastGood(key, _) => format!("last good version of {}", key.label()),
         Change::Namespace(name, _) => format!("namespace {name}"),
         Change::Pod(uid, _) => format!("pod {uid}"),
         Change::Node(name, _) => format!("node {name}"),

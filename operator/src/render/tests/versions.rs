@@ -155,9 +155,8 @@ fn a_forged_last_good_version_brings_in_no_object_of_others() {
         LastGood { generation: 1, texts }
     };
     let key = ObjectKey::of_label(JOBS).unwrap();
-    let manifest = stage.world.object_of(&key).unwrap().clone();
-    let last_good = Some(forged(manifest.last_good.as_ref().unwrap().texts.clone()));
-    stage.apply([Change::Object(key, Some(Manifest { last_good, ..manifest }))]);
+    let good = stage.world.object_of(&key).unwrap().last_good.clone().unwrap();
+    stage.apply([Change::LastGood(key, Some(forged(good.texts.clone()).into()))]);
     stage.edit(object(Kind::MonitoringPipeline, ("a", "jobs"), 2, &json!({"inputs": [], "routes": []})));
     assert_eq!(stage.served("n"), ["Backend a/out", JOBS]);
 }
