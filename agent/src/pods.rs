@@ -43,7 +43,7 @@ impl NodePods {
     pub fn new(pods: Pods) -> Self {
         let mut by_uid: HashMap<Arc<str>, Vec<_>> = HashMap::with_capacity(pods.pods.len());
         for pod in pods.pods {
-            by_uid.entry(pod.uid.as_str().into()).or_default().push(pod);
+            by_uid.entry(pod.uid.clone()).or_default().push(pod);
         }
         Self { by_uid }
     }
@@ -97,15 +97,12 @@ mod tests {
         };
         let table = NodePods::new(Pods { hash: String::new(), pods: ["a", "c"].map(|one| pod(one).into()).into() });
         assert_eq!(table.len(), 2);
-        assert_eq!(["a", "c"].map(|one| table.get("u", one, "b").unwrap().namespace.clone()), ["a", "c"]);
+        assert_eq!(["a", "c"].map(|one| table.get("u", one, "b").unwrap().namespace.to_string()), ["a", "c"]);
     }
 
     #[test]
     fn only_the_word_false_opts_out() {
-        let pod = |value: &str| PodFacts {
-            annotations: [(LOGS_MARK.to_owned(), value.to_owned())].into(),
-            ..PodFacts::default()
-        };
+        let pod = |value: &str| PodFacts { annotations: [(LOGS_MARK, value)].into(), ..PodFacts::default() };
         assert!(opts_out(&pod("false")) && !opts_out(&pod("true")) && !opts_out(&PodFacts::default()));
     }
 }

@@ -483,7 +483,7 @@ fn pod(dir: &Path, name: &str, labels: &[(&str, &str)]) -> (std::path::PathBuf, 
     let folder = dir.join("pods").join(format!("fab12_{name}_{uid}")).join("main");
     std::fs::create_dir_all(&folder).unwrap();
     let facts = PodFacts {
-        uid,
+        uid: uid.into(),
         namespace: "fab12".into(),
         name: name.into(),
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),

@@ -7,6 +7,7 @@
 
 pub mod backend;
 mod kind;
+pub mod labels;
 pub mod monitoring_pipeline;
 pub mod selector;
 pub mod status;

@@ -34,6 +34,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kinds::labels::{Labelled, Labels};
+
 /// The header of a `421` that names where who leads may be asked, as `ADDRESS:PORT`; its certificate is for the same names.
 pub const LEADER: &str = "spillway-leader";
 
@@ -260,15 +262,15 @@ pub struct Pods {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodFacts {
     /// Its uid, as the kubelet's paths have it (that of a static pod is its `kubernetes.io/config.hash`).
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Its annotations `spillway.dev/…` and those that conditions of its pipelines name.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
     /// Whether it ended: it was deleted, or none of its containers will run again. It is told of for a while, as its logs are
     /// still read; nothing that is shown in its name counts.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -282,9 +284,9 @@ pub struct PodFacts {
 #[serde(rename_all = "camelCase", default)]
 pub struct Owner {
     /// Its kind. Example: `Deployment`.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// Where a pod has [`LOGS_MARK`].
@@ -297,16 +299,13 @@ pub enum MarkedBy {
 }
 
 /// Returns the value of [`LOGS_MARK`] that counts, and where it stands.
-pub fn logs_mark<'a>(
-    annotations: &'a BTreeMap<String, String>,
-    labels: &'a BTreeMap<String, String>,
-) -> Option<(MarkedBy, &'a str)> {
+pub fn logs_mark<'a>(annotations: &'a dyn Labelled, labels: &'a dyn Labelled) -> Option<(MarkedBy, &'a str)> {
     let places = [(MarkedBy::Annotation, annotations), (MarkedBy::Label, labels)];
-    places.into_iter().find_map(|(place, marks)| Some((place, marks.get(LOGS_MARK)?.as_str())))
+    places.into_iter().find_map(|(place, marks)| Some((place, marks.value(LOGS_MARK)?)))
 }
 
 /// Returns what keeps the logs of a pod out of every pipeline; `None` where nothing does.
-pub fn keeps_logs_out(annotations: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> Option<MarkedBy> {
+pub fn keeps_logs_out(annotations: &dyn Labelled, labels: &dyn Labelled) -> Option<MarkedBy> {
     logs_mark(annotations, labels).filter(|(_, value)| *value == "false").map(|(place, _)| place)
 }
 
@@ -350,7 +349,7 @@ mod tests {
     #[test]
     fn an_annotation_counts_before_a_label_and_only_false_keeps_logs_out() {
         let mark =
-            |value: Option<&str>| value.map(|value| (LOGS_MARK.to_owned(), value.to_owned())).into_iter().collect();
+            |value: Option<&'static str>| -> Labels { value.map(|value| (LOGS_MARK, value)).into_iter().collect() };
         for (annotation, label, expected) in [
             (None, None, None),
             (Some("false"), None, Some(MarkedBy::Annotation)),

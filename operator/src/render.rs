@@ -198,7 +198,7 @@ impl Renderer {
             return names.into_iter().chain(self.slices.keys().cloned()).collect();
         }
         let has = |node: &Arc<str>| {
-            let of_scope = |pod: &Arc<Pod>| scopes.contains(pod.facts.namespace.as_str());
+            let of_scope = |pod: &Arc<Pod>| scopes.contains(&pod.facts.namespace);
             let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
             world.pods_on(node).chain(ended).any(of_scope)
                 || self.parts.get(node).is_some_and(|parts| !parts.is_disjoint(scopes))

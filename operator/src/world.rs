@@ -225,7 +225,7 @@ impl World {
 
     /// Returns the node of each live pod of a service account, by the pod's `metadata.uid`.
     pub fn pods_of_account(&self, namespace: &str, account: &str) -> BTreeMap<Arc<str>, Arc<str>> {
-        let is_one = |pod: &&Arc<Pod>| *pod.service_account == *account && pod.facts.namespace == namespace;
+        let is_one = |pod: &&Arc<Pod>| *pod.service_account == *account && *pod.facts.namespace == *namespace;
         self.pods.values().filter(is_one).map(|pod| (pod.uid.clone(), pod.node.clone())).collect()
     }
 
@@ -300,7 +300,7 @@ impl World {
     fn with_mark(mut pod: Pod) -> Pod {
         if let Some((MarkedBy::Label, mark)) = logs_mark(&pod.facts.annotations, &pod.facts.labels) {
             let mark = mark.to_owned();
-            Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK.to_owned(), mark);
+            Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK, &mark);
         }
         pod
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use spillway_crds::Namespaces;
 use spillway_crds::compile::namespaces::NAME_LABEL;
 use spillway_crds::kinds::Kind;
+use spillway_crds::kinds::labels::Labelled;
 use spillway_crds::kinds::selector::{LabelExpression, LabelSelector, Operator};
 
 use super::facts::Facts;
@@ -153,7 +154,7 @@ fn mismatch(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> Opti
     let has = |key: &str| {
         labels.get(key).map_or_else(|| format!("there is no {key}"), |value| format!("there is {key}={value}"))
     };
-    let label = selector.match_labels.iter().find(|(key, value)| labels.get(*key) != Some(*value));
+    let label = selector.match_labels.iter().find(|(key, value)| labels.value(key) != Some(*value));
     let label = label.map(|(key, value)| format!("{key}={value}, and {}", has(key)));
     label.or_else(|| {
         let one = |expression: &&LabelExpression| {

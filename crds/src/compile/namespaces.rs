@@ -43,7 +43,7 @@ impl Namespaces {
     /// Returns the namespaces that the selector takes. Where it asks for names alone, those that are not known count too.
     pub(super) fn selected(&self, selector: &LabelSelector) -> Reach {
         by_name(selector).unwrap_or_else(|| {
-            let known = self.labels.iter().filter(|(_, labels)| selector.matches(labels));
+            let known = self.labels.iter().filter(|(_, labels)| selector.matches(*labels));
             Reach::Only(known.map(|(name, _)| Arc::clone(name)).collect())
         })
     }
@@ -93,11 +93,11 @@ impl Reach {
 /// Returns what a selector takes that asks for names alone; `None` when it asks for more.
 fn by_name(selector: &LabelSelector) -> Option<Reach> {
     let mut reach = Reach::everywhere();
-    for (key, name) in &selector.match_labels {
+    for (key, name) in selector.match_labels.iter() {
         if key != NAME_LABEL {
             return None;
         }
-        reach = reach.among(BTreeSet::from([name.as_str().into()]));
+        reach = reach.among(BTreeSet::from([name.into()]));
     }
     for expression in &selector.match_expressions {
         if expression.key != NAME_LABEL {

@@ -138,10 +138,7 @@ fn every_field_reaches_the_plan() {
     assert_eq!(pipeline.settings.origin.app_version.as_deref(), Some("2.4"));
     let Input::ContainerLogs(logs) = &pipeline.inputs[0] else { panic!("{:?}", pipeline.inputs) };
     assert_eq!((&*logs.name, &logs.containers[..], logs.start_at), ("logs", &["main".to_owned()][..], StartAt::End));
-    assert!(
-        logs.pod_selector
-            .matches(&[("app".to_owned(), "etcher".to_owned()), ("tier".to_owned(), "prod".to_owned())].into())
-    );
+    assert!(logs.pod_selector.matches(&crate::kinds::labels::Labels::from([("app", "etcher"), ("tier", "prod")])));
     let condition = pipeline.settings.routes[0].condition.as_ref().unwrap();
     assert!(condition.text().starts_with("event.level in"));
     assert_eq!(

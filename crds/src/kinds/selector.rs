@@ -1,11 +1,10 @@
 //! Selecting pods and namespaces by their labels, as Kubernetes does, with bounds.
 
-use std::collections::BTreeMap;
-
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::labels::{Labelled, Labels};
 use crate::manifest::rules;
 
 /// A label key: an optional DNS prefix and a name.
@@ -19,12 +18,12 @@ pub(crate) const VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
     /// Labels that must be there with exactly these values, at most 64. Default: none. Example: `{app: etcher}`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
     #[schemars(extend(
         "maxProperties" = 64,
         "additionalProperties" = {"type": "string", "maxLength": 63, "pattern": VALUE_PATTERN}
     ))]
-    pub match_labels: BTreeMap<String, String>,
+    pub match_labels: Labels,
 
     /// Expressions over labels that must all hold, at most 16. Default: none.
     /// Example: `[{key: tier, operator: In, values: [prod]}]`.
@@ -72,17 +71,17 @@ impl LabelSelector {
     }
 
     /// Returns whether it takes what has these labels.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.match_expressions.iter().all(|expression| expression.holds(labels.get(&expression.key)))
+    pub fn matches(&self, labels: &impl Labelled) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.value(key) == Some(value))
+            && self.match_expressions.iter().all(|expression| expression.holds(labels.value(&expression.key)))
     }
 }
 
 impl LabelExpression {
-    fn holds(&self, value: Option<&String>) -> bool {
+    fn holds(&self, value: Option<&str>) -> bool {
         match self.operator {
-            Operator::In => value.is_some_and(|value| self.values.contains(value)),
-            Operator::NotIn => value.is_none_or(|value| !self.values.contains(value)),
+            Operator::In => value.is_some_and(|value| self.values.iter().any(|one| one == value)),
+            Operator::NotIn => value.is_none_or(|value| self.values.iter().all(|one| one != value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -97,8 +96,8 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().copied().collect()
     }
 
     #[test]

@@ -11,6 +11,7 @@ use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
+use spillway_crds::kinds::labels::Labels;
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
@@ -217,13 +218,14 @@ pub fn stored(place: Place, revision: ControllerRevision) -> Option<Stored> {
 /// Returns what selection and origin need of the pod of that `metadata.uid`; `None` for one without a name.
 pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
     let metadata = &pod.metadata;
-    let labels = metadata.labels.clone().unwrap_or_default();
+    let labels: Labels =
+        metadata.labels.iter().flatten().map(|(key, value)| (held(key), held(value))).collect();
     let annotations = metadata.annotations.as_ref();
-    let of_static = annotations.and_then(|annotations| annotations.get(STATIC_UID)).map(String::as_str);
+    let of_static = annotations.and_then(|annotations| annotations.get(STATIC_UID));
     let facts = PodFacts {
-        uid: of_static.unwrap_or(&uid).to_owned(),
-        namespace: metadata.namespace.clone()?,
-        name: metadata.name.clone()?,
+        uid: of_static.map_or_else(|| Arc::clone(&uid), |of_static| of_static.as_str().into()),
+        namespace: held(metadata.namespace.as_deref()?),
+        name: metadata.name.as_deref()?.into(),
         has_ended: ENDED.contains(&pod.status.phase.as_str()),
         owner: owner(metadata.owner_references.as_deref().unwrap_or_default(), &labels),
         annotations: annotations.map(own_annotations).unwrap_or_default(),
@@ -238,16 +240,16 @@ pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
     })
 }
 
-fn own_annotations(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn own_annotations(all: &BTreeMap<String, String>) -> Labels {
     let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/"));
-    ours.map(|(key, value)| (key.clone(), value.clone())).collect()
+    ours.map(|(key, value)| (held(key), held(value))).collect()
 }
 
 /// Returns what made a pod. The name of a `ReplicaSet` of a Deployment ends in the hash that its pods have as a label, and
 /// that of a Job of a `CronJob` in the minute it was due: the rest is the name of what made that, and no request is needed.
-fn owner(owners: &[OwnerReference], labels: &BTreeMap<String, String>) -> Option<Owner> {
+fn owner(owners: &[OwnerReference], labels: &Labels) -> Option<Owner> {
     let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
-    let named = |kind: &str, name: &str| Some(Owner { kind: kind.to_owned(), name: name.to_owned() });
+    let named = |kind: &str, name: &str| Some(Owner { kind: held(kind), name: held(name) });
     match controller.kind.as_str() {
         "ReplicaSet" => {
             let hash = labels.get(TEMPLATE_HASH).map(|hash| format!("-{hash}"));
@@ -337,8 +339,8 @@ mod tests {
             "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x"}},
             "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [{"name": "x"}]}}));
         let pod = read_pod(&pod).unwrap();
-        assert_eq!((pod.facts.uid.as_str(), &*pod.uid, &*pod.node), ("abc", "u", "n1"));
-        assert_eq!(pod.facts.annotations.keys().collect::<Vec<_>>(), ["spillway.dev/logs"]);
+        assert_eq!((&*pod.facts.uid, &*pod.uid, &*pod.node), ("abc", "u", "n1"));
+        assert_eq!(pod.facts.annotations.iter().collect::<Vec<_>>(), [("spillway.dev/logs", "false")]);
         assert!(read_pod(&SlimPod::default()).is_none());
     }
 

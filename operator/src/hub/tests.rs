@@ -69,7 +69,7 @@ async fn an_agent_that_has_nothing_gets_all_of_its_node_and_nothing_of_another()
     let answer = news.to_answer();
     assert_eq!(version(&answer), (7, 1, "a"));
     assert_eq!(&*answer.configuration.as_ref().unwrap().manifests[0], "manifest a");
-    assert_eq!(answer.pods.as_ref().unwrap().pods[0].uid, "p");
+    assert_eq!(answer.pods.as_ref().unwrap().pods[0].uid, "p".into());
 }
 
 #[tokio::test]

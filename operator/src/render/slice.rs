@@ -119,7 +119,7 @@ fn labels<'a>(
     if speaks_of.is_empty() {
         return BTreeMap::new();
     }
-    let of_pods = pods.iter().map(|pod| pod.facts.namespace.as_str());
+    let of_pods = pods.iter().map(|pod| &*pod.facts.namespace);
     let of_pipelines = chosen.iter().map(|(name, _)| &***name).filter(|name| *name != OF_THE_CLUSTER);
     let is_taken = |namespace: &&str| {
         chosen.iter().any(|(name, unit)| &***name == *namespace || (name.is_empty() && unit.reach.takes(namespace)))

@@ -163,13 +163,13 @@ pub(crate) fn namespace(name: &str, tier: &str) -> Change {
 
 pub(crate) fn pod(namespace: &str, name: &str, app: &str, node: &str) -> Change {
     let facts = PodFacts {
-        uid: format!("{namespace}-{name}"),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        labels: [("app".to_owned(), app.to_owned())].into(),
+        uid: format!("{namespace}-{name}").into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        labels: [("app", app)].into(),
         ..PodFacts::default()
     };
-    let uid: Arc<str> = facts.uid.as_str().into();
+    let uid = facts.uid.clone();
     let pod = Pod { facts: Arc::new(facts), node: node.into(), service_account: "default".into(), uid: uid.clone() };
     Change::Pod(uid, Some(pod))
 }

@@ -124,7 +124,8 @@ impl Head {
         let keys: BTreeSet<String> = selectors
             .flat_map(|selector| {
                 let expressions = selector.match_expressions.into_iter().map(|expression| expression.key);
-                selector.match_labels.into_keys().chain(expressions)
+                let keys: Vec<String> = selector.match_labels.iter().map(|(key, _)| key.to_owned()).collect();
+                keys.into_iter().chain(expressions)
             })
             .collect();
         keys.into_iter().collect()
@@ -155,8 +156,8 @@ impl BackendUnit {
 impl PipelineUnit {
     pub(super) fn new(head: &Head, text: &Arc<str>, plan: &PipelinePlan) -> Self {
         let inputs = plan.inputs.iter().map(|input| match input {
-            Input::Events(events) => Takes::Events(events.pod_selector.clone()),
-            Input::ContainerLogs(logs) => Takes::Logs(logs.pod_selector.clone()),
+            Input::Events(events) => Takes::Events(small(&events.pod_selector)),
+            Input::ContainerLogs(logs) => Takes::Logs(small(&logs.pod_selector)),
         });
         let references = head.uses().into_iter().map(|one| one.key(&head.key.namespace));
         Self {
@@ -179,6 +180,14 @@ impl PipelineUnit {
             Takes::Events(selector) => selector.matches(&pod.facts.labels),
             Takes::Logs(selector) => !keeps_logs_out && selector.matches(&pod.facts.labels),
         })
+    }
+}
+
+/// Returns the selector without room to grow, its texts held with those of pods.
+fn small(selector: &LabelSelector) -> LabelSelector {
+    LabelSelector {
+        match_labels: selector.match_labels.held_by(held),
+        match_expressions: selector.match_expressions.clone(),
     }
 }
 

@@ -60,7 +60,8 @@ fn a_last_good_version_alone_is_no_other_version() {
     assert_eq!(world.take_touched(), Touched::default(), "of one that is not there");
     world.apply(Change::Object(pipeline.clone(), Some(manifest(1, "pipeline"))));
     world.take_touched();
-    let as_object = |text| Change::Object(pipeline.clone(), Some(Manifest { last_good: good(text), ..manifest(1, "pipeline") }));
+    let as_object =
+        |text| Change::Object(pipeline.clone(), Some(Manifest { last_good: good(text), ..manifest(1, "pipeline") }));
     for (change, stored) in [
         (as_object("x"), 1),
         (Change::LastGood(pipeline.clone(), good("x")), 0),
@@ -98,9 +99,9 @@ fn a_label_that_keeps_logs_out_is_told_as_the_annotation() {
     let mut world = World::default();
     let (uid, one) = pod("p", "n1");
     let mut one = one.unwrap();
-    Arc::make_mut(&mut one.facts).labels.insert(LOGS_MARK.into(), "false".into());
+    Arc::make_mut(&mut one.facts).labels.insert(LOGS_MARK, "false");
     world.apply(Change::Pod(uid, Some(one)));
-    assert_eq!(world.pod("p").unwrap().facts.annotations[LOGS_MARK], "false");
+    assert_eq!(world.pod("p").unwrap().facts.annotations.get(LOGS_MARK), Some("false"));
 }
 
 #[test]

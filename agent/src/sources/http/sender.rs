@@ -66,15 +66,15 @@ impl Sender {
     /// Returns a pod of `node`, as its token names it.
     pub(super) fn pod(pod: &Arc<PodFacts>, node: &str) -> Self {
         let origin = OriginBuilder {
-            namespace: Some(pod.namespace.clone()),
-            pod: Some(pod.name.clone()),
-            pod_uid: Some(pod.uid.clone()),
+            namespace: Some(pod.namespace.to_string()),
+            pod: Some(pod.name.to_string()),
+            pod_uid: Some(pod.uid.to_string()),
             node: Some(node.to_owned()),
             source: Some(SOURCE.to_owned()),
-            owner_kind: pod.owner.as_ref().map(|owner| owner.kind.clone()),
-            owner_name: pod.owner.as_ref().map(|owner| owner.name.clone()),
-            labels: pod.labels.clone(),
-            annotations: pod.annotations.clone(),
+            owner_kind: pod.owner.as_ref().map(|owner| owner.kind.to_string()),
+            owner_name: pod.owner.as_ref().map(|owner| owner.name.to_string()),
+            labels: pod.labels.to_map(),
+            annotations: pod.annotations.to_map(),
             ..OriginBuilder::default()
         };
         Self { pod: Some(pod.clone()), ..Self::new(Bytes::copy_from_slice(pod.uid.as_bytes()), origin) }

@@ -56,10 +56,10 @@ pub(super) fn origin(facts: &PodFacts, container: &str, node: Option<&str>, know
         container: Some(container.to_owned()),
         node: node.map(str::to_owned),
         source: Some("container-logs".to_owned()),
-        owner_kind: owner.map(|owner| owner.kind.clone()),
-        owner_name: owner.map(|owner| owner.name.clone()),
-        labels: told.map(|told| told.labels.clone()).unwrap_or_default(),
-        annotations: told.map(|told| told.annotations.clone()).unwrap_or_default(),
+        owner_kind: owner.map(|owner| owner.kind.to_string()),
+        owner_name: owner.map(|owner| owner.name.to_string()),
+        labels: told.map(|told| told.labels.to_map()).unwrap_or_default(),
+        annotations: told.map(|told| told.annotations.to_map()).unwrap_or_default(),
         ..OriginBuilder::default()
     }
     .build()

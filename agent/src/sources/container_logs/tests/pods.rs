@@ -45,7 +45,7 @@ fn tell(world: &mut World, sender: &PodsSender, pod: Option<(&str, &str)>) {
         uid: path.uid.to_string(),
         namespace: path.namespace.to_string(),
         name: path.pod.to_string(),
-        labels: [("app".to_owned(), app.to_owned())].into(),
+        labels: [("app", app)].into(),
         annotations: [("spillway.dev/logs".to_owned(), logs.to_owned())].into(),
         ..PodFacts::default()
     });

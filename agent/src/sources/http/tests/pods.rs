@@ -24,8 +24,8 @@ fn pod(uid: &str, namespace: &str, app: &str) -> PodFacts {
     PodFacts {
         uid: uid.into(),
         namespace: namespace.into(),
-        name: format!("{app}-0"),
-        labels: [("app".to_owned(), app.to_owned())].into(),
+        name: format!("{app}-0").into(),
+        labels: [("app", app)].into(),
         owner: Some(Owner { kind: "StatefulSet".into(), name: app.into() }),
         ..PodFacts::default()
     }
@@ -126,10 +126,7 @@ impl Gatehouse {
 }
 
 fn taking(pipeline: &Arc<Pipeline>, namespaces: Reach, app: Option<&str>) -> (Arc<Pipeline>, Takes) {
-    let labels = |app: &str| LabelSelector {
-        match_labels: [("app".to_owned(), app.to_owned())].into(),
-        ..LabelSelector::default()
-    };
+    let labels = |app: &str| LabelSelector { match_labels: [("app", app)].into(), ..LabelSelector::default() };
     (pipeline.clone(), Takes { namespaces, pods: vec![app.map(labels).unwrap_or_default()], is_open: false })
 }
 
