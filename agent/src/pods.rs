@@ -50,7 +50,7 @@ impl NodePods {
 
     /// Returns what is known of the pod with this uid, if it is the one of this namespace and name.
     pub fn get(&self, uid: &str, namespace: &str, name: &str) -> Option<&Arc<PodFacts>> {
-        self.by_uid.get(uid)?.iter().find(|pod| pod.namespace == namespace && pod.name == name)
+        self.by_uid.get(uid)?.iter().find(|pod| *pod.namespace == *namespace && *pod.name == *name)
     }
 
     /// Returns how many there are.

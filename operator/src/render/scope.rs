@@ -21,9 +21,9 @@ const ERRORS_TOLD_MAX: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Scope {
     /// The pipelines that are served.
-    pub(super) pipelines: Vec<PipelineUnit>,
-    /// The destinations that they may refer to.
-    backends: BTreeMap<ObjectKey, BackendUnit>,
+    pub(super) pipelines: Box<[PipelineUnit]>,
+    /// The destinations that they may refer to, in the order of their keys.
+    backends: Box<[BackendUnit]>,
     /// What became of each object of this scope.
     pub(super) verdicts: BTreeMap<ObjectKey, Verdict>,
     /// The `ClusterBackend`s that something of it refers to, or did when it was good last; there or not.
@@ -54,22 +54,23 @@ impl Scope {
             None => scope.keep(&texts, &current),
             Some(served) => scope.keep(&served, &compile_with(&documents(&served), namespaces)),
         }
-        for (key, manifest) in &own {
-            let verdict = scope.verdict((key, manifest), (&heads, &uses), &current, world);
-            scope.verdicts.insert((*key).clone(), verdict);
-        }
+        let verdict = |(key, manifest): (&&ObjectKey, &&Manifest)| {
+            ((*key).clone(), scope.verdict((key, manifest), (&heads, &uses), &current, world))
+        };
+        scope.verdicts = own.iter().map(verdict).collect();
         scope.note_good(&own, &texts, &current);
         scope
     }
 
     /// Returns the destination of that key as it is served.
     pub(super) fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
-        self.backends.get(key)
+        let place = self.backends.binary_search_by(|unit| unit.common.key.cmp(key)).ok()?;
+        self.backends.get(place)
     }
 
     /// Returns the Secrets that its destinations name.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &SecretName> {
-        self.backends.values().flat_map(|unit| unit.secrets.iter().map(|(name, _)| name))
+        self.backends.iter().flat_map(|unit| unit.secrets.iter().map(|(name, _)| name))
     }
 
     /// Returns whether something of it refers to that `ClusterBackend`, be it there or not.
@@ -89,20 +90,16 @@ impl Scope {
             .filter(|(key, _)| !key.kind.is_pipeline())
             .map(|(key, text)| (key.uid(), (key, text)))
             .collect();
-        for plan in &compiled.backends {
-            if let Some((key, text)) = by_uid.get(&*plan.uid)
-                && let Some(head) = Head::of(text)
-            {
-                self.backends.insert((*key).clone(), BackendUnit::new(&head, text, plan));
-            }
-        }
-        for plan in &compiled.pipelines {
-            if let Some(text) = texts.get(&key_of(plan))
-                && let Some(head) = Head::of(text)
-            {
-                self.pipelines.push(PipelineUnit::new(&head, text, plan));
-            }
-        }
+        let backends = compiled.backends.iter().filter_map(|plan| {
+            let (key, text) = by_uid.get(&*plan.uid)?;
+            Some((*key, BackendUnit::new(&Head::of(text)?, text, plan)))
+        });
+        self.backends = backends.collect::<BTreeMap<_, _>>().into_values().collect();
+        let pipelines = compiled.pipelines.iter().filter_map(|plan| {
+            let text = texts.get(&key_of(plan))?;
+            Some(PipelineUnit::new(&Head::of(text)?, text, plan))
+        });
+        self.pipelines = pipelines.collect();
     }
 
     fn verdict(
@@ -120,13 +117,13 @@ impl Scope {
         let served = if key.kind.is_pipeline() {
             self.pipelines.iter().find(|unit| unit.common.key == *key).map(|unit| unit.common.generation)
         } else {
-            self.backends.get(key).map(|unit| unit.common.generation)
+            self.backend(key).map(|unit| unit.common.generation)
         };
-        let uses = uses.get(key).cloned().unwrap_or_default();
+        let uses: Box<[Use]> = uses.get(key).map(|uses| uses.as_slice().into()).unwrap_or_default();
         let backends: Vec<&BackendUnit> = if key.kind.is_pipeline() {
-            uses.iter().filter_map(|one| self.backends.get(&one.key(&key.namespace))).collect()
+            uses.iter().filter_map(|one| self.backend(&one.key(&key.namespace))).collect()
         } else {
-            self.backends.get(key).into_iter().collect()
+            self.backend(key).into_iter().collect()
         };
         let resolved = match references.first() {
             Some(first) => Err(Why::new(reason(first.reason), told(&references))),

@@ -82,7 +82,7 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding
     let mut chosen = Vec::new();
     for (name, scope) in names.into_iter().filter_map(|name| scopes.get_key_value(name)) {
         let takes = |unit: &PipelineUnit| {
-            let pods = by_namespace.iter().filter(|(namespace, _)| unit.reach.takes(namespace));
+            let pods = by_namespace.iter().filter(|(namespace, _)| unit.reaches(namespace));
             holding.contains(&unit.common.key) || pods.flat_map(|(_, pods)| pods).any(|pod| unit.selects(pod))
         };
         chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
@@ -122,7 +122,7 @@ fn labels<'a>(
     let of_pods = pods.iter().map(|pod| &*pod.facts.namespace);
     let of_pipelines = chosen.iter().map(|(name, _)| &***name).filter(|name| *name != OF_THE_CLUSTER);
     let is_taken = |namespace: &&str| {
-        chosen.iter().any(|(name, unit)| &***name == *namespace || (name.is_empty() && unit.reach.takes(namespace)))
+        chosen.iter().any(|(name, unit)| &***name == *namespace || (name.is_empty() && unit.reaches(namespace)))
     };
     let names: BTreeSet<&str> = of_pods.filter(is_taken).chain(of_pipelines).collect();
     let known = names.into_iter().filter_map(|name| Some((name, world.labels(name)?)));
@@ -147,7 +147,7 @@ fn secrets<'a>(backends: impl Iterator<Item = &'a BackendUnit>, world: &World) -
 
 /// Returns what is known of the pods that a pipeline of the slice could take something of. Those that are there come first.
 fn facts(pods: &[&Arc<Pod>], chosen: &Chosen<'_>, world: &World) -> Pods {
-    let is_about = |pod: &Pod| chosen.iter().any(|(_, unit)| unit.reach.takes(&pod.facts.namespace));
+    let is_about = |pod: &Pod| chosen.iter().any(|(_, unit)| unit.reaches(&pod.facts.namespace));
     // By its name, too: an annotation that any pod may have says the uid of static ones, and none is to hide another one.
     let mut known: BTreeMap<[&str; 3], Arc<PodFacts>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| is_about(pod)) {

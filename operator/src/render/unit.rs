@@ -38,7 +38,8 @@ pub(super) struct BackendUnit {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PipelineUnit {
     pub(super) common: Common,
-    pub(super) reach: Reach,
+    /// The namespaces whose data it takes; `None` for its own alone, as of nearly all.
+    reach: Option<Box<Reach>>,
     inputs: Box<[Takes]>,
     /// The destinations of its routes.
     pub(super) backends: Box<[ObjectKey]>,
@@ -160,11 +161,20 @@ impl PipelineUnit {
             Input::ContainerLogs(logs) => Takes::Logs(small(&logs.pod_selector)),
         });
         let references = head.uses().into_iter().map(|one| one.key(&head.key.namespace));
+        let is_elsewhere = plan.namespaces != Reach::of(&head.key.namespace);
         Self {
             common: head.common(text),
-            reach: plan.namespaces.clone(),
+            reach: is_elsewhere.then(|| Box::new(plan.namespaces.clone())),
             inputs: inputs.collect(),
             backends: references.collect::<BTreeSet<_>>().into_iter().collect(),
+        }
+    }
+
+    /// Returns whether it takes data of that namespace.
+    pub(super) fn reaches(&self, namespace: &str) -> bool {
+        match &self.reach {
+            Some(reach) => reach.takes(namespace),
+            None => *self.common.key.namespace == *namespace,
         }
     }
 

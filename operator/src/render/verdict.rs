@@ -29,7 +29,7 @@ pub struct Verdict {
     /// Whether it says that it is suspended.
     pub is_suspended: bool,
     /// The references of a pipeline's routes, in their order.
-    pub uses: Vec<Use>,
+    pub uses: Box<[Use]>,
     /// How many pipelines refer to a destination.
     pub used_by: u32,
     /// The last good version that is to be kept now; `None` where it is kept already, or there is none.

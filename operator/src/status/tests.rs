@@ -87,7 +87,7 @@ fn good(generation: i64) -> Verdict {
         resolved: Ok(()),
         served: Some(generation),
         is_suspended: false,
-        uses,
+        uses: uses.into(),
         used_by: 1,
         keep: None,
     }
@@ -367,7 +367,7 @@ fn a_destination_tells_of_its_agents_and_pipelines() {
         (of("Ready"), of("Reachable"), status)
     };
     let word = |word: &str| word.to_owned();
-    let verdict = Verdict { uses: Vec::new(), ..good(1) };
+    let verdict = Verdict { uses: Box::default(), ..good(1) };
     let (ready, reachable, before) = tell(&fleet, &verdict, &BackendStatus::default(), at(0));
     assert_eq!((ready, reachable), ((True, word("Ready")), (True, word("Reachable"))));
     assert_eq!(before.pipelines, Some(1));

@@ -42,11 +42,11 @@ fn world(want: Want, unknown_pods: UnknownPods) -> (World, PodsSender) {
 fn tell(world: &mut World, sender: &PodsSender, pod: Option<(&str, &str)>) {
     let path = Path::from_directory(POD).unwrap();
     let facts = pod.map(|(app, logs)| PodFacts {
-        uid: path.uid.to_string(),
-        namespace: path.namespace.to_string(),
-        name: path.pod.to_string(),
+        uid: path.uid.to_string().into(),
+        namespace: path.namespace.to_string().into(),
+        name: path.pod.to_string().into(),
         labels: [("app", app)].into(),
-        annotations: [("spillway.dev/logs".to_owned(), logs.to_owned())].into(),
+        annotations: [("spillway.dev/logs", logs)].into(),
         ..PodFacts::default()
     });
     let pods = Arc::new(NodePods::new(Pods { hash: String::new(), pods: facts.into_iter().map(Arc::new).collect() }));
