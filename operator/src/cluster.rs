@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`convert`] | objects of Kubernetes into what the world knows of them. Pure |
+//! | [`slim`] | objects of Kubernetes as far as they are read. Pure |
 //! | [`watch`] | watches over our kinds, last good versions, namespaces, pods, nodes |
 //! | [`secrets`] | Secrets by name, read again on a bounded schedule |
 //! | [`lease`] | who leads, and the epoch |
@@ -28,6 +29,7 @@ pub mod keys;
 pub mod lease;
 pub mod queue;
 pub mod secrets;
+pub mod slim;
 pub mod watch;
 pub mod webhook;
 pub mod write;

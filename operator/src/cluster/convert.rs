@@ -5,16 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::core::DynamicObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
 use spillway_crds::kinds::labels::Labels;
+use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
+use super::slim::{SlimObject, SlimPod, SlimPodSpec, SlimRevision};
 use crate::texts::held;
 use crate::world::{LastGood, Manifest, ObjectKey, Pod};
 use spillway_crds::kinds::Kind;
@@ -83,57 +82,6 @@ impl StatusText {
     }
 }
 
-/// A pod as far as we read it: everything else is passed over while it is decoded.
-#[derive(Deserialize, Clone, Debug, Default)]
-pub struct SlimPod {
-    /// `metadata`.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    spec: SlimPodSpec,
-    #[serde(default)]
-    status: SlimPodStatus,
-}
-
-#[derive(Deserialize, Clone, Debug, Default)]
-#[serde(rename_all = "camelCase")]
-struct SlimPodSpec {
-    #[serde(default)]
-    node_name: String,
-    #[serde(default)]
-    service_account_name: String,
-}
-
-#[derive(Deserialize, Clone, Debug, Default)]
-struct SlimPodStatus {
-    #[serde(default)]
-    phase: String,
-}
-
-/// A node as far as we read it.
-#[derive(Deserialize, Clone, Debug, Default)]
-pub struct SlimNode {
-    /// `metadata`.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    status: SlimNodeStatus,
-}
-
-#[derive(Deserialize, Clone, Debug, Default)]
-struct SlimNodeStatus {
-    #[serde(default)]
-    conditions: Vec<SlimCondition>,
-}
-
-#[derive(Deserialize, Clone, Debug, Default)]
-struct SlimCondition {
-    #[serde(default)]
-    r#type: String,
-    #[serde(default)]
-    status: String,
-}
-
 /// An object's namespace and name.
 pub type Place = (Arc<str>, Arc<str>);
 
@@ -155,20 +103,14 @@ struct StoredData {
     texts: Vec<Value>,
 }
 
-impl SlimNode {
-    /// Returns whether the node says that it is ready.
-    pub fn is_ready(&self) -> bool {
-        self.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
-    }
-}
-
 /// Returns the key of an object of `kind`; `None` where it has no name.
 pub fn key(kind: Kind, metadata: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey::new(kind, metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref()?))
 }
 
 /// Returns what an object of ours says, without its last good version.
-pub fn manifest(kind: Kind, object: &DynamicObject) -> Option<Manifest> {
+pub fn manifest(kind: Kind, object: &mut SlimObject) -> Option<Manifest> {
+    let spec = std::mem::take(&mut object.spec);
     let metadata = &object.metadata;
     let generation = metadata.generation.unwrap_or_default();
     let mut shown = json!({"name": metadata.name.as_deref()?, "generation": generation});
@@ -177,14 +119,13 @@ pub fn manifest(kind: Kind, object: &DynamicObject) -> Option<Manifest> {
     }
     let text = json!({
         "apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind.name(), "metadata": shown,
-        "spec": object.data.get("spec").cloned().unwrap_or_else(|| json!({})),
+        "spec": if spec.is_null() { json!({}) } else { spec },
     });
     Some(Manifest { uid: metadata.uid.as_deref()?.into(), generation, text: held(&text.to_string()), last_good: None })
 }
 
-/// Returns the status of an object of ours; that of one without, or with one that we do not understand, is empty.
-pub fn status(kind: Kind, object: &DynamicObject) -> ObjectStatus {
-    let status = object.data.get("status").cloned().unwrap_or_else(|| json!({}));
+/// Returns what stands in the `status` of an object of ours; that of one without, or with one that we do not understand, is empty.
+pub fn status(kind: Kind, status: Value) -> ObjectStatus {
     match kind {
         Kind::MonitoringPipeline | Kind::ClusterMonitoringPipeline => {
             ObjectStatus::Pipeline(serde_json::from_value(status).unwrap_or_default())
@@ -205,8 +146,8 @@ pub fn stored_of(metadata: &ObjectMeta) -> Option<(ObjectKey, Place)> {
 }
 
 /// Returns the last good version that the object at `place` holds; `None` for one that is not understood.
-pub fn stored(place: Place, revision: ControllerRevision) -> Option<Stored> {
-    let data: StoredData = serde_json::from_value(revision.data?.0).ok()?;
+pub fn stored(place: Place, revision: SlimRevision) -> Option<Stored> {
+    let data: StoredData = serde_json::from_value(revision.data).ok()?;
     let texts = data.texts.iter().map(|text| held(&text.to_string())).collect();
     Some(Stored {
         place,
@@ -218,8 +159,7 @@ pub fn stored(place: Place, revision: ControllerRevision) -> Option<Stored> {
 /// Returns what selection and origin need of the pod of that `metadata.uid`; `None` for one without a name.
 pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
     let metadata = &pod.metadata;
-    let labels: Labels =
-        metadata.labels.iter().flatten().map(|(key, value)| (held(key), held(value))).collect();
+    let labels: Labels = metadata.labels.iter().flatten().map(|(key, value)| (held(key), held(value))).collect();
     let annotations = metadata.annotations.as_ref();
     let of_static = annotations.and_then(|annotations| annotations.get(STATIC_UID));
     let facts = PodFacts {
@@ -232,12 +172,7 @@ pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
         labels,
     };
     let SlimPodSpec { node_name, service_account_name } = &pod.spec;
-    Some(Pod {
-        facts: facts.into(),
-        node: held(node_name),
-        service_account: held(service_account_name),
-        uid,
-    })
+    Some(Pod { facts: facts.into(), node: held(node_name), service_account: held(service_account_name), uid })
 }
 
 fn own_annotations(all: &BTreeMap<String, String>) -> Labels {
@@ -271,9 +206,8 @@ fn owner(owners: &[OwnerReference], labels: &Labels) -> Option<Owner> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 
-    fn dynamic(json: Value) -> DynamicObject {
+    fn object(json: Value) -> SlimObject {
         serde_json::from_value(json).unwrap()
     }
 
@@ -285,26 +219,26 @@ mod tests {
         pod("u".into(), slim)
     }
 
-    fn read(revision: ControllerRevision) -> Option<(ObjectKey, Stored)> {
+    fn read(revision: SlimRevision) -> Option<(ObjectKey, Stored)> {
         let (of, place) = stored_of(&revision.metadata)?;
         Some((of, stored(place, revision)?))
     }
 
     #[test]
     fn what_is_served_is_the_spec_and_what_names_it() {
-        let object = dynamic(json!({
+        let mut object = object(json!({
             "apiVersion": "spillway.dev/v1alpha1", "kind": "Backend",
             "metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 3, "labels": {"x": "y"},
                          "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "…"}},
             "spec": {"type": "Stdout"}, "status": {"observedGeneration": 2},
         }));
-        let manifest = manifest(Kind::Backend, &object).unwrap();
+        let manifest = manifest(Kind::Backend, &mut object).unwrap();
         assert_eq!(
             &*manifest.text,
             r#"{"apiVersion":"spillway.dev/v1alpha1","kind":"Backend","metadata":{"generation":3,"name":"a","namespace":"n"},"spec":{"type":"Stdout"}}"#
         );
         assert_eq!((manifest.generation, &*manifest.uid), (3, "u"));
-        let ObjectStatus::Backend(status) = status(Kind::Backend, &object) else { panic!("a backend") };
+        let ObjectStatus::Backend(status) = status(Kind::Backend, object.status) else { panic!("a backend") };
         assert_eq!(status.observed_generation, Some(2));
         let compiled = spillway_crds::compile(&[spillway_crds::Document::new("Backend n/a", &*manifest.text)]);
         assert!(compiled.errors.is_empty() && compiled.backends.len() == 1, "{:?}", compiled.errors);
@@ -312,8 +246,9 @@ mod tests {
 
     #[test]
     fn a_status_that_is_not_understood_is_empty() {
-        let object = dynamic(json!({"metadata": {"name": "a"}, "status": {"conditions": 7}}));
-        assert_eq!(status(Kind::MonitoringPipeline, &object), ObjectStatus::Pipeline(PipelineStatus::default()));
+        for odd in [json!({"conditions": 7}), Value::Null] {
+            assert_eq!(status(Kind::MonitoringPipeline, odd), ObjectStatus::Pipeline(PipelineStatus::default()));
+        }
     }
 
     #[test]
@@ -361,19 +296,8 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_ready_when_it_says_so() {
-        let node = |status: &str| -> SlimNode {
-            serde_json::from_value(json!({"metadata": {"name": "n"}, "status": {"conditions": [
-                {"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]}}))
-            .unwrap()
-        };
-        assert!(node("True").is_ready());
-        assert!(!node("False").is_ready() && !node("Unknown").is_ready() && !SlimNode::default().is_ready());
-    }
-
-    #[test]
     fn a_last_good_version_is_known_by_its_label_and_annotation() {
-        let revision = |kind: &str, data: Value| -> ControllerRevision {
+        let revision = |kind: &str, data: Value| -> SlimRevision {
             serde_json::from_value(json!({"metadata": {"name": "jobs-1", "namespace": "n",
                 "labels": {KIND_LABEL: kind}, "annotations": {NAME_ANNOTATION: "jobs"}}, "revision": 4, "data": data}))
             .unwrap()
@@ -384,15 +308,16 @@ mod tests {
         assert_eq!(*good.good, LastGood { generation: 4, texts: vec![r#"{"kind":"x"}"#.into()] });
         assert!(read(revision("Other", json!({"generation": 4, "texts": []}))).is_none());
         assert!(read(revision("MonitoringPipeline", json!({"other": true}))).is_none());
-        assert!(read(ControllerRevision::default()).is_none());
+        assert!(read(SlimRevision::default()).is_none());
     }
 
     #[test]
     fn a_last_good_version_shares_the_texts_of_what_stands() {
-        let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 3}, "spec": {"x": 1}});
-        let standing = manifest(Kind::MonitoringPipeline, &dynamic(object)).unwrap();
+        let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "generation": 3});
+        let mut object = object(json!({"metadata": metadata, "spec": {"x": 1}}));
+        let standing = manifest(Kind::MonitoringPipeline, &mut object).unwrap();
         let data = json!({"generation": 3, "texts": [serde_json::from_str::<Value>(&standing.text).unwrap()]});
-        let kept = stored(("n".into(), "a-1".into()), ControllerRevision { data: Some(RawExtension(data)), ..Default::default() });
+        let kept = stored(("n".into(), "a-1".into()), SlimRevision { data, ..SlimRevision::default() });
         assert!(Arc::ptr_eq(&kept.unwrap().good.texts[0], &standing.text));
     }
 }

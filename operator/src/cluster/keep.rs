@@ -153,7 +153,8 @@ mod tests {
         let mut kept = revision(&key, "u", &good);
         kept.metadata.namespace = Some("n".to_owned());
         let (of, place) = stored_of(&kept.metadata).unwrap();
-        let found = stored(place, kept.clone()).unwrap();
+        let read = serde_json::from_value(serde_json::to_value(&kept).unwrap()).unwrap();
+        let found = stored(place, read).unwrap();
         assert_eq!((&of, &*found.good), (&key, &good));
         let other = LastGood { generation: 5, ..good.clone() };
         assert_ne!(revision(&key, "u", &other).metadata.name, kept.metadata.name);

@@ -13,17 +13,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod as FullPod};
-use kube::api::{Api, ApiResource, DynamicObject};
-use kube::core::{ObjectMeta, PartialObjectMeta, Resource};
+use kube::Client;
+use kube::api::{Api, ApiResource};
+use kube::core::Resource;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
-use kube::Client;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 
-use super::convert::{self, KIND_LABEL, Place, SlimNode, SlimPod, StatusText, Stored};
+use super::convert::{self, KIND_LABEL, Place, StatusText, Stored};
+use super::slim::{SlimNamespace, SlimNode, SlimObject, SlimPod, SlimRevision};
 use super::{GROUP, in_words};
 use crate::texts::held;
 use crate::world::{Change, Manifest, ObjectKey};
@@ -32,8 +31,8 @@ use spillway_crds::kinds::Kind;
 /// Most notes that wait to be taken.
 pub const QUEUE_MAX: usize = 1024;
 
-/// Objects per page of a listing: some hundred kilobytes at a time.
-const PAGE_OBJECTS: u32 = 500;
+/// Objects per page of a listing: some hundred kilobytes at a time, of every watch at once when the process starts.
+const PAGE_OBJECTS: u32 = 200;
 
 /// What one watch is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,15 +101,15 @@ pub fn start(client: &Client, owner: &Supervisor, over: &[Over]) -> mpsc::Receiv
         let (client, out, all) = (client.clone(), out.clone(), Config::default());
         match *one {
             Over::Ours(kind) => {
-                let api: Api<DynamicObject> = Api::all_with(client, &resource(kind));
+                let api: Api<SlimObject> = Api::all_with(client, &resource(kind));
                 owner.spawn(kind.plural(), follow(watch(api, all), Ours(kind), out));
             }
             Over::Good => {
-                let api: Api<ControllerRevision> = Api::all(client);
+                let api: Api<SlimRevision> = Api::all(client);
                 owner.spawn("last good versions", follow(watch(api, all.labels(KIND_LABEL)), Goods, out));
             }
             Over::Namespaces => {
-                let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+                let api: Api<SlimNamespace> = Api::all(client);
                 owner.spawn("namespaces", follow(watch(api, all), Namespaces, out));
             }
             Over::Pods => {
@@ -226,19 +225,20 @@ struct Namespaces;
 struct Pods;
 struct Nodes;
 
-impl Eye<DynamicObject> for Ours {
+impl Eye<SlimObject> for Ours {
     type Id = ObjectKey;
 
     fn over(&self) -> &'static str {
         self.0.plural()
     }
 
-    fn id(&self, object: &DynamicObject) -> Option<ObjectKey> {
+    fn id(&self, object: &SlimObject) -> Option<ObjectKey> {
         convert::key(self.0, &object.metadata)
     }
 
-    fn there(&self, key: ObjectKey, object: DynamicObject) -> Option<Noted> {
-        let both = (convert::manifest(self.0, &object)?, convert::status(self.0, &object).to_text());
+    fn there(&self, key: ObjectKey, mut object: SlimObject) -> Option<Noted> {
+        let manifest = convert::manifest(self.0, &mut object)?;
+        let both = (manifest, convert::status(self.0, object.status).to_text());
         Some(Noted::Object(key, Box::new(both)))
     }
 
@@ -247,18 +247,18 @@ impl Eye<DynamicObject> for Ours {
     }
 }
 
-impl Eye<ControllerRevision> for Goods {
+impl Eye<SlimRevision> for Goods {
     type Id = (ObjectKey, Place);
 
     fn over(&self) -> &'static str {
         "controllerrevisions"
     }
 
-    fn id(&self, object: &ControllerRevision) -> Option<Self::Id> {
+    fn id(&self, object: &SlimRevision) -> Option<Self::Id> {
         convert::stored_of(&object.metadata)
     }
 
-    fn there(&self, (of, place): Self::Id, object: ControllerRevision) -> Option<Noted> {
+    fn there(&self, (of, place): Self::Id, object: SlimRevision) -> Option<Noted> {
         convert::stored(place, object).map(|stored| Noted::Good(of, Box::new(stored)))
     }
 
@@ -267,18 +267,18 @@ impl Eye<ControllerRevision> for Goods {
     }
 }
 
-impl Eye<PartialObjectMeta<Namespace>> for Namespaces {
+impl Eye<SlimNamespace> for Namespaces {
     type Id = Arc<str>;
 
     fn over(&self) -> &'static str {
         "namespaces"
     }
 
-    fn id(&self, object: &PartialObjectMeta<Namespace>) -> Option<Arc<str>> {
+    fn id(&self, object: &SlimNamespace) -> Option<Arc<str>> {
         object.metadata.name.as_deref().map(held)
     }
 
-    fn there(&self, name: Arc<str>, object: PartialObjectMeta<Namespace>) -> Option<Noted> {
+    fn there(&self, name: Arc<str>, object: SlimNamespace) -> Option<Noted> {
         Some(Noted::World(Change::Namespace(name, Some(object.metadata.labels.unwrap_or_default()))))
     }
 
@@ -328,43 +328,6 @@ impl Eye<SlimNode> for Nodes {
         Noted::World(Change::Node(id, None))
     }
 }
-
-/// Lends a slim type the names of the full one.
-macro_rules! named_as {
-    ($slim:ty, $full:ty) => {
-        impl Resource for $slim {
-            type DynamicType = ();
-            type Scope = <$full as Resource>::Scope;
-
-            fn kind((): &()) -> std::borrow::Cow<'_, str> {
-                <$full as Resource>::kind(&())
-            }
-
-            fn group((): &()) -> std::borrow::Cow<'_, str> {
-                <$full as Resource>::group(&())
-            }
-
-            fn version((): &()) -> std::borrow::Cow<'_, str> {
-                <$full as Resource>::version(&())
-            }
-
-            fn plural((): &()) -> std::borrow::Cow<'_, str> {
-                <$full as Resource>::plural(&())
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
-}
-
-named_as!(SlimPod, FullPod);
-named_as!(SlimNode, Node);
 
 #[cfg(test)]
 mod tests {

@@ -94,7 +94,8 @@ impl Stage {
     fn object(&mut self, change: Change) {
         let Change::Object(key, Some(manifest)) = change else { panic!("an object") };
         let status = self.objects.remove(&key).map(|(_, status)| status);
-        let status = status.unwrap_or_else(|| crate::cluster::convert::status(key.kind, &dynamic()).to_text());
+        let status =
+            status.unwrap_or_else(|| crate::cluster::convert::status(key.kind, serde_json::Value::Null).to_text());
         self.watched(key, manifest, status);
     }
 
@@ -161,15 +162,11 @@ impl Stage {
     }
 }
 
-fn dynamic() -> kube::api::DynamicObject {
-    serde_json::from_value(serde_json::json!({"metadata": {}})).unwrap()
-}
-
 #[tokio::test]
 async fn a_status_that_somebody_else_changed_is_put_right() {
     let mut stage = Stage::running().await;
     let (manifest, good) = stage.objects[&key(JOBS)].clone();
-    let empty = crate::cluster::convert::status(key(JOBS).kind, &dynamic()).to_text();
+    let empty = crate::cluster::convert::status(key(JOBS).kind, serde_json::Value::Null).to_text();
     stage.watched(key(JOBS), manifest, empty);
     stage.turn().await;
     assert_eq!(stage.objects[&key(JOBS)].1, good);
