@@ -39,6 +39,7 @@ pub use news::News;
 use node::Node;
 
 use crate::reports::{Report, Reports};
+use crate::tickets::NodeTickets;
 
 /// How many slices before the current one of a node an acknowledgement may still name.
 pub const EARLIER_MAX: usize = 8;
@@ -49,12 +50,14 @@ pub const EPOCH_AHEAD_SECONDS_MAX: u64 = 86_400;
 /// What a node is to run and to know. The version's epoch and generation are the hub's to set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// The configuration; its `version.hash` names its content.
+    /// The configuration; its `version.hash` names its content. It has no tickets.
     pub configuration: Configuration,
     /// The pods; their `hash` names their content.
     pub pods: Pods,
     /// What of it is served: objects as errors name them, with their generations.
     pub objects: Arc<BTreeMap<Arc<str>, i64>>,
+    /// What makes its tickets.
+    pub tickets: Option<NodeTickets>,
 }
 
 /// The uids of live agent pods, each with the name of its node.

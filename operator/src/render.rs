@@ -237,12 +237,6 @@ impl Renderer {
         changed.chain(came).filter_map(|(label, _)| ObjectKey::of_label(label)).collect()
     }
 
-    fn tickets_of(&self, node: &str, slice: &Slice) -> BTreeMap<String, String> {
-        let is_pipeline = |label: &&Arc<str>| ObjectKey::of_label(label).is_some_and(|key| key.kind.is_pipeline());
-        let labels = slice.objects.keys().filter(is_pipeline);
-        labels.map(|label| (label.to_string(), self.tickets.of(node, label))).collect()
-    }
-
     /// Makes the slice of a node, and says of pipelines when they do not fit into it any more, or fit again.
     fn slice(&mut self, world: &World, node: &Arc<str>, rendered: &mut Rendered) {
         let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
@@ -250,7 +244,7 @@ impl Renderer {
         let nothing = BTreeSet::new();
         let holding = self.holding.get(node).unwrap_or(&nothing);
         let mut made = slice::make(&self.scopes, world, (&pods, holding), self.limit);
-        made.slice.configuration.tickets = self.tickets_of(node, &made.slice);
+        made.slice.tickets = Some(self.tickets.of_node(node));
         let is_there = world.nodes().contains_key(node) || !pods.is_empty();
         rendered.moved.extend(self.moved(node, is_there.then_some(&made.slice)));
         self.parts.insert(node.clone(), made.scopes);

@@ -7,16 +7,44 @@
 //!
 //! It must not know: what is held, and by whom it is asked.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, Tag, sign, verify};
+
+use crate::world::ObjectKey;
 
 /// What the key is derived for.
 const PURPOSE: &[u8] = b"spillway tickets of held pipelines, 1";
 
 /// Makes tickets, and knows them again.
 #[derive(Debug, Clone)]
-pub struct Tickets(Key);
+pub struct Tickets(Arc<Key>);
+
+/// The tickets of one node, made when they are given out: kept, they would be half of what a node costs.
+#[derive(Debug, Clone)]
+pub struct NodeTickets {
+    tickets: Tickets,
+    node: Arc<str>,
+}
+
+/// Those of one node are the same: a process has one key.
+impl PartialEq for NodeTickets {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+    }
+}
+
+impl Eq for NodeTickets {}
+
+impl NodeTickets {
+    /// Returns the ticket of every pipeline among these objects, by its label.
+    pub fn of<'a>(&self, labels: impl Iterator<Item = &'a Arc<str>>) -> BTreeMap<String, String> {
+        let is_pipeline = |label: &&Arc<str>| ObjectKey::of_label(label).is_some_and(|key| key.kind.is_pipeline());
+        labels.filter(is_pipeline).map(|label| (label.to_string(), self.tickets.of(&self.node, label))).collect()
+    }
+}
 
 impl Tickets {
     /// Returns those under a key that follows from `secret`.
@@ -26,7 +54,12 @@ impl Tickets {
 
     /// Returns those under `key`, which was [`derived`].
     pub fn under(key: &[u8]) -> Self {
-        Self(Key::new(HMAC_SHA256, key))
+        Self(Arc::new(Key::new(HMAC_SHA256, key)))
+    }
+
+    /// Returns those of a node.
+    pub fn of_node(&self, node: &Arc<str>) -> NodeTickets {
+        NodeTickets { tickets: self.clone(), node: Arc::clone(node) }
     }
 
     /// Returns the ticket of `object` for `node`, in hexadecimal digits.
@@ -77,6 +110,16 @@ mod tests {
         assert!(!tickets.is_right("n1", "MonitoringPipeline b/jobs", &ticket));
         assert!(!tickets.is_right("n1\0MonitoringPipeline", "a/jobs", &ticket));
         assert!(!Tickets::new(b"other").is_right("n1", "MonitoringPipeline a/jobs", &ticket));
+    }
+
+    #[test]
+    fn a_node_is_given_those_of_its_pipelines() {
+        let tickets = Tickets::new(b"key");
+        let labels: [Arc<str>; 3] =
+            ["Backend a/out", "ClusterMonitoringPipeline all", "MonitoringPipeline a/jobs"].map(Arc::from);
+        let given = tickets.of_node(&"n".into()).of(labels.iter());
+        assert_eq!(given.keys().collect::<Vec<_>>(), ["ClusterMonitoringPipeline all", "MonitoringPipeline a/jobs"]);
+        assert!(given.iter().all(|(label, ticket)| tickets.is_right("n", label, ticket)));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl News {
 
     /// Returns it as the JSON of the [`Answer`] that it is: what stands before the secrets, the secrets, and the rest.
     pub(crate) fn to_json(&self) -> serde_json::Result<[Vec<u8>; 3]> {
-        let Configuration { version: _, manifests, namespaces, secrets, tickets, token_keys } =
+        let Configuration { version: _, manifests, namespaces, secrets, tickets: _, token_keys } =
             &self.slice.configuration;
         let [mut before, mut apart, mut after] = [b"{".to_vec(), Vec::new(), Vec::new()];
         if let Some(authorities) = &self.authorities {
@@ -62,6 +62,7 @@ impl News {
         }
         if let Some(version) = &self.version {
             before.extend_from_slice(b"\"configuration\":");
+            let tickets = &self.tickets();
             let rest = WithoutSecrets { version, manifests, namespaces, tickets, token_keys };
             serde_json::to_writer(&mut before, &rest)?;
             before.pop();
@@ -77,10 +78,17 @@ impl News {
         Ok([before, apart, after])
     }
 
+    fn tickets(&self) -> BTreeMap<String, String> {
+        let tickets = self.slice.tickets.as_ref();
+        tickets.map(|tickets| tickets.of(self.slice.objects.keys())).unwrap_or_default()
+    }
+
     /// Returns it as an answer of its own.
     pub fn to_answer(&self) -> Answer {
-        let configuration =
-            self.version.clone().map(|version| Configuration { version, ..self.slice.configuration.clone() });
+        let configuration = self.version.clone().map(|version| {
+            let tickets = self.tickets();
+            Configuration { version, tickets, ..self.slice.configuration.clone() }
+        });
         let authorities = self.authorities.as_deref().cloned();
         Answer { configuration, pods: self.pods.then(|| self.slice.pods.clone()), authorities }
     }

@@ -15,7 +15,7 @@ fn slice(hash: &str, pods: &str, objects: &[(&str, i64)]) -> Arc<Slice> {
     let facts = PodFacts { uid: pods.into(), ..PodFacts::default() };
     let pods = Pods { hash: pods.into(), pods: vec![facts.into()] };
     let objects = objects.iter().map(|(name, generation)| ((*name).into(), *generation)).collect();
-    Arc::new(Slice { configuration, pods, objects: Arc::new(objects) })
+    Arc::new(Slice { configuration, pods, objects: Arc::new(objects), tickets: None })
 }
 
 fn agents() -> Agents {

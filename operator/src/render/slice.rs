@@ -63,7 +63,7 @@ pub(super) fn make(
     };
     configuration.version.hash = hash(&configuration);
     let objects = manifests.iter().map(|common| (Arc::clone(&common.label), common.generation)).collect();
-    let slice = Slice { configuration, pods: facts(pods, &chosen, world), objects: Arc::new(objects) };
+    let slice = Slice { configuration, pods: facts(pods, &chosen, world), objects: Arc::new(objects), tickets: None };
     let scopes = chosen.into_iter().map(|(name, _)| Arc::clone(name)).collect();
     Made { slice, scopes, left_out }
 }
