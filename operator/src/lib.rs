@@ -15,6 +15,7 @@
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
 //! | [`reports`] | what agents said last. Pure |
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
+//! | [`succession`] | one authority of ours after the other. Pure |
 //! | [`tickets`] | proofs that a pipeline was given to a node. Pure |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
