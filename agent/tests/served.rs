@@ -506,7 +506,7 @@ fn a_pod_is_read_from_its_beginning_once_it_is_told_of_and_not_before() {
     let (etcher, etcher_facts) = pod(dir.path(), "etch", &[("app", "etcher")]);
     let (other, other_facts) = pod(dir.path(), "other", &[("app", "other")]);
     let (silent, mut silent_facts) = pod(dir.path(), "silent", &[("app", "etcher")]);
-    silent_facts.annotations.insert("spillway.dev/logs".into(), "false".into());
+    silent_facts.annotations.insert("spillway.dev/logs", "false");
     for log in [&etcher, &other, &silent] {
         write(log, &["one", "two"]);
     }
