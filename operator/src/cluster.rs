@@ -24,6 +24,8 @@
 pub mod authority;
 pub mod convert;
 pub mod events;
+#[cfg(test)]
+mod hand_made;
 pub mod keep;
 pub mod keys;
 pub mod lease;

@@ -1,8 +1,9 @@
 //! Our certificates: the authority that agents trust, and the leaf that this process shows, made and renewed in memory.
 //!
-//! Expected flow: [`Authority::generate`] once in years, its PEM kept in a Secret; [`Authority::from_pem`] ever after. [`Certificates`] issues the leaf at the start and again every [`RENEW_EVERY`]: no leaf
-//! is stored, no two processes share one. The leaf of another process (the webhook's, which may not read our Secret) is
-//! issued with [`Authority::issue_pem`], and again when [`Authority::is_of_use`] says so.
+//! Expected flow: [`Authority::generate`] once in years, its PEM kept in a Secret; [`Authority::from_pem`] ever after.
+//! [`Certificates`] issues the leaf at the start and again every [`RENEW_EVERY`]: no leaf is stored, no two processes share one.
+//! The leaf of another process (the webhook's, which may not read our Secret) is issued with [`Authority::issue_pem`], and again
+//! when [`Authority::is_of_use`] says so.
 //!
 //! # Guarantees
 //! - A renewal drops no connection: those that are open go on with the certificate they began with.

@@ -9,11 +9,12 @@ use rustls::client::ClientConnection;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, Connection, RootCertStore, ServerConfig, ServerConnection};
 use serde_json::Value;
 use spillway_crds::served::Ask;
 
 use super::*;
+use crate::cluster::hand_made::{answer, refused};
 use crate::hub::Slice;
 use crate::serve::certificates::{LEAF_VALID, LeafPem, RENEW_EVERY, Shown, read_pair, server_config};
 use crate::succession::{KEPT_WHEN_ASKED, MADE_BEFORE, PATIENCE, UNDER_WAY, USED_AT_LATEST, USED_BEFORE};
@@ -37,14 +38,6 @@ struct Server {
     conflict: bool,
     /// It takes no write of the `ConfigMap`.
     is_deaf: bool,
-}
-
-fn answer(code: u16, body: &Value) -> http::Response<Body> {
-    http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()
-}
-
-fn refused(code: u16, reason: &str) -> http::Response<Body> {
-    answer(code, &json!({"kind": "Status", "status": "Failure", "message": reason, "reason": reason, "code": code}))
 }
 
 impl Server {
@@ -117,6 +110,19 @@ impl TimeProvider for At {
     }
 }
 
+/// Brings what one has to say to the other; returns whether it is content with it.
+fn carry(from: &mut Connection, to: &mut Connection) -> bool {
+    let mut wire = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut wire).unwrap();
+    }
+    let mut rest = &wire[..];
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).unwrap();
+    }
+    to.process_new_packets().is_ok()
+}
+
 /// Shakes hands in memory at that time, as who trusts these authorities; returns whether both are content.
 fn shake(trusted: &str, server: Arc<ServerConfig>, now: Timestamp) -> bool {
     let mut roots = RootCertStore::empty();
@@ -125,33 +131,11 @@ fn shake(trusted: &str, server: Arc<ServerConfig>, now: Timestamp) -> bool {
     let config = ClientConfig::builder_with_details(provider, Arc::new(At(now)));
     let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
     let config = Arc::new(config.with_no_client_auth());
-    let mut client = ClientConnection::new(config, NAMES[0].try_into().unwrap()).unwrap();
-    let mut server = ServerConnection::new(server).unwrap();
-    for _ in 0..5 {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
-        }
-        let mut rest = &wire[..];
-        while !rest.is_empty() {
-            server.read_tls(&mut rest).unwrap();
-        }
-        if server.process_new_packets().is_err() {
-            return false;
-        }
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        let mut rest = &wire[..];
-        while !rest.is_empty() {
-            client.read_tls(&mut rest).unwrap();
-        }
-        if client.process_new_packets().is_err() {
-            return false;
-        }
-    }
-    !client.is_handshaking() && !server.is_handshaking()
+    let mut client = Connection::from(ClientConnection::new(config, NAMES[0].try_into().unwrap()).unwrap());
+    let mut server = Connection::from(ServerConnection::new(server).unwrap());
+    (0..5).all(|_| carry(&mut client, &mut server) && carry(&mut server, &mut client))
+        && !client.is_handshaking()
+        && !server.is_handshaking()
 }
 
 fn client(server: &Arc<Mutex<Server>>) -> Client {

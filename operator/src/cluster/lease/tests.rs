@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use spillway_delivery::supervisor::Supervisor;
 
 use super::*;
+use crate::cluster::hand_made::{answer, refused};
 
 /// Seconds since 1970 at which these tests begin.
 const BEGIN: i64 = 1_800_000_000;
@@ -37,14 +38,6 @@ struct Replica {
     way: Arc<Mutex<Way>>,
     raise: watch::Sender<u64>,
     owner: Supervisor,
-}
-
-fn answer(code: u16, body: &Value) -> http::Response<Body> {
-    http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()
-}
-
-fn refused(code: u16, reason: &str) -> http::Response<Body> {
-    answer(code, &json!({"kind": "Status", "status": "Failure", "message": reason, "reason": reason, "code": code}))
 }
 
 impl Server {
