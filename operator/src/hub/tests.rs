@@ -340,3 +340,16 @@ fn nodes_without_slice_are_kept_only_while_somebody_waits() {
     publish(&hub, &[]);
     assert!(hub.state().nodes.is_empty());
 }
+
+#[tokio::test]
+async fn who_is_given_a_configuration_is_given_its_tickets() {
+    let (tickets, label) = (crate::tickets::Tickets::new(b"key"), "MonitoringPipeline a/jobs");
+    let mut full = Slice::clone(&slice("a", "p", &[(label, 1), ("Backend a/out", 1)]));
+    full.tickets = Some(tickets.of_node(&"node-a".into()));
+    let hub = leading(7, &[("node-a", &Arc::new(full))]);
+    let news = hub.wait_for_news("node-a", &Ask::default()).await.unwrap();
+    let read: Answer = serde_json::from_slice(&news.to_json().unwrap().concat()).unwrap();
+    assert_eq!(read, news.to_answer());
+    let given = read.configuration.unwrap().tickets.into_iter().collect::<Vec<_>>();
+    assert_eq!(given, [(label.to_owned(), tickets.of("node-a", label))]);
+}

@@ -59,3 +59,12 @@ fn nobody_known_is_not_everybody() {
     }
     assert_eq!(made.next(late, None).unwrap(), None, "it is not published");
 }
+
+#[test]
+fn the_one_before_is_trusted_until_its_time_and_not_in_the_moment_before_it_is_dropped() {
+    let before = Authority::generate(NOW).unwrap();
+    let until = NOW.checked_add(KEPT_WHEN_ASKED).unwrap();
+    let stored = stored(&[("previous.crt", before.certificate_pem()), ("previous.until", &until.to_string())]);
+    let trusted = |now| stored.trusted(now).unwrap().certificates.len();
+    assert_eq!((trusted(NOW), trusted(until)), (2, 1));
+}
