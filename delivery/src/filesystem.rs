@@ -4,12 +4,15 @@
 //! and can lose, tear, flip and refuse. All paths are below the data directory. All calls block.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod ahead;
 mod faulty;
 mod real;
 
+pub use ahead::{AHEAD_BYTES, Ahead, begin_sync};
 pub use faulty::{Call, Counts, Fault, Faults, FaultyFs, SECTOR_BYTES, SplitMix64};
 pub use real::RealFs;
 
@@ -25,6 +28,10 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// Makes the data, and the length, survive power loss. After an error nothing is known of any write since the last
     /// success, and a second call proves nothing.
     fn sync(&self) -> io::Result<()>;
+
+    /// Begins to bring what was written within `bytes` to the disk, and waits for nothing: a later [`sync`](Self::sync) has
+    /// less to wait for. Promises nothing and hides no failure from that sync.
+    fn begin_sync(&self, bytes: Range<u64>);
 
     /// Cuts the file to `len`.
     fn truncate(&self, len: u64) -> io::Result<()>;

@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use spillway_delivery::backend::{Fault, FaultKind, Items, OutBatch, OutRun, Outcome};
+use spillway_delivery::filesystem::{Ahead, begin_sync};
 use spillway_delivery::settings::Metadata;
 use tokio::time::Instant;
 
@@ -52,6 +53,8 @@ pub(super) struct Output {
     pub(super) file: Option<OwnedFd>,
     /// Whether anything is not synced.
     pub(super) dirty: bool,
+    /// How far its bytes are on their way to the disk: a commit shall find little to wait for.
+    pub(super) ahead: Ahead,
     pub(super) member: Option<Member>,
     used: u64,
     written: Instant,
@@ -60,7 +63,8 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn new(place: Place, extension: String, file: OwnedFd) -> Self {
         let written = Instant::now();
-        Self { place, extension, len: 0, file: Some(file), dirty: true, member: None, used: 0, written }
+        let ahead = Ahead::default();
+        Self { place, extension, len: 0, file: Some(file), dirty: true, ahead, member: None, used: 0, written }
     }
 }
 
@@ -303,6 +307,9 @@ impl Outputs {
         output.dirty = true;
         write_all_at(file, bytes, output.len).map_err(|error| Trouble::new("write", place.path.as_str(), error))?;
         output.len += bytes.len() as u64;
+        if let Some(bytes) = output.ahead.due(output.len) {
+            begin_sync(file, bytes);
+        }
         output.member = pack.behind(output.member.take());
         self.tick += 1;
         output.used = self.tick;

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spillway_delivery::backend::{DeliveryName, Fault, FaultKind};
+use spillway_delivery::filesystem::Ahead;
 
 use super::directory::{Directory, lock};
 use super::encode::{Owner, Place, Places};
@@ -221,6 +222,7 @@ fn cut(directory: &Directory, owner: &Owner, files: &[MarkFile]) -> Result<BTree
         let mut output =
             Output::new(Place { path: marked.place.clone(), window: marked.window }, marked.extension.clone(), file);
         output.len = marked.bytes;
+        output.ahead = Ahead::of(marked.bytes);
         if let Some(file) = output.file.as_ref().filter(|_| bytes > marked.bytes) {
             rustix::fs::ftruncate(file, marked.bytes).map_err(|error| Trouble::new("cut", path, error))?;
         }

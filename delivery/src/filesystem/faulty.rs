@@ -25,6 +25,7 @@
 //! Directories are neither removed nor renamed.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -110,6 +111,8 @@ pub struct Counts {
     pub writes: u64,
     pub written_bytes: u64,
     pub syncs: u64,
+    /// Bytes whose sync was begun ahead.
+    pub begun_bytes: u64,
     pub opens: u64,
     pub lists: u64,
     /// Calls that can change what a crash leaves, failed ones included.
@@ -340,6 +343,11 @@ impl File for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         lock(&self.disk).sync(self.inode)
+    }
+
+    fn begin_sync(&self, bytes: Range<u64>) {
+        // What survives power loss may be any part of it anyway.
+        lock(&self.disk).counts.begun_bytes += bytes.end - bytes.start;
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

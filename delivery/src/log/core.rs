@@ -435,6 +435,7 @@ impl LogCore {
             }
             return Err(error);
         }
+        self.sync_ahead(end);
         self.account(placed.iter().map(|(offset, _, frame)| (*offset, (*frame).clone())), end, done);
         Ok(placed.len())
     }

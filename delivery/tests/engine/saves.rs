@@ -2,6 +2,7 @@
 //! is full from the start, a journal that fails for a minute, a reader that falls asleep just as something is committed.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,6 +130,10 @@ impl File for Watched {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
+    }
+
+    fn begin_sync(&self, bytes: Range<u64>) {
+        self.file.begin_sync(bytes);
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

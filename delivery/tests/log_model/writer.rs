@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_delivery::event::{BatchBuilder, Origin, Position};
-use spillway_delivery::filesystem::{Call, Fault, FaultyFs};
+use spillway_delivery::filesystem::{AHEAD_BYTES, Call, Fault, FaultyFs};
 use spillway_delivery::log::{CoreEdit, Keep, LogCore, Masks, OpenOptions, Pending, Recovered};
 use spillway_delivery::settings::Durability;
 
@@ -123,6 +123,23 @@ fn fill(core: &mut LogCore, segments: usize) {
 
 fn free_all(core: &mut LogCore, bytes_over: u64) -> usize {
     core.free(u64::MAX, Keep { bytes_over, ..Keep::default() }, Duration::ZERO).len()
+}
+
+#[test]
+fn what_is_synced_later_is_on_its_way_before() {
+    let begun = |durability| {
+        let fs = subject::disk(1);
+        let (mut core, _) = open(&fs, durability);
+        core.edit(CoreEdit { routes: vec!["all".into()].into(), durability, bytes_max: 1 << 30 });
+        fill(&mut core, 40);
+        let written: u64 = files(&fs, "log").iter().map(|(_, bytes)| bytes).sum();
+        assert!(written > 4 * AHEAD_BYTES, "{written}");
+        (fs.counts().begun_bytes, written)
+    };
+    let (bytes, written) = begun(Durability::Process);
+    assert!(bytes <= written && bytes + AHEAD_BYTES + (64 << 10) > written, "{bytes} of {written}");
+    // A sync that comes at once has no use for it.
+    assert_eq!(begun(Durability::Disk).0, 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{LogCore, SegmentInfo};
 use crate::event::Origin;
-use crate::filesystem::File;
+use crate::filesystem::{Ahead, File};
 use crate::log::format::{self, Place, SegmentHeader};
 use crate::log::frame::Frame;
 use crate::log::segment::{Summary, path_of};
@@ -27,6 +27,8 @@ pub(in crate::log) struct Active {
     pub(super) origins: Vec<Arc<Origin>>,
     pub(super) origin_ids: HashMap<Bytes, u32>,
     pub(super) synced_end: u64,
+    /// How far its bytes are on their way to the disk.
+    pub(super) ahead: Ahead,
 }
 
 impl LogCore {
@@ -74,6 +76,7 @@ impl LogCore {
             origins: Vec::new(),
             origin_ids: HashMap::new(),
             synced_end: data_start,
+            ahead: Ahead::default(),
         };
         let metas = active.encode_again(&self.unsynced, &mut info);
         let mut parts: Vec<&[u8]> = vec![&head];
@@ -94,6 +97,7 @@ impl LogCore {
         }
         self.spares.named();
         active.synced_end = info.data_end;
+        active.ahead = Ahead::of(info.data_end);
         self.segments.insert(ordinal, info);
         self.active = Some(active);
         self.header_ms = running_ms;
@@ -146,6 +150,16 @@ impl LogCore {
             self.unsealed.pop();
         }
         Ok(())
+    }
+
+    /// Begins to bring what was written up to `end` to the disk, where the sync comes later.
+    pub(super) fn sync_ahead(&mut self, end: u64) {
+        if self.options.durability == Durability::Process
+            && let Some(active) = &mut self.active
+            && let Some(bytes) = active.ahead.due(end)
+        {
+            active.file.begin_sync(bytes);
+        }
     }
 
     pub(super) fn all_synced(&mut self) {
