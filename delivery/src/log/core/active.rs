@@ -76,7 +76,7 @@ impl LogCore {
             origins: Vec::new(),
             origin_ids: HashMap::new(),
             synced_end: data_start,
-            ahead: Ahead::default(),
+            ahead: Ahead::of(data_start),
         };
         let metas = active.encode_again(&self.unsynced, &mut info);
         let mut parts: Vec<&[u8]> = vec![&head];
@@ -97,7 +97,6 @@ impl LogCore {
         }
         self.spares.named();
         active.synced_end = info.data_end;
-        active.ahead = Ahead::of(info.data_end);
         self.segments.insert(ordinal, info);
         self.active = Some(active);
         self.header_ms = running_ms;
