@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use spillway_crds::served::{Answer, Ask, Authorities, Configuration, TokenKeys, Version};
+use spillway_crds::served::{Answer, Ask, Authorities, Configuration, PodFacts, TokenKeys, Version};
 
 use super::Slice;
+
+/// About how many bytes of JSON a pod has besides its labels and annotations.
+const POD_BYTES: usize = 200;
 
 /// What is new to an agent.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,26 @@ impl News {
     /// Returns whether the agent would not take the configuration that there is, because it runs one that is not older.
     pub(super) fn is_behind(&self) -> bool {
         self.behind
+    }
+
+    /// Returns about how many bytes its JSON has: those of the texts that it mostly consists of.
+    pub(crate) fn bytes_about(&self) -> usize {
+        let Configuration { manifests, secrets, .. } = &self.slice.configuration;
+        let of_configuration = || {
+            let manifests = manifests.iter().map(|text| text.len());
+            manifests.chain(secrets.iter().map(|secret| secret.value.len())).sum::<usize>()
+        };
+        let of_pods = || {
+            let marks = |pod: &PodFacts| {
+                pod.labels
+                    .iter()
+                    .chain(pod.annotations.iter())
+                    .map(|(key, value)| key.len() + value.len())
+                    .sum::<usize>()
+            };
+            self.slice.pods.pods.iter().map(|pod| POD_BYTES + marks(pod)).sum::<usize>()
+        };
+        self.version.as_ref().map_or(0, |_| of_configuration()) + if self.pods { of_pods() } else { 0 }
     }
 
     /// Returns it as the JSON of the [`Answer`] that it is: what stands before the secrets, the secrets, and the rest.

@@ -18,13 +18,14 @@ use spillway_crds::served::{ASK_BYTES_MAX, Ask, LEADER, PATH, PROTOCOL, WAIT_SEC
 use spillway_delivery::clock::Clock;
 use spillway_tokens::{Identity, Verifier};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::body::{self, ERROR_CHARS_MAX};
 use super::certificates::now;
-use super::encode::Coding;
-use super::limits::{BODY_TIMEOUT, ENCODERS_MAX, POLLS_MAX, TOLD_EVERY};
+use super::encode::{Coding, EncodeError};
+use super::limits::{BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, TOLD_EVERY};
 use super::polls::Polls;
 use super::problem::Problem;
 use super::stats::Stats;
@@ -43,7 +44,7 @@ pub(super) struct Shared {
     clock: Clock,
     stop: CancellationToken,
     pub(super) polls: Polls,
-    encoders: Semaphore,
+    pub(super) encoders: Semaphore,
     told: Mutex<BTreeMap<&'static str, Told>>,
 }
 
@@ -158,14 +159,21 @@ impl Shared {
 
     async fn send(&self, news: News, coding: Coding) -> Result<Response, Problem> {
         let failed = |detail| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding", detail).retry();
-        let turn = self.encoders.acquire().await;
-        let encoded = tokio::task::spawn_blocking(move || coding.encode(&news)).await;
-        drop(turn);
-        let encoded = encoded.map_err(|error| failed(error.to_string()))?;
+        let encoded = if news.bytes_about() <= ENCODED_IN_PLACE_BYTES_MAX {
+            coding.encode(&news)
+        } else {
+            self.encode_apart(news, coding).await.map_err(|error| failed(error.to_string()))?
+        };
         let bytes = encoded.map_err(|error| failed(error.to_string()))?;
         self.stats.answered("news");
         self.stats.answer_bytes.inc_by(bytes.len() as u64);
         Ok(response(bytes, coding))
+    }
+
+    /// Encodes in a thread of its own what takes too long for one that drives connections.
+    async fn encode_apart(&self, news: News, coding: Coding) -> Result<Result<Bytes, EncodeError>, JoinError> {
+        let _turn = self.encoders.acquire().await;
+        tokio::task::spawn_blocking(move || coding.encode(&news)).await
     }
 
     /// Counts a problem, and logs one of each reason in [`TOLD_EVERY`].

@@ -34,7 +34,12 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long connections may take to end when the process stops.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Most answers that are encoded at a time; each holds up to
+/// Most bytes, before compression, of an answer that is encoded by the thread that drives its connection: about a millisecond's
+/// work. It is written in the same turn, so that of a thousand answers at once not more are in memory than there are threads, but
+/// for those whose sockets are full.
+pub const ENCODED_IN_PLACE_BYTES_MAX: usize = 128 * 1024;
+
+/// Most larger answers that are encoded at a time, each in a thread of its own; each holds up to
 /// [`ANSWER_BYTES_MAX`](spillway_crds::served::ANSWER_BYTES_MAX), so 128 MiB in the worst case.
 pub const ENCODERS_MAX: usize = 4;
 

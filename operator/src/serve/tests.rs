@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use serde_json::Value;
-use spillway_crds::served::{ASK_BYTES_MAX, Answer, Ask, Configuration, LEADER, PATH, PROTOCOL, Pods, Version};
+use spillway_crds::served::{
+    ASK_BYTES_MAX, Answer, Ask, Configuration, LEADER, PATH, PROTOCOL, PodFacts, Pods, ServedSecret, Version,
+};
 use tower::ServiceExt;
 
 use spillway_crds::served::AUDIENCE;
@@ -394,6 +396,42 @@ async fn an_answer_that_is_too_large_is_told_and_the_next_ones_are_sent() {
     assert_eq!(problem(desk.ask("node-a", &asking()).await).await, (500, "encoding".into()));
     publish(&desk.hub, &[("node-a", "b")]);
     assert_eq!(hash(&desk.answer("node-a", &asking()).await), "b");
+}
+
+/// Puts a text into a slice.
+type With<'a> = &'a dyn Fn(&mut Slice, String);
+
+/// Publishes an answer of that many bytes for the agent of `node-a`.
+fn publish_of_size(hub: &Hub, bytes: usize, of: impl Fn(&mut Slice, String)) {
+    let mut made = Slice::clone(&slice("sized"));
+    of(&mut made, "x".repeat(bytes));
+    hub.publish([("node-a".into(), Arc::new(made))].into(), [("pod-node-a".into(), "node-a".into())].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_answer_waits_for_no_large_one_and_a_large_one_for_its_turn() {
+    let manifest = |slice: &mut Slice, text: String| slice.configuration.manifests = vec![text.into()];
+    let secret = |slice: &mut Slice, value: String| {
+        slice.configuration.secrets = vec![ServedSecret { value, ..ServedSecret::default() }];
+    };
+    let label = |slice: &mut Slice, value: String| {
+        let facts = PodFacts { labels: [("key", &*value)].into_iter().collect(), ..PodFacts::default() };
+        slice.pods.pods = vec![Arc::new(facts)];
+    };
+    let with: [With<'_>; 3] = [&manifest, &secret, &label];
+    for of in with {
+        let desk = Desk::new(leading(&[]));
+        let turns = desk.shared.encoders.acquire_many(limits::ENCODERS_MAX as u32).await.unwrap();
+        let ask = asking();
+        publish_of_size(&desk.hub, limits::ENCODED_IN_PLACE_BYTES_MAX / 2, of);
+        let small = tokio::time::timeout(limits::BODY_TIMEOUT, desk.answer("node-a", &ask)).await;
+        assert_eq!(hash(&small.expect("it needs no turn")), "sized");
+        publish_of_size(&desk.hub, limits::ENCODED_IN_PLACE_BYTES_MAX + 1, of);
+        let mut large = std::pin::pin!(desk.answer("node-a", &ask));
+        assert!(tokio::time::timeout(limits::BODY_TIMEOUT * 2, &mut large).await.is_err(), "it has no turn");
+        drop(turns);
+        assert_eq!(hash(&large.await), "sized");
+    }
 }
 
 #[tokio::test]
