@@ -1,11 +1,13 @@
 //! Agents that speak the protocol and run nothing.
 
+use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use flate2::read::GzDecoder;
 use futures_util::StreamExt as _;
-use reqwest::{Certificate, Client, Method, StatusCode};
+use reqwest::{Certificate, Client, Method, Response, StatusCode};
 use serde_json::json;
 use spillway_crds::served::{AUDIENCE, Answer, Ask, PATH, PROTOCOL, Version};
 use tokio::sync::{Semaphore, watch};
@@ -95,9 +97,11 @@ impl Stub {
             };
             pods.clone_from(&ask.pods);
             let request = self.client.post(&self.url).bearer_auth(&self.token).body(serde_json::to_vec(&ask)?);
-            let answer = request.header("content-type", "application/json").send().await?;
+            // As agents ask.
+            let request = request.header("accept-encoding", "gzip").header("content-type", "application/json");
+            let answer = request.send().await?;
             ensure!(answer.status() == StatusCode::OK, "agent {}: {}", self.number, answer.text().await?);
-            let answer: Answer = serde_json::from_slice(&answer.bytes().await?)?;
+            let answer = read(answer).await?;
             self.generation.send_replace(generation);
             drop(place.take());
             is_news = answer.configuration.is_some();
@@ -112,6 +116,18 @@ impl Stub {
             }
         }
     }
+}
+
+/// Reads an answer, packed or not.
+async fn read(answer: Response) -> anyhow::Result<Answer> {
+    let is_packed = answer.headers().get("content-encoding").is_some_and(|coding| coding == "gzip");
+    let bytes = answer.bytes().await?;
+    if !is_packed {
+        return Ok(serde_json::from_slice(&bytes)?);
+    }
+    let mut text = Vec::new();
+    GzDecoder::new(&*bytes).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn generation_of(manifest: &str) -> Option<u64> {
