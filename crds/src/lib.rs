@@ -15,6 +15,7 @@
 //! | [`manifest`] | the reading beneath: YAML with positions, the check against the schema, the errors |
 //! | [`check`] | files and folders, compiled: what a command of that name does |
 //! | [`render`] | errors and warnings for people and for programs |
+//! | [`inject`] | a pod that asks for it, with the agent as a sidecar: JSON in, a JSON Patch out |
 //! | [`served`] | what agent and operator say to one another about configuration |
 //! | [`nodes`] | what a status says of nodes: the words, and who reads them |
 //! | [`words`] | errors on one line, and text to stdout |
@@ -29,6 +30,7 @@
 pub mod check;
 pub mod compile;
 pub mod crd;
+pub mod inject;
 pub mod kinds;
 pub mod load;
 pub mod manifest;

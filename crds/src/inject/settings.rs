@@ -1,0 +1,80 @@
+//! What sidecars are made of; the same for a whole cluster.
+
+use serde::{Deserialize, Serialize};
+
+use super::quantity::Quantity;
+use super::{SettingsError, sidecar, tuning};
+
+/// What sidecars are made of; the same for a whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// The image of the agent.
+    pub image: String,
+    /// When it is pulled.
+    #[serde(default)]
+    pub image_pull_policy: PullPolicy,
+    /// Where the operator serves configuration: `https://HOST:PORT`.
+    pub operator: String,
+    /// Where the agent of the node takes what pods send: `https://HOST:PORT`.
+    pub node_agent: String,
+    /// The user and the group of the sidecar; not root.
+    pub run_as_user: u32,
+    /// What a sidecar asks for where the pod says nothing.
+    pub requests: Amounts,
+    /// What it is limited to where the pod says nothing.
+    pub limits: Amounts,
+    /// The most that a pod may say.
+    pub max: Amounts,
+    /// Bytes of the volume that holds what is not delivered yet.
+    pub spool: Quantity,
+}
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum PullPolicy {
+    /// Each time a container starts.
+    Always,
+    /// When the node lacks it.
+    #[default]
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+/// An amount of each resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Amounts {
+    /// Of processors.
+    pub cpu: Quantity,
+    /// Of memory.
+    pub memory: Quantity,
+}
+
+impl Settings {
+    /// Reads settings of JSON.
+    pub fn read(text: &str) -> Result<Self, SettingsError> {
+        serde_json::from_str(text).map_err(SettingsError::Read)
+    }
+
+    /// Returns the rule that is broken, if one is.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        let is_https = |url: &str| url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty());
+        let within = |less: Amounts, more: Amounts| less.cpu <= more.cpu && less.memory <= more.memory;
+        let rules = [
+            (self.image.is_empty(), "`image` is empty"),
+            (!is_https(&self.operator), "`operator` is no https:// address"),
+            (!is_https(&self.node_agent), "`nodeAgent` is no https:// address"),
+            (self.run_as_user == 0, "`runAsUser` is root"),
+            (
+                self.requests.cpu < tuning::CPU_MIN || self.requests.memory < tuning::MEMORY_MIN,
+                "`requests` are too low",
+            ),
+            (!within(self.requests, self.limits), "`requests` are above `limits`"),
+            (!within(self.limits, self.max), "`limits` are above `max`"),
+            (self.spool < sidecar::SPOOL_MIN, "`spool` is below 16Mi"),
+        ];
+        rules.into_iter().find_map(|(is_broken, words)| is_broken.then_some(words))
+    }
+}
