@@ -83,6 +83,8 @@ pub enum Command {
     Status(StatusFlags),
     /// Say why the logs of a pod are not there: every step on their way, and the first that is broken.
     Trace(TraceFlags),
+    /// Print the pod of a file with its sidecar, as the webhook gives it; writes nothing.
+    Inject(InjectFlags),
     /// Print the completions of a shell.
     Completions {
         /// Which shell
@@ -154,6 +156,43 @@ pub struct StatusFlags {
     /// How to print.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "human")]
     pub output: Output,
+}
+
+/// What `inject` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rendering {
+    /// The pod, for `kubectl apply -f -`.
+    Json,
+    /// The JSON Patch, as the webhook answers it.
+    Patch,
+}
+
+/// What `inject` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 1 when the pod asks for something that it is not given, which is said.\n\n\
+                        Examples:\n  kubectl spillway inject -f pod.yaml --settings settings.json --operator-ca ca.crt\n  \
+                        kubectl spillway inject -f pod.yaml --settings settings.json --operator-ca ca.crt \
+                        --pipelines pipelines/ -o patch")]
+pub struct InjectFlags {
+    /// The manifest of one pod, YAML or JSON; `-` is standard input.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub filename: PathBuf,
+
+    /// What sidecars are made of (JSON): image, addresses, amounts.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub settings: PathBuf,
+
+    /// The certificate authorities (PEM) by which a sidecar knows the operator: `ca.crt` of the `ConfigMap` spillway-ca.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub operator_ca: PathBuf,
+
+    /// Manifests of the pipelines that there are: files or folders. Repeatable. [default: those of the cluster, which is asked]
+    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub pipelines: Vec<PathBuf>,
+
+    /// What to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "json")]
+    pub output: Rendering,
 }
 
 /// What `trace` can be told.
@@ -234,7 +273,7 @@ mod tests {
 
     #[test]
     fn help_has_examples_for_every_command_that_asks() {
-        for name in ["check", "validate", "status", "trace"] {
+        for name in ["check", "validate", "status", "trace", "inject"] {
             let mut command = command();
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:\n") && help.contains(&format!("kubectl spillway {name}")), "{help}");

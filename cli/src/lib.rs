@@ -5,6 +5,7 @@
 //! | [`check`] | manifests of files, as an agent compiles them |
 //! | [`validate`] | what stands in the cluster, compiled the same way |
 //! | [`status`] | the pipelines in a table: ready, why not, on how many agents |
+//! | [`inject`] | a pod of a file with its sidecar, as the webhook gives it |
 //! | [`trace`] | one pod, step by step: why are its logs not there |
 //! | [`cluster`] | the API server: the one module that talks to it |
 //! | [`objects`] | objects of ours as far as they are read. Pure |
@@ -21,6 +22,7 @@ pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod exit;
+pub mod inject;
 pub mod objects;
 pub mod status;
 pub mod table;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use spillway_cli::cli::{self, Cli, Command};
 use spillway_cli::exit::{self, Failure};
-use spillway_cli::{check, status, trace, validate};
+use spillway_cli::{check, inject, status, trace, validate};
 
 fn main() -> ExitCode {
     // A second call would be refused; this is the first and only one.
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Validate(flags) => validate::run(&cli.cluster, flags),
         Command::Status(flags) => status::run(&cli.cluster, flags),
         Command::Trace(flags) => trace::run(&cli.cluster, flags),
+        Command::Inject(flags) => inject::run(&cli.cluster, flags),
         Command::Completions { shell } => completions(*shell),
         Command::Man => man(),
     };
