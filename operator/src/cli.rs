@@ -84,6 +84,9 @@ pub struct ControllerFlags {
     /// The `ValidatingWebhookConfiguration` that names it: the leader keeps our CA in it [default: none]
     #[arg(long, env = "SPILLWAY_WEBHOOK_CONFIGURATION", requires = "webhook_service", value_name = "NAME")]
     pub webhook_configuration: Option<String>,
+    /// The `MutatingWebhookConfiguration` that names it, where pods are given sidecars; kept in the same way [default: none]
+    #[arg(long, env = "SPILLWAY_WEBHOOK_PODS_CONFIGURATION", requires = "webhook_service", value_name = "NAME")]
+    pub webhook_pods_configuration: Option<String>,
     /// How often Secrets, the webhook's certificate and its configuration are looked at again: so long a rotated value may wait
     #[arg(long, env = "SPILLWAY_LOOK_AGAIN_SECONDS", default_value_t = 30, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=300))]
@@ -105,6 +108,12 @@ pub struct WebhookFlags {
     /// The folder of its certificate: `tls.crt` and `tls.key`, waited for and read again when they change
     #[arg(long, env = "SPILLWAY_CERTIFICATE", default_value = "/etc/spillway/certificate", value_name = "FOLDER")]
     pub certificate: PathBuf,
+    /// What sidecars are made of (JSON): with it pods that ask are given one, at /mutate [default: none is]
+    #[arg(long, env = "SPILLWAY_SIDECARS", requires = "sidecar_ca", value_name = "FILE")]
+    pub sidecars: Option<PathBuf>,
+    /// The certificate authorities (PEM) by which sidecars know the operator; read again when they change, as --sidecars is
+    #[arg(long, env = "SPILLWAY_SIDECAR_CA", requires = "sidecars", value_name = "FILE")]
+    pub sidecar_ca: Option<PathBuf>,
     /// What is logged.
     #[command(flatten)]
     pub log: LogFlags,

@@ -18,6 +18,7 @@
 //! | [`succession`] | one authority of ours after the other. Pure |
 //! | [`tickets`] | proofs that a pipeline was given to a node. Pure |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
+//! | [`mutate`] | the webhook for pods: a sidecar for those that ask |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
 //! | [`mod@webhook`] | the process around that: its certificate, its watches |
 //! | [`controller`] | the loop that holds them together; `run`, `cli`, `admin` are the process around it |
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod hub;
+pub mod mutate;
 pub mod reason;
 pub mod render;
 pub mod reports;

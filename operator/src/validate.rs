@@ -20,11 +20,12 @@
 
 pub mod endpoint;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use spillway_crds::inject::{DEFAULT_LABEL, Offer};
 use spillway_crds::manifest::Reason;
 use spillway_crds::{Document, ManifestError, Namespaces, compile_with};
 
@@ -44,13 +45,13 @@ pub const WARNING_BYTES_MAX: usize = 256;
 pub const BACKENDS_MAX: usize = 1000;
 
 /// Longest uid of a review.
-const UID_BYTES_MAX: usize = 256;
+pub(crate) const UID_BYTES_MAX: usize = 256;
 
 /// The group and version of reviews.
-const API_VERSION: &str = "admission.k8s.io/v1";
+pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
 
 /// The kind of reviews.
-const KIND: &str = "AdmissionReview";
+pub(crate) const KIND: &str = "AdmissionReview";
 
 /// How the document under review is called; nobody is shown it.
 const FILE: &str = "object";
@@ -60,6 +61,8 @@ const FILE: &str = "object";
 pub struct Known {
     /// Manifests of `Backend`s and `ClusterBackend`s, as JSON.
     pub backends: BTreeMap<ObjectKey, Arc<str>>,
+    /// The names of pipelines, by their namespaces.
+    pub pipelines: BTreeMap<Arc<str>, BTreeSet<String>>,
     /// Namespaces and their labels.
     pub namespaces: Namespaces,
 }
@@ -274,6 +277,12 @@ fn cut(mut text: String, bytes_max: usize) -> String {
 }
 
 impl Known {
+    /// Returns what a namespace has for its pods.
+    pub fn offer(&self, namespace: &str) -> Offer {
+        let default = self.namespaces.labels(namespace).and_then(|labels| labels.get(DEFAULT_LABEL).cloned());
+        Offer { pipelines: self.pipelines.get(namespace).cloned().unwrap_or_default(), default }
+    }
+
     /// Returns the backends that a pipeline of `namespace` could name.
     fn within_reach(&self, namespace: &str) -> impl Iterator<Item = Document> {
         let is_within_reach = move |key: &ObjectKey| match key.kind {

@@ -1,14 +1,16 @@
-//! The webhook as a process: its certificate from a mounted folder, what references are looked up in from three watches.
+//! The webhook as a process: its certificate from a mounted folder, what is looked up from watches, what sidecars are made of
+//! from two files.
 //!
-//! Expected flow: files and watches beside [`validate`](crate::validate), which judges. It serves as soon as its certificate is
-//! there; until the first listings are complete, objects are judged alone and references are not warned of.
+//! Expected flow: files and watches beside [`validate`](crate::validate) and [`mutate`](crate::mutate), which judge. It serves as soon as its certificate is
+//! there; until the first listings are complete, objects are judged alone, references are not warned of, and
+//! no pod is given a sidecar.
 //!
 //! # Guarantees
-//! - It reads Backends, `ClusterBackends` and the labels of namespaces, writes nothing and may read no Secret.
+//! - It reads Backends, `ClusterBackends`, the labels of namespaces, and pipelines where sidecars are given; it writes nothing and may read no Secret.
 //! - A review asks nobody: it is answered from what the watches brought.
 //!
 //! # Limits
-//! What it holds is one manifest per Backend and the labels of each namespace.
+//! What it holds is one manifest per Backend, the name of each pipeline and the labels of each namespace.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -25,15 +27,21 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::cli::WebhookFlags;
 use crate::cluster::watch::{self, Noted, Over};
+use crate::mutate::Sidecars;
 use crate::serve::mounted::Mounted;
 use crate::validate::Known;
 use crate::validate::endpoint::{Lookup, Stats, Webhook};
-use crate::world::Change;
+use crate::world::{Change, ObjectKey};
 use spillway_crds::kinds::Kind;
 use spillway_crds::words;
 
-/// What is watched.
-const OVER: [Over; 3] = [Over::Ours(Kind::Backend), Over::Ours(Kind::ClusterBackend), Over::Namespaces];
+/// What is watched; where sidecars are given.
+const OVER: [Over; 4] = [
+    Over::Ours(Kind::Backend),
+    Over::Ours(Kind::ClusterBackend),
+    Over::Namespaces,
+    Over::Ours(Kind::MonitoringPipeline),
+];
 
 /// How soon a certificate that is not there is looked for again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -45,12 +53,23 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
     let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
     let client = Client::try_default().await.context("no way to the API server is known")?;
     let certificates = Arc::new(mounted(&flags.certificate).await);
+    let sidecars = sidecars(flags)?.map(Arc::new);
+    let over = if sidecars.is_some() { &OVER[..] } else { &OVER[..OVER.len() - 1] };
     let (lookup, stop) = (Arc::new(Lookup::default()), owner.stopping());
-    owner.spawn("lookup", look_up(watch::start(&client, owner, &OVER), lookup.clone(), stop.clone()));
-    owner.spawn("endpoint", serve(Webhook { lookup, certificates, stats }, socket, stop));
+    if let Some(sidecars) = &sidecars {
+        owner.spawn("sidecars", Arc::clone(sidecars).keep(stop.clone()));
+    }
+    owner.spawn("lookup", look_up(watch::start(&client, owner, over), over.len(), lookup.clone(), stop.clone()));
+    owner.spawn("endpoint", serve(Webhook { lookup, sidecars, certificates, stats }, socket, stop));
     health.set_ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %flags.listen, admin = %admin, "ready");
     Ok(())
+}
+
+/// Reads what sidecars are made of, where they are given.
+fn sidecars(flags: &WebhookFlags) -> anyhow::Result<Option<Sidecars>> {
+    let (Some(settings), Some(authorities)) = (&flags.sidecars, &flags.sidecar_ca) else { return Ok(None) };
+    Ok(Some(Sidecars::read(settings, authorities)?))
 }
 
 /// Waits for a certificate that is not there yet.
@@ -78,12 +97,12 @@ async fn serve(webhook: Webhook, socket: TcpListener, stop: CancellationToken) {
 }
 
 /// Lets reviews look up what the watches bring, from the end of their first listings.
-async fn look_up(mut notes: mpsc::Receiver<Noted>, lookup: Arc<Lookup>, stop: CancellationToken) {
+async fn look_up(mut notes: mpsc::Receiver<Noted>, listings: usize, lookup: Arc<Lookup>, stop: CancellationToken) {
     let (mut listed, mut synced) = (Some(Known::default()), 0);
     while let Some(Some(note)) = stop.run_until_cancelled(notes.recv()).await {
         if let Noted::Synced(_) = note {
             synced += 1;
-            if synced == OVER.len() {
+            if synced == listings {
                 tracing::info!("references are looked up");
                 lookup.replace(listed.take());
             }
@@ -98,6 +117,10 @@ async fn look_up(mut notes: mpsc::Receiver<Noted>, lookup: Arc<Lookup>, stop: Ca
 
 fn take(known: &mut Known, note: Noted) {
     match note {
+        Noted::Object(key, _) if key.kind == Kind::MonitoringPipeline => {
+            known.pipelines.entry(Arc::from(&*key.namespace)).or_default().insert(key.name.to_string());
+        }
+        Noted::Gone(key) if key.kind == Kind::MonitoringPipeline => forget(known, &key),
         Noted::Object(key, both) => drop(known.backends.insert(key, both.0.text)),
         Noted::Gone(key) => drop(known.backends.remove(&key)),
         Noted::World(Change::Namespace(name, Some(labels))) => known.namespaces.insert(&name, labels),
@@ -106,12 +129,20 @@ fn take(known: &mut Known, note: Noted) {
     }
 }
 
+fn forget(known: &mut Known, key: &ObjectKey) {
+    let Some(names) = known.pipelines.get_mut(&*key.namespace) else { return };
+    names.remove(&*key.name);
+    if names.is_empty() {
+        known.pipelines.remove(&*key.namespace);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::convert::ObjectStatus;
     use crate::validate::review;
-    use crate::world::{Manifest, ObjectKey};
+    use crate::world::Manifest;
     use serde_json::json;
     use spillway_crds::kinds::status::BackendStatus;
 
@@ -134,6 +165,18 @@ mod tests {
             "uid": "u", "operation": "CREATE", "name": "jobs", "namespace": "fab12", "object": object}});
         let known = lookup.known();
         review(body.to_string().as_bytes(), known.as_deref()).unwrap().response.warnings.len()
+    }
+
+    #[test]
+    fn pipelines_come_and_go() {
+        let mut known = Known::default();
+        let key = ObjectKey::new(Kind::MonitoringPipeline, "fab12", "jobs");
+        let Noted::Object(_, both) = backend("any") else { panic!("an object") };
+        take(&mut known, Noted::Object(key.clone(), both));
+        assert!(known.offer("fab12").pipelines.contains("jobs") && known.backends.is_empty());
+        take(&mut known, Noted::Gone(key.clone()));
+        take(&mut known, Noted::Gone(key));
+        assert!(known.offer("fab12").pipelines.is_empty() && known.pipelines.is_empty());
     }
 
     #[tokio::test]
@@ -161,7 +204,7 @@ mod tests {
             drop(out);
             counts
         };
-        let (counts, ()) = tokio::join!(counts, look_up(notes, lookup.clone(), CancellationToken::new()));
+        let (counts, ()) = tokio::join!(counts, look_up(notes, 3, lookup.clone(), CancellationToken::new()));
         assert_eq!(counts, [0, 0, 0, 1, 0, 1]);
     }
 }

@@ -35,6 +35,11 @@ impl Namespaces {
         self.labels.remove(name);
     }
 
+    /// Returns the labels of a namespace, where it is known.
+    pub fn labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.labels.get(name)
+    }
+
     /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.labels.len()

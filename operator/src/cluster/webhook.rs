@@ -4,7 +4,7 @@
 //! Expected flow: the leader looks at both again and again, every 30 s unless asked otherwise. A leaf that is not there, is not
 //! ours, lacks a name or ends within [`RENEW_BEFORE`](crate::serve::certificates::RENEW_BEFORE) is issued anew into its Secret
 //! ([`SECRET`], [`DOOR_SECRET`]), which the kubelet mounts into the process. The certificates of our CA are applied as the
-//! `caBundle` of the configuration that names the webhook's Service: a field of ours alone, so that whoever applies the rest
+//! `caBundle` of the configurations that name the webhook's Service: a field of ours alone, so that whoever applies the rest
 //! (Helm, Argo CD, `kubectl`) sees no drift.
 //!
 //! # Guarantees
@@ -14,15 +14,20 @@
 //! - What fails is told once per cause and tried again; without a certificate the webhook fails open.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhook, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, ClusterResourceScope};
 use kube::Client;
+use kube::Resource;
 use kube::api::{Api, ObjectMeta, Patch};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use spillway_delivery::clock::Clock;
 use tokio::sync::watch;
@@ -51,6 +56,30 @@ enum KeepError {
     Ask(#[source] kube::Error),
 }
 
+/// A configuration of webhooks.
+trait Configuration: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned {
+    const KIND: &'static str;
+
+    /// Returns the name of each webhook, and where it is.
+    fn hooks(&self) -> Vec<(&str, &WebhookClientConfig)>;
+}
+
+impl Configuration for ValidatingWebhookConfiguration {
+    const KIND: &'static str = "ValidatingWebhookConfiguration";
+
+    fn hooks(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        self.webhooks.iter().flatten().map(|hook| (&*hook.name, &hook.client_config)).collect()
+    }
+}
+
+impl Configuration for MutatingWebhookConfiguration {
+    const KIND: &'static str = "MutatingWebhookConfiguration";
+
+    fn hooks(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        self.webhooks.iter().flatten().map(|hook| (&*hook.name, &hook.client_config)).collect()
+    }
+}
+
 /// What is kept.
 #[derive(Debug)]
 pub struct Keeper {
@@ -62,6 +91,8 @@ pub struct Keeper {
     pub service: String,
     /// The configuration that names it; none where somebody else looks after that.
     pub configuration: Option<String>,
+    /// The configuration of pods that names it; none where no sidecars are given.
+    pub pods_configuration: Option<String>,
     /// The names of its certificate.
     pub names: Vec<String>,
     /// How often both are looked at.
@@ -116,33 +147,42 @@ impl Keeper {
     }
 
     async fn trust(&self, client: &Client) -> kube::Result<()> {
-        let Some(name) = &self.configuration else { return Ok(()) };
-        let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+        if let Some(name) = &self.configuration {
+            self.trust_in::<ValidatingWebhookConfiguration>(client, name).await?;
+        }
+        if let Some(name) = &self.pods_configuration {
+            self.trust_in::<MutatingWebhookConfiguration>(client, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn trust_in<T: Configuration>(&self, client: &Client, name: &str) -> kube::Result<()> {
+        let api: Api<T> = Api::all(client.clone());
         let Some(found) = api.get_opt(name).await? else { return Ok(()) };
         let bundle = succession::bundle(&self.certificates.trusted().certificates);
         if let Some(patch) = self.trusting(&found, bundle) {
             api.patch(name, &applying(), &Patch::Apply(patch)).await?;
-            tracing::info!(name, "gave API servers our CA for the webhook");
+            tracing::info!(name, kind = T::KIND, "gave API servers our CA for the webhook");
         }
         Ok(())
     }
 
     /// Returns what is to be applied; `None` where it stands there already.
-    fn trusting(&self, found: &ValidatingWebhookConfiguration, bundle: String) -> Option<Value> {
+    fn trusting<T: Configuration>(&self, found: &T, bundle: String) -> Option<Value> {
         let bundle = ByteString(bundle.into_bytes());
-        let is_ours = |hook: &&ValidatingWebhook| {
-            let service = hook.client_config.service.as_ref();
+        let is_ours = |(_, client): &(&str, &WebhookClientConfig)| {
+            let service = client.service.as_ref();
             service.is_some_and(|service| service.namespace == self.namespace && service.name == self.service)
         };
-        let ours: Vec<_> = found.webhooks.iter().flatten().filter(is_ours).collect();
+        let ours: Vec<_> = found.hooks().into_iter().filter(is_ours).collect();
         // All of them, also those that have it: what is not applied again is given up.
         let hooks: Vec<_> =
-            ours.iter().map(|hook| json!({"name": hook.name, "clientConfig": {"caBundle": bundle}})).collect();
-        let is_stale = ours.iter().any(|hook| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
+            ours.iter().map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": bundle}})).collect();
+        let is_stale = ours.iter().any(|(_, client)| client.ca_bundle.as_ref() != Some(&bundle));
         is_stale.then(|| {
             json!({
-                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-                "metadata": {"name": found.metadata.name}, "webhooks": hooks,
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": T::KIND,
+                "metadata": {"name": found.meta().name}, "webhooks": hooks,
             })
         })
     }
@@ -202,6 +242,7 @@ mod tests {
             secret: SECRET,
             service: "hook".to_owned(),
             configuration: Some("it".to_owned()),
+            pods_configuration: None,
             names: vec!["hook.own.svc".to_owned()],
             again: Duration::from_secs(30),
             certificates: Arc::new(Certificates::new(authority, vec!["x".into()], clock.clone()).unwrap()),
@@ -228,6 +269,17 @@ mod tests {
         assert_eq!(keeper.trusting(&configuration(&[("own", "hook")], Some("CA")), "CA".to_owned()), None);
         assert!(keeper.trusting(&configuration(&[("own", "hook")], Some("old")), "CA".to_owned()).is_some());
         assert_eq!(keeper.trusting(&configuration(&[("other", "hook")], None), "CA".to_owned()), None);
+    }
+
+    #[test]
+    fn a_configuration_of_pods_is_given_it_too() {
+        let mut of_pods = serde_json::to_value(configuration(&[("own", "hook"), ("x", "y")], None)).unwrap();
+        of_pods["kind"] = "MutatingWebhookConfiguration".into();
+        let found: MutatingWebhookConfiguration = serde_json::from_value(of_pods).unwrap();
+        let patch = keeper().trusting(&found, "CA".to_owned()).unwrap();
+        assert_eq!(patch["kind"], "MutatingWebhookConfiguration");
+        assert_eq!(patch["webhooks"], json!([{"name": "0.test", "clientConfig": {"caBundle": "Q0E="}}]));
+        assert_eq!(patch["metadata"], json!({"name": "it"}));
     }
 
     #[test]

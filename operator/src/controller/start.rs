@@ -108,22 +108,25 @@ fn certify(
     let (again, clock, certificates) = (authority.again, authority.clock.clone(), authority.certificates.clone());
     let (settle, settled) = watch::channel(None);
     owner.spawn("authority", authority.run(client.clone(), leading, settle, stop.clone()));
-    let keeper = |secret, service: &String, configuration: Option<&String>| Keeper {
+    let keeper = |secret, service: &String| Keeper {
         namespace: flags.namespace.clone(),
         secret,
         service: service.clone(),
-        configuration: configuration.cloned(),
+        configuration: None,
+        pods_configuration: None,
         names: names(flags, service),
         again,
         certificates: certificates.clone(),
         clock: clock.clone(),
     };
     if let Some(service) = &flags.webhook_service {
-        let keeper = keeper(webhook::SECRET, service, flags.webhook_configuration.as_ref());
+        let (configuration, pods_configuration) =
+            (flags.webhook_configuration.clone(), flags.webhook_pods_configuration.clone());
+        let keeper = Keeper { configuration, pods_configuration, ..keeper(webhook::SECRET, service) };
         owner.spawn("webhook", keeper.run(client.clone(), settled.clone(), stop.clone()));
     }
     if let Some(service) = &flags.agent_service {
-        let keeper = keeper(webhook::DOOR_SECRET, service, None);
+        let keeper = keeper(webhook::DOOR_SECRET, service);
         owner.spawn("door", keeper.run(client.clone(), settled, stop));
     }
 }

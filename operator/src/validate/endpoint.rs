@@ -1,4 +1,4 @@
-//! The webhook's own endpoint: a review in, its verdict out, over TLS.
+//! The webhook's own endpoint: a review in, its verdict out, over TLS; reviews of our kinds at one path, of pods at another.
 //!
 //! # Guarantees
 //! Whoever can reach it costs at most the bounds below and learns nothing: requests are not authenticated, because an API
@@ -24,11 +24,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Known, REVIEW_BYTES_MAX, Verdict, review};
+use super::{Known, REVIEW_BYTES_MAX, ReviewError, Verdict, review};
+use crate::mutate::{self, Sidecars};
 use crate::serve::body;
 use crate::serve::limits::BODY_TIMEOUT;
 use crate::serve::listen::{self, Doorman};
@@ -38,6 +40,9 @@ use crate::serve::stats::Connections;
 
 /// Where reviews are posted.
 pub const PATH: &str = "/validate";
+
+/// Where reviews of pods are posted.
+pub const PODS_PATH: &str = "/mutate";
 
 /// Most connections at a time: those of a few API servers, and room.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -75,6 +80,7 @@ impl Lookup {
 #[derive(Debug, Clone)]
 pub struct Stats {
     reviews: Family<[(&'static str, &'static str); 1], Counter>,
+    pods: Family<[(&'static str, &'static str); 1], Counter>,
     seconds: Histogram,
     connections: Connections,
 }
@@ -82,15 +88,16 @@ pub struct Stats {
 impl Default for Stats {
     fn default() -> Self {
         let seconds = Histogram::new(exponential_buckets(0.000_25, 4.0, 8));
-        Self { reviews: Family::default(), seconds, connections: Connections::default() }
+        Self { reviews: Family::default(), pods: Family::default(), seconds, connections: Connections::default() }
     }
 }
 
 impl Stats {
     /// Registers all of it in a registry whose prefix is `spillway_operator`.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { reviews, seconds, connections } = self.clone();
+        let Self { reviews, pods, seconds, connections } = self.clone();
         registry.register("webhook_reviews", "Reviews of our own kinds, by verdict.", reviews);
+        registry.register("webhook_pods", "Reviews of pods, by what became of the pod.", pods);
         registry.register("webhook_review_seconds", "How long a review took, its turn included.", seconds);
         connections.register(
             registry,
@@ -101,6 +108,16 @@ impl Stats {
 
     fn counted(&self, verdict: &'static str) {
         self.reviews.get_or_create(&[("verdict", verdict)]).inc();
+    }
+
+    fn counted_pod(&self, reason: &'static str) {
+        self.pods.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Returns how many reviews of pods ended so.
+    #[cfg(test)]
+    pub(crate) fn pods(&self, reason: &'static str) -> u64 {
+        self.pods.get_or_create(&[("reason", reason)]).get()
     }
 
     /// Returns how many reviews had this verdict.
@@ -115,6 +132,8 @@ impl Stats {
 pub struct Webhook {
     /// What references are looked up in.
     pub lookup: Arc<Lookup>,
+    /// What sidecars are made of; without it no pod is looked at.
+    pub sidecars: Option<Arc<Sidecars>>,
     /// What is shown to who connects.
     pub certificates: Arc<Mounted>,
     /// What is counted.
@@ -124,27 +143,32 @@ pub struct Webhook {
 impl Webhook {
     /// Serves on `socket` and keeps the certificate fresh until `stop`; requests under way are answered first.
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let Self { lookup, certificates, stats } = self;
+        let Self { lookup, sidecars, certificates, stats } = self;
         let doorman = Doorman::new(CONNECTIONS_MAX, &stats.connections);
-        listen::serve(socket, &*certificates, doorman, router(lookup, stats), stop).await
+        listen::serve(socket, &*certificates, doorman, router(lookup, sidecars, stats), stop).await
     }
 }
 
 #[derive(Debug)]
 struct Shared {
     lookup: Arc<Lookup>,
+    sidecars: Option<Arc<Sidecars>>,
     stats: Stats,
     turns: Arc<Semaphore>,
 }
 
 /// Returns the routes.
-pub(super) fn router(lookup: Arc<Lookup>, stats: Stats) -> Router {
-    let reviews = post(validate).fallback(|| async {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "reviews are posted").with(ALLOW, "POST")
-    });
+pub(crate) fn router(lookup: Arc<Lookup>, sidecars: Option<Arc<Sidecars>>, stats: Stats) -> Router {
+    let posted =
+        || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "reviews are posted").with(ALLOW, "POST") };
     let nothing = || async { Problem::new(StatusCode::NOT_FOUND, "path", format!("reviews are posted to {PATH}")) };
-    let shared = Shared { lookup, stats, turns: Arc::new(Semaphore::new(REVIEWS_MAX)) };
-    Router::new().route(PATH, reviews).fallback(nothing).with_state(Arc::new(shared))
+    let has_sidecars = sidecars.is_some();
+    let shared = Shared { lookup, sidecars, stats, turns: Arc::new(Semaphore::new(REVIEWS_MAX)) };
+    let mut router = Router::new().route(PATH, post(validate).fallback(posted));
+    if has_sidecars {
+        router = router.route(PODS_PATH, post(mutate).fallback(posted));
+    }
+    router.fallback(nothing).with_state(Arc::new(shared))
 }
 
 async fn validate(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -153,37 +177,72 @@ async fn validate(State(shared): State<Arc<Shared>>, request: Request) -> Respon
     shared.stats.seconds.observe(began.elapsed().as_secs_f64());
     answer.unwrap_or_else(|problem| {
         shared.stats.counted("not-judged");
-        tracing::warn!(reason = problem.reason, detail = problem.detail, "a review is not judged");
-        problem.into_response()
+        told(problem)
     })
+}
+
+async fn mutate(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let began = Instant::now();
+    let answer = shared.answer_pod(request).await;
+    shared.stats.seconds.observe(began.elapsed().as_secs_f64());
+    answer.unwrap_or_else(|problem| {
+        shared.stats.counted_pod("not-judged");
+        told(problem)
+    })
+}
+
+fn told(problem: Problem) -> Response {
+    tracing::warn!(reason = problem.reason, detail = problem.detail, "a review is not judged");
+    problem.into_response()
 }
 
 impl Shared {
     async fn answer(&self, request: Request) -> Result<Response, Problem> {
-        let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many reviews at a time").retry();
-        let body = body::read(request, REVIEW_BYTES_MAX, BODY_TIMEOUT).await?;
-        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(busy()) };
-        let known = self.lookup.known();
-        let judging = tokio::task::spawn_blocking(move || {
-            let reviewed = review(&body, known.as_deref());
-            drop(turn);
-            reviewed
-        });
-        let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "judging", "the review could not be judged");
-        let reviewed = judging.await.map_err(failed)?.map_err(|error| {
-            let detail = std::error::Error::source(&error).map_or_else(String::new, |why| format!(": {why}"));
-            let detail: String = format!("{error}{detail}").chars().take(body::ERROR_CHARS_MAX).collect();
-            Problem::new(StatusCode::BAD_REQUEST, "review", detail)
-        })?;
+        let reviewed = self.judged(request, review).await?;
         let Verdict { allowed, warnings, .. } = &reviewed.response;
         self.stats.counted(match (allowed, warnings.is_empty()) {
             (true, true) => "allowed",
             (true, false) => "allowed-with-warnings",
             (false, _) => "denied",
         });
-        let mut response = Response::new(Body::from(serde_json::to_vec(&reviewed).unwrap_or_default()));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(response)
+        Ok(answered(&reviewed))
     }
+
+    async fn answer_pod(&self, request: Request) -> Result<Response, Problem> {
+        let nothing = || Problem::new(StatusCode::NOT_FOUND, "path", "no sidecars are given here");
+        let injector = self.sidecars.as_ref().ok_or_else(nothing)?.injector();
+        let mutated = self.judged(request, move |body, known| mutate::review(body, &injector, known)).await?;
+        self.stats.counted_pod(mutated.reason.as_str());
+        Ok(answered(&mutated))
+    }
+
+    /// Reads a review, waits for a turn and judges it.
+    async fn judged<T: Send + 'static>(
+        &self,
+        request: Request,
+        judge: impl FnOnce(&[u8], Option<&Known>) -> Result<T, ReviewError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many reviews at a time").retry();
+        let body = body::read(request, REVIEW_BYTES_MAX, BODY_TIMEOUT).await?;
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(busy()) };
+        let known = self.lookup.known();
+        let judging = tokio::task::spawn_blocking(move || {
+            let judged = judge(&body, known.as_deref());
+            drop(turn);
+            judged
+        });
+        let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "judging", "the review could not be judged");
+        judging.await.map_err(failed)?.map_err(|error| {
+            let detail = std::error::Error::source(&error).map_or_else(String::new, |why| format!(": {why}"));
+            let detail: String = format!("{error}{detail}").chars().take(body::ERROR_CHARS_MAX).collect();
+            Problem::new(StatusCode::BAD_REQUEST, "review", detail)
+        })
+    }
+}
+
+fn answered(review: &impl Serialize) -> Response {
+    let mut response = Response::new(Body::from(serde_json::to_vec(review).unwrap_or_default()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

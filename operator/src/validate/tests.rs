@@ -66,7 +66,7 @@ fn known() -> Known {
             backend(namespace, name).to_string().into(),
         )
     };
-    Known { backends: objects.map(manifest).into(), namespaces: Namespaces::default() }
+    Known { backends: objects.map(manifest).into(), ..Known::default() }
 }
 
 fn verdict_of(review: &Value, known: Option<&Known>) -> Verdict {

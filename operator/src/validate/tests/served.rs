@@ -35,7 +35,7 @@ async fn an_api_server_is_answered_over_tls() {
     let certificates = Mounted::read(folder.path()).unwrap();
     let (lookup, stats, owner) = (Arc::new(Lookup::default()), Stats::default(), Supervisor::new("test"));
     lookup.replace(Some(known()));
-    let webhook = Webhook { lookup, certificates: Arc::new(certificates), stats: stats.clone() };
+    let webhook = Webhook { lookup, sidecars: None, certificates: Arc::new(certificates), stats: stats.clone() };
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://localhost:{}{PATH}?timeout=3s", socket.local_addr().unwrap().port());
     let stop = owner.stopping();
@@ -55,7 +55,7 @@ async fn an_api_server_is_answered_over_tls() {
 #[tokio::test]
 async fn what_is_no_review_is_told_and_counted() {
     let stats = Stats::default();
-    let router = router(Arc::default(), stats.clone());
+    let router = router(Arc::default(), None, stats.clone());
     let (status, problem) = posted(&router, "{}").await;
     assert_eq!((status.as_u16(), &problem["reason"]), (400, &json!("review")));
     let (status, problem) = posted(&router, "{\"request\":").await;
@@ -81,7 +81,7 @@ async fn what_is_no_review_is_told_and_counted() {
 
 #[tokio::test]
 async fn reviews_that_come_together_are_all_answered() {
-    let router = router(Arc::default(), Stats::default());
+    let router = router(Arc::default(), None, Stats::default());
     let review = request("CREATE", &wrong(), &Value::Null).to_string();
     let answers = futures_util::future::join_all((0..50).map(|_| posted(&router, review.clone()))).await;
     assert!(answers.iter().all(|(status, answer)| *status == 200 && answer["response"]["allowed"] == false));

@@ -1,0 +1,219 @@
+//! The answer to a pod that is created: with its sidecar, where it asks for one.
+//!
+//! Expected flow: an API server posts an `AdmissionReview`; [`review`] answers it by [`inject`](spillway_crds::inject).
+//! [`endpoint`](crate::validate::endpoint) carries the two, [`Sidecars`] holds what sidecars are made of.
+//!
+//! # Guarantees
+//! - A pod is never refused: it is given a sidecar, or stays as it is and its author is warned.
+//! - A pure function of the request, of what sidecars are made of and of what is known: nothing is asked and nothing written, so
+//!   that a dry run gets the same answer.
+//!
+//! # It must not know
+//! The API server, agents, what a pipeline holds.
+//!
+//! # Limits
+//! Those of [`validate`](crate::validate): a review of 3 MiB. What sidecars are made of has [`FILE_BYTES_MAX`] a file, and is
+//! looked at every [`LOOK_EVERY`].
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use spillway_crds::inject::{Injection, Injector, Reason, Settings, SettingsError};
+use spillway_crds::words;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::validate::{API_VERSION, KIND, Known, ReviewError, UID_BYTES_MAX};
+
+/// How often the files are looked at.
+pub const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Most bytes that are read of a file.
+pub const FILE_BYTES_MAX: u64 = 128 * 1024;
+
+/// An answered review.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mutated {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Answer,
+    /// What became of the pod.
+    #[serde(skip)]
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    uid: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(borrow, default)]
+    request: Option<Request<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    uid: String,
+    operation: String,
+    #[serde(default)]
+    resource: Resource,
+    #[serde(default)]
+    sub_resource: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+struct Resource {
+    #[serde(default)]
+    group: String,
+    #[serde(default)]
+    resource: String,
+}
+
+/// Answers a review of a pod. What a namespace has is looked up in `known`; `None` is not known yet.
+pub fn review(body: &[u8], injector: &Injector, known: Option<&Known>) -> Result<Mutated, ReviewError> {
+    let Review { api_version, kind, request } = serde_json::from_slice(body).map_err(ReviewError::Read)?;
+    if (&*api_version, &*kind) != (API_VERSION, KIND) {
+        return Err(ReviewError::Other);
+    }
+    let is_answerable = |request: &Request<'_>| (1..=UID_BYTES_MAX).contains(&request.uid.len());
+    let request = request.filter(is_answerable).ok_or(ReviewError::NoRequest)?;
+    let Injection { patch, warnings, reason } = match created(&request) {
+        Some(pod) => {
+            let offer = known.map(|known| known.offer(request.namespace.as_deref().unwrap_or_default()));
+            injector.inject(pod.get(), offer.as_ref())
+        }
+        None => Injection { patch: Vec::new(), warnings: Vec::new(), reason: Reason::NotAsked },
+    };
+    // Text alone is written, and that cannot fail.
+    let patch = (!patch.is_empty()).then(|| STANDARD.encode(serde_json::to_vec(&patch).unwrap_or_default()));
+    let patch_type = patch.is_some().then_some("JSONPatch");
+    let response = Answer { uid: request.uid, allowed: true, patch_type, patch, warnings };
+    Ok(Mutated { api_version: API_VERSION, kind: KIND, response, reason })
+}
+
+/// Returns the pod of a request that creates one.
+fn created<'a>(request: &Request<'a>) -> Option<&'a RawValue> {
+    let is_pod = request.resource.group.is_empty() && request.resource.resource == "pods";
+    let is_whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
+    request.object.filter(|_| is_pod && is_whole && request.operation == "CREATE")
+}
+
+/// Why nothing is known of what sidecars are made of.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarsError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What it holds is of no use.
+    #[error("no sidecar can be made")]
+    Use(#[source] SettingsError),
+}
+
+/// What sidecars are made of: two files, read again when they change.
+#[derive(Debug)]
+pub struct Sidecars {
+    settings: PathBuf,
+    authorities: PathBuf,
+    shown: RwLock<Shown>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    texts: [String; 2],
+    injector: Arc<Injector>,
+}
+
+impl Shown {
+    fn read(settings: &Path, authorities: &Path) -> Result<Self, SidecarsError> {
+        let texts = [read(settings)?, read(authorities)?];
+        let made = Settings::read(&texts[0]).and_then(|settings| Injector::try_new(settings, &texts[1]));
+        Ok(Self { injector: Arc::new(made.map_err(SidecarsError::Use)?), texts })
+    }
+}
+
+impl Sidecars {
+    /// Reads the settings (JSON) and the certificate authorities (PEM) of two files.
+    pub fn read(settings: &Path, authorities: &Path) -> Result<Self, SidecarsError> {
+        let shown = RwLock::new(Shown::read(settings, authorities)?);
+        Ok(Self { settings: settings.to_owned(), authorities: authorities.to_owned(), shown })
+    }
+
+    /// Returns what gives sidecars now.
+    pub fn injector(&self) -> Arc<Injector> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).injector.clone()
+    }
+
+    /// Reads the files again; returns whether they are others. What cannot be used changes nothing.
+    pub fn look(&self) -> Result<bool, SidecarsError> {
+        let found = Shown::read(&self.settings, &self.authorities)?;
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        let is_other = shown.texts != found.texts;
+        *shown = found;
+        Ok(is_other)
+    }
+
+    /// Looks again and again, until told to stop.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut told = String::new();
+        while stop.run_until_cancelled(sleep_until(Instant::now() + LOOK_EVERY)).await.is_some() {
+            match self.look() {
+                Ok(is_other) => {
+                    told.clear();
+                    if is_other {
+                        tracing::info!("sidecars are made otherwise from now on");
+                    }
+                }
+                Err(error) => {
+                    let text = words::of_error(&error);
+                    if text != told {
+                        tracing::warn!(error = text, "sidecars are made as before");
+                        told = text;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, SidecarsError> {
+    let failed = |source| SidecarsError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    File::open(path).map_err(failed)?.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
