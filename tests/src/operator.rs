@@ -20,6 +20,7 @@ pub struct Replica {
     /// The configuration of the webhook that it looks after, if any.
     webhook: Option<String>,
     leads_agents: bool,
+    gives_sidecars: bool,
 }
 
 /// A running webhook. Dropping it kills the process.
@@ -41,13 +42,27 @@ impl Replica {
     /// Returns a replica that calls itself `identity` and acts as the user of `kubeconfig`.
     pub fn new(kubeconfig: &Path, identity: &str) -> Self {
         let (kubeconfig, identity) = (kubeconfig.to_owned(), identity.to_owned());
-        Self { kubeconfig, identity, port: free_port(), admin: free_port(), webhook: None, leads_agents: false }
+        Self {
+            kubeconfig,
+            identity,
+            port: free_port(),
+            admin: free_port(),
+            webhook: None,
+            leads_agents: false,
+            gives_sidecars: false,
+        }
     }
 
     /// Lets it look after the webhook that this configuration names.
     #[must_use]
     pub fn with_webhook(self, configuration: &str) -> Self {
         Self { webhook: Some(configuration.to_owned()), ..self }
+    }
+
+    /// Lets it look after the configuration of pods as well, which has the same name.
+    #[must_use]
+    pub fn that_gives_sidecars(self) -> Self {
+        Self { gives_sidecars: true, ..self }
     }
 
     /// Tells it its address, to which others send agents while it leads.
@@ -70,6 +85,9 @@ impl Replica {
         }
         if let Some(configuration) = &self.webhook {
             command.args(["--webhook-service", "spillway-webhook", "--webhook-configuration", configuration]);
+            if self.gives_sidecars {
+                command.args(["--webhook-pods-configuration", configuration]);
+            }
         }
         command.args(["--agent-service", "spillway-agent"]);
         command.env("KUBECONFIG", &self.kubeconfig);
@@ -86,10 +104,22 @@ impl Replica {
 impl Webhook {
     /// Starts it at that port of the loopback address, with the certificate in `folder`, and waits until it answers.
     pub fn start(kubeconfig: &Path, folder: &Path, port: u16) -> Self {
+        Self::start_with(kubeconfig, folder, port, &[])
+    }
+
+    /// The same with `settings.json` and `ca.crt` of `folder`, of which sidecars are made.
+    pub fn start_with_sidecars(kubeconfig: &Path, folder: &Path, port: u16) -> Self {
+        Self::start_with(kubeconfig, folder, port, &[("--sidecars", "settings.json"), ("--sidecar-ca", "ca.crt")])
+    }
+
+    fn start_with(kubeconfig: &Path, folder: &Path, port: u16, files: &[(&str, &str)]) -> Self {
         let admin = free_port();
         let mut command = Command::new(program("spillway-operator"));
         command.args(["webhook", "--log-format", "json", "--listen", &format!("127.0.0.1:{port}")]);
         command.args(["--admin", &format!("127.0.0.1:{admin}")]).arg("--certificate").arg(folder);
+        for (flag, name) in files {
+            command.arg(flag).arg(folder.join(name));
+        }
         command.env("KUBECONFIG", kubeconfig);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process::spawn(command);
@@ -97,12 +127,21 @@ impl Webhook {
         Self { process, admin }
     }
 
-    /// Returns how many reviews it had.
+    /// Returns how many reviews of our kinds it had.
     pub fn reviews(&self) -> u64 {
+        self.total("spillway_operator_webhook_reviews_total{")
+    }
+
+    /// Returns how many reviews of pods it had.
+    pub fn pods(&self) -> u64 {
+        self.total("spillway_operator_webhook_pods_total{")
+    }
+
+    fn total(&self, metric: &str) -> u64 {
         let mut client = Client::connect(&format!("127.0.0.1:{}", self.admin)).expect("the admin endpoint listens");
         let answer = client.send("GET", "/metrics", &[], b"").expect("the admin endpoint answers");
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let counts = text.lines().filter_map(|line| line.strip_prefix("spillway_operator_webhook_reviews_total{"));
+        let counts = text.lines().filter_map(|line| line.strip_prefix(metric));
         counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 }

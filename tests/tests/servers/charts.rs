@@ -8,8 +8,9 @@ use spillway_tests::helm::{Helm, PACKAGE, kustomize_base, root};
 use spillway_tests::servers::skip;
 
 /// Values that differ in what they make: the name of each, and how they are given.
-pub(crate) const VARIANTS: [(&str, &[&str]); 6] = [
+pub(crate) const VARIANTS: [(&str, &[&str]); 7] = [
     ("none", &[]),
+    ("sidecars", &["--set", "injection.enabled=true,injection.runAsUser=1000"]),
     ("everything", &EVERYTHING),
     ("little", &LITTLE),
     (
@@ -63,6 +64,22 @@ const DOOR: [&str; 7] = [
     "internalTrafficPolicy: Local",
     "- {name: https, port: 8411, targetPort: events, protocol: TCP}",
     "  - ports:\n    - {port: events, protocol: TCP}\n",
+];
+
+/// What pods that ask for a sidecar need: flags, settings, the right to know pipelines and to keep the authority, and that nobody
+/// else's pod is looked at or held up.
+const SIDECARS: [&str; 11] = [
+    "- --sidecars=/etc/spillway/sidecars/settings.json",
+    "- --sidecar-ca=/etc/spillway/ca/ca.crt",
+    "- --webhook-pods-configuration=spillway-spillway-system",
+    "resources: [backends, clusterbackends, monitoringpipelines]",
+    "resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]",
+    "\"operator\": \"https://spillway-controller.spillway-system.svc:8443\"",
+    "\"runAsUser\": 1000,",
+    "name: annotated.pods.spillway.dev",
+    "{key: spillway.dev/inject-default, operator: Exists}",
+    "operator: NotIn, values: [kube-system, kube-node-lease, \"spillway-system\"]}",
+    "reinvocationPolicy: IfNeeded",
 ];
 
 const OWN_ACCOUNTS: &str = "controller.serviceAccount.create=false,webhook.serviceAccount.create=false,agent.serviceAccount.create=false,agent.serviceAccount.name=ours";
@@ -229,6 +246,10 @@ fn values_give_what_they_say() {
     let no_door = rendered(&helm, home.path(), &["--set", "agent.events.enabled=false"]);
     for line in DOOR {
         assert!(everything.contains(line) && !no_door.contains(line), "{line}");
+    }
+    let sidecars = rendered(&helm, home.path(), VARIANTS[1].1);
+    for line in SIDECARS {
+        assert!(sidecars.contains(line) && !everything.contains(line), "{line}");
     }
     let gone = rendered(&helm, home.path(), &["--set", "crds.keep=false"]);
     assert!(gone.contains("kind: CustomResourceDefinition") && !gone.contains("helm.sh/resource-policy"));

@@ -11,6 +11,7 @@ mod crds;
 mod door;
 mod drift;
 mod events;
+mod injection;
 mod operator;
 mod releases;
 mod s3;
