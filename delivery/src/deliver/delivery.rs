@@ -104,6 +104,8 @@ pub(super) struct Delivery {
     pub(super) kept: Progress,
     /// A backend that commits took something that it has not committed for good.
     pub(super) uncommitted: bool,
+    /// Bytes of events that it has delivered and that are not shown yet.
+    pub(super) delivered_bytes: u64,
     /// After a save that failed: when to try again.
     pub(super) save_not_before: Option<Instant>,
     /// Changes when the log is full and wants what is resolved saved now.
@@ -149,6 +151,7 @@ impl Delivery {
             former: Former::new(ground.names.clone(), &ground.log, from, end),
             kept: progress.clone(),
             uncommitted: false,
+            delivered_bytes: 0,
             save_not_before: None,
             progress,
             retry,

@@ -126,7 +126,7 @@ impl Delivery {
             self.kept.clone_from(&self.progress);
         }
         self.note_passed();
-        self.ground.status.show(&self.progress);
+        self.show();
         self.ground.log.reached(&self.key, self.progress.cursor);
         if self.ground.drain_until_ms.is_none() {
             self.ground.status.saved(self.progress.cursor);
@@ -145,6 +145,7 @@ impl Delivery {
     pub(super) fn rewind(&mut self, fault: &Fault) {
         self.failed(fault, Blame::Destination);
         self.uncommitted = false;
+        self.delivered_bytes = 0;
         self.progress.clone_from(&self.kept);
         self.begin_anew();
         self.takes_again();

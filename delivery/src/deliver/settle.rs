@@ -71,12 +71,19 @@ impl Delivery {
         }
         self.dirty_since.get_or_insert_with(Instant::now);
         self.dirty_bytes += batch.payload_bytes();
-        self.ground.status.landed(in_flight, delivered_bytes, self.target.pace.in_flight_max());
+        self.ground.status.landed(in_flight, self.target.pace.in_flight_max());
+        self.delivered_bytes += delivered_bytes as u64;
         self.ground.log.reached(&self.key, self.progress.cursor);
         if !self.target.traits.commits {
             self.note_passed();
-            self.ground.status.show(&self.progress);
+            self.show();
         }
+    }
+
+    /// Shows how far it has come, and the bytes of that with it.
+    pub(super) fn show(&mut self) {
+        self.ground.status.show(&self.progress);
+        self.ground.status.delivered(std::mem::take(&mut self.delivered_bytes));
     }
 
     /// Every member of a range has come to its end.

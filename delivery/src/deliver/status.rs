@@ -144,11 +144,15 @@ impl DeliveryStatus {
         figures.in_flight_limit = in_flight_limit as u64;
     }
 
-    pub(super) fn landed(&self, in_flight: usize, delivered_bytes: usize, in_flight_limit: usize) {
+    pub(super) fn landed(&self, in_flight: usize, in_flight_limit: usize) {
         let mut figures = self.figures();
         figures.in_flight = in_flight as u64;
         figures.in_flight_limit = in_flight_limit as u64;
-        figures.delivered_bytes += delivered_bytes as u64;
+    }
+
+    /// Counts the bytes of events that it is shown to have delivered.
+    pub(super) fn delivered(&self, bytes: u64) {
+        self.figures().delivered_bytes += bytes;
     }
 
     /// Notes events that the backend has and that were given up before it said so.

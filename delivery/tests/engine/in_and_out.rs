@@ -463,7 +463,11 @@ async fn a_failed_commit_sends_again_from_the_last_mark() {
     assert!(drain(&engine).await);
     assert_eq!(*backend.commit_failures.lock().unwrap(), 0);
     assert!(backend.store.all() == lines(0..600), "each once, in order");
-    assert_balanced(&report(&pipeline).await, 600);
+    let report = report(&pipeline).await;
+    assert_balanced(&report, 600);
+    // What was sent again after a commit that failed counts once.
+    let bytes: usize = lines(0..600).iter().map(String::len).sum();
+    assert_eq!(report.deliveries[0].delivered_bytes, bytes as u64);
 }
 
 #[tokio::test]
