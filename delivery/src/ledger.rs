@@ -176,6 +176,12 @@ pub struct LogReport {
     pub failures: u64,
     /// Damaged records and segments met, set aside and counted.
     pub damaged: u64,
+    /// Idempotency keys forgotten before their ten minutes were over, since the start.
+    #[serde(default)]
+    pub forgotten_keys: u64,
+    /// Positions of sources that were not kept because there were too many, since the start.
+    #[serde(default)]
+    pub left_out_positions: u64,
     /// The last failure, in one line.
     pub last_error: Option<String>,
 }

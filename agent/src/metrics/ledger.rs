@@ -116,7 +116,7 @@ fn logs(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Resul
     for (name, help, value) in gauges {
         families.gauge(name, help, each(pipelines, |one| count(value(&one.log))))?;
     }
-    let counters: [Figure<LogReport>; 6] = [
+    let counters: [Figure<LogReport>; 8] = [
         ("log_spilled_frames", "Frames spilled to files since the start (durability Memory).", |log| {
             log.spilled_frames
         }),
@@ -129,6 +129,16 @@ fn logs(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Resul
         ("log_syncs", "Syncs of the log since the start.", |log| log.syncs),
         ("log_failures", "Failed writes and syncs of the log since the start.", |log| log.failures),
         ("log_damaged", "Damaged records and segments met, set aside and counted.", |log| log.damaged),
+        (
+            "log_forgotten_keys",
+            "Idempotency keys forgotten before their ten minutes were over, since the start.",
+            |log| log.forgotten_keys,
+        ),
+        (
+            "log_left_out_positions",
+            "Positions of sources not kept because there were too many, since the start.",
+            |log| log.left_out_positions,
+        ),
     ];
     for (name, help, value) in counters {
         families.counter(name, help, each(pipelines, |one| value(&one.log)))?;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Accepted, Pipeline, RefusalReason, SubmitError, mask};
 use crate::event::Batch;
-use crate::log::{KeyLookup, ROOM_ASK_PERIOD, ROOM_WAIT_MAX, Receipt, Refused};
+use crate::log::{KeyClaim, KeyLookup, ROOM_ASK_PERIOD, ROOM_WAIT_MAX, Receipt, Refused};
 
 /// What a refused client is told to wait: long enough for a delivery to free a segment, short enough to stay live.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -19,10 +19,16 @@ struct Part {
     receipt: Receipt,
 }
 
+/// A log that does not have the batch yet.
+struct Wanting<'a> {
+    pipeline: &'a Arc<Pipeline>,
+    /// Goes with the batch, so that its key stays on its way although the sender goes away.
+    claim: Option<KeyClaim>,
+}
+
 pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<Accepted, SubmitError> {
     let events = batch.len() as u64;
     let mut wanting = Vec::with_capacity(pipelines.len());
-    let mut claims = Vec::new();
     for pipeline in pipelines {
         if let Some(reason) = pipeline.closed() {
             return Err(refuse(pipeline, reason));
@@ -32,9 +38,8 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
             Some(key) => pipeline.log().claim_key(key).await,
             None => (KeyLookup::New, None),
         };
-        claims.extend(claim);
         match lookup {
-            KeyLookup::New => wanting.push(pipeline),
+            KeyLookup::New => wanting.push(Wanting { pipeline, claim }),
             KeyLookup::Same { .. } => {}
             KeyLookup::Conflict => return Err(SubmitError::KeyReused),
         }
@@ -42,14 +47,13 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     if wanting.is_empty() {
         return Ok(Accepted { events, repeated: true });
     }
-    let parts = match enqueue_all(&wanting, &batch) {
-        Err((_, refused)) if refused.room_soon => enqueue_with_room(&wanting, &batch).await,
+    let parts = match enqueue_all(&mut wanting, &batch) {
+        Err((_, refused)) if refused.room_soon => enqueue_with_room(&mut wanting, &batch).await,
         other => other,
     };
     let parts = parts.map_err(|(pipeline, refused)| refuse(pipeline, refused.reason))?;
     drop(batch);
     let results = join_all(parts.into_iter().map(kept)).await;
-    drop(claims);
     let failed: Vec<&(Arc<Pipeline>, Result<(), Refused>)> =
         results.iter().filter(|(_, result)| result.is_err()).collect();
     match failed.first() {
@@ -65,37 +69,37 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
 
 /// Reserves in every log before anything is appended to any, or says which refused. No edit of a pipeline comes between its
 /// masks and the queue.
-fn enqueue_all<'a>(pipelines: &[&'a Arc<Pipeline>], batch: &Batch) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
-    let versions: Vec<_> = pipelines.iter().map(|pipeline| (*pipeline, pipeline.version())).collect();
-    let mut reserved = Vec::with_capacity(pipelines.len());
-    for (pipeline, version) in &versions {
+fn enqueue_all<'a>(wanting: &mut [Wanting<'a>], batch: &Batch) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
+    let versions: Vec<_> = wanting.iter().map(|one| one.pipeline.version()).collect();
+    let mut reserved = Vec::with_capacity(wanting.len());
+    for (Wanting { pipeline, .. }, version) in wanting.iter().zip(&versions) {
         if let Some(reason) = pipeline.closed_by(version) {
             return Err((*pipeline, Refused { reason, maybe_kept: false, room_soon: false }));
         }
         let pending = mask::route(version, batch);
         match pipeline.log().reserve(pending.disk_bytes()) {
-            Ok(reservation) => reserved.push((*pipeline, reservation, pending)),
+            Ok(reservation) => reserved.push((reservation, pending)),
             Err(refused) => return Err((*pipeline, refused)),
         }
     }
-    let enqueue = |(pipeline, reservation, pending): (&Arc<Pipeline>, _, _)| Part {
+    let enqueue = |(Wanting { pipeline, claim }, (reservation, pending)): (&mut Wanting<'a>, _)| Part {
         pipeline: pipeline.clone(),
-        receipt: pipeline.log().enqueue(reservation, pending),
+        receipt: pipeline.log().enqueue(reservation, pending, claim.take()),
     };
-    Ok(reserved.into_iter().map(enqueue).collect())
+    Ok(wanting.iter_mut().zip(reserved).map(enqueue).collect())
 }
 
 /// The same as soon as deliveries that drop their oldest have made room, within [`ROOM_WAIT_MAX`]. Nothing is set aside
 /// meanwhile.
 async fn enqueue_with_room<'a>(
-    pipelines: &[&'a Arc<Pipeline>],
+    wanting: &mut [Wanting<'a>],
     batch: &Batch,
 ) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
     let deadline = Instant::now() + ROOM_WAIT_MAX;
     loop {
         // From before the look: what is freed in between is not missed.
-        let freed = select_all(pipelines.iter().map(|pipeline| Box::pin(pipeline.log().freed())));
-        match enqueue_all(pipelines, batch) {
+        let freed = select_all(wanting.iter().map(|one| Box::pin(one.pipeline.log().freed())));
+        match enqueue_all(wanting, batch) {
             Err((_, refused)) if refused.room_soon && Instant::now() < deadline => {
                 drop(tokio::time::timeout(ROOM_ASK_PERIOD, freed).await);
             }

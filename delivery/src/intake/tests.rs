@@ -1,14 +1,16 @@
 //! One batch for pipelines that add different things to its origin.
 
 use std::path::Path;
+use std::pin::pin;
 
+use futures_util::poll;
 use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Clock;
 use crate::condition::Condition;
 use crate::deliver::{Engine, EngineSettings};
-use crate::event::{BatchBuilder, OriginBuilder};
+use crate::event::{BatchBuilder, IdempotencyKey, OriginBuilder};
 use crate::filesystem::RealFs;
 use crate::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 
@@ -85,4 +87,22 @@ async fn a_refusal_by_the_second_leaves_nothing_in_the_first() {
     }
     Intake.submit(&pipelines[..1], batch()).await.unwrap();
     assert_eq!(pipelines[0].report().accepted_events, 2, "it takes the same batch alone");
+}
+
+#[tokio::test]
+async fn a_key_stays_on_its_way_when_its_sender_goes_away() {
+    let dir = TempDir::new().unwrap();
+    let engine = engine(dir.path());
+    let pipelines = [add(&engine, "a", ROOMY).await, add(&engine, "b", ROOMY).await];
+    let key = IdempotencyKey { sender: "s".into(), key: "k".into(), body_hash: 1 };
+    let keyed = || Batch { key: Some(key.clone()), ..batch() };
+    {
+        let mut gone = pin!(Intake.submit(&pipelines, keyed()));
+        assert!(poll!(&mut gone).is_pending(), "it waits for the logs");
+    }
+    let again = Intake.submit(&pipelines, keyed()).await;
+    assert_eq!(again, Ok(Accepted { events: 2, repeated: true }));
+    for pipeline in &pipelines {
+        assert_eq!(frames(pipeline).await.len(), 1, "kept once");
+    }
 }

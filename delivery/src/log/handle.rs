@@ -119,7 +119,16 @@ type ActiveSegment = (u64, SegmentFile, Arc<[Arc<Origin>]>);
 struct Waiting {
     pending: Pending,
     bytes: u64,
+    answer: Answer,
+}
+
+/// Whom to tell what became of a batch.
+#[derive(Debug)]
+struct Answer {
     reply: oneshot::Sender<Result<(), Refused>>,
+    /// Held until the key is known or the batch is not kept, whether its sender waits for it or not. Not to be dropped under
+    /// the lock of [`Shared`].
+    claim: Option<KeyClaim>,
 }
 
 #[derive(Debug)]
@@ -304,7 +313,7 @@ impl Log {
     /// # Cancel safety
     /// The batch may be kept although the caller went away.
     pub async fn append(&self, reservation: Reservation, pending: Pending) -> Result<(), Refused> {
-        self.enqueue(reservation, pending).wait().await
+        self.enqueue(reservation, pending, None).wait().await
     }
 
     /// Returns where `source` stood in the last batch that was kept.
@@ -464,6 +473,8 @@ impl Log {
             lost_events: self.inner.recovered.lost_events,
             failures: shared.failures,
             damaged: shared.damaged,
+            forgotten_keys: shared.state.left_out.keys,
+            left_out_positions: shared.state.left_out.positions,
             last_error: shared.last_error.clone(),
         }
     }

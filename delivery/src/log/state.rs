@@ -57,6 +57,15 @@ struct KeyEntry {
 
 type KeyName = (Bytes, Bytes);
 
+/// What a limit of the log left out since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LeftOut {
+    /// Keys that were forgotten before their life was over: [`KEYS_MAX`].
+    pub(super) keys: u64,
+    /// Positions that were not kept: [`POSITIONS_MAX`].
+    pub(super) positions: u64,
+}
+
 /// Totals, positions and keys as of one sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct State {
@@ -65,6 +74,8 @@ pub(super) struct State {
     keys: HashMap<KeyName, KeyEntry>,
     /// The keys by age; a name may stand here twice, the entry's time decides.
     keys_by_age: VecDeque<(u64, KeyName)>,
+    /// Not stored.
+    pub(super) left_out: LeftOut,
 }
 
 impl State {
@@ -84,7 +95,7 @@ impl State {
                 {
                     self.positions.insert(position.source.clone(), value.clone());
                 }
-                Some(_) => {}
+                Some(_) => self.left_out.positions += 1,
                 None => drop(self.positions.remove(&position.source)),
             }
         }
@@ -110,6 +121,7 @@ impl State {
             }
             if self.keys.get(name).is_some_and(|entry| entry.running_ms == *age_ms) {
                 self.keys.remove(name);
+                self.left_out.keys += u64::from(age_ms + life_ms >= now_ms);
             }
             self.keys_by_age.pop_front();
         }
@@ -183,6 +195,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Position;
+    use crate::log::frame::Masks;
 
     fn key(name: &'static str, body_hash: u128) -> IdempotencyKey {
         IdempotencyKey { sender: Bytes::from_static(b"s"), key: Bytes::from_static(name.as_bytes()), body_hash }
@@ -197,6 +211,38 @@ mod tests {
         assert_eq!(state.lookup(&key("a", 2), 600_001), KeyLookup::New);
         state.remember(&key("b", 1), 3, 600_001);
         assert_eq!(state.keys.len(), 1);
+    }
+
+    #[test]
+    fn keys_and_positions_beyond_their_limits_are_counted() {
+        let mut state = State::default();
+        for number in 0..=KEYS_MAX {
+            let key = IdempotencyKey { sender: Bytes::new(), key: number.to_string().into(), body_hash: 0 };
+            state.remember(&key, 1, 1);
+        }
+        assert_eq!((state.keys.len(), state.left_out.keys), (KEYS_MAX, 1));
+        // Those whose life is over are none of them.
+        state.remember(&key("late", 0), 1, 600_002);
+        assert_eq!((state.keys.len(), state.left_out.keys), (1, 1));
+
+        let frame = |source: usize| Frame {
+            first_seq: 1,
+            incarnation: 1,
+            received: 1,
+            running_ms: 1,
+            origin: Arc::default(),
+            routes: Arc::default(),
+            masks: Masks::Uniform(0),
+            ends: Vec::new(),
+            payload: Bytes::new(),
+            unrouted: 1,
+            position: Some(Position { source: source.to_string().into(), value: Some(Bytes::from_static(b"1")) }),
+            key: None,
+        };
+        (0..=POSITIONS_MAX).for_each(|source| state.apply(&frame(source), &[]));
+        // One that is known moves on.
+        state.apply(&frame(0), &[]);
+        assert_eq!((state.positions.len(), state.left_out.positions), (POSITIONS_MAX, 1));
     }
 
     #[test]

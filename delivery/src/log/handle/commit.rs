@@ -4,17 +4,18 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    GROUP_BYTES_MAX, Keep, Log, MEMORY_PERIOD, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX,
+    Answer, GROUP_BYTES_MAX, Keep, Log, MEMORY_PERIOD, MEND_PERIOD, Refused, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX,
     UNSYNCED_TIME_MAX, Waiting, fill, room,
 };
 use crate::intake::RefusalReason;
 use crate::log::core::{Committed, LogCore};
 use crate::log::frame::Pending;
+use crate::log::state::LeftOut;
+use crate::log::{KEYS_MAX, POSITIONS_MAX};
 use crate::settings::Durability;
 
 /// What one turn of the committer shall do.
@@ -22,7 +23,7 @@ struct Turn {
     /// Comes before everything else.
     edit: Option<super::edit::Order>,
     group: Vec<Pending>,
-    replies: Vec<oneshot::Sender<Result<(), Refused>>>,
+    answers: Vec<Answer>,
     sync: bool,
     seal: bool,
     free: Option<(u64, Keep)>,
@@ -127,7 +128,7 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
     let mut turn = Turn {
         edit,
         group: Vec::new(),
-        replies: Vec::new(),
+        answers: Vec::new(),
         sync: false,
         seal: false,
         free: None,
@@ -136,11 +137,11 @@ fn next_turn(log: &Log, timed_out: bool) -> Turn {
     };
     let mut bytes = 0;
     while bytes < GROUP_BYTES_MAX as u64 && shared.until_edit() > 0 {
-        let Some(Waiting { pending, bytes: size, reply }) = shared.queue.pop_front() else { break };
+        let Some(Waiting { pending, bytes: size, answer }) = shared.queue.pop_front() else { break };
         shared.taken += 1;
         bytes += size;
         turn.group.push(pending);
-        turn.replies.push(reply);
+        turn.answers.push(answer);
     }
     turn.sync = shared.sync_wanted > shared.synced_seq || (timed_out && (shared.unsynced || shared.trouble.is_some()));
     shared.sync_wanted = 0;
@@ -168,9 +169,9 @@ async fn take_turn(log: &Log, turn: Turn) -> Option<Duration> {
             // Who asked may have gone away; the edit stands.
             order.reply.send(core.edit(order.edit)).ok();
         }
-        let replies = std::mem::take(&mut turn.replies);
+        let answers = std::mem::take(&mut turn.answers);
         let done = work(&mut core, &worker, turn);
-        publish(&worker, &core, done, replies)
+        publish(&worker, &core, done, answers)
     });
     match work.await {
         Ok(look_again) => look_again,
@@ -200,7 +201,7 @@ fn take_in_memory(log: &Log, turn: &mut Turn) -> Option<Taken> {
     }
     let committed = Some(core.commit(std::mem::take(&mut turn.group), log.inner.opened.elapsed()));
     let done = Done { committed, passed, ..Done::default() };
-    Some(Taken { look_again: publish(log, &core, done, std::mem::take(&mut turn.replies)) })
+    Some(Taken { look_again: publish(log, &core, done, std::mem::take(&mut turn.answers)) })
 }
 
 fn work(core: &mut LogCore, log: &Log, turn: Turn) -> Done {
@@ -258,16 +259,12 @@ impl Done {
     }
 }
 
-fn publish(
-    log: &Log,
-    core: &LogCore,
-    done: Done,
-    replies: Vec<oneshot::Sender<Result<(), Refused>>>,
-) -> Option<Duration> {
+fn publish(log: &Log, core: &LogCore, done: Done, answers: Vec<Answer>) -> Option<Duration> {
     let mut shared = log.shared();
     let (frames, error) = done.committed.map_or((Vec::new(), None), |committed| (committed.frames, committed.error));
     let failed = error.as_ref().map(|error| (reason_of(&error.source), error.maybe_kept));
     let kept = frames.len();
+    let left_out_before = shared.state.left_out;
     for frame in frames {
         shared.state.apply(&frame, &frame.tallies());
         if !frame.is_empty() {
@@ -275,6 +272,7 @@ fn publish(
             shared.tail.push_back(frame);
         }
     }
+    note_left_out(log, left_out_before, shared.state.left_out);
     shared.memory.update(core);
     trim_tail(&mut shared);
     let trouble = error.map(|error| error.source).or(done.error);
@@ -307,11 +305,12 @@ fn publish(
     if room {
         log.inner.room.notify_waiters();
     }
-    for (index, reply) in replies.into_iter().enumerate() {
+    for (index, Answer { reply, claim }) in answers.into_iter().enumerate() {
         let (reason, maybe_kept) = failed.unwrap_or((RefusalReason::Faulted, true));
-        let answer = if index < kept { Ok(()) } else { Err(Refused { reason, maybe_kept, room_soon: false }) };
+        let result = if index < kept { Ok(()) } else { Err(Refused { reason, maybe_kept, room_soon: false }) };
+        drop(claim);
         // A caller that went away does not want to know.
-        reply.send(answer).ok();
+        reply.send(result).ok();
     }
     look_again
 }
@@ -322,6 +321,17 @@ fn look_again(shared: &super::Shared) -> Option<Duration> {
         _ if shared.trouble.is_some() => Some(MEND_PERIOD),
         _ if shared.unsynced => Some(UNSYNCED_TIME_MAX),
         _ => shared.memory.is_busy().then_some(MEMORY_PERIOD),
+    }
+}
+
+/// One log line for the first of a kind; the figures say how many there are.
+fn note_left_out(log: &Log, before: LeftOut, now: LeftOut) {
+    let dir = log.inner.options.dir.display();
+    if before.keys == 0 && now.keys > 0 {
+        tracing::warn!(%dir, limit = KEYS_MAX, "idempotency keys are forgotten before their time; a repeat may be taken twice");
+    }
+    if before.positions == 0 && now.positions > 0 {
+        tracing::warn!(%dir, limit = POSITIONS_MAX, "more sources than a log keeps positions of; a restart reads the rest again");
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Log, Pending, Refused, Reservation, Shared, Waiting};
+use super::{Answer, KeyClaim, Log, Pending, Refused, Reservation, Shared, Waiting};
 use crate::intake::RefusalReason;
 use crate::log::core::CoreEdit;
 use crate::log::journal::{DeliveryKey, JournalError, Removed};
@@ -45,11 +45,11 @@ impl Receipt {
 }
 
 impl Log {
-    /// Queues a batch whose bytes were reserved.
-    pub(crate) fn enqueue(&self, reservation: Reservation, pending: Pending) -> Receipt {
+    /// Queues a batch whose bytes were reserved, with the claim of its key. It is kept although its sender goes away.
+    pub(crate) fn enqueue(&self, reservation: Reservation, pending: Pending, claim: Option<KeyClaim>) -> Receipt {
         let (reply, receipt) = oneshot::channel();
         let mut shared = self.shared();
-        shared.queue.push_back(Waiting { pending, bytes: reservation.bytes, reply });
+        shared.queue.push_back(Waiting { pending, bytes: reservation.bytes, answer: Answer { reply, claim } });
         shared.queued += 1;
         drop(shared);
         self.inner.work.notify_one();
