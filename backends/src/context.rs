@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
+use spillway_delivery::event::Arenas;
 use spillway_delivery::settings::Metadata;
 
 use crate::destinations::Destinations;
@@ -30,7 +31,12 @@ pub struct BuildContext {
     pub destinations: Destinations,
     /// Wall time.
     pub clock: Clock,
+    /// Memory of bodies and of their pieces, of all backends of the process.
+    pub bodies: Arenas,
 }
+
+/// Most bytes of bodies that wait to be used again: one of a full batch, 10,000 events in 4 MiB, with what each carries.
+pub const BODIES_KEPT_BYTES_MAX: usize = 10 << 20;
 
 impl BuildContext {
     /// Returns the number that stands for how batches are encoded: by `settings`, those that decide over bytes and names, and

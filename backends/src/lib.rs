@@ -47,7 +47,7 @@ pub mod webhook;
 
 pub use auth::BasicAuth;
 #[cfg(feature = "client")]
-pub use context::{BuildContext, BuildError, build};
+pub use context::{BODIES_KEPT_BYTES_MAX, BuildContext, BuildError, build};
 #[cfg(feature = "client")]
 pub use destinations::Destinations;
 #[cfg(feature = "client")]

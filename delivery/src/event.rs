@@ -43,18 +43,23 @@ impl EventId {
 
     /// Appends the id's text to `out`.
     pub fn write(self, out: &mut Vec<u8>) {
+        self.write_incarnation(out);
+        Self::write_seq(self.seq, out);
+    }
+
+    /// Appends what of the id's text stands before the sequence: the same for all events of an incarnation.
+    pub fn write_incarnation(self, out: &mut Vec<u8>) {
         let mut text = [0u8; 17];
         for (index, digit) in text[..16].iter_mut().enumerate() {
             *digit = DIGITS[(self.incarnation >> (60 - 4 * index)) as usize & 15];
         }
         text[16] = b'-';
         out.extend_from_slice(&text);
-        Self::write_seq(self.seq, out);
     }
 
-    /// Appends what of an id's text stands behind the dash.
+    /// Appends what of an id's text stands behind the dash: the sequence.
     #[inline]
-    pub(crate) fn write_seq(seq: u64, out: &mut Vec<u8>) {
+    pub fn write_seq(seq: u64, out: &mut Vec<u8>) {
         let mut text = [0u8; 16];
         let digits = Self::seq_digits(seq);
         for (index, digit) in text[..digits].iter_mut().enumerate() {

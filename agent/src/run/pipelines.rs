@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use spillway_backends::destinations::Limits;
-use spillway_backends::{BuildContext, BuildError, Destinations, SecretDir, SecretSource, Secrets};
+use spillway_backends::{
+    BODIES_KEPT_BYTES_MAX, BuildContext, BuildError, Destinations, SecretDir, SecretSource, Secrets,
+};
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::{BackendPlan, EventsInput, Input, PipelinePlan};
 use spillway_delivery::backend::DeliveryName;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
+use spillway_delivery::event::Arenas;
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::log::DeliveryKey;
 use spillway_delivery::settings::WhenBehind;
@@ -63,6 +66,7 @@ pub(super) struct Binder {
     filesystem_root: std::path::PathBuf,
     limits: Arc<Limits>,
     clock: Clock,
+    bodies: Arenas,
     agent: Arc<str>,
 }
 
@@ -75,6 +79,7 @@ impl Binder {
             filesystem_root: settings.filesystem_root.clone(),
             limits: Arc::new(settings.limits.clone()),
             clock: clock.clone(),
+            bodies: Arenas::keeping(BODIES_KEPT_BYTES_MAX),
             agent,
         }
     }
@@ -181,6 +186,7 @@ impl Binder {
             allow_absolute: matches!(self.secrets, SecretPlace::Machine(_)),
             destinations: self.destinations(backend),
             clock: self.clock.clone(),
+            bodies: self.bodies.clone(),
         }
     }
 

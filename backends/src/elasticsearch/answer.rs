@@ -1,5 +1,7 @@
 //! Answers to bulk requests become outcomes. No I/O; one walk over the bytes, no tree of values.
 //!
+//! An answer in the very form that the servers write is compared (`usual`), any other is parsed; both mean the same.
+//!
 //! Of the request as a whole:
 //!
 //! | status | outcome | why |
@@ -36,6 +38,8 @@ use spillway_delivery::event::EventId;
 
 use super::encode::Bulk;
 use crate::answer::one_line;
+
+mod usual;
 
 /// Bytes of an answer besides those that grow with the request: one reason may repeat a whole value.
 const BYTES_BASE: usize = 256 << 10;
@@ -104,15 +108,12 @@ pub(super) fn server_error(body: &[u8]) -> Option<String> {
 }
 
 fn items(body: &[u8], ids: &[EventId]) -> Result<Verdict, Fault> {
-    let mut found = Found {
-        ids,
-        outcomes: Vec::with_capacity(ids.len()),
-        plain: true,
-        waiting: None,
-        whole: None,
-        whole_count: 0,
-        id_text: Vec::with_capacity(EventId::TEXT_BYTES_MAX),
-    };
+    let mut found = Found::new(ids);
+    if usual::read(body, &mut found) { found.verdict() } else { parsed(body, ids) }
+}
+
+fn parsed(body: &[u8], ids: &[EventId]) -> Result<Verdict, Fault> {
+    let mut found = Found::new(ids);
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = Answer(&mut found).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     if let Err(error) = read {
@@ -126,12 +127,7 @@ fn items(body: &[u8], ids: &[EventId]) -> Result<Verdict, Fault> {
         let text = format!("answer has {} items for {} documents", found.outcomes.len(), ids.len());
         return Err(Fault::new(FaultKind::Broken, text));
     }
-    let Found { outcomes, plain, waiting, whole, whole_count, .. } = found;
-    match whole {
-        _ if plain => Ok(Verdict::all(Outcome::Delivered)),
-        Some(fault) if whole_count == outcomes.len() => Err(fault),
-        _ => Ok(Verdict { items: Items::Each(outcomes), waiting }),
-    }
+    found.verdict()
 }
 
 /// What a walk over the items has found.
@@ -149,8 +145,30 @@ struct Found<'i> {
     id_text: Vec<u8>,
 }
 
-impl Found<'_> {
-    fn take(&mut self, item: &Item<'_>) -> Result<(), String> {
+impl<'i> Found<'i> {
+    fn new(ids: &'i [EventId]) -> Self {
+        Self {
+            ids,
+            outcomes: Vec::with_capacity(ids.len()),
+            plain: true,
+            waiting: None,
+            whole: None,
+            whole_count: 0,
+            id_text: Vec::with_capacity(EventId::TEXT_BYTES_MAX),
+        }
+    }
+
+    /// Returns what it comes to, once there is an outcome for every document.
+    fn verdict(self) -> Result<Verdict, Fault> {
+        match self.whole {
+            _ if self.plain => Ok(Verdict::all(Outcome::Delivered)),
+            Some(fault) if self.whole_count == self.outcomes.len() => Err(fault),
+            _ => Ok(Verdict { items: Items::Each(self.outcomes), waiting: self.waiting }),
+        }
+    }
+
+    /// Takes an item that was parsed, if it is that of the next document.
+    fn take_parsed(&mut self, item: &Item<'_>) -> Result<(), String> {
         let place = self.outcomes.len();
         let Some(id) = self.ids.get(place) else {
             return Err(format!("it has more than {} items", self.ids.len()));
@@ -160,11 +178,16 @@ impl Found<'_> {
         if *item.id.as_bytes() != *self.id_text {
             return Err(format!("its item {place} is of another document"));
         }
-        let outcome = match item.status {
+        self.take(item.status, item.error)
+    }
+
+    /// Takes what became of the next document.
+    fn take(&mut self, status: u16, error: Option<&RawValue>) -> Result<(), String> {
+        let outcome = match status {
             200 | 201 => Outcome::Delivered,
             409 => Outcome::Duplicate,
-            status @ 400..=599 => self.refusal(status, item.error),
-            status => return Err(format!("its item {place} has the status {status}")),
+            400..=599 => self.refusal(status, error),
+            _ => return Err(format!("its item {} has the status {status}", self.outcomes.len())),
         };
         self.plain &= outcome == Outcome::Delivered;
         self.outcomes.push(outcome);
@@ -296,7 +319,7 @@ impl<'de> Visitor<'de> for ItemList<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while let Some(Operation(item)) = seq.next_element()? {
-            self.0.take(&item).map_err(A::Error::custom)?;
+            self.0.take_parsed(&item).map_err(A::Error::custom)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use reqwest::Method;
 use reqwest::header::RETRY_AFTER;
 use spillway_delivery::backend::{Backend, DeliveryName, Fault, FaultKind, Items, OutBatch, Outcome};
 use spillway_delivery::clock::Clock;
+use spillway_delivery::event::Arenas;
 use tokio::sync::OnceCell;
 
 use super::answer::{self, Verdict};
@@ -49,6 +50,7 @@ pub struct Elasticsearch {
     waiting_told: Mutex<String>,
     name: DeliveryName,
     clock: Clock,
+    bodies: Arenas,
 }
 
 impl fmt::Debug for Elasticsearch {
@@ -74,11 +76,12 @@ impl Elasticsearch {
             waiting_told: Mutex::default(),
             name: context.name,
             clock: context.clock,
+            bodies: context.bodies,
         })
     }
 
     async fn send_once(&self, batch: &OutBatch) -> Result<Items, Fault> {
-        let mut bulk = self.encoder.bulk(batch);
+        let mut bulk = self.encoder.bulk(batch, &self.bodies);
         if bulk.ids.is_empty() {
             return Ok(with_refused(Items::All(Outcome::Delivered), bulk.refused));
         }
@@ -86,8 +89,8 @@ impl Elasticsearch {
             self.template_done.get_or_try_init(|| self.ensure(template)).await?;
         }
         let limits = AnswerLimits { body_bytes_max: answer::bytes_max(&bulk), body_timeout: BODY_TIMEOUT };
-        let compression = if self.gzip { Compression::Gzip } else { Compression::None };
-        let body = Bytes::from(compress(std::mem::take(&mut bulk.body), compression).await?);
+        let body = std::mem::take(&mut bulk.body);
+        let body = if self.gzip { compress(body, Compression::Gzip).await?.into() } else { self.bodies.seal(body) };
         let ask = Ask { method: Method::POST, path: BULK_PATH, content_type: NDJSON, gzip: self.gzip, body, limits };
         let answer = self.nodes.send(ask).await?;
         let Verdict { items, waiting } = self.verdict(&answer, &bulk)?;

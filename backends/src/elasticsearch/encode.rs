@@ -3,11 +3,11 @@
 //! Two lines per event: `{"create":{"_index":"…","_id":"…"}}`, and the event with `@timestamp`, where it has none, and
 //! `_spillway`, as the metadata says. The name of an index holds only characters that need no escape.
 
-use memchr::memchr;
+use memchr::memchr2;
 use memchr::memmem::Finder;
 use spillway_delivery::backend::{Form, OutBatch, OutEvent, OutRun};
 use spillway_delivery::clock::{UnixNanos, write_rfc3339};
-use spillway_delivery::event::EventId;
+use spillway_delivery::event::{Arenas, EventId};
 use spillway_delivery::json::{Found, Paths, Value};
 use spillway_delivery::settings::Metadata;
 
@@ -46,11 +46,11 @@ impl Encoder {
         Self { index, metadata, times: Times::new() }
     }
 
-    /// Returns the request for a batch: the same bytes for the same batch.
-    pub(super) fn bulk(&self, batch: &OutBatch) -> Bulk {
+    /// Returns the request for a batch, its body in memory of `bodies`: the same bytes for the same batch.
+    pub(super) fn bulk(&self, batch: &OutBatch, bodies: &Arenas) -> Bulk {
         let room = batch.encoded_bytes(Form::Lines, self.metadata) + batch.len() * (ACTION_BYTES_MAX + 32);
         let mut bulk = Bulk {
-            body: Vec::with_capacity(room),
+            body: bodies.take(room),
             ids: Vec::with_capacity(batch.len()),
             refused: Vec::with_capacity(batch.len()),
         };
@@ -67,10 +67,8 @@ impl Encoder {
                 }
                 bulk.refused.push(None);
                 let body = &mut bulk.body;
-                body.extend_from_slice(b"{\"create\":{\"_index\":\"");
-                body.extend_from_slice(index.name.as_bytes());
-                body.extend_from_slice(b"\",\"_id\":\"");
-                event.id.write(body);
+                body.extend_from_slice(index.action(event.id));
+                EventId::write_seq(event.id.seq, body);
                 body.extend_from_slice(b"\"}}\n");
                 member.clear();
                 self.times.write_member(event.bytes, &received, &mut member);
@@ -89,6 +87,7 @@ impl Encoder {
             return Ok(());
         }
         index.of = None;
+        index.action_of = None;
         index.name.clear();
         let values = Values {
             namespace: batch.namespace(),
@@ -114,8 +113,7 @@ struct Times {
     paths: Paths,
     timestamp_slot: Option<usize>,
     time_slot: Option<usize>,
-    /// The two keys as they are written without escapes: an event with neither, and without any escape, has none of them.
-    timestamp_key: Finder<'static>,
+    /// A key as it is written without escapes.
     time_key: Finder<'static>,
 }
 
@@ -126,7 +124,6 @@ impl Times {
             timestamp_slot: paths.slot(&["@timestamp"]),
             time_slot: paths.slot(&["time"]),
             paths,
-            timestamp_key: Finder::new("\"@timestamp\""),
             time_key: Finder::new("\"time\""),
         }
     }
@@ -152,11 +149,10 @@ impl Times {
         }
     }
 
-    /// Returns whether a walk over the event could find a time: two searches cost a third of the walk.
+    /// Returns whether a walk over the event could find a time: an event without the one key, without the `@` of the other and
+    /// without any escape has neither, and two searches cost a third of the walk.
     fn may_have_one(&self, event: &[u8]) -> bool {
-        self.time_key.find(event).is_some()
-            || self.timestamp_key.find(event).is_some()
-            || memchr(b'\\', event).is_some()
+        self.time_key.find(event).is_some() || memchr2(b'@', b'\\', event).is_some()
     }
 }
 
@@ -165,6 +161,23 @@ impl Times {
 struct Index {
     name: String,
     of: Option<(usize, UnixNanos)>,
+    /// The action line up to the sequence in the id, and of which incarnation it is, while the name is the same.
+    action: Vec<u8>,
+    action_of: Option<u64>,
+}
+
+impl Index {
+    /// Returns the beginning of an event's action line.
+    fn action(&mut self, id: EventId) -> &[u8] {
+        if self.action_of.replace(id.incarnation) != Some(id.incarnation) {
+            self.action.clear();
+            self.action.extend_from_slice(b"{\"create\":{\"_index\":\"");
+            self.action.extend_from_slice(self.name.as_bytes());
+            self.action.extend_from_slice(b"\",\"_id\":\"");
+            id.write_incarnation(&mut self.action);
+        }
+        &self.action
+    }
 }
 
 /// Returns whether a JSON value is a time that every version of the servers takes: RFC 3339 with at most nine digits of a
@@ -215,7 +228,8 @@ mod tests {
 
     #[test]
     fn each_event_is_an_action_and_a_document() {
-        let bulk = encoder("{pipeline}-{origin.app}-{date}", Metadata::Full).bulk(&batch(&[r#"{"a":1}"#, "{ }"]));
+        let bulk = encoder("{pipeline}-{origin.app}-{date}", Metadata::Full)
+            .bulk(&batch(&[r#"{"a":1}"#, "{}"]), &Arenas::default());
         let lines = lines(&bulk);
         assert_eq!(lines.len(), 4);
         assert_eq!(lines[0]["create"]["_index"], "jobs-web-2023-11-14");
@@ -247,7 +261,7 @@ mod tests {
             ("{}", received),
         ] {
             for metadata in [Metadata::Full, Metadata::None] {
-                let lines = lines(&encoder("x", metadata).bulk(&batch(&[event])));
+                let lines = lines(&encoder("x", metadata).bulk(&batch(&[event]), &Arenas::default()));
                 assert_eq!(lines[1]["@timestamp"], timestamp, "{event}");
                 assert_eq!(lines[1].get("_spillway").is_some(), metadata == Metadata::Full);
             }
@@ -257,7 +271,7 @@ mod tests {
     #[test]
     fn events_that_have_no_index_are_refused_alone() {
         let events = [r#"{"kind":"a"}"#, r#"{"kind":"../x"}"#, "{}", r#"{"kind":"B","time":1}"#, r#"{"kind":"a,b"}"#];
-        let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&events));
+        let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&events), &Arenas::default());
         let lines = lines(&bulk);
         let names: Vec<_> = lines.iter().step_by(2).map(|line| line["create"]["_index"].as_str().unwrap()).collect();
         assert_eq!(names, ["jobs-a", "jobs-b"]);
@@ -269,7 +283,7 @@ mod tests {
     fn an_event_cannot_write_lines_of_its_own() {
         // What the log holds is one line; an index from a field holds no quote and no break.
         let event = r#"{"kind":"a\"}}\n{\"delete\":{\"_index\":\"x\"}}"}"#;
-        let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&[event]));
+        let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&[event]), &Arenas::default());
         assert!(bulk.body.is_empty() && bulk.refused[0].is_some());
     }
 
@@ -277,7 +291,7 @@ mod tests {
     fn the_room_made_is_enough() {
         let event = r#"{"kind":"a"}"#;
         let batch = batch(&[event; 50]);
-        let bulk = encoder(&"x".repeat(32), Metadata::Full).bulk(&batch);
+        let bulk = encoder(&"x".repeat(32), Metadata::Full).bulk(&batch, &Arenas::default());
         assert!(bulk.body.len() <= batch.encoded_bytes(Form::Lines, Metadata::Full) + 50 * (ACTION_BYTES_MAX + 32));
     }
 }

@@ -9,7 +9,7 @@ use futures_util::stream;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, Url};
 use spillway_delivery::backend::{Backend, Fault, Items, OutBatch, Outcome, Traits};
-use spillway_delivery::event::EventId;
+use spillway_delivery::event::{Arenas, EventId};
 use spillway_delivery::settings::Metadata;
 
 use super::each::{BATCH_EVENTS_MAX, Each};
@@ -39,6 +39,7 @@ pub struct Http {
     encoding: u64,
     metadata: Metadata,
     each: Each,
+    bodies: Arenas,
 }
 
 impl fmt::Debug for Http {
@@ -70,6 +71,7 @@ impl Http {
             encoding: context.encoding(&("HTTP", settings.format, settings.compression)),
             metadata: context.metadata,
             each: Each::default(),
+            bodies: context.bodies.clone(),
         })
     }
 
@@ -90,7 +92,7 @@ impl Http {
     fn in_pieces(&self, batch: &OutBatch, headers: &mut HeaderMap) -> Body {
         let form = encode::form(self.format);
         headers.insert(CONTENT_LENGTH, batch.encoded_bytes(form, self.metadata).into());
-        let pieces = batch.pieces(form, PIECE_BYTES, self.metadata);
+        let pieces = batch.pieces(form, PIECE_BYTES, self.metadata, &self.bodies);
         Body::wrap_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use spillway_backends::{BuildContext, Destinations, SecretDir, Secrets};
 use spillway_delivery::backend::{DeliveryName, OutBatch, OutBatchBuilder};
 use spillway_delivery::clock::Clock;
-use spillway_delivery::event::{Origin, OriginBuilder};
+use spillway_delivery::event::{Arenas, Origin, OriginBuilder};
 use spillway_delivery::settings::Metadata;
 
 /// 2026-11-23T10:00:00Z.
@@ -32,6 +32,7 @@ pub(crate) fn context(root: &Path) -> BuildContext {
         allow_absolute: false,
         destinations: Destinations::Any,
         clock: Clock::manual(NOW),
+        bodies: Arenas::default(),
     }
 }
 

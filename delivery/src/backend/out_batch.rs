@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::{UnixNanos, write_rfc3339};
-use crate::event::{EventId, Origin};
+use crate::event::{Arenas, EventId, Origin};
 use crate::json;
 use crate::settings::Metadata;
 
@@ -184,7 +184,8 @@ impl OutBatch {
     /// Returns the events that `kept` says, one answer per event, under another key. They are copied: what the others lie
     /// in may go.
     pub(crate) fn part(&self, kept: &[bool], key: impl Into<Arc<str>>) -> Self {
-        let mut payload = Vec::new();
+        let lengths = self.events().zip(kept).filter(|(_, kept)| **kept).map(|(event, _)| event.bytes.len());
+        let mut payload = Vec::with_capacity(lengths.sum());
         let mut kept = kept.iter().copied();
         let mut builder = OutBatchBuilder::new(&self.namespace, &self.pipeline, &self.route);
         for chunk in self.chunks.iter() {
@@ -212,19 +213,19 @@ impl OutBatch {
     /// Appends the batch as NDJSON: each event, with the member `_spillway` added as `metadata` says, and a line break.
     pub fn write_ndjson(&self, out: &mut Vec<u8>, metadata: Metadata) {
         out.reserve(self.encoded_bytes(Form::Lines, metadata));
-        self.pieces(Form::Lines, usize::MAX, metadata).write(out);
+        self.pieces(Form::Lines, usize::MAX, metadata, &Arenas::default()).write(out);
     }
 
     /// Appends the batch as one JSON array of the events, with the member `_spillway` added as `metadata` says.
     pub fn write_json_array(&self, out: &mut Vec<u8>, metadata: Metadata) {
         out.reserve(self.encoded_bytes(Form::Array, metadata));
-        self.pieces(Form::Array, usize::MAX, metadata).write(out);
+        self.pieces(Form::Array, usize::MAX, metadata, &Arenas::default()).write(out);
     }
 
-    /// Returns the bytes of the batch in a form, in pieces of about `piece_bytes`, each made when it is asked for: what is
-    /// written then is still in the processor's cache when it is sent.
-    pub fn pieces(&self, form: Form, piece_bytes: usize, metadata: Metadata) -> Pieces {
-        Pieces { batch: self.clone(), form, metadata, piece_bytes, chunk: 0, event: 0 }
+    /// Returns the bytes of the batch in a form, in pieces of about `piece_bytes`, each made when it is asked for, in memory of
+    /// `arenas`: what is written then is still in the processor's cache when it is sent.
+    pub fn pieces(&self, form: Form, piece_bytes: usize, metadata: Metadata, arenas: &Arenas) -> Pieces {
+        Pieces { batch: self.clone(), form, metadata, piece_bytes, chunk: 0, event: 0, arenas: arenas.clone() }
     }
 
     fn lines<'a>(&self, chunk: &'a Chunk, metadata: Metadata, end: u8) -> Lines<'a> {
@@ -250,6 +251,7 @@ pub struct Pieces {
     piece_bytes: usize,
     chunk: usize,
     event: usize,
+    arenas: Arenas,
 }
 
 impl Pieces {
@@ -288,9 +290,9 @@ impl Iterator for Pieces {
             return None;
         }
         // One event may follow where the piece is nearly full; most fit into an eighth more.
-        let mut out = Vec::with_capacity(self.piece_bytes + self.piece_bytes / 8);
+        let mut out = self.arenas.take(self.piece_bytes + self.piece_bytes / 8);
         self.write(&mut out);
-        Some(out.into())
+        Some(self.arenas.seal(out))
     }
 }
 
@@ -304,8 +306,7 @@ struct Member {
 impl Member {
     fn new(chunk: &Chunk, pipeline: &str) -> Self {
         let mut head = b"\"_spillway\":{\"id\":\"".to_vec();
-        EventId { incarnation: chunk.incarnation, seq: 0 }.write(&mut head);
-        head.pop();
+        EventId { incarnation: chunk.incarnation, seq: 0 }.write_incarnation(&mut head);
         let mut tail = Vec::with_capacity(chunk.origin.json().len() + 128);
         tail.extend_from_slice(b"\",\"origin\":");
         tail.extend_from_slice(chunk.origin.json());
@@ -357,8 +358,8 @@ impl Lines<'_> {
         let of_event = |&(seq, start, end): &(u64, u32, u32)| match member {
             None => (end - start) as usize,
             Some(member) => {
-                let event = &chunk.payload[start as usize..end as usize];
-                json::extra_member_bytes(event) + member.head.len() + EventId::seq_digits(seq) + member.tail.len()
+                let event = json::extra_member_bytes((end - start) as usize);
+                event + member.head.len() + EventId::seq_digits(seq) + member.tail.len()
             }
         };
         chunk.events.len() + chunk.events.iter().map(of_event).sum::<usize>()

@@ -2,31 +2,40 @@
 //!
 //! A batch of some hundred KiB in fresh memory costs one page fault for every 4 KiB: more than writing it costs. So a
 //! source takes its buffers here, and each comes back when the last view of the batch is gone, which is when the log
-//! lets go of its frame.
+//! lets go of its frame. The same holds for bodies of requests, which come back when they are sent.
 //!
-//! Limits: [`KEPT_BYTES_MAX`] are kept for a source; buffers below [`KEPT_BYTES_MIN`] are left to the allocator, which
-//! has such at hand. A buffer is at most twice as large as what was asked for.
+//! Limits: [`KEPT_BYTES_MAX`] are kept for a source, and what [`Arenas::keeping`] says for others; buffers below
+//! [`KEPT_BYTES_MIN`] are left to the allocator, which has such at hand. A buffer is at most twice as large as what was asked
+//! for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Most bytes of buffers that wait to be used again: four turns of a log reader, or ten bodies of 400 KB.
-pub const KEPT_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of buffers that wait to be used again: five turns of a log reader, each with an eighth to spare, which is what
+/// the delivery of one batch gives back at once; or 15 bodies of 400 KB.
+pub const KEPT_BYTES_MAX: usize = 6 << 20;
 
 /// Least bytes of a buffer that is worth keeping.
 pub const KEPT_BYTES_MIN: usize = 32 << 10;
 
 /// Buffers that came back. A clone shares them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Arenas {
     kept: Arc<Mutex<Kept>>,
+    bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
+}
+
+impl Default for Arenas {
+    fn default() -> Self {
+        Self::keeping(KEPT_BYTES_MAX)
+    }
 }
 
 /// A buffer on its way through the log.
@@ -37,6 +46,11 @@ struct Lent {
 }
 
 impl Arenas {
+    /// Returns arenas of which at most `bytes_max` bytes wait to be used again.
+    pub fn keeping(bytes_max: usize) -> Self {
+        Self { kept: Arc::default(), bytes_max }
+    }
+
     /// Returns an empty buffer with room for `bytes`.
     pub fn take(&self, bytes: usize) -> Vec<u8> {
         let mut kept = self.kept();
@@ -67,7 +81,7 @@ impl Arenas {
 
     fn take_back(&self, mut buffer: Vec<u8>) {
         let mut kept = self.kept();
-        if kept.bytes + buffer.capacity() <= KEPT_BYTES_MAX {
+        if kept.bytes + buffer.capacity() <= self.bytes_max {
             buffer.clear();
             kept.bytes += buffer.capacity();
             kept.buffers.push(buffer);

@@ -31,7 +31,7 @@ pub struct IdempotencyKey {
 /// Events of one origin that arrived together.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The events, each one line with its `\n`.
+    /// The events, each one line with its `\n`: a valid object of JSON from its `{` to its `}`, `{}` where it has no member.
     pub payload: Bytes,
     /// Where each event ends in `payload`, its `\n` included; ascending.
     pub ends: Vec<u32>,
@@ -97,7 +97,7 @@ impl BatchBuilder {
         self.ends.push(self.payload.len() as u32);
     }
 
-    /// Appends one event: a validated JSON object on one line.
+    /// Appends one event: a validated JSON object on one line, as [`Batch::payload`] says.
     pub fn push(&mut self, event: &[u8]) {
         self.push_with(|out| out.extend_from_slice(event));
     }

@@ -190,6 +190,7 @@ proptest! {
         prop_assert!(!json.contains(['\n', '\r']) || info.has_line_break);
         prop_assert!(!info.has_line_break || breaks || after.contains('\n'));
         prop_assert_eq!(info.has_reserved, tree.as_object().unwrap().contains_key(RESERVED));
+        prop_assert_eq!(info.is_blank, tree.as_object().unwrap().is_empty() && json != "{}");
     }
 
     #[test]
@@ -207,10 +208,12 @@ proptest! {
 
     #[test]
     fn an_object_takes_one_more_member(json in object()) {
-        let mut out = Vec::new();
-        begin_extra_member(&mut out, json.as_bytes());
+        let (mut event, mut out) = (Vec::new(), Vec::new());
+        normalize_into(json.as_bytes(), &mut event);
+        begin_extra_member(&mut out, &event);
+        prop_assert_eq!(extra_member_bytes(event.len()), out.len());
         out.extend_from_slice(b"\"more\":1}");
-        let mut expected: Tree = serde_json::from_str(&json).unwrap();
+        let mut expected: Tree = serde_json::from_slice(&event).unwrap();
         expected["more"] = 1.into();
         prop_assert_eq!(serde_json::from_slice::<Tree>(&out).unwrap(), expected);
     }
@@ -275,7 +278,8 @@ proptest! {
                     if let Some(info) = element.object {
                         let alone = validate_object(span).unwrap();
                         prop_assert_eq!(info.start..info.end, element.span.clone());
-                        prop_assert_eq!((info.has_line_break, info.has_reserved), (alone.has_line_break, alone.has_reserved));
+                        let flags = |info: &ObjectInfo| (info.has_line_break, info.has_reserved, info.is_blank);
+                        prop_assert_eq!(flags(&info), flags(&alone));
                     }
                 }
             }
@@ -434,8 +438,7 @@ fn one_more_member_needs_a_comma_only_behind_others() {
         String::from_utf8(out).unwrap()
     };
     assert_eq!(begun("{}"), "{");
-    assert_eq!(begun("{ }"), "{");
-    assert_eq!(begun("{\"a\":1 } "), "{\"a\":1,");
+    assert_eq!(begun("{\"a\":1 }"), "{\"a\":1 ,");
     assert_eq!(begun("{\"a\":{}}"), "{\"a\":{},");
 }
 
@@ -452,5 +455,17 @@ fn the_reserved_member_goes_with_the_right_comma() {
     assert_eq!(normalized("{\"a\":2, \"_spillway\":1 ,\"b\":3, \"_spillway\":1}"), "{\"a\":2,\"b\":3}");
     assert_eq!(normalized("{\"a\":{\"_spillway\":1}}"), "{\"a\":{\"_spillway\":1}}");
     assert_eq!(normalized("{\n\t\"a\": 1\r\n}"), "{ \t\"a\": 1  }");
-    assert_eq!(normalized("{ \n }"), "{   }");
+    assert_eq!(normalized("{ \n }"), "{}");
+}
+
+#[test]
+fn a_character_is_escaped_wherever_it_stands() {
+    for length in 0..=100 {
+        for (at, character) in (0..length).flat_map(|at| ['"', '\\', '\0', '\x1f', ' ', 'é'].map(|one| (at, one))) {
+            let text: String = (0..length).map(|place| if place == at { character } else { 'a' }).collect();
+            let mut out = Vec::new();
+            write_string(&mut out, &text);
+            assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+        }
+    }
 }

@@ -16,12 +16,15 @@ pub struct ObjectInfo {
     pub has_line_break: bool,
     /// It has a member named [`RESERVED_MEMBER`], however the name is written.
     pub has_reserved: bool,
+    /// It has no member, and white space where one would be.
+    pub is_blank: bool,
 }
 
 impl ObjectInfo {
-    /// Returns whether the object is one line without the reserved member, so that its bytes are the event.
+    /// Returns whether the object is one line without the reserved member, and `{}` where it has none at all, so that its
+    /// bytes are the event.
     pub fn is_plain(&self) -> bool {
-        !self.has_line_break && !self.has_reserved
+        !self.has_line_break && !self.has_reserved && !self.is_blank
     }
 }
 
@@ -42,13 +45,15 @@ pub(super) struct Scanner<'b> {
     depth: u32,
     line_break: bool,
     reserved: bool,
+    blank: bool,
     fault: JsonError,
 }
 
 impl<'b> Scanner<'b> {
     pub(super) fn new(bytes: &'b [u8]) -> Self {
         let fault = JsonError { offset: 0, reason: END };
-        Self { bytes, marks: Marks::new(bytes), brackets: 0, depth: 0, line_break: false, reserved: false, fault }
+        let marks = Marks::new(bytes);
+        Self { bytes, marks, brackets: 0, depth: 0, line_break: false, reserved: false, blank: false, fault }
     }
 
     /// Returns the byte at a place; 0, which is in no JSON, behind the end.
@@ -101,6 +106,7 @@ impl<'b> Scanner<'b> {
     pub(super) fn value(&mut self, start: usize) -> Option<ObjectInfo> {
         self.line_break = false;
         self.reserved = false;
+        self.blank = false;
         let mut at = start;
         loop {
             let (place, is_value) = self.open(at)?;
@@ -120,7 +126,8 @@ impl<'b> Scanner<'b> {
         {
             return self.fail(start + error.valid_up_to(), "invalid UTF-8");
         }
-        Some(ObjectInfo { start, end: at, has_line_break: self.line_break, has_reserved: self.reserved })
+        let (has_line_break, has_reserved, is_blank) = (self.line_break, self.reserved, self.blank);
+        Some(ObjectInfo { start, end: at, has_line_break, has_reserved, is_blank })
     }
 
     /// Takes a scalar whole, or a bracket up to the first value inside; returns the place, and whether a value is there.
@@ -139,9 +146,10 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    fn open_object(&mut self, at: usize) -> Option<(usize, bool)> {
-        let at = self.push(at, 1)?;
+    fn open_object(&mut self, open: usize) -> Option<(usize, bool)> {
+        let at = self.push(open, 1)?;
         if self.byte(at) == b'}' {
+            self.blank |= self.depth == 1 && at > open + 1;
             return Some((self.pop(at), false));
         }
         Some((self.key(at, "expected a key in double quotes or `}`")?, true))

@@ -1,8 +1,10 @@
 //! Strings and spliced objects, written.
 
 use super::find::Walk;
-use super::text::plain_end;
+use super::text::{plain_blocks_end, plain_end};
 use super::validate::is_reserved;
+
+const EMPTY: &[u8] = b"{}";
 
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
@@ -17,7 +19,7 @@ pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut start = 0;
     loop {
-        let end = plain_end(bytes, start);
+        let end = plain_end(bytes, plain_blocks_end(bytes, start));
         out.extend_from_slice(&bytes[start..end]);
         let Some(&byte) = bytes.get(end) else { return };
         write_escape(out, byte);
@@ -42,44 +44,29 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Appends a valid `object` without its closing brace, and the comma where it has members, so that one more member can
-/// follow.
+/// Appends an `event` without its closing brace, and the comma where it has members, so that one more member can follow.
+///
+/// An event is a valid object that ends with its brace and is `{}` where it has no member
+/// ([`Batch`](crate::event::Batch)): so its length alone tells.
 #[inline]
-pub fn begin_extra_member(out: &mut Vec<u8>, object: &[u8]) {
-    let (members, comma) = open_object(object);
-    out.extend_from_slice(members);
-    if comma {
+pub fn begin_extra_member(out: &mut Vec<u8>, event: &[u8]) {
+    out.extend_from_slice(&event[..event.len().saturating_sub(1)]);
+    if event.len() > EMPTY.len() {
         out.push(b',');
     }
 }
 
-/// Returns how many bytes [`begin_extra_member`] appends.
+/// Returns how many bytes [`begin_extra_member`] appends for an event of `event_bytes`, which it needs not see.
 #[inline]
-pub fn extra_member_bytes(object: &[u8]) -> usize {
-    let (members, comma) = open_object(object);
-    members.len() + usize::from(comma)
-}
-
-/// Returns an object without its closing brace, and whether it has members.
-#[inline]
-fn open_object(object: &[u8]) -> (&[u8], bool) {
-    let members = trim_end(object);
-    let members = trim_end(members.strip_suffix(b"}").unwrap_or(members));
-    (members, !members.ends_with(b"{"))
-}
-
-#[inline]
-fn trim_end(mut bytes: &[u8]) -> &[u8] {
-    while let [rest @ .., b' ' | b'\t' | b'\n' | b'\r'] = bytes {
-        bytes = rest;
-    }
-    bytes
+pub fn extra_member_bytes(event_bytes: usize) -> usize {
+    event_bytes.saturating_sub(1) + usize::from(event_bytes > EMPTY.len())
 }
 
 /// Appends a valid `object` on one line, without its members named
 /// [`RESERVED_MEMBER`](crate::event::RESERVED_MEMBER).
 ///
-/// Raw line breaks, which stand between tokens only, become spaces; every other byte of what stays is kept.
+/// Raw line breaks, which stand between tokens only, become spaces; every other byte of a member that stays is kept. Without
+/// any it is `{}`.
 pub fn normalize_into(object: &[u8], out: &mut Vec<u8>) {
     let mut walk = Walk::new(object);
     let open = walk.space(0);
@@ -91,7 +78,6 @@ pub fn normalize_into(object: &[u8], out: &mut Vec<u8>) {
         let at = walk.space(start);
         if walk.byte(at) != b'"' {
             // The object is empty, or the bytes are no object.
-            push_line(&object[start..at], out);
             break;
         }
         let (key, escaped, value) = walk.key(at);

@@ -1,6 +1,6 @@
 //! A hand-made receiver of Elasticsearch's `_bulk`, for measurements only: it reads the action lines, remembers which ids
-//! it has, and answers each item as the real one does: 201, 409 for what it has, and, where told so, 429 for the first
-//! coming of every third event.
+//! it has, and answers each item as the real one does under the request's `filter_path`: 201, 409 for what it has, and,
+//! where told so, 429 for the first coming of every third event.
 
 use std::fmt::Write as _;
 use std::net::TcpStream;
@@ -121,15 +121,15 @@ impl State {
             let id = id_of(action)?;
             let status = self.status(&mut seen, number_of(id)?);
             errors |= status != 201;
-            write!(out, r#",{{"create":{{"_index":"bench","_id":"{id}","status":{status}"#)?;
+            write!(out, r#",{{"create":{{"_id":"{id}","status":{status}"#)?;
             match status {
-                201 => out.push_str(r#","result":"created"}}"#),
+                201 => out.push_str("}}"),
                 409 => out.push_str(r#","error":{"type":"version_conflict_engine_exception","reason":"exists"}}}"#),
                 _ => out.push_str(r#","error":{"type":"es_rejected_execution_exception","reason":"queue full"}}}"#),
             }
         }
         let items = out.split_off(start);
-        write!(out, r#"{{"took":1,"errors":{errors},"items":[{}]}}"#, items.strip_prefix(',').unwrap_or(""))?;
+        write!(out, r#"{{"errors":{errors},"items":[{}]}}"#, items.strip_prefix(',').unwrap_or(""))?;
         Ok(())
     }
 

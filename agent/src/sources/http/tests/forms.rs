@@ -136,7 +136,7 @@ fn bytes_are_kept_but_for_line_breaks_and_the_reserved_member() {
         ("{\"b\":2}\n{\"a\":{\"_spillway\":1}}", "{\"b\":2}\n{\"a\":{\"_spillway\":1}}\n"),
         ("{\"\\u005fspillway\":1}", "{}\n"),
         ("[]", ""),
-        (" [ {\n} , {\"_spillway\":0} ] \n", "{ }\n{}\n"),
+        (" [ {\n} , {\"_spillway\":0} ] \n", "{}\n{}\n"),
         ("{\"a\":\"\u{fc}\",\"n\":1e400}", "{\"a\":\"\u{fc}\",\"n\":1e400}\n"),
     ] {
         let events = events::parse(body.as_bytes().to_vec()).unwrap();
