@@ -24,39 +24,42 @@ const ADVISORIES: &str = "../shared/advisory-db";
 
 /// Checks all dependencies.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
-    let deny = installed(&DENY)?;
-    let mut command = Command::new(deny);
+    let advisories = workspace.root().join(ADVISORIES);
+    let audits = advisories.is_dir();
+    let folder = installed(if audits { &[DENY, AUDIT] } else { &[DENY] })?;
+    let mut command = Command::new(folder.join(DENY.name));
     command.current_dir(workspace.root()).args(["--locked", "check", "bans", "licenses", "sources"]);
     must_succeed(&mut command)?;
-    let advisories = workspace.root().join(ADVISORIES);
-    if !advisories.is_dir() {
+    if !audits {
         println!("    skipped: cargo audit, because there is no advisory database at {ADVISORIES}");
         return Ok(());
     }
-    let mut command = Command::new(installed(&AUDIT)?);
+    let mut command = Command::new(folder.join(AUDIT.name));
     command.current_dir(workspace.root()).arg("audit").arg("--db").arg(&advisories);
     must_succeed(command.args(["--no-fetch", "--stale"]))
 }
 
-/// Returns the program of `tool`, after it was installed if its pinned version is not there yet.
-fn installed(tool: &Tool) -> anyhow::Result<PathBuf> {
+/// Returns the folder of programs, after those of `tools` were installed whose pinned version is not there yet. They share
+/// one build, since most of what they are made of is the same, and are hardly optimized: they run for seconds.
+fn installed(tools: &[Tool]) -> anyhow::Result<PathBuf> {
     let cache = cache_folder()?;
-    let root = cache.join("tools");
-    let program = root.join("bin").join(tool.name);
-    if version_of(&program).is_some_and(|version| version == tool.version) {
-        return Ok(program);
+    let (root, build) = (cache.join("tools"), cache.join("tools-build"));
+    let programs = root.join("bin");
+    let is_there = |tool: &Tool| version_of(&programs.join(tool.name)).is_some_and(|version| version == tool.version);
+    for Tool { name, version } in tools.iter().filter(|tool| !is_there(tool)) {
+        println!("    installing {name} {version} (once; takes minutes)");
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["install", "--quiet", "--locked", "--force", name, "--version", version, "--root"]).arg(&root);
+        command
+            .args(["--profile", "dev"])
+            .env("CARGO_PROFILE_DEV_DEBUG", "false")
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+        must_succeed(command.current_dir(&cache).env("CARGO_TARGET_DIR", &build))?;
     }
-    println!("    installing {} {} (once; takes minutes)", tool.name, tool.version);
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(["install", "--quiet", "--locked", "--force", tool.name, "--version", tool.version, "--root"])
-        .arg(&root);
-    let build = cache.join("tools-build");
-    must_succeed(command.current_dir(&cache).env("CARGO_TARGET_DIR", &build))?;
     if build.is_dir() {
         std::fs::remove_dir_all(&build).with_context(|| format!("removing {}", build.display()))?;
     }
-    Ok(program)
+    Ok(programs)
 }
 
 fn version_of(program: &Path) -> Option<String> {
