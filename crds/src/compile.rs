@@ -15,6 +15,7 @@ mod backend;
 pub mod namespaces;
 mod pipeline;
 mod references;
+mod transforms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -82,7 +82,12 @@ pub(crate) fn schema(kind: &str) -> Option<&'static Value> {
 }
 
 fn pipeline(crd: &impl Serialize) -> Value {
-    definition(crd, &status::OF_PIPELINES)
+    const TRANSFORM: &str = "/properties/spec/properties/transforms/items";
+    let mut definition = definition(crd, &status::OF_PIPELINES);
+    let rules: Vec<_> = rules::members_of_transforms().map(Check::rule).collect();
+    let transform = schema_of(&mut definition).pointer_mut(TRANSFORM).expect("a pipeline has transforms");
+    transform["x-kubernetes-validations"] = json!(rules);
+    definition
 }
 
 fn destination(crd: &impl Serialize) -> Value {

@@ -11,6 +11,7 @@ pub mod labels;
 pub mod monitoring_pipeline;
 pub mod selector;
 pub mod status;
+pub mod transform;
 
 pub use backend::{Backend, BackendSpec, ClusterBackend, ClusterBackendSpec};
 pub use kind::Kind;

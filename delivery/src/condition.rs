@@ -1,4 +1,4 @@
-//! Route conditions: a subset of CEL, checked when it arrives and lowered to a tree of its own.
+//! Conditions and expressions: a subset of CEL, checked when it arrives and lowered to a tree of its own.
 //!
 //! | available | as in |
 //! | --- | --- |
@@ -19,6 +19,8 @@
 //! [`Condition::compile`]: unknown names, with the nearest one; comparisons that can never hold, since fields of an
 //! origin are strings; what is not a condition; and all of CEL that is not above, by name.
 //!
+//! An [`Expression`] is the same with any value: a field, a constant, or what a condition says of the event.
+//!
 //! It guarantees: evaluation is linear in the event, one lazy walk for all fields of a condition, no walk when the
 //! origin decides, and no allocation unless a string with escapes is compared. Of duplicate keys the last one counts.
 //!
@@ -31,6 +33,7 @@
 
 mod check;
 mod evaluate;
+mod expression;
 mod names;
 mod origin;
 mod parse;
@@ -44,6 +47,8 @@ use std::sync::Arc;
 use crate::event::Origin;
 use crate::json::Paths;
 use evaluate::Node;
+pub use expression::Expression;
+use parse::Wanted;
 
 /// What conditions are made of, for whoever was refused.
 pub const AVAILABLE: &str = "fields of `event` and `origin`, constants, `==` `!=` `<` `<=` `>` `>=`, `in [...]`, `&&` `||` `!`, \
@@ -68,11 +73,19 @@ struct Compiled {
     paths: Paths,
 }
 
+impl Compiled {
+    /// Compiles `text`; returns with it the fields of the event that it reads.
+    fn of(text: &str, wanted: Wanted) -> Result<(Self, Vec<Vec<String>>), ConditionError> {
+        let parse::Parsed { node, paths, fields } = parse::on_own_stack(text, wanted)?;
+        Ok((Self { text: text.into(), node, paths }, fields))
+    }
+}
+
 impl Condition {
     /// Checks `text` and compiles it. Blocks for the parser's time, so not for the hot path.
     pub fn compile(text: &str) -> Result<Self, ConditionError> {
-        let (node, paths) = parse::on_own_stack(text)?;
-        Ok(Self(Arc::new(Compiled { text: text.into(), node, paths })))
+        let (compiled, _) = Compiled::of(text, Wanted::Condition)?;
+        Ok(Self(Arc::new(compiled)))
     }
 
     /// Returns whether the condition holds for an event (a valid JSON object) of this origin.

@@ -2,11 +2,13 @@
 //!
 //! # Expected flow
 //! A source makes a [`Batch`], knows which pipelines want it (selection is decided once per origin and cached by the
-//! source), and calls [`Intake::submit`]. Each pipeline fills the origin from its manifest, the masks are computed, bytes are reserved in every log that takes it, it is
-//! appended to each, and the call returns when every log has it at its level.
+//! source), and calls [`Intake::submit`]. Each pipeline fills the origin from its manifest and runs its transforms, the masks
+//! are computed, bytes are reserved in every log that takes it, it is appended to each, and the call returns when every log
+//! has it at its level.
 //!
 //! # Guarantees
-//! - `Ok` means: every event is in every log, at the level that log promises.
+//! - `Ok` means: every event is in every log, at the level that log promises, as the transforms of its pipeline made it; one
+//!   that they dropped, or that no route wants, is counted there in its place.
 //! - [`SubmitError::Refused`] and [`SubmitError::KeyReused`] mean: nothing was kept anywhere.
 //! - A repeat of a request with the same key and body within [`KEY_LIFE`] is answered alike and kept once per log.
 //!
@@ -25,6 +27,7 @@ use crate::event::Batch;
 mod mask;
 mod origins;
 mod pipeline;
+mod shaping;
 mod submit;
 #[cfg(test)]
 mod tests;

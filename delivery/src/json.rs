@@ -19,6 +19,7 @@
 
 mod find;
 mod marks;
+mod members;
 mod split;
 mod text;
 mod validate;
@@ -29,6 +30,7 @@ mod write;
 mod tests;
 
 pub use find::{Found, Paths};
+pub(crate) use members::{Live, Member, Members, depth};
 pub use split::{Element, Elements, split_values};
 pub use text::Text;
 pub use validate::{ObjectInfo, validate_object};

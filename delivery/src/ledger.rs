@@ -1,7 +1,7 @@
 //! The conservation ledger, as it is told: figures read at one moment, for metrics, status and people.
 //!
 //! Per delivery: `routed = delivered + duplicates + rejected + elsewhere + dropped + held`. Per pipeline:
-//! `accepted = unrouted + routed_any`. `held` is counted by scanning the log's masks against the cursor, never by
+//! `accepted = dropped + unrouted + routed_any`, where `dropped` is what its transforms did not pass on. `held` is counted by scanning the log's masks against the cursor, never by
 //! subtraction, so [`DeliveryReport::imbalance_events`] can tell the truth: it is 0, or something was counted twice or lost.
 //! Counts are of the whole life of the log, across restarts.
 
@@ -29,6 +29,9 @@ pub struct PipelineReport {
     pub removed: bool,
     /// Events that were accepted.
     pub accepted_events: u64,
+    /// Accepted events that a transform dropped.
+    #[serde(default)]
+    pub dropped_events: u64,
     /// Accepted events that no route wanted; dropped, counted.
     pub unrouted_events: u64,
     /// Accepted events that at least one route wanted.
@@ -37,6 +40,9 @@ pub struct PipelineReport {
     pub refused_requests: BTreeMap<String, u64>,
     /// Its log.
     pub log: LogReport,
+    /// Its transforms, in their order.
+    #[serde(default)]
+    pub transforms: Vec<TransformReport>,
     /// Its routes.
     pub routes: Vec<RouteReport>,
     /// Its deliveries, those that drain included.
@@ -184,6 +190,24 @@ pub struct LogReport {
     pub left_out_positions: u64,
     /// The last failure, in one line.
     pub last_error: Option<String>,
+}
+
+/// One transform at one moment; all figures since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransformReport {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it does (`Set`, `Drop`, …).
+    pub r#type: String,
+    /// Events that came to it.
+    pub in_events: u64,
+    /// Events it passed on with other bytes.
+    pub changed_events: u64,
+    /// Events it did not pass on.
+    pub dropped_events: u64,
+    /// Events for which it could not do all it is told, by reason; they were passed on unless they are among the dropped.
+    pub failed_events: BTreeMap<String, u64>,
 }
 
 /// One route at one moment.

@@ -1,16 +1,17 @@
 //! The engine: an accepted batch becomes a delivered or reported batch.
 //!
 //! ```text
-//! Intake::submit ─► route mask ─► Log ─► one Delivery per route and backend ─► Backend::send
-//!       ▲                          │                                              │
-//!       └────────── receipt ───────┴───────────── outcome per item ◄──────────────┘
+//! Intake::submit ─► transforms ─► route mask ─► Log ─► one Delivery per route and backend ─► Backend::send
+//!       ▲                                        │                                              │
+//!       └───────────────── receipt ──────────────┴───────────── outcome per item ◄──────────────┘
 //! ```
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`event`] | a batch of events as bytes, who made it, and how one event is named |
 //! | [`json`] | the walker over raw JSON: validate, find, splice; never a tree of values |
-//! | [`condition`] | route conditions: the CEL subset, checked and lowered to closures |
+//! | [`condition`] | conditions and expressions: the CEL subset, checked and lowered to closures |
+//! | [`transform`] | what a pipeline does to its events before the log: fields set, cut, moved, events dropped |
 //! | [`settings`] | what a pipeline and a delivery can be told, with defaults and bounds |
 //! | [`log`] | the durable log: segments, cursors, recovery; everything is a reader of it |
 //! | [`intake`] | the one door in: selects pipelines, reserves in every log, appends, answers |
@@ -37,3 +38,4 @@ pub mod log;
 pub mod secret;
 pub mod settings;
 pub mod supervisor;
+pub mod transform;

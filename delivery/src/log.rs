@@ -11,14 +11,18 @@
 //! segment  magic "SPWYLOG2", u32 length, u32 CRC32C, header body (later versions: the checksum covers the magic too)
 //!          header body: incarnation, ordinal, base sequence, running time, wall time, length of the file when it began,
 //!          route names (bit order of the masks below), the state as of the base (totals, positions, keys), u64 the
-//!          sequence behind the last event that was written before, u8 whether the log is at level `Memory`
+//!          sequence behind the last event that was written before, u8 whether the log is at level `Memory`, u64 events that
+//!          transforms dropped, as of the base
 //! frame    u32 magic "SPF1", u32 body length, u32 CRC32C of incarnation, ordinal and everything behind it, u32 events,
 //!          u64 first sequence,
 //!          i64 time of receipt, u64 running time, u32 origin, u32 unrouted, u8 kind, u8 mask form, u8 codec (0), u8 flags,
-//!          u32 synced, u32 meta length; then meta (masks, ends, position, key) and payload (NDJSON)
+//!          u32 synced, u32 meta length; then meta (masks, ends, position, key, u32 dropped) and payload (NDJSON)
 //!          kind 1 data, 2 origin (payload is its JSON, `origin` its number), 3 footer
-//! footer   a frame of kind 3 (counts and bytes per route, sparse index, origins, state as of the end), then
-//!          u32 its length, and magic "SPWYEND1"
+//! footer   a frame of kind 3 (counts and bytes per route, sparse index, origins, state as of the end, u64 events that
+//!          transforms dropped until then), then u32 its length, and magic "SPWYEND1"
+//!
+//! What was dropped stands last everywhere, and in a frame only where it is not 0: a program of this version that does not
+//! know it passes over it, and where it is absent it is 0.
 //! ```
 //!
 //! # Guarantees
@@ -73,7 +77,7 @@ pub use inspect::{Inspection, SegmentInspection, inspect};
 pub use journal::{DeliveryKey, Journal, JournalError, Left, Plan, Progress, Removed};
 pub use recovery::Recovered;
 pub use scan::{progress_in, scan};
-pub use state::KeyLookup;
+pub use state::{AcceptedEvents, KeyLookup};
 
 /// Most bytes of a segment before it is sealed: 16 MiB, less for logs with a small quota (an eighth of it).
 pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::condition::Condition;
 use crate::event::OriginBuilder;
+use crate::transform::Transform;
 
 /// How far an event must have come before its sender is told `accepted`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -151,6 +152,8 @@ pub struct PipelineSettings {
     pub name: std::sync::Arc<str>,
     /// Its log.
     pub log: LogSettings,
+    /// What is done to its events before their routes are decided, in this order.
+    pub transforms: Vec<Transform>,
     /// Its routes, 1 to 64, in the order of the manifest; their index is the bit in the mask.
     pub routes: Vec<RouteSettings>,
     /// Fields the manifest adds to the origin; they never override what the agent knows: known fields win, absent ones are

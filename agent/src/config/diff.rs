@@ -140,6 +140,7 @@ pub fn change(old: &Unit, new: &Unit) -> Change {
     note(old.plan.inputs != new.plan.inputs, "inputs changed");
     note(before.log != after.log, "buffer, durability or drain time changed");
     note(before.origin != after.origin, "origin changed");
+    note(before.transforms != after.transforms, "transforms changed");
     note(!before.suspend && after.suspend, "suspended");
     note(before.suspend && !after.suspend, "resumed");
     change

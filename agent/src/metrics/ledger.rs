@@ -10,6 +10,7 @@ use crate::status::StatusReport;
 
 mod jobs;
 mod letters;
+mod transforms;
 
 /// Name, help, and where the value is.
 type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -20,6 +21,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 pub(super) fn write(families: &mut Families<'_>, report: &StatusReport) -> fmt::Result {
     let pipelines = &report.pipelines;
     intake(families, pipelines)?;
+    transforms::write(families, pipelines)?;
     logs(families, pipelines)?;
     routes(families, pipelines)?;
     resolved(families, pipelines)?;
@@ -80,6 +82,11 @@ fn intake(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Res
         "pipeline_accepted_events",
         "Events accepted: they are in the log at the level it promises.",
         each(pipelines, |one| one.accepted_events),
+    )?;
+    families.counter(
+        "pipeline_dropped_events",
+        "Accepted events that a transform dropped.",
+        each(pipelines, |one| one.dropped_events),
     )?;
     families.counter(
         "pipeline_unrouted_events",

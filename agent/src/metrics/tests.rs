@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use spillway_delivery::ledger::{
     BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, FailoverReport, JobReport,
-    LogReport, PipelineReport, RouteReport,
+    LogReport, PipelineReport, RouteReport, TransformReport,
 };
 
 use super::*;
@@ -21,6 +21,17 @@ fn route() -> RouteReport {
         condition_errors: BTreeMap::from([("absent".into(), 6)]),
         active: Some("api".into()),
         failovers: vec![FailoverReport { from: "archive".into(), to: "api".into(), times: 2 }],
+    }
+}
+
+fn transform() -> TransformReport {
+    TransformReport {
+        name: "quiet".into(),
+        r#type: "Drop".into(),
+        in_events: 15,
+        changed_events: 1,
+        dropped_events: 3,
+        failed_events: BTreeMap::from([("absent".into(), 4)]),
     }
 }
 
@@ -78,11 +89,13 @@ fn report(namespace: &str, name: &str) -> StatusReport {
         uid: "x".into(),
         suspended: false,
         removed: false,
-        accepted_events: 12,
+        accepted_events: 15,
+        dropped_events: 3,
         unrouted_events: 2,
         routed_events: 10,
         refused_requests: BTreeMap::from([("full".into(), 5)]),
         log: log(),
+        transforms: vec![transform()],
         routes: vec![route()],
         deliveries: vec![delivery],
         dead_letters: DeadLettersReport {
@@ -203,7 +216,12 @@ fn every_figure_of_the_ledger_is_there() {
     };
     let samples = read(&expose(report("default", "jobs"), sources));
     for (name, expected) in [
-        ("spillway_pipeline_accepted_events_total", 12.0),
+        ("spillway_pipeline_accepted_events_total", 15.0),
+        ("spillway_pipeline_dropped_events_total", 3.0),
+        ("spillway_transform_in_events_total", 15.0),
+        ("spillway_transform_changed_events_total", 1.0),
+        ("spillway_transform_dropped_events_total", 3.0),
+        ("spillway_transform_failed_events_total", 4.0),
         ("spillway_pipeline_unrouted_events_total", 2.0),
         ("spillway_pipeline_routed_events_total", 10.0),
         ("spillway_pipeline_refused_requests_total", 5.0),

@@ -35,17 +35,22 @@ pub fn problems(report: &StatusReport) -> Vec<String> {
             delivery_problems(pipeline, delivery, report.now, &mut found);
         }
         letter_problems(pipeline, &mut found);
-        let accounted = pipeline.unrouted_events.saturating_add(pipeline.routed_events);
+        let accounted = accounted(pipeline);
         if pipeline.accepted_events != accounted {
             let name = name(pipeline);
             found.push(format!(
-                "{name}: the ledger does not balance: accepted {}, but unrouted and routed are {accounted}; report this \
-                 as a bug with `log inspect`",
+                "{name}: the ledger does not balance: accepted {}, but dropped, unrouted and routed are {accounted}; report \
+                 this as a bug with `log inspect`",
                 pipeline.accepted_events
             ));
         }
     }
     found
+}
+
+/// Returns of how many accepted events it is known what became of them.
+pub(super) fn accounted(pipeline: &PipelineReport) -> u64 {
+    pipeline.dropped_events.saturating_add(pipeline.unrouted_events).saturating_add(pipeline.routed_events)
 }
 
 /// Returns how people call the pipeline.

@@ -1,8 +1,8 @@
 //! The ledger as text. Nothing is said by colour alone; colour is only a hint on a terminal.
 
-use spillway_delivery::ledger::{FailoverReport, LogReport, PipelineReport, RouteReport};
+use spillway_delivery::ledger::{FailoverReport, LogReport, PipelineReport, RouteReport, TransformReport};
 
-use super::problems::{name, problems};
+use super::problems::{accounted, name, problems};
 use super::report::{Phase, StatusReport};
 use super::units::{age, bytes, counted, plain, time};
 use crate::config::state::ServedReport;
@@ -136,10 +136,14 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
     line(
         out,
         &format!(
-            "  accepted {} = unrouted {} + routed {}",
-            pipeline.accepted_events, pipeline.unrouted_events, pipeline.routed_events
+            "  accepted {} = {}unrouted {} + routed {}",
+            pipeline.accepted_events,
+            dropped(pipeline),
+            pipeline.unrouted_events,
+            pipeline.routed_events
         ),
     );
+    pipeline.transforms.iter().for_each(|one| line(out, &transform(one)));
     for (reason, requests) in &pipeline.refused_requests {
         line(out, &format!("  refused {}: {}", counted(*requests, "request"), plain(reason)));
     }
@@ -157,6 +161,23 @@ fn pipeline_block(pipeline: &PipelineReport, now: i64, paint: Paint, out: &mut S
     letters::lines(&pipeline.dead_letters, now).iter().for_each(|text| line(out, text));
     letters::jobs(&pipeline.jobs).iter().for_each(|text| line(out, text));
     line(out, &balance(pipeline, paint));
+}
+
+/// What of the accepted events transforms dropped; nothing where there is nothing to say.
+fn dropped(pipeline: &PipelineReport) -> String {
+    let silent = pipeline.dropped_events == 0 && pipeline.transforms.is_empty();
+    if silent { String::new() } else { format!("dropped {} + ", pipeline.dropped_events) }
+}
+
+/// What one transform did since the start.
+fn transform(transform: &TransformReport) -> String {
+    let TransformReport { name, r#type, in_events, changed_events, dropped_events, failed_events } = transform;
+    let mut parts = vec![format!("  transform {} ({}): in {in_events}", plain(name), plain(r#type))];
+    let figures = [("changed", *changed_events), ("dropped", *dropped_events)];
+    parts.extend(figures.iter().filter(|(_, events)| *events > 0).map(|(what, events)| format!("{what} {events}")));
+    let failed = failed_events.iter();
+    parts.extend(failed.map(|(why, events)| format!("failed for {} by {}", counted(*events, "event"), plain(why))));
+    parts.join(", ")
 }
 
 /// Which backend gets the events of a route whose first healthy one does, and how that changed.
@@ -193,7 +214,7 @@ fn balance(pipeline: &PipelineReport, paint: Paint) -> String {
     let jobs = pipeline.jobs.iter().map(|job| job.imbalance_events.unsigned_abs());
     let letters = pipeline.dead_letters.imbalance_events.unsigned_abs();
     let imbalance = deliveries.chain(jobs).sum::<u64>() + letters;
-    let accepted = pipeline.unrouted_events.saturating_add(pipeline.routed_events).abs_diff(pipeline.accepted_events);
+    let accepted = accounted(pipeline).abs_diff(pipeline.accepted_events);
     match imbalance + accepted {
         0 => format!("  {}", paint.good("ledger balanced")),
         events => format!("  {}", paint.bad(&format!("ledger NOT balanced: {}", counted(events, "event")))),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use spillway_delivery::condition::{AVAILABLE, Condition};
+use spillway_delivery::condition::{AVAILABLE, Condition, ConditionError};
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::settings::{
     BackendRefSettings, Durability, Failback, LogSettings, OnUndeliverable, PipelineSettings, RouteSettings, Strategy,
@@ -12,6 +12,7 @@ use spillway_delivery::settings::{
 
 use super::namespaces::Reach;
 use super::references::Targets;
+use super::transforms::transforms;
 use super::{ContainerLogsInput, EventsInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
     ClusterMonitoringPipelineSpec, DurabilitySpec, EventsSpec, FailbackSpec, InputSpec, InputType,
@@ -55,6 +56,7 @@ fn of(
             namespace: object.namespace.as_str().into(),
             name: object.name.as_str().into(),
             log: log(&spec),
+            transforms: transforms(object, &spec.transforms, problems),
             routes,
             origin: spec.origin.map(origin).unwrap_or_default(),
             suspend: spec.suspend,
@@ -78,16 +80,17 @@ pub(super) fn typed<T: DeserializeOwned>(object: &Object, problems: &mut Vec<Pro
 
 fn condition(object: &Object, index: usize, route: &RouteSpec, problems: &mut Vec<Problem>) -> Option<Condition> {
     let text = route.condition.as_deref()?;
-    let error = match Condition::compile(text) {
-        Ok(condition) => return Some(condition),
-        Err(error) => error,
-    };
-    let field = format!("spec.routes[{index}].match");
-    let place = error.column.map(|column| format!(" at character {column} of the condition")).unwrap_or_default();
-    let problem = Problem::new(object.root.at(&field), &field, format!("{}{place}", error.message));
+    let refused = |error| not_compiled(object, &format!("spec.routes[{index}].match"), text, error);
+    Condition::compile(text).map_err(|error| problems.push(refused(error))).ok()
+}
+
+/// Returns what is wrong with the condition or the expression in a field.
+pub(super) fn not_compiled(object: &Object, field: &str, text: &str, error: ConditionError) -> Problem {
+    let noun = if field.ends_with("Expression") { "expression" } else { "condition" };
+    let place = error.column.map(|column| format!(" at character {column} of the {noun}")).unwrap_or_default();
+    let problem = Problem::new(object.root.at(field), field, format!("{}{place}", error.message));
     let problem = problem.found(quoted(text)).suggestion(error.suggestion);
-    problems.push(if error.message.contains("not available") { problem.allowed(AVAILABLE) } else { problem });
-    None
+    if error.message.contains("not available") { problem.allowed(AVAILABLE) } else { problem }
 }
 
 fn references(

@@ -8,6 +8,7 @@ use spillway_delivery::settings::{
 use super::*;
 
 mod cluster;
+mod transforms;
 
 /// The smallest useful one of the manual.
 const SMALLEST: &str = "\
@@ -43,6 +44,12 @@ spec:
       containers: [main]
       startAt: End
   - {name: job-events, type: Events, events: {}}
+  transforms:
+  - {name: site, type: Set, set: {fields: [{name: fab, value: "12"}, {name: late, valueExpression: "event.ms > 500"}]}}
+  - {name: secrets, type: Remove, remove: {fields: [password]}}
+  - {name: names, type: Rename, rename: {fields: [{from: msg, to: message}]}}
+  - {name: short, type: Keep, keep: {fields: [message, fab, late]}}
+  - {name: quiet, type: Drop, drop: {when: 'event.level == "debug"'}}
   durability: Process
   buffer: {maxBytes: 536870912, retainSeconds: 86400}
   deadLetters: {maxBytes: 8388608}
@@ -139,6 +146,11 @@ fn every_field_reaches_the_plan() {
     let Input::ContainerLogs(logs) = &pipeline.inputs[0] else { panic!("{:?}", pipeline.inputs) };
     assert_eq!((&*logs.name, &logs.containers[..], logs.start_at), ("logs", &["main".to_owned()][..], StartAt::End));
     assert!(logs.pod_selector.matches(&crate::kinds::labels::Labels::from([("app", "etcher"), ("tier", "prod")])));
+    let transforms = pipeline.settings.transforms.iter().map(|one| (&*one.name, one.action.type_name()));
+    assert_eq!(
+        transforms.collect::<Vec<_>>(),
+        [("site", "Set"), ("secrets", "Remove"), ("names", "Rename"), ("short", "Keep"), ("quiet", "Drop")]
+    );
     let condition = pipeline.settings.routes[0].condition.as_ref().unwrap();
     assert!(condition.text().starts_with("event.level in"));
     assert_eq!(
@@ -324,7 +336,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "metadata: {name: jobs}\nspecs:",
         &[
             "8:1: MonitoringPipeline default/jobs: spec: missing field; allowed: an object with `buffer`, `deadLetters`, `drainSeconds`, \
-             `durability`, `inputs`, `origin`, `routes`, `suspend`",
+             `durability`, `inputs`, `origin`, `routes`, `suspend`, `transforms`",
             "11:1: MonitoringPipeline default/jobs: specs: unknown field; found \"specs\"; allowed: `apiVersion`, `kind`, \
              `metadata`, `spec`, `status`; help: did you mean `spec`?",
         ],

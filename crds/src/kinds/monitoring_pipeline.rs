@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::selector::LabelSelector;
 use super::status::PipelineStatus;
+use super::transform::TransformSpec;
 use super::{LABEL_PATTERN, NAME_PATTERN};
 use crate::manifest::rules;
 
@@ -44,6 +45,12 @@ macro_rules! pipeline_kind {
             /// Where the data comes from, 1 to 16 inputs. Example: `[{name: pushed, type: Events}]`.
             #[schemars(length(min = 1, max = 16))]
             pub inputs: Vec<InputSpec>,
+
+            /// What is done to its events before they are stored and their routes decided, in this order, at most 32.
+            /// Default: `[]`, nothing. Example: `[{name: quiet, type: Drop, drop: {when: 'event.level == "debug"'}}]`.
+            #[serde(default)]
+            #[schemars(length(max = 32))]
+            pub transforms: Vec<TransformSpec>,
 
             /// What an acknowledged event survives: `Disk` (power loss: it is synced before the sender is answered), `Process`
             /// (the end of the process: it is in the page cache) or `Memory` (an end of the process that is not SIGKILL or a
@@ -110,14 +117,24 @@ impl ClusterMonitoringPipelineSpec {
             suspend,
             origin,
             inputs,
+            transforms,
             durability,
             buffer,
             dead_letters,
             drain_seconds,
             routes,
         } = self;
-        let common =
-            MonitoringPipelineSpec { suspend, origin, inputs, durability, buffer, dead_letters, drain_seconds, routes };
+        let common = MonitoringPipelineSpec {
+            suspend,
+            origin,
+            inputs,
+            transforms,
+            durability,
+            buffer,
+            dead_letters,
+            drain_seconds,
+            routes,
+        };
         (namespace_selector, common)
     }
 }

@@ -34,10 +34,12 @@ pub(crate) enum Check {
     PriorityRefused,
     /// And there they do not say what happens when they are behind: the route does.
     WhenBehindRefused,
+    /// A field that is set has one value.
+    ValueOrExpression,
 }
 
-/// Every rule of every kind, but those of the members of a Backend.
-const CHECKS: [Check; 10] = [
+/// Every rule of every kind, but those of the members of a Backend and of a transform.
+const CHECKS: [Check; 11] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
     Check::NameLength,
@@ -48,11 +50,22 @@ const CHECKS: [Check; 10] = [
     Check::OnlyFirstHealthy { member: "whenBehind" },
     Check::PriorityRefused,
     Check::WhenBehindRefused,
+    Check::ValueOrExpression,
 ];
+
+/// The types of transform and their members.
+const TRANSFORMS: [(&str, &str); 5] =
+    [("Set", "set"), ("Remove", "remove"), ("Rename", "rename"), ("Keep", "keep"), ("Drop", "drop")];
 
 /// Returns every rule of every kind.
 pub(crate) fn checks() -> impl Iterator<Item = Check> {
-    CHECKS.into_iter().chain(members_of_backends())
+    CHECKS.into_iter().chain(members_of_backends()).chain(members_of_transforms())
+}
+
+/// Returns the rules of the members of a transform: each with its type and with no other.
+pub(crate) fn members_of_transforms() -> impl Iterator<Item = Check> {
+    let both = |(r#type, member)| [Check::OnlyWith { r#type, member }, Check::NeededWith { r#type, member }];
+    TRANSFORMS.into_iter().flat_map(both)
 }
 
 /// Returns the rules of the members of a Backend: each only with its type, and there where the type needs it.
@@ -115,6 +128,11 @@ pub(crate) fn when_behind_refused() -> Rule {
     Check::WhenBehindRefused.rule()
 }
 
+/// A field that is set has a text or an expression for its value.
+pub(crate) fn value_or_expression() -> Rule {
+    Check::ValueOrExpression.rule()
+}
+
 /// The field never changes; `why` says what to do instead.
 pub(crate) fn immutable(field: &str, why: &str) -> Rule {
     Rule::new("self == oldSelf")
@@ -142,6 +160,7 @@ impl Check {
                 "`whenBehind` must be set on the route and not on its backends when `strategy` is 'FirstHealthy'"
                     .to_owned()
             }
+            Self::ValueOrExpression => "`value` or `valueExpression` must be set, and not both".to_owned(),
         }
     }
 
@@ -152,6 +171,7 @@ impl Check {
                 member
             }
             Self::NameLength => "",
+            Self::ValueOrExpression => "value",
             Self::ValuesNeeded | Self::ValuesRefused => "values",
             Self::InitialAtMostMax => "initialMilliseconds",
             Self::PriorityRefused | Self::WhenBehindRefused => "backendRefs",
@@ -181,6 +201,7 @@ impl Check {
                 .is_none_or(|name| name.chars().count() as u64 <= NAME_CHARS_MAX),
             Self::ValuesNeeded => !compares || values,
             Self::ValuesRefused => compares || !values,
+            Self::ValueOrExpression => has("value") != has("valueExpression"),
             Self::InitialAtMostMax => {
                 let number = |field: &str| object.get(field).and_then(Value::as_u64);
                 match (number("initialMilliseconds"), number("maxSeconds")) {
@@ -228,6 +249,7 @@ impl fmt::Display for Check {
                 f.write_str("self.strategy != 'FirstHealthy' || !self.backendRefs.exists(r, has(r.whenBehind))")
             }
             Self::InitialAtMostMax => f.write_str("self.initialMilliseconds <= self.maxSeconds * 1000"),
+            Self::ValueOrExpression => f.write_str("has(self.value) != has(self.valueExpression)"),
         }
     }
 }

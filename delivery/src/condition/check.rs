@@ -9,6 +9,7 @@ use memchr::memmem::Finder;
 
 use super::evaluate::{Constant, Node, Relation, Search};
 use super::names::{not_available, unknown_function};
+use super::parse::Parsed;
 use super::{ConditionError, nearest, origin};
 use crate::json::{Number, Paths};
 
@@ -56,12 +57,22 @@ impl<'s> Checker<'s> {
     }
 
     /// Checks a whole condition.
-    pub(super) fn condition(mut self, expression: &IdedExpr) -> Checked<(Node, Paths)> {
-        let mut node = self.boolean(expression, "a condition")?;
+    pub(super) fn condition(mut self, expression: &IdedExpr) -> Checked<Parsed> {
+        let node = self.boolean(expression, "a condition")?;
+        Ok(self.finish(node))
+    }
+
+    /// Checks a whole expression of any value.
+    pub(super) fn value(mut self, expression: &IdedExpr) -> Checked<Parsed> {
+        let (node, _) = self.any(expression)?;
+        Ok(self.finish(node))
+    }
+
+    fn finish(self, mut node: Node) -> Parsed {
         let paths = Paths::new(&self.paths);
         let slots: Vec<usize> = self.paths.iter().filter_map(|path| paths.slot(path)).collect();
         set_slots(&mut node, &slots);
-        Ok((node, paths))
+        Parsed { node, paths, fields: self.paths }
     }
 
     fn boolean(&mut self, expression: &IdedExpr, wanted: &str) -> Checked<Node> {

@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 
 use super::EvalFailure;
 use crate::event::{Origin, OriginField};
-use crate::json::{Found, Number, Paths, Text, Value};
+use crate::json::{Found, Number, Paths, Text, Value, write_string};
 
 /// A checked expression.
 #[derive(Debug)]
@@ -82,6 +82,48 @@ const SLOTS_ON_STACK: usize = 8;
 
 /// Evaluates a condition; a value that is no boolean is a type mismatch.
 pub(super) fn evaluate(node: &Node, paths: &Paths, event: &[u8], origin: &Origin) -> Result<bool, EvalFailure> {
+    over(paths, event, origin, |evaluation| evaluation.decide(node))
+}
+
+/// Evaluates an expression and appends its value as JSON: that of a field as it is written in the event.
+pub(super) fn write(
+    node: &Node,
+    paths: &Paths,
+    (event, origin): (&[u8], &Origin),
+    out: &mut Vec<u8>,
+) -> Result<(), EvalFailure> {
+    over(paths, event, origin, |evaluation| {
+        if let Node::Event(slot) = node {
+            out.extend_from_slice(evaluation.event_bytes(*slot)?);
+            return Ok(());
+        }
+        write_seen(evaluation.value(node)?, out);
+        Ok(())
+    })
+}
+
+fn write_seen(seen: Seen<'_>, out: &mut Vec<u8>) {
+    let text = match seen {
+        Seen::Plain(text) => return write_string(out, text),
+        Seen::Bool(true) => "true".into(),
+        Seen::Bool(false) => "false".into(),
+        Seen::Number(Number::Int(int)) => int.to_string(),
+        Seen::Number(Number::Uint(uint)) => uint.to_string(),
+        // The shortest text that reads back as the number, always with a fraction or an exponent.
+        Seen::Number(Number::Float(float)) => format!("{float:?}"),
+        // But for the constant, these are values of fields, which are copied.
+        Seen::Null | Seen::Text(_) | Seen::Array | Seen::Object => "null".into(),
+    };
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Makes the places for what the walk finds, and evaluates.
+fn over<'e, T>(
+    paths: &'e Paths,
+    event: &'e [u8],
+    origin: &'e Origin,
+    evaluated: impl FnOnce(&mut Evaluation<'e, '_>) -> Result<T, EvalFailure>,
+) -> Result<T, EvalFailure> {
     let slots = paths.slots();
     let mut few = [Found::Absent; SLOTS_ON_STACK];
     let mut many = Vec::new();
@@ -91,7 +133,7 @@ pub(super) fn evaluate(node: &Node, paths: &Paths, event: &[u8], origin: &Origin
         many.resize(slots, Found::Absent);
         &mut many[..]
     };
-    Evaluation { event, origin, paths, found, walked: false }.decide(node)
+    evaluated(&mut Evaluation { event, origin, paths, found, walked: false })
 }
 
 struct Evaluation<'e, 'f> {
@@ -153,12 +195,15 @@ impl<'e> Evaluation<'e, '_> {
         self.found[slot]
     }
 
-    fn event_field(&mut self, slot: usize) -> Result<Seen<'e>, EvalFailure> {
+    /// Returns the bytes of a field.
+    fn event_bytes(&mut self, slot: usize) -> Result<&'e [u8], EvalFailure> {
         let found = self.slot(slot);
-        let Some(bytes) = found.of(self.event) else {
-            return Err(if found == Found::Blocked { EvalFailure::TypeMismatch } else { EvalFailure::Absent });
-        };
-        Ok(match Value::read(bytes) {
+        let failure = if found == Found::Blocked { EvalFailure::TypeMismatch } else { EvalFailure::Absent };
+        found.of(self.event).ok_or(failure)
+    }
+
+    fn event_field(&mut self, slot: usize) -> Result<Seen<'e>, EvalFailure> {
+        Ok(match Value::read(self.event_bytes(slot)?) {
             Value::Null => Seen::Null,
             Value::Bool(value) => Seen::Bool(value),
             Value::Number(number) => Seen::Number(number),

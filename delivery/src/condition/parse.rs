@@ -8,22 +8,45 @@ use super::evaluate::Node;
 use super::{CHARACTERS_MAX, ConditionError, NESTING_MAX, PARSER_STACK_BYTES};
 use crate::json::Paths;
 
+/// What a text must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// True or false.
+    Condition,
+    /// Any value.
+    Value,
+}
+
+/// A checked text.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) node: Node,
+    /// What the node's slots are about.
+    pub(super) paths: Paths,
+    /// The same paths as keys, in order of appearance.
+    pub(super) fields: Vec<Vec<String>>,
+}
+
 /// Parses and checks on a thread with room for the parser's recursion; the tree never leaves it.
-pub(super) fn on_own_stack(text: &str) -> Result<(Node, Paths), ConditionError> {
+pub(super) fn on_own_stack(text: &str, wanted: Wanted) -> Result<Parsed, ConditionError> {
     check_caps(text)?;
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("condition".into()).stack_size(PARSER_STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, || parse(text));
+        let thread = builder.spawn_scoped(scope, || parse(text, wanted));
         let thread = thread.map_err(|error| ConditionError::new(format!("no thread for the parser: {error}")))?;
         thread.join().unwrap_or_else(|_| Err(ConditionError::new("the parser failed on this text")))
     })
 }
 
-fn parse(text: &str) -> Result<(Node, Paths), ConditionError> {
+fn parse(text: &str, wanted: Wanted) -> Result<Parsed, ConditionError> {
     // The two syntaxes are allowed so that keys like `a-b` can be written, and so that `.?` is refused by its name.
     let parser = Parser::default().enable_optional_syntax(true).enable_ident_escape_syntax(true);
     let (expression, source) = parser.parse_with_source_info(text).map_err(|errors| syntax_error(text, &errors))?;
-    Checker::new(&source).condition(&expression)
+    let checker = Checker::new(&source);
+    match wanted {
+        Wanted::Condition => checker.condition(&expression),
+        Wanted::Value => checker.value(&expression),
+    }
 }
 
 /// Refuses what is too long or too deep, without building anything.

@@ -117,7 +117,7 @@ impl DeadLetters {
             }
             let count = builder.len();
             let batch = builder.build(origin.clone(), self.clock.now());
-            let pending = Pending { batch, masks: Masks::Uniform(1), unrouted: 0 };
+            let pending = Pending { batch, masks: Masks::Uniform(1), unrouted: 0, dropped: 0 };
             let bytes = pending.disk_bytes();
             let reserved = if log.bytes() + bytes > quota { None } else { log.reserve(bytes).ok() };
             match reserved {

@@ -90,6 +90,16 @@ impl BatchBuilder {
         Self { payload: arenas.take(bytes), ends: Vec::new(), arenas: Some(arenas.clone()) }
     }
 
+    /// Returns a builder that holds the first `events` of a batch, with room for as many bytes as all of it.
+    pub fn with_first(batch: &Batch, events: usize) -> Self {
+        let mut builder = Self::with_capacity(batch.payload.len());
+        let ends = &batch.ends[..events];
+        builder.payload.extend_from_slice(&batch.payload[..ends.last().map_or(0, |end| *end as usize)]);
+        builder.ends.reserve(batch.len());
+        builder.ends.extend_from_slice(ends);
+        builder
+    }
+
     /// Appends one event by letting `write` append its line, without the line break.
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.payload);

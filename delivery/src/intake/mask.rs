@@ -8,6 +8,7 @@ use super::Version;
 use crate::condition::EvalFailure;
 use crate::event::{Batch, BatchBuilder, Origin};
 use crate::log::{Masks, Pending};
+use crate::transform::Shaped;
 
 /// Evaluations of one route's condition that failed and so were false, by reason.
 #[derive(Debug, Default)]
@@ -29,29 +30,28 @@ impl RouteCounters {
     }
 }
 
-/// Fills the origin of a batch and decides its masks; events that no route wants are taken out and counted.
-pub(super) fn route(pipeline: &Version, batch: &Batch) -> Pending {
+/// Fills the origin of a batch and decides its masks; events that no route wants are taken out and counted. `shaped` is what
+/// the transforms of this version made of it.
+pub(super) fn route(pipeline: &Version, batch: &Batch, shaped: Option<&Shaped>) -> Pending {
     let origin = pipeline.origins.merged(&batch.origin);
-    let mut pending = masked(pipeline, batch, &origin);
+    let mut pending = masked(pipeline, shaped.map_or(batch, |shaped| &shaped.batch), &origin);
     pending.batch.origin = origin;
+    pending.dropped = shaped.map_or(0, |shaped| shaped.dropped);
     pending
 }
 
 fn masked(pipeline: &Version, batch: &Batch, origin: &Arc<Origin>) -> Pending {
     let routes = &pipeline.settings().routes;
     if routes.iter().any(|route| route.condition.is_none()) && routes.iter().all(|route| route.condition.is_none()) {
-        return Pending { batch: batch.clone(), masks: Masks::Uniform(all_routes(routes.len())), unrouted: 0 };
+        return pending(batch.clone(), Masks::Uniform(all_routes(routes.len())), 0);
     }
     let masks: Vec<u64> = batch.events().map(|event| mask_of(pipeline, event, origin)).collect();
     let unrouted = masks.iter().filter(|mask| **mask == 0).count();
     let uniform = masks.first().copied().filter(|first| masks.iter().all(|mask| mask == first));
     match uniform {
-        Some(0) => Pending { batch: without_events(batch), masks: Masks::Uniform(0), unrouted: unrouted as u32 },
-        Some(mask) => Pending { batch: batch.clone(), masks: Masks::Uniform(mask), unrouted: 0 },
-        None if unrouted == 0 => {
-            let masks = Masks::Each(masks.into());
-            Pending { batch: batch.clone(), masks, unrouted: 0 }
-        }
+        Some(0) => pending(without_events(batch), Masks::Uniform(0), unrouted),
+        Some(mask) => pending(batch.clone(), Masks::Uniform(mask), 0),
+        None if unrouted == 0 => pending(batch.clone(), Masks::Each(masks.into()), 0),
         None => {
             let mut kept = BatchBuilder::with_capacity(batch.payload.len());
             batch.events().zip(&masks).filter(|(_, mask)| **mask != 0).for_each(|(event, _)| kept.push(event));
@@ -59,9 +59,13 @@ fn masked(pipeline: &Version, batch: &Batch, origin: &Arc<Origin>) -> Pending {
             routed.position.clone_from(&batch.position);
             routed.key.clone_from(&batch.key);
             let masks = Masks::Each(masks.into_iter().filter(|mask| *mask != 0).collect());
-            Pending { batch: routed, masks, unrouted: unrouted as u32 }
+            pending(routed, masks, unrouted)
         }
     }
+}
+
+fn pending(batch: Batch, masks: Masks, unrouted: usize) -> Pending {
+    Pending { batch, masks, unrouted: unrouted as u32, dropped: 0 }
 }
 
 fn all_routes(count: usize) -> u64 {

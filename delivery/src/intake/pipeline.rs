@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{RefusalReason, Version};
 use crate::deliver::{Deliveries, Standing};
-use crate::ledger::{DeadLettersReport, PipelineReport, RouteReport};
+use crate::ledger::{DeadLettersReport, PipelineReport, RouteReport, TransformReport};
 use crate::log::Log;
 use crate::settings::{PipelineSettings, PipelineUid};
 
@@ -119,7 +119,7 @@ impl Pipeline {
 
     /// Returns the figures. Reads the log where a cursor stands in the midst of a segment, so it may block briefly.
     pub fn report(&self) -> PipelineReport {
-        let (unrouted, routed) = self.log.accepted_events();
+        let accepted = self.log.accepted_events();
         let refused = RefusalReason::ALL
             .iter()
             .map(|reason| (reason.as_str().to_owned(), self.refused[*reason as usize].load(Ordering::Relaxed)))
@@ -143,11 +143,13 @@ impl Pipeline {
             uid: self.uid.clone(),
             suspended: settings.suspend,
             removed: version.removed,
-            accepted_events: unrouted + routed,
-            unrouted_events: unrouted,
-            routed_events: routed,
+            accepted_events: accepted.dropped + accepted.unrouted + accepted.routed,
+            dropped_events: accepted.dropped,
+            unrouted_events: accepted.unrouted,
+            routed_events: accepted.routed,
             refused_requests: refused,
             log: self.log.report(),
+            transforms: transforms(&version),
             routes: routes.collect(),
             deliveries: self.deliveries.statuses().iter().map(|delivery| delivery.report(&self.log)).collect(),
             dead_letters: DeadLettersReport::default(),
@@ -187,4 +189,17 @@ impl Pipeline {
         let end = self.log.visible_end();
         self.deliveries.statuses().iter().all(|delivery| delivery.saved_cursor() >= end)
     }
+}
+
+fn transforms(version: &Version) -> Vec<TransformReport> {
+    let all = version.chain.iter().flat_map(|chain| chain.counted());
+    let report = all.map(|(transform, counts)| TransformReport {
+        name: transform.name.clone(),
+        r#type: transform.action.type_name().to_owned(),
+        in_events: counts.events,
+        changed_events: counts.changed,
+        dropped_events: counts.dropped,
+        failed_events: counts.failures(),
+    });
+    report.collect()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 use tokio::time::Instant;
 
+use super::shaping::{self, Made};
 use super::{Accepted, Pipeline, RefusalReason, SubmitError, mask};
 use crate::event::Batch;
 use crate::log::{KeyClaim, KeyLookup, ROOM_ASK_PERIOD, ROOM_WAIT_MAX, Receipt, Refused};
@@ -20,10 +21,12 @@ struct Part {
 }
 
 /// A log that does not have the batch yet.
-struct Wanting<'a> {
-    pipeline: &'a Arc<Pipeline>,
+pub(super) struct Wanting<'a> {
+    pub(super) pipeline: &'a Arc<Pipeline>,
     /// Goes with the batch, so that its key stays on its way although the sender goes away.
     claim: Option<KeyClaim>,
+    /// What its transforms made of the batch.
+    pub(super) made: Option<Made>,
 }
 
 pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<Accepted, SubmitError> {
@@ -39,7 +42,7 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
             None => (KeyLookup::New, None),
         };
         match lookup {
-            KeyLookup::New => wanting.push(Wanting { pipeline, claim }),
+            KeyLookup::New => wanting.push(Wanting { pipeline, claim, made: None }),
             KeyLookup::Same { .. } => {}
             KeyLookup::Conflict => return Err(SubmitError::KeyReused),
         }
@@ -47,13 +50,17 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     if wanting.is_empty() {
         return Ok(Accepted { events, repeated: true });
     }
+    // Until the logs have what the transforms made.
+    let share = shaping::shape(&mut wanting, &batch).await;
     let parts = match enqueue_all(&mut wanting, &batch) {
         Err((_, refused)) if refused.room_soon => enqueue_with_room(&mut wanting, &batch).await,
         other => other,
     };
     let parts = parts.map_err(|(pipeline, refused)| refuse(pipeline, refused.reason))?;
     drop(batch);
+    drop(wanting);
     let results = join_all(parts.into_iter().map(kept)).await;
+    drop(share);
     let failed: Vec<&(Arc<Pipeline>, Result<(), Refused>)> =
         results.iter().filter(|(_, result)| result.is_err()).collect();
     match failed.first() {
@@ -72,19 +79,24 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
 fn enqueue_all<'a>(wanting: &mut [Wanting<'a>], batch: &Batch) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
     let versions: Vec<_> = wanting.iter().map(|one| one.pipeline.version()).collect();
     let mut reserved = Vec::with_capacity(wanting.len());
-    for (Wanting { pipeline, .. }, version) in wanting.iter().zip(&versions) {
+    for (Wanting { pipeline, made, .. }, version) in wanting.iter_mut().zip(&versions) {
         if let Some(reason) = pipeline.closed_by(version) {
             return Err((*pipeline, Refused { reason, maybe_kept: false, room_soon: false }));
         }
-        let pending = mask::route(version, batch);
+        // Made anew where an edit came in between: what a log holds is of one version, transforms and routes.
+        let shaped = shaping::made(version, batch, made);
+        let pending = mask::route(version, batch, shaped);
         match pipeline.log().reserve(pending.disk_bytes()) {
             Ok(reservation) => reserved.push((reservation, pending)),
             Err(refused) => return Err((*pipeline, refused)),
         }
     }
-    let enqueue = |(Wanting { pipeline, claim }, (reservation, pending)): (&mut Wanting<'a>, _)| Part {
-        pipeline: pipeline.clone(),
-        receipt: pipeline.log().enqueue(reservation, pending, claim.take()),
+    let enqueue = |(Wanting { pipeline, claim, made }, (reservation, pending)): (&mut Wanting<'a>, _)| {
+        if let Some(made) = made {
+            made.count();
+        }
+        let receipt = pipeline.log().enqueue(reservation, pending, claim.take());
+        Part { pipeline: pipeline.clone(), receipt }
     };
     Ok(wanting.iter_mut().zip(reserved).map(enqueue).collect())
 }

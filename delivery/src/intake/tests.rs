@@ -32,6 +32,7 @@ async fn add(engine: &Engine, name: &str, bytes_max: u64) -> Arc<Pipeline> {
         namespace: "default".into(),
         name: name.into(),
         log: LogSettings { bytes_max, ..LogSettings::default() },
+        transforms: Vec::new(),
         routes: vec![RouteSettings {
             name: "all".into(),
             condition: Some(condition),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::mask::RouteCounters;
 use super::origins::Origins;
 use crate::settings::PipelineSettings;
+use crate::transform::Chain;
 
 /// What a pipeline is told at one time.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct Version {
     /// One per route; a route keeps its own over edits.
     pub(super) routes: Vec<Arc<RouteCounters>>,
     pub(super) origins: Arc<Origins>,
+    /// Its transforms, `None` where it has none. A transform goes on counting over edits.
+    pub(super) chain: Option<Arc<Chain>>,
     /// Its manifest is gone: nothing is taken, what is held drains.
     pub(super) removed: bool,
 }
@@ -22,7 +25,8 @@ impl Version {
     pub(super) fn first(settings: PipelineSettings) -> Self {
         let routes = settings.routes.iter().map(|_| Arc::default()).collect();
         let origins = Arc::new(Origins::new(&settings.origin));
-        Self { settings: Arc::new(settings), routes, origins, removed: false }
+        let chain = (!settings.transforms.is_empty()).then(|| Arc::new(Chain::new(&settings.transforms)));
+        Self { settings: Arc::new(settings), routes, origins, chain, removed: false }
     }
 
     /// Returns the version behind this one.
@@ -34,7 +38,14 @@ impl Version {
         let routes = settings.routes.iter().map(|route| before(&route.name).unwrap_or_default()).collect();
         let same = settings.origin == self.settings.origin;
         let origins = if same { self.origins.clone() } else { Arc::new(Origins::new(&settings.origin)) };
-        Self { settings: Arc::new(settings), routes, origins, removed }
+        let chain = match &self.chain {
+            Some(chain) if *chain.transforms() == *settings.transforms => Some(chain.clone()),
+            chain => (!settings.transforms.is_empty()).then(|| {
+                let none = Chain::new(&[]);
+                Arc::new(chain.as_deref().unwrap_or(&none).next(&settings.transforms))
+            }),
+        };
+        Self { settings: Arc::new(settings), routes, origins, chain, removed }
     }
 
     /// Returns what it is told.

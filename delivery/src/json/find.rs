@@ -37,15 +37,15 @@ impl Found {
 #[derive(Debug, Clone)]
 pub struct Paths {
     /// In preorder: what is below a node follows it. The root, the object itself, comes first.
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 #[derive(Debug, Clone)]
-struct Node {
-    key: Box<[u8]>,
-    parent: usize,
+pub(super) struct Node {
+    pub(super) key: Box<[u8]>,
+    pub(super) parent: usize,
     /// The place behind the last node below this one; its next sibling, if it has one.
-    below_end: usize,
+    pub(super) below_end: usize,
 }
 
 impl Paths {
@@ -134,7 +134,7 @@ impl Paths {
 
     #[expect(clippy::inline_always, reason = "measured: as a call it costs more than it does")]
     #[inline(always)]
-    fn child(&self, node: usize, key: &[u8], escaped: bool) -> Option<usize> {
+    pub(super) fn child(&self, node: usize, key: &[u8], escaped: bool) -> Option<usize> {
         let end = self.nodes[node].below_end;
         let mut child = node + 1;
         while child < end {

@@ -287,21 +287,8 @@ impl LogCore {
     /// Gives a group its sequences. They are used once the caller says so.
     fn frames(&self, group: Vec<Pending>, running_ms: u64) -> Vec<Arc<Frame>> {
         let mut next_seq = self.next_seq;
-        let mut frame = |Pending { batch, masks, unrouted }| {
-            let frame = Frame {
-                first_seq: next_seq,
-                incarnation: self.options.incarnation,
-                received: batch.received,
-                running_ms,
-                origin: batch.origin,
-                routes: self.routes.clone(),
-                masks,
-                ends: batch.ends,
-                payload: batch.payload,
-                unrouted,
-                position: batch.position,
-                key: batch.key,
-            };
+        let mut frame = |pending: Pending| {
+            let frame = pending.into_frame((next_seq, self.options.incarnation), running_ms, &self.routes);
             next_seq = frame.end_seq();
             Arc::new(frame)
         };

@@ -33,6 +33,7 @@ const KIND_ORIGIN: u8 = 2;
 const KIND_FOOTER: u8 = 3;
 const FLAG_POSITION: u8 = 1;
 const FLAG_KEY: u8 = 2;
+const FLAG_DROPPED: u8 = 4;
 const NO_ORIGIN: u32 = u32::MAX;
 /// Most origins of a segment: each has a frame, and a segment has at most 16 MiB and a frame more.
 const ORIGINS_MAX: u32 = 1 << 20;
@@ -81,6 +82,7 @@ impl SegmentHeader {
         self.state.write(&mut body);
         body.put_u64(self.follows_seq);
         body.push(u8::from(self.in_memory));
+        body.put_u64(self.state.totals.dropped);
         let mut out = Vec::with_capacity(body.len() + PREAMBLE_BYTES);
         out.extend_from_slice(SEGMENT_MAGIC);
         out.put_u32(body.len() as u32);
@@ -132,6 +134,13 @@ impl SegmentHeader {
             follows_seq: get.u64()?,
             in_memory: get.u8()? == 1,
         })
+        .map(|header| header.with_dropped(get.u64()))
+    }
+
+    /// Takes the total that an earlier program of this version did not write.
+    fn with_dropped(mut self, dropped: Option<u64>) -> Self {
+        self.state.totals.dropped = dropped.unwrap_or(0);
+        self
     }
 }
 
@@ -230,6 +239,10 @@ pub(super) fn encode_data(out: &mut Vec<u8>, frame: &Frame, origin: u32, place: 
         out.put_bytes(&key.sender);
         out.put_bytes(&key.key);
         out.extend_from_slice(&key.body_hash.to_le_bytes());
+    }
+    if frame.dropped > 0 {
+        flags |= FLAG_DROPPED;
+        out.put_u32(frame.dropped);
     }
     let tags = Tags { kind: KIND_DATA, mask_form, flags };
     let counts = Counts { events: frame.len() as u32, unrouted: frame.unrouted, received: frame.received };
@@ -340,6 +353,7 @@ impl Footer {
         body.put_u32(self.origins.len() as u32);
         self.origins.iter().for_each(|origin| body.put_bytes(origin));
         self.state.write(&mut body);
+        body.put_u64(self.state.totals.dropped);
         let mut out = Vec::with_capacity(body.len() + FRAME_HEADER_BYTES + TRAILER_BYTES);
         encode_blob(&mut out, (KIND_FOOTER, None), &body, place);
         let len = out.len() as u32;
@@ -364,7 +378,8 @@ impl Footer {
         }
         let count = get.count(4)?;
         let origins = (0..count).map(|_| get.bytes().map(Bytes::copy_from_slice)).collect::<Option<Vec<_>>>()?;
-        let state = State::read(&mut get)?;
+        let mut state = State::read(&mut get)?;
+        state.totals.dropped = get.u64().unwrap_or(0);
         Some(Self { summary: Summary { end_seq, oldest, tallies, index }, origins, running_ms, state })
     }
 }
@@ -428,6 +443,10 @@ fn decode_data(meta: &[u8], payload: Bytes, header: &FrameHeader, segment: &Segm
             body_hash: get.u128()?,
         }),
     };
+    let dropped = match header.flags & FLAG_DROPPED {
+        0 => 0,
+        _ => get.u32()?,
+    };
     let frame = Frame {
         first_seq: header.first_seq,
         incarnation: segment.incarnation,
@@ -439,8 +458,83 @@ fn decode_data(meta: &[u8], payload: Bytes, header: &FrameHeader, segment: &Segm
         ends,
         payload,
         unrouted: header.unrouted,
+        dropped,
         position,
         key,
     };
     Some(Decoded::Data { frame: Box::new(frame), origin: (header.origin != NO_ORIGIN).then_some(header.origin) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(dropped: u64) -> SegmentHeader {
+        let mut state = State::default();
+        state.totals.dropped = dropped;
+        SegmentHeader {
+            incarnation: 1,
+            ordinal: 2,
+            base_seq: 3,
+            running_ms: 4,
+            created: 5,
+            stale_end: 0,
+            routes: Arc::from(["a".into()]),
+            state,
+            follows_seq: 3,
+            in_memory: true,
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_is_stored_and_is_none_where_an_earlier_program_wrote() {
+        let bytes = header(7).encode();
+        assert_eq!(SegmentHeader::decode(&bytes), Some(header(7)));
+        let mut earlier = bytes[..bytes.len() - 8].to_vec();
+        let body = earlier.split_off(PREAMBLE_BYTES);
+        earlier.truncate(8);
+        earlier.put_u32(body.len() as u32);
+        earlier.put_u32(crc32c::crc32c(&body));
+        earlier.extend_from_slice(&body);
+        assert_eq!(SegmentHeader::decode(&earlier), Some(header(0)));
+    }
+
+    #[test]
+    fn a_frame_and_a_footer_bring_what_was_dropped() {
+        let segment = header(0);
+        let place = Place { synced: 0, seed: segment.seed() };
+        for dropped in [0, 9] {
+            let frame = Frame {
+                first_seq: 3,
+                incarnation: segment.incarnation,
+                received: 1,
+                running_ms: 1,
+                origin: Arc::default(),
+                routes: segment.routes.clone(),
+                masks: Masks::Uniform(1),
+                ends: vec![3],
+                payload: Bytes::from_static(b"{}\n"),
+                unrouted: 2,
+                dropped,
+                position: Some(Position { source: "s".into(), value: None }),
+                key: Some(IdempotencyKey { sender: "s".into(), key: "k".into(), body_hash: 1 }),
+            };
+            let mut bytes = Vec::new();
+            encode_data(&mut bytes, &frame, 0, place);
+            assert_eq!(bytes.len(), FRAME_HEADER_BYTES + 8 + 4 + 10 + 26 + if dropped > 0 { 4 } else { 0 });
+            bytes.extend_from_slice(&frame.payload);
+            let header = FrameHeader::decode(&bytes).unwrap();
+            let Some(Decoded::Data { frame: read, .. }) = decode_frame(&bytes.into(), &header, &segment) else {
+                panic!("no frame of data");
+            };
+            assert_eq!((read.dropped, read.unrouted, read.key.is_some()), (dropped, 2, true));
+        }
+        let mut state = State::default();
+        state.totals.dropped = 11;
+        let footer = Footer { summary: Summary::new(3, 1), origins: Vec::new(), running_ms: 1, state };
+        let bytes = Bytes::from(footer.encode(place));
+        let header = FrameHeader::decode(&bytes).unwrap();
+        let Some(Decoded::Footer(read)) = decode_frame(&bytes, &header, &segment) else { panic!("no footer") };
+        assert_eq!(*read, footer);
+    }
 }

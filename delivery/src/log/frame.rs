@@ -28,7 +28,7 @@ impl Masks {
     }
 }
 
-/// A batch on its way into the log: masks decided, events that no route wants taken out and counted.
+/// A batch on its way into the log: shaped, masks decided, events that are dropped or that no route wants taken out and counted.
 #[derive(Debug, Clone)]
 pub struct Pending {
     /// The events that some route wants.
@@ -37,6 +37,8 @@ pub struct Pending {
     pub masks: Masks,
     /// Events of the request that no route wanted.
     pub unrouted: u32,
+    /// Events of the request that a transform dropped.
+    pub dropped: u32,
 }
 
 impl Pending {
@@ -50,6 +52,26 @@ impl Pending {
     /// Returns roughly what the frame costs in memory.
     pub(super) fn memory_bytes(&self) -> usize {
         memory_bytes(self.batch.payload.len(), self.batch.ends.len())
+    }
+
+    /// Returns the frame, whose events have this first sequence and incarnation.
+    pub(super) fn into_frame(self, id: (u64, u64), running_ms: u64, routes: &Arc<[Arc<str>]>) -> Frame {
+        let Self { batch, masks, unrouted, dropped } = self;
+        Frame {
+            first_seq: id.0,
+            incarnation: id.1,
+            received: batch.received,
+            running_ms,
+            origin: batch.origin,
+            routes: routes.clone(),
+            masks,
+            ends: batch.ends,
+            payload: batch.payload,
+            unrouted,
+            dropped,
+            position: batch.position,
+            key: batch.key,
+        }
     }
 }
 
@@ -88,6 +110,8 @@ pub struct Frame {
     pub payload: Bytes,
     /// Events of the same request that no route wanted.
     pub unrouted: u32,
+    /// Events of the same request that a transform dropped.
+    pub dropped: u32,
     /// The source's position behind these events.
     pub position: Option<Position>,
     /// The client's key.

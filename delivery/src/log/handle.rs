@@ -19,7 +19,7 @@ use super::frame::{Frame, Pending};
 use super::journal::{DeliveryKey, Journal, JournalError, Progress};
 use super::recovery::Recovered;
 use super::segment::SegmentFile;
-use super::state::State;
+use super::state::{AcceptedEvents, State};
 use super::{GROUP_BYTES_MAX, TAIL_BYTES_MAX, UNSYNCED_BYTES_MAX};
 use crate::clock::Clock;
 use crate::event::Origin;
@@ -429,10 +429,9 @@ impl Log {
         self.shared().state.totals.routes.get(route).copied().unwrap_or(0)
     }
 
-    /// Returns (unrouted, routed by at least one route) of all events ever accepted.
-    pub fn accepted_events(&self) -> (u64, u64) {
-        let shared = self.shared();
-        (shared.state.totals.unrouted, shared.state.totals.routed_any)
+    /// Returns what became of all events ever accepted.
+    pub fn accepted_events(&self) -> AcceptedEvents {
+        self.shared().state.totals.accepted()
     }
 
     /// Returns how many damaged records and segments were met, ever since the open.

@@ -30,8 +30,28 @@ impl Tally {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Totals {
     pub(super) unrouted: u64,
+    /// Stands behind what else is stored: a program of this format version that does not know it reads the rest.
+    pub(super) dropped: u64,
     pub(super) routed_any: u64,
     pub(super) routes: BTreeMap<Arc<str>, u64>,
+}
+
+/// What became of all events that a log ever accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AcceptedEvents {
+    /// A transform dropped them.
+    pub dropped: u64,
+    /// No route wanted them.
+    pub unrouted: u64,
+    /// At least one route did.
+    pub routed: u64,
+}
+
+impl Totals {
+    /// Returns what became of the events.
+    pub(super) fn accepted(&self) -> AcceptedEvents {
+        AcceptedEvents { dropped: self.dropped, unrouted: self.unrouted, routed: self.routed_any }
+    }
 }
 
 /// Whether a key came before.
@@ -41,7 +61,7 @@ pub enum KeyLookup {
     New,
     /// With the same body; so many events were accepted.
     Same {
-        /// Events of the request, those that no route wanted included.
+        /// Events of the request, those that were dropped or that no route wanted included.
         events: u64,
     },
     /// With another body.
@@ -82,6 +102,7 @@ impl State {
     /// Goes on over one frame.
     pub(super) fn apply(&mut self, frame: &Frame, tallies: &[Tally]) {
         self.totals.unrouted += u64::from(frame.unrouted);
+        self.totals.dropped += u64::from(frame.dropped);
         self.totals.routed_any += frame.len() as u64;
         for (route, tally) in frame.routes.iter().zip(tallies) {
             if tally.events > 0 {
@@ -100,7 +121,7 @@ impl State {
             }
         }
         if let Some(key) = &frame.key {
-            self.remember(key, frame.len() as u32 + frame.unrouted, frame.running_ms);
+            self.remember(key, frame.len() as u32 + frame.unrouted + frame.dropped, frame.running_ms);
         }
     }
 
@@ -236,6 +257,7 @@ mod tests {
             ends: Vec::new(),
             payload: Bytes::new(),
             unrouted: 1,
+            dropped: 0,
             position: Some(Position { source: source.to_string().into(), value: Some(Bytes::from_static(b"1")) }),
             key: None,
         };

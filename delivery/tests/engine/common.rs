@@ -52,6 +52,7 @@ pub(crate) fn pipeline_of(log: LogSettings, routes: Vec<RouteSettings>) -> Pipel
         namespace: "default".into(),
         name: "jobs".into(),
         log,
+        transforms: Vec::new(),
         routes,
         suspend: false,
         origin: OriginBuilder::default(),

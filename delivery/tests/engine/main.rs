@@ -10,4 +10,5 @@ mod in_and_out;
 mod letters;
 mod memory;
 mod saves;
+mod transforms;
 mod when_behind;

@@ -552,7 +552,7 @@ async fn what_memory_holds_counts_against_the_free_space_that_it_would_take() {
         free_bytes_min: 1 << 20,
     };
     let log = Log::open(options, &owner, 1).unwrap();
-    let pending = Pending { batch: batch(0..60), masks: Masks::Uniform(1), unrouted: 0 };
+    let pending = Pending { batch: batch(0..60), masks: Masks::Uniform(1), unrouted: 0, dropped: 0 };
     let bytes = pending.disk_bytes();
     log.append(log.reserve(bytes).unwrap(), pending).await.unwrap();
     // The next would fit alone.

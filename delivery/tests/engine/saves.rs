@@ -331,7 +331,7 @@ enum Act {
 const ACTS: [Act; 6] = [Act::Queue, Act::Turn, Act::Rest, Act::Read, Act::Cancel, Act::Save];
 
 fn pending(number: u32) -> Pending {
-    Pending { batch: batch(number..number + 1), masks: Masks::Uniform(1), unrouted: 0 }
+    Pending { batch: batch(number..number + 1), masks: Masks::Uniform(1), unrouted: 0, dropped: 0 }
 }
 
 /// Plays one order of acts and returns how many events the reader has seen at the end, and how many there are.

@@ -39,6 +39,7 @@ pub(crate) struct Sent {
     sizes: Vec<usize>,
     masks: Vec<u64>,
     unrouted: u32,
+    dropped: u32,
     origin: u64,
     source: Option<(u64, Option<u64>)>,
     pub(crate) key: Option<u64>,
@@ -112,9 +113,11 @@ impl Model {
         let key = (events > 0 && rng.chance(1, 3)).then(|| self.key(rng));
         let (unrouted, origin) = (rng.below(3) as u32, rng.below(3));
         let first = self.next_event;
+        let dropped = (first % 3) as u32;
         self.next_event += events;
         let (fate, synced, harmed, id, pending) = (Fate::Gone, false, false, None, None);
-        let mut sent = Sent { first, sizes, masks, unrouted, origin, source, key, fate, synced, harmed, id, pending };
+        let mut sent =
+            Sent { first, sizes, masks, unrouted, dropped, origin, source, key, fate, synced, harmed, id, pending };
         let pending = sent.make();
         sent.pending = Some(pending.clone());
         self.sent.push(sent);
@@ -397,6 +400,7 @@ impl Model {
             && frame.position == batch.position
             && frame.key == batch.key
             && frame.unrouted == pending.unrouted
+            && frame.dropped == pending.dropped
             && (frame.is_empty() || frame.origin == batch.origin || nameless)
             && (0..frame.len()).all(|event| wanted_by(frame, event) == sent.masks[event])
             && frame.routes.len() == ROUTES.len();
@@ -515,7 +519,7 @@ impl Sent {
     }
 
     fn accepted(&self) -> u64 {
-        self.sizes.len() as u64 + u64::from(self.unrouted)
+        self.sizes.len() as u64 + u64::from(self.unrouted) + u64::from(self.dropped)
     }
 
     fn make(&self) -> Pending {
@@ -537,7 +541,7 @@ impl Sent {
             Some(_) => Masks::Each(self.masks.clone().into()),
             None => Masks::Uniform(0),
         };
-        Pending { batch, masks, unrouted: self.unrouted }
+        Pending { batch, masks, unrouted: self.unrouted, dropped: self.dropped }
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) async fn append(log: &Log, numbers: std::ops::Range<u64>) {
         let mut builder = BatchBuilder::default();
         builder.push(text(number).as_bytes());
         let batch = builder.build(Arc::<Origin>::default(), 1);
-        let pending = Pending { batch, masks: Masks::Uniform(0b111), unrouted: 0 };
+        let pending = Pending { batch, masks: Masks::Uniform(0b111), unrouted: 0, dropped: 0 };
         let reservation = log.reserve(pending.disk_bytes()).expect("there is room");
         log.append(reservation, pending).await.expect("nothing fails here");
     }

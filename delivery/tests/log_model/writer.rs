@@ -34,7 +34,8 @@ fn commit(core: &mut LogCore, numbers: Range<u32>) {
     numbers.clone().for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
     let mut batch = builder.build(Arc::<Origin>::default(), 1);
     batch.position = Some(Position { source: "file".into(), value: Some(numbers.end.to_string().into()) });
-    let committed = core.commit(vec![Pending { batch, masks: Masks::Uniform(1), unrouted: 0 }], Duration::ZERO);
+    let committed =
+        core.commit(vec![Pending { batch, masks: Masks::Uniform(1), unrouted: 0, dropped: 0 }], Duration::ZERO);
     assert!(committed.error.is_none() && committed.frames.len() == 1, "{committed:?}");
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use spillway_delivery::ledger::{
     BreakerReport, BreakerState, DeadLettersReport, DeliveryReport, DeliveryState, FailoverReport, LogReport,
-    RouteReport,
+    RouteReport, TransformReport,
 };
 
 use super::super::report::{Excluded, Listener, Source};
@@ -46,7 +46,8 @@ fn report() -> StatusReport {
         uid: "default.jobs".into(),
         suspended: false,
         removed: false,
-        accepted_events: 1203,
+        accepted_events: 1303,
+        dropped_events: 100,
         unrouted_events: 3,
         routed_events: 1200,
         refused_requests: BTreeMap::from([("full".into(), 2)]),
@@ -59,6 +60,23 @@ fn report() -> StatusReport {
             next_seq: 1204,
             ..LogReport::default()
         },
+        transforms: vec![
+            TransformReport {
+                name: "site".into(),
+                r#type: "Set".into(),
+                in_events: 1303,
+                changed_events: 1303,
+                ..TransformReport::default()
+            },
+            TransformReport {
+                name: "quiet".into(),
+                r#type: "Drop".into(),
+                in_events: 1303,
+                dropped_events: 100,
+                failed_events: BTreeMap::from([("absent".into(), 7)]),
+                ..TransformReport::default()
+            },
+        ],
         routes: vec![RouteReport {
             name: "everything".into(),
             routed_events: 1200,
@@ -98,7 +116,9 @@ source http: requests 40
 
 pipeline default/jobs
   log ok: 12.3 MiB of 1.0 GiB in 3 segments, events 1 to 1203
-  accepted 1203 = unrouted 3 + routed 1200
+  accepted 1303 = dropped 100 + unrouted 3 + routed 1200
+  transform site (Set): in 1303, changed 1303
+  transform quiet (Drop): in 1303, dropped 100, failed for 7 events by absent
   refused 2 requests: full
   route everything: events go to api
   route everything: api took over from archive 2 times

@@ -40,6 +40,10 @@ fn each_rule_takes_the_good_and_refuses_the_bad() {
             json!({"strategy": "FirstHealthy", "backendRefs": [{"whenBehind": "Block"}]}),
             false,
         ),
+        (Check::ValueOrExpression, json!({"name": "a", "value": ""}), true),
+        (Check::ValueOrExpression, json!({"name": "a", "valueExpression": "event.a"}), true),
+        (Check::ValueOrExpression, json!({"name": "a"}), false),
+        (Check::ValueOrExpression, json!({"name": "a", "value": "b", "valueExpression": "event.a"}), false),
     ] {
         assert_eq!(check.holds(&object), holds, "{check} over {object}");
         assert_eq!(by_cel(check, &object), holds, "by CEL: {check} over {object}");

@@ -36,6 +36,7 @@ async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
         namespace: "default".into(),
         name: "logs".into(),
         log: LogSettings::default(),
+        transforms: Vec::new(),
         routes: vec![route],
         origin: OriginBuilder::default(),
         suspend: false,

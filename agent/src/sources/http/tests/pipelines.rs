@@ -27,6 +27,7 @@ pub(super) async fn add_in(engine: &Engine, (namespace, name): (&str, &str), byt
         namespace: namespace.into(),
         name: name.into(),
         log: LogSettings { bytes_max, ..LogSettings::default() },
+        transforms: Vec::new(),
         routes: vec![RouteSettings {
             name: "all".into(),
             condition: None,

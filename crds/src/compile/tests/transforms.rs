@@ -1,0 +1,145 @@
+//! Transforms in manifests: what is refused and where, and what the reference shows.
+
+use spillway_delivery::event::OriginBuilder;
+use spillway_delivery::transform::Chain;
+
+use super::*;
+
+/// The smallest example with these transforms, each on a line from the 12th on, indented by two.
+fn with(transforms: &str) -> String {
+    let indented: Vec<String> = transforms.lines().map(|line| format!("  {line}")).collect();
+    changed("  inputs:\n", &format!("  transforms:\n{}\n  inputs:\n", indented.join("\n")))
+}
+
+fn chain(transforms: &str) -> Chain {
+    let compiled = of(&with(transforms));
+    assert_eq!(told(&compiled), [""; 0], "{transforms}");
+    Chain::new(&compiled.pipelines[0].settings.transforms)
+}
+
+#[test]
+fn every_example_of_the_reference_is_what_it_says() {
+    let page = include_str!("../../../../docs/reference/transforms.md");
+    let origin = OriginBuilder { pod: Some("etcher-0".into()), ..OriginBuilder::default() }.build();
+    let mut rows = 0;
+    for block in page.split("```yaml\n- ").skip(1) {
+        let (transform, rest) = block.split_once("```").unwrap();
+        let chain = chain(&format!("- {transform}"));
+        let table = rest.split("\n\n").find(|part| part.starts_with("| event | becomes |")).unwrap();
+        for row in table.lines().skip(2) {
+            let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let after = chain.apply(cells[1].as_bytes(), &origin).map(|event| String::from_utf8(event).unwrap());
+            assert_eq!(after.as_deref().unwrap_or("dropped"), cells[2], "{row}");
+            rows += 1;
+        }
+    }
+    assert!(rows >= 14, "only {rows} rows were tried");
+}
+
+#[test]
+fn what_is_wrong_is_told_at_its_place() {
+    for (transform, field, words) in [
+        (
+            "- {name: a, type: Rmove, remove: {fields: [a]}}",
+            "spec.transforms[0].type",
+            "unknown value; found \"Rmove\"; allowed: `Set`, `Remove`, `Rename`, `Keep`, `Drop`; help: did you mean `Remove`?",
+        ),
+        (
+            "- {name: a, type: Drop}",
+            "spec.transforms[0].drop",
+            "`drop` must be set when `type` is 'Drop'; found 'Drop'",
+        ),
+        (
+            "- {name: a, type: Drop, drop: {when: event.a}, keep: {fields: [a]}}",
+            "spec.transforms[0].keep",
+            "`keep` must only be set when `type` is 'Keep'; found 'Drop'",
+        ),
+        (
+            "- {name: a, type: Set, set: {fields: [{name: b}]}}",
+            "spec.transforms[0].set.fields[0].value",
+            "`value` or `valueExpression` must be set, and not both",
+        ),
+        (
+            "- {name: a, type: Set, set: {fields: [{name: b, value: 12}]}}",
+            "spec.transforms[0].set.fields[0].value",
+            "wrong type; found the number 12; allowed: text of at most 1024 characters; help: did you mean `\"12\"`?",
+        ),
+        (
+            "- {name: a, type: Set, set: {fields: [{name: b, valueExpression: evnt.c}]}}",
+            "spec.transforms[0].set.fields[0].valueExpression",
+            "unknown variable `evnt` at character 1 of the expression; found \"evnt.c\"; help: did you mean `event`?",
+        ),
+        (
+            "- {name: a, type: Drop, drop: {when: 'event.a + 1 == 2'}}",
+            "spec.transforms[0].drop.when",
+            "`+` is not available in conditions at character 9 of the condition; found \"event.a + 1 == 2\"; allowed: fields",
+        ),
+        (
+            "- {name: a, type: Keep, keep: {fields: [b, 'c d']}}",
+            "spec.transforms[0].keep.fields[1]",
+            "not the name of a field: ` ` cannot stand at character 2; found \"c d\"; allowed: keys between dots",
+        ),
+        (
+            "- {name: a, type: Remove, remove: {fields: [_spillway.id]}}",
+            "spec.transforms[0].remove.fields[0]",
+            "not the name of a field: `_spillway` is the agent's own member, which no event has; found \"_spillway.id\"",
+        ),
+        (
+            "- {name: a, type: Rename, rename: {fields: [{from: a, to: b}, {from: c, to: a.d}]}}",
+            "spec.transforms[0].rename.fields[1].to",
+            "the field is also that of `spec.transforms[0].rename.fields[0].from`, or one is in the other; found \"a.d\"; allowed:",
+        ),
+        (
+            "- {name: a, type: Remove, remove: {fields: [a, a]}}",
+            "spec.transforms[0].remove.fields[1]",
+            "duplicate of item [0] of the list; found \"a\"",
+        ),
+    ] {
+        let compiled = of(&with(transform));
+        let [error] = &compiled.errors[..] else { panic!("{transform}: {:?}", super::told(&compiled)) };
+        assert_eq!((&*error.field, error.line), (field, 13), "{error}");
+        let said = error.words();
+        assert!(said.starts_with(&format!("{field}: {words}")), "{said}");
+        assert!(compiled.pipelines.is_empty(), "{transform}");
+    }
+}
+
+#[test]
+fn every_wrong_field_of_every_transform_is_told() {
+    let text = "- {name: a, type: Set, set: {fields: [{name: '', value: b}]}}\n\
+                - {name: b, type: Remove, remove: {fields: ['x y', 'a..b', fine]}}\n\
+                - {name: c, type: Drop, drop: {when: orgin.pod}}";
+    let compiled = of(&with(text));
+    let fields: Vec<&str> = compiled.errors.iter().map(|error| &*error.field).collect();
+    // What the schema finds is told first, alone.
+    assert_eq!(fields, ["spec.transforms[0].set.fields[0].name"]);
+    let compiled = of(&with(&text.replace("name: ''", "name: a.")));
+    let fields: Vec<&str> = compiled.errors.iter().map(|error| &*error.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.transforms[0].set.fields[0].name",
+            "spec.transforms[1].remove.fields[0]",
+            "spec.transforms[1].remove.fields[1]",
+            "spec.transforms[2].drop.when"
+        ]
+    );
+}
+
+#[test]
+fn two_transforms_of_one_name_are_refused() {
+    let text = "- {name: a, type: Drop, drop: {when: event.a}}\n- {name: a, type: Drop, drop: {when: event.b}}";
+    let compiled = of(&with(text));
+    assert_eq!(compiled.errors[0].field, "spec.transforms[1].name");
+}
+
+#[test]
+fn a_pipeline_of_the_cluster_has_transforms_too() {
+    let text = with("- {name: a, type: Drop, drop: {when: event.a}}")
+        .replace("kind: Backend\n", "kind: ClusterBackend\n")
+        .replace("kind: MonitoringPipeline\n", "kind: ClusterMonitoringPipeline\n")
+        .replace("spec:\n  transforms:", "spec:\n  namespaceSelector: {}\n  transforms:");
+    let compiled = of(&text);
+    assert_eq!(told(&compiled), [""; 0]);
+    assert_eq!(compiled.pipelines[0].settings.transforms.len(), 1);
+}

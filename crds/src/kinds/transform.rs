@@ -1,0 +1,139 @@
+//! Transforms of a pipeline: what is done to its events before they are in its log.
+//!
+//! The rules that tie `type` to its member are added in `crd.rs`, from the list in `manifest/rules.rs`.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::LABEL_PATTERN;
+use crate::manifest::rules;
+
+/// One transform: `type` and the member of that name.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TransformSpec {
+    /// Name of the transform, unique in the pipeline: lower-case letters, digits and `-`, at most 63. Example: `site`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+    pub name: String,
+
+    /// What it does: `Set` (gives fields a value), `Remove` (takes fields out), `Rename` (moves fields), `Keep` (takes all
+    /// other fields out) or `Drop` (drops events, counted). The member of the same name in camelCase holds its settings.
+    pub r#type: TransformType,
+
+    /// Settings of a transform of type `Set`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetSpec>,
+
+    /// Settings of a transform of type `Remove`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove: Option<RemoveSpec>,
+
+    /// Settings of a transform of type `Rename`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<RenameSpec>,
+
+    /// Settings of a transform of type `Keep`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<KeepSpec>,
+
+    /// Settings of a transform of type `Drop`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop: Option<DropSpec>,
+}
+
+/// The kinds of transform.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransformType {
+    /// Gives fields a value.
+    Set,
+    /// Takes fields out.
+    Remove,
+    /// Moves fields.
+    Rename,
+    /// Takes all other fields out.
+    Keep,
+    /// Drops events.
+    Drop,
+}
+
+/// Settings of a transform of type `Set`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetSpec {
+    /// The fields that get a value, 1 to 32. All values are made from the event as it comes to this transform. A field whose
+    /// value cannot be made stays as it is, counted. Example: `[{name: fab, value: "12"}]`.
+    #[schemars(length(min = 1, max = 32))]
+    pub fields: Vec<SetFieldSpec>,
+}
+
+/// One field and its value.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = rules::value_or_expression())]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetFieldSpec {
+    /// The field, as a condition writes it behind `event.`; objects on the way to it are made. Example: `http.status`.
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+
+    /// Its value: this text; left out where `valueExpression` is there. Example: `"12"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub value: Option<String>,
+
+    /// Its value: what this expression over `event.<path>` and `origin.<field>` says, at most 1024 characters; left out where
+    /// `value` is there. A field is copied as it is. Example: `event.ms > 500`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub value_expression: Option<String>,
+}
+
+/// Settings of a transform of type `Remove`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoveSpec {
+    /// The fields that are taken out, 1 to 32, as a condition writes them behind `event.`. Example: `[password, http.cookie]`.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    pub fields: Vec<String>,
+}
+
+/// Settings of a transform of type `Rename`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RenameSpec {
+    /// The fields that move, 1 to 32. One that is not there is left alone. Example: `[{from: msg, to: message}]`.
+    #[schemars(length(min = 1, max = 32))]
+    pub fields: Vec<RenameFieldSpec>,
+}
+
+/// One field and its new name.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RenameFieldSpec {
+    /// The field that is there, as a condition writes it behind `event.`. Example: `msg`.
+    #[schemars(length(min = 1, max = 256))]
+    pub from: String,
+
+    /// What it is called afterwards; what is there already goes, and objects on the way to it are made. Example: `message`.
+    #[schemars(length(min = 1, max = 256))]
+    pub to: String,
+}
+
+/// Settings of a transform of type `Keep`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeepSpec {
+    /// The fields that stay, 1 to 32, as a condition writes them behind `event.`; all others go. Example: `[time, http.status]`.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    pub fields: Vec<String>,
+}
+
+/// Settings of a transform of type `Drop`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DropSpec {
+    /// Condition over `event.<path>` and `origin.<field>`, at most 1024 characters; an event for which it holds is dropped and
+    /// counted, one for which it cannot be evaluated is not dropped. Example: `event.level == "debug"`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub when: String,
+}

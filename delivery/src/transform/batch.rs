@@ -1,0 +1,68 @@
+//! A batch through the transforms of a pipeline.
+
+use std::sync::Arc;
+
+use super::Chain;
+use super::chain::{Scratch, Verdict};
+use super::counts::Counts;
+use super::edit::Subject;
+use crate::event::{BATCH_BYTES_MAX, Batch, BatchBuilder, EVENT_BYTES_MAX, Origin};
+
+/// What the transforms made of a batch.
+#[derive(Debug)]
+pub struct Shaped {
+    /// What is left, with the position and the key of the batch. Where nothing changed it shares the batch's bytes.
+    pub batch: Batch,
+    /// Events that were dropped.
+    pub dropped: u32,
+    /// What each transform did.
+    pub counts: Vec<Counts>,
+}
+
+impl Chain {
+    /// Shapes a batch whose origin the pipeline has filled. Pure: what was done is counted by [`Chain::kept`].
+    pub fn shape(&self, batch: &Batch, origin: &Arc<Origin>) -> Shaped {
+        let mut counts = vec![Counts::default(); self.transforms().len()];
+        let mut scratch = Scratch::default();
+        let mut out: Option<BatchBuilder> = None;
+        let mut dropped = 0;
+        for index in 0..batch.len() {
+            let event = batch.event(index);
+            let subject = Subject { event, origin, bytes_max: bytes_max(batch, index, out.as_ref()) };
+            match (self.run(subject, &mut scratch, &mut counts), &mut out) {
+                (Verdict::Same, None) => {}
+                (Verdict::Same, Some(out)) => out.push(event),
+                (verdict, out) => {
+                    let out = out.get_or_insert_with(|| BatchBuilder::with_first(batch, index));
+                    match verdict {
+                        Verdict::Dropped => dropped += 1,
+                        _ => out.push(scratch.event()),
+                    }
+                }
+            }
+        }
+        let shaped = match out {
+            None => batch.clone(),
+            Some(out) => Batch {
+                position: batch.position.clone(),
+                key: batch.key.clone(),
+                ..out.build(batch.origin.clone(), batch.received)
+            },
+        };
+        Shaped { batch: shaped, dropped, counts }
+    }
+
+    /// Counts what was done to a batch, once it is on its way into the log.
+    pub(crate) fn kept(&self, shaped: &Shaped) {
+        self.count(&shaped.counts);
+    }
+}
+
+/// Returns how large event `index` may become: within its own limit, and so that what follows has room in the batch as it is.
+fn bytes_max(batch: &Batch, index: usize, out: Option<&BatchBuilder>) -> usize {
+    let start = if index == 0 { 0 } else { batch.ends[index - 1] as usize };
+    let (behind, to_come) = (out.map_or(start, BatchBuilder::bytes), batch.payload.len() - start);
+    let bytes = batch.ends[index] as usize - start - 1;
+    let room = BATCH_BYTES_MAX.saturating_sub(behind + to_come);
+    EVENT_BYTES_MAX.max(bytes).min(bytes + room)
+}

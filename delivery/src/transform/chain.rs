@@ -1,0 +1,194 @@
+//! The transforms of a pipeline, one event after the other.
+
+use std::sync::Arc;
+
+use super::counts::{Counters, Counts};
+use super::edit::{EditScratch, Program, Subject};
+use super::keep::{Keep, KeepScratch};
+use super::path::overlap;
+use super::{Action, FIELDS_MAX, Failure, SetValue, Transform};
+use crate::condition::Condition;
+use crate::event::{EVENT_BYTES_MAX, Origin};
+
+/// The transforms of a pipeline, compiled. Shared by all who submit.
+#[derive(Debug)]
+pub struct Chain {
+    transforms: Vec<Transform>,
+    counters: Vec<Arc<Counters>>,
+    steps: Vec<Step>,
+}
+
+/// What is done at once.
+#[derive(Debug)]
+enum Step {
+    Edit(Program),
+    Keep { transform: usize, keep: Keep },
+    Drop { transform: usize, condition: Condition },
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is as it came.
+    Same,
+    /// It is what [`Scratch::event`] says.
+    Changed,
+    /// It is not passed on.
+    Dropped,
+}
+
+/// Memory of a chain, used for one event after the other.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    edit: EditScratch,
+    keep: KeepScratch,
+    /// The event as the steps so far made it.
+    event: Vec<u8>,
+    /// What the step under way writes.
+    next: Vec<u8>,
+}
+
+impl Scratch {
+    /// Returns the event that was changed.
+    pub(super) fn event(&self) -> &[u8] {
+        &self.event
+    }
+}
+
+impl Chain {
+    /// Compiles transforms, which run in this order.
+    pub fn new(transforms: &[Transform]) -> Self {
+        let counters = transforms.iter().map(|_| Arc::default()).collect();
+        Self { transforms: transforms.to_vec(), counters, steps: steps(transforms) }
+    }
+
+    /// Compiles other transforms; one whose name was there before goes on counting.
+    pub(crate) fn next(&self, transforms: &[Transform]) -> Self {
+        let before = |name: &Arc<str>| {
+            let at = self.transforms.iter().position(|transform| transform.name == *name)?;
+            self.counters.get(at).cloned()
+        };
+        let counters = transforms.iter().map(|transform| before(&transform.name).unwrap_or_default()).collect();
+        Self { counters, ..Self::new(transforms) }
+    }
+
+    /// Returns the transforms as they were told.
+    pub fn transforms(&self) -> &[Transform] {
+        &self.transforms
+    }
+
+    /// Returns what each transform did since the start.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (&Transform, Counts)> {
+        self.transforms.iter().zip(&self.counters).map(|(transform, counters)| (transform, counters.counts()))
+    }
+
+    /// Counts what was done to a batch.
+    pub(super) fn count(&self, counts: &[Counts]) {
+        self.counters.iter().zip(counts).for_each(|(counters, counts)| counters.add(counts));
+    }
+
+    /// Returns what the transforms make of one event (a valid object on one line); `None` when it is dropped. Counts nothing.
+    pub fn apply(&self, event: &[u8], origin: &Origin) -> Option<Vec<u8>> {
+        let (mut scratch, mut counts) = (Scratch::default(), vec![Counts::default(); self.transforms.len()]);
+        let subject = Subject { event, origin, bytes_max: EVENT_BYTES_MAX.max(event.len()) };
+        match self.run(subject, &mut scratch, &mut counts) {
+            Verdict::Same => Some(event.to_vec()),
+            Verdict::Changed => Some(scratch.event),
+            Verdict::Dropped => None,
+        }
+    }
+
+    /// Runs the transforms over one event.
+    pub(super) fn run(&self, subject: Subject<'_>, scratch: &mut Scratch, counts: &mut [Counts]) -> Verdict {
+        let Scratch { edit, keep, event, next } = scratch;
+        let mut verdict = Verdict::Same;
+        for step in &self.steps {
+            let event_now: &[u8] = if verdict == Verdict::Same { subject.event } else { event };
+            next.clear();
+            let changed = match step {
+                Step::Edit(program) => program.run(Subject { event: event_now, ..subject }, edit, next, counts),
+                Step::Keep { transform, keep: fields } => {
+                    let changed = fields.run(event_now, keep, next);
+                    counts[*transform].event(changed, None);
+                    changed
+                }
+                Step::Drop { transform, condition } => {
+                    let counts = &mut counts[*transform];
+                    let holds = condition.eval(event_now, subject.origin);
+                    counts.event(false, holds.err().map(Failure::from));
+                    if holds == Ok(true) {
+                        counts.dropped += 1;
+                        return Verdict::Dropped;
+                    }
+                    false
+                }
+            };
+            if changed {
+                std::mem::swap(event, next);
+                verdict = Verdict::Changed;
+            }
+        }
+        verdict
+    }
+}
+
+/// Puts together edits that follow each other and touch different fields, so that one walk does for all.
+fn steps(transforms: &[Transform]) -> Vec<Step> {
+    let (mut steps, mut group) = (Vec::new(), Group::default());
+    for (number, transform) in transforms.iter().enumerate() {
+        let step = match &transform.action {
+            Action::Set(_) | Action::Remove(_) | Action::Rename(_) => {
+                if !group.takes(&transform.action) {
+                    steps.extend(std::mem::take(&mut group).program(transforms));
+                }
+                group.add(number, &transform.action);
+                continue;
+            }
+            Action::Keep(fields) => Step::Keep { transform: number, keep: Keep::new(fields) },
+            Action::Drop(condition) => Step::Drop { transform: number, condition: condition.clone() },
+        };
+        steps.extend(std::mem::take(&mut group).program(transforms));
+        steps.push(step);
+    }
+    steps.extend(group.program(transforms));
+    steps
+}
+
+/// Edits of different fields.
+#[derive(Default)]
+struct Group {
+    transforms: Vec<usize>,
+    /// What they change.
+    paths: Vec<Vec<String>>,
+}
+
+impl Group {
+    /// Returns whether an edit may run in the same walk: it neither changes nor reads what the others change. The fields of
+    /// one walk are bounded, since each key of an event is compared with them.
+    fn takes(&self, action: &Action) -> bool {
+        let read = read_by(action);
+        let written = action.paths().into_iter().map(|path| path.keys().to_vec());
+        let touched: Vec<Vec<String>> = written.chain(read).collect();
+        self.paths.len() + touched.len() <= 2 * FIELDS_MAX
+            && touched.iter().all(|one| self.paths.iter().all(|other| !overlap(one, other)))
+    }
+
+    fn add(&mut self, number: usize, action: &Action) {
+        self.transforms.push(number);
+        self.paths.extend(action.paths().into_iter().map(|path| path.keys().to_vec()));
+    }
+
+    fn program(self, transforms: &[Transform]) -> Option<Step> {
+        Program::new(transforms, &self.transforms).map(Step::Edit)
+    }
+}
+
+/// Returns the fields that an edit reads besides those it changes.
+fn read_by(action: &Action) -> Vec<Vec<String>> {
+    let Action::Set(fields) = action else { return Vec::new() };
+    let expressions = fields.iter().filter_map(|field| match &field.value {
+        SetValue::Expression(expression) => Some(expression),
+        SetValue::Text(_) => None,
+    });
+    expressions.flat_map(|expression| expression.fields().iter().cloned()).collect()
+}
