@@ -124,9 +124,11 @@ impl Delivery {
 
     /// Notes a fault of the backend as a whole, or of this machine: one line when that is a change, and a wait.
     pub(super) fn failed(&mut self, fault: &Fault, blame: Blame) -> Duration {
+        let was_closed = self.target.breaker.state() == BreakerState::Closed;
         let wait = self.target.failed(fault, blame);
         let state = self.target.breaker.state();
-        if self.ground.status.breaker(state) && state == BreakerState::Open {
+        // A probe that fails is no news, however many there are.
+        if self.ground.status.breaker(state) && state == BreakerState::Open && was_closed {
             tracing::warn!(
                 route = %self.target.spec.route, backend = %self.target.spec.backend_name, kind = fault.kind.as_str(), error = %fault,
                 ?wait, "circuit breaker opened; nothing is tried until then"

@@ -4,10 +4,12 @@
 
 mod common;
 mod damage;
+mod down;
 mod edits;
 mod failover;
 mod in_and_out;
 mod letters;
+mod log;
 mod memory;
 mod saves;
 mod transforms;
