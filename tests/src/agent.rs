@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -245,6 +245,25 @@ impl Agent {
         kill_process(Pid::from_child(&self.child), signal).expect("the signal is sent");
     }
 
+    /// Makes it stand still in the midst of whatever it does, until [`Self::go_on`].
+    pub fn stand_still(&self) {
+        self.signal(Signal::STOP);
+        let state = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED).expect("it is ours to wait for");
+        assert!(state.is_some_and(|(_, state)| state.stopped()), "it has ended instead: {state:?}");
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Begins to note the most memory it has.
+    pub fn begin_peak(&self) -> Peak {
+        let of = format!("/proc/{}", self.pid());
+        fs::write(format!("{of}/clear_refs"), "5").expect("the kernel forgets the peak of before");
+        Peak { before: memory(&of, "VmRSS:"), of }
+    }
+
     /// Waits for the end.
     pub fn wait(mut self) -> ExitStatus {
         // The log ends with the process; its end is the event to wait for.
@@ -265,6 +284,28 @@ impl Agent {
         let status = self.wait();
         assert!(status.success(), "ended with {status}");
     }
+}
+
+/// The most memory of a process since a moment. The kernel notes it, so that no peak is too short to be seen.
+#[derive(Debug)]
+pub struct Peak {
+    of: String,
+    before: u64,
+}
+
+impl Peak {
+    /// Returns by how many bytes the process was larger than at that moment.
+    pub fn grown_bytes(&self) -> u64 {
+        memory(&self.of, "VmHWM:").saturating_sub(self.before)
+    }
+}
+
+/// Returns a figure of a process's memory, in bytes.
+fn memory(of: &str, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("{of}/status")).expect("the process runs");
+    let figure =
+        status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok());
+    figure.expect("the kernel says so") << 10
 }
 
 impl Drop for Agent {

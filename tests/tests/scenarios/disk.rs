@@ -1,10 +1,11 @@
 //! A disk that is full, read-only or damaged.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use spillway_tests::agent::{Agent, Place, deliveries};
+use spillway_tests::agent::{Place, deliveries, message_of};
 use spillway_tests::http::Client;
 use spillway_tests::output;
 use spillway_tests::receiver::{Mode, Receiver};
@@ -117,13 +118,19 @@ fn segments(place: &Place) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Events of one request, and so of one record of the log.
+const RECORD_EVENTS: u64 = 2000;
+
+/// How each record of the log begins.
+const RECORD_MAGIC: &[u8] = b"SPF1";
+
 /// Runs until some megabytes are held for a dead receiver, then ends; returns how many events.
 fn hold(place: &Place) -> u64 {
     let mut agent = place.start();
     let mut sent = 0;
     while segments(place).len() < 4 {
-        fixtures::post(&agent.http, sent, 2000);
-        sent += 2000;
+        fixtures::post(&agent.http, sent, RECORD_EVENTS);
+        sent += RECORD_EVENTS;
         assert!(sent < 1_000_000);
     }
     agent.wait_until("the archive has all", |status| {
@@ -133,61 +140,93 @@ fn hold(place: &Place) -> u64 {
     sent
 }
 
-fn dropped(agent: &Agent) -> u64 {
-    let status = agent.status();
-    deliveries(&status["pipelines"][0])
-        .filter_map(|delivery| delivery["droppedEvents"]["damaged"].as_u64())
-        .max()
-        .unwrap_or(0)
+/// Returns the numbers of the events in a part of a segment, in their order.
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    let text = String::from_utf8_lossy(bytes);
+    let ids = text.split("\"id\":\"e").skip(1).filter_map(|rest| rest.split_once('"'));
+    ids.filter_map(|(number, _)| number.parse().ok()).collect()
 }
 
-/// Damages what is held, starts again, and counts: what is not delivered is told, and nothing else is lost.
-fn damaged(damage: impl Fn(&[PathBuf])) {
+/// Returns the number of the first event of the record that holds a place of a segment, or of the next one with events.
+fn record_at(segment: &[u8], at: usize) -> u64 {
+    let begins = |window: &[u8]| window == RECORD_MAGIC;
+    let start = segment[..at].windows(RECORD_MAGIC.len()).rposition(begins).expect("a record begins before");
+    let first = numbers(&segment[start..])[0];
+    assert_eq!(first % RECORD_EVENTS, 0, "a request is a record");
+    first
+}
+
+/// Damages what is held, starts again, and looks: exactly what `damage` says is lost, told and counted, everything else
+/// comes once, and who had it all before misses nothing.
+fn damaged(damage: impl Fn(&Path) -> Range<u64>) {
     let receiver = Receiver::start();
     receiver.mode(Mode::Refuse(503));
     let place = Place::new(&fixtures::to_files_and(&receiver.url)).flag("--drain-seconds", "1");
     let sent = hold(&place);
-    damage(&segments(&place));
+    let lost = damage(&segments(&place)[1]);
+    let lost_events = lost.end - lost.start;
+    assert!(RECORD_EVENTS <= lost_events && lost.end < sent, "{lost:?} of {sent}");
     receiver.mode(Mode::Take);
     let mut agent = place.start();
     agent.wait_until("nothing held", |status| {
         deliveries(&status["pipelines"][0]).all(|delivery| delivery["heldEvents"] == 0)
     });
     fixtures::post(&agent.http, sent, 100);
-    agent.wait_until_delivered(1);
-    let lost = dropped(&agent);
+    let status = agent.wait_until_delivered(1);
     let metrics = agent.metrics();
-    agent.stop();
-    let got = output::count_by(&receiver.lines(), "id");
-    assert!(got.values().all(|count| *count == 1), "nothing twice");
-    assert!(lost > 0 && lost < sent, "damage costs what is damaged: {lost} of {sent}");
-    assert_eq!(got.len() as u64 + lost, sent + 100, "every event is delivered or told as lost");
-    assert!(metrics.contains("damaged"), "{metrics}");
+    let logged = agent.kill_and_read();
+
+    let all = fixtures::ids(0, sent + 100);
+    let left = [fixtures::ids(0, lost.start), fixtures::ids(lost.end, sent + 100 - lost.end)].concat();
+    output::assert_exactly_once(&receiver.lines(), "id", &left, &left);
+    output::assert_exactly_once(&output::lines_below(&place.path("out")), "id", &all, &all);
+    let pipeline = &status["pipelines"][0];
+    for delivery in deliveries(pipeline) {
+        let damaged = if delivery["backend"] == "api" { lost_events.into() } else { serde_json::Value::Null };
+        assert_eq!(delivery["droppedEvents"]["damaged"], damaged, "{delivery:#}");
+    }
+    let places = pipeline["log"]["damaged"].as_u64().unwrap_or(0);
+    assert!((1..=2).contains(&places), "the segment, and where the one before it lacks a successor: {pipeline:#}");
+    let counted: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("spillway_delivery_dropped_events_total{") && line.contains("\"damaged\""))
+        .collect();
+    assert_eq!(counted.len(), 1, "{counted:?}");
+    assert!(counted[0].contains("\"api\"") && counted[0].ends_with(&format!(" {lost_events}")), "{counted:?}");
+    let told = logged.iter().filter(|line| message_of(line) == "events lost by damage of the log");
+    let told: u64 = told.filter_map(|line| line["events"].as_u64()).sum();
+    assert_eq!(told, lost_events, "{logged:#?}");
 }
 
 #[test]
 fn a_flipped_bit_costs_one_record_and_is_counted() {
-    damaged(|segments| {
-        let file = fs::OpenOptions::new().read(true).write(true).open(&segments[1]).unwrap();
-        let middle = file.metadata().unwrap().len() / 2;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, middle).unwrap();
-        file.write_all_at(&[byte[0] ^ 4], middle).unwrap();
+    damaged(|path| {
+        let segment = fs::read(path).unwrap();
+        // Within an event in the middle.
+        let middle = segment.len() / 2;
+        let at = middle + segment[middle..].windows(3).position(|bytes| bytes == b"xxx").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&[segment[at] ^ 4], at as u64).unwrap();
+        let first = record_at(&segment, at);
+        first..first + RECORD_EVENTS
     });
 }
 
 #[test]
 fn a_segment_cut_in_the_middle_costs_its_tail_and_is_counted() {
-    damaged(|segments| {
-        let file = fs::OpenOptions::new().write(true).open(&segments[1]).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    damaged(|path| {
+        let segment = fs::read(path).unwrap();
+        let at = segment.len() / 2;
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(at as u64).unwrap();
+        record_at(&segment, at)..numbers(&segment).last().unwrap() + 1
     });
 }
 
 #[test]
 fn a_segment_without_a_header_is_set_aside_and_counted() {
-    damaged(|segments| {
-        let file = fs::OpenOptions::new().write(true).open(&segments[1]).unwrap();
-        file.write_all_at(&[0; 64], 0).unwrap();
+    damaged(|path| {
+        let held = numbers(&fs::read(path).unwrap());
+        fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&[0; 64], 0).unwrap();
+        held[0]..held.last().unwrap() + 1
     });
 }

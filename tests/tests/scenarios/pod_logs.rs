@@ -1,6 +1,6 @@
 //! Container logs of a kubelet's layout: no line lost or repeated over rotation, restart, SIGKILL, or all at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use spillway_tests::agent::Place;
 use spillway_tests::output;
@@ -73,28 +73,48 @@ fn parts_of_a_line_are_joined_over_a_rotation() {
     assert_eq!(counts.keys().collect::<Vec<_>>(), ["left right", "one two three"]);
 }
 
+/// Lines of each pod whose file is removed before most of it is read: more than the source reads at once.
+const LAST_LINES: usize = 5000;
+
+/// Nothing is read between the first line and the removal: the agent stands still meanwhile.
 #[test]
 fn a_file_removed_with_its_pod_is_drained() {
     let place = Place::new(&fixtures::to_files("Disk"));
     let mut agent = place.start();
     let mut logs: Vec<ContainerLog> =
         (0..20).map(|pod| ContainerLog::create(&place.path("pods"), &format!("short-{pod}"), "main")).collect();
-    agent.wait_until("the files are open", |status| {
-        status.to_string().contains("short-") || status["pipelines"].is_array()
-    });
     for (pod, log) in logs.iter_mut().enumerate() {
-        for line in 0..50 {
-            log.line(&format!("pod {pod} line {line}"));
-        }
+        log.line(&format!("{pod} 0"));
     }
-    agent.wait_until_delivered(1000);
-    for log in logs.drain(..) {
-        log.remove();
+    agent.wait_until_delivered(20);
+    agent.eventually(
+        || "each file is held open".to_owned(),
+        |agent| agent.metrics().contains("spillway_container_log_open_files 20").then_some(()),
+    );
+    agent.stand_still();
+    for (pod, log) in logs.iter_mut().enumerate() {
+        (1..LAST_LINES).for_each(|line| log.line(&format!("{pod} {line}")));
     }
+    logs.drain(..).for_each(ContainerLog::remove);
+    assert!(output::files(&place.path("pods")).is_empty(), "no name is left");
+    agent.go_on();
+    agent.wait_until_delivered(20 * LAST_LINES as u64);
+    agent.eventually(
+        || "no file is open".to_owned(),
+        |agent| agent.metrics().contains("spillway_container_log_open_files 0").then_some(()),
+    );
     agent.stop();
-    let lines = output::lines_below(&place.path("out"));
-    assert_eq!(output::count_by(&lines, "message").len(), 1000);
-    assert_eq!(lines.len(), 1000);
+    let mut lines: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for line in output::lines_below(&place.path("out")) {
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let (pod, line) = event["message"].as_str().unwrap().split_once(' ').unwrap();
+        assert_eq!(event["_spillway"]["origin"]["pod"], format!("short-{pod}"));
+        lines.entry(pod.to_owned()).or_default().push(line.parse().unwrap());
+    }
+    assert_eq!(lines.len(), 20);
+    for (pod, lines) in lines {
+        assert!(lines.iter().copied().eq(0..LAST_LINES), "pod {pod}: every line once, in order");
+    }
 }
 
 /// However fast the agent is: pods of which it has taken the first word go while the next ones come.
