@@ -1,6 +1,6 @@
 //! The seam under the log: the few calls it makes to a file system.
 //!
-//! The real one is [`RealFs`]. The faulty one that tests put in its place keeps what was synced apart from what was not,
+//! The real one is [`RealFs`], with a bound for a folder [`BoundedFs`]. The faulty one that tests put in its place keeps what was synced apart from what was not,
 //! and can lose, tear, flip and refuse. All paths are below the data directory. All calls block.
 
 use std::io;
@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod ahead;
+mod bounded;
 mod faulty;
 mod real;
 
 pub use ahead::{AHEAD_BYTES, Ahead, begin_sync};
+pub use bounded::BoundedFs;
 pub use faulty::{Call, Counts, Fault, Faults, FaultyFs, SECTOR_BYTES, SplitMix64};
 pub use real::RealFs;
 
