@@ -138,6 +138,17 @@ impl std::error::Error for SubmitError {}
 impl Intake {
     /// Takes `batch` into the log of each of `pipelines`, or into none. See the module header.
     pub async fn submit(&self, pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<Accepted, SubmitError> {
-        submit::submit(pipelines, batch).await
+        submit::submit(pipelines, batch, None).await
+    }
+
+    /// Takes `batch` into the log of one pipeline for one of its routes, whatever the conditions of its routes say: who sends has
+    /// asked them. A route that is not there takes nothing for now.
+    pub async fn submit_to_route(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        route: &str,
+        batch: Batch,
+    ) -> Result<Accepted, SubmitError> {
+        submit::submit(std::slice::from_ref(pipeline), batch, Some(route)).await
     }
 }

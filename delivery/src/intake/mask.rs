@@ -31,13 +31,20 @@ impl RouteCounters {
 }
 
 /// Fills the origin of a batch and decides its masks; events that no route wants are taken out and counted. `shaped` is what
-/// the transforms of this version made of it.
-pub(super) fn route(pipeline: &Version, batch: &Batch, shaped: Option<&Shaped>) -> Pending {
+/// the transforms of this version made of it. With `only` all are for that route; `None` where there is none of this name.
+pub(super) fn route(pipeline: &Version, batch: &Batch, shaped: Option<&Shaped>, only: Option<&str>) -> Option<Pending> {
     let origin = pipeline.origins.merged(&batch.origin);
-    let mut pending = masked(pipeline, shaped.map_or(batch, |shaped| &shaped.batch), &origin);
+    let batch = shaped.map_or(batch, |shaped| &shaped.batch);
+    let mut pending = match only {
+        Some(name) => {
+            let bit = pipeline.settings().routes.iter().position(|route| *route.name == *name)?;
+            Pending { batch: batch.clone(), masks: Masks::Uniform(1 << bit), unrouted: 0, dropped: 0 }
+        }
+        None => masked(pipeline, batch, &origin),
+    };
     pending.batch.origin = origin;
     pending.dropped = shaped.map_or(0, |shaped| shaped.dropped);
-    pending
+    Some(pending)
 }
 
 fn masked(pipeline: &Version, batch: &Batch, origin: &Arc<Origin>) -> Pending {

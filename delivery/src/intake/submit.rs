@@ -29,7 +29,12 @@ pub(super) struct Wanting<'a> {
     pub(super) made: Option<Made>,
 }
 
-pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<Accepted, SubmitError> {
+/// `route` is the one that all events are for; without one the conditions decide.
+pub(super) async fn submit(
+    pipelines: &[Arc<Pipeline>],
+    batch: Batch,
+    route: Option<&str>,
+) -> Result<Accepted, SubmitError> {
     let events = batch.len() as u64;
     let mut wanting = Vec::with_capacity(pipelines.len());
     for pipeline in pipelines {
@@ -50,10 +55,13 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
     if wanting.is_empty() {
         return Ok(Accepted { events, repeated: true });
     }
-    // Until the logs have what the transforms made.
-    let share = shaping::shape(&mut wanting, &batch).await;
-    let parts = match enqueue_all(&mut wanting, &batch) {
-        Err((_, refused)) if refused.room_soon => enqueue_with_room(&mut wanting, &batch).await,
+    // Until the logs have what the transforms made. What is for one route went through them where it was routed.
+    let share = match route {
+        Some(_) => None,
+        None => shaping::shape(&mut wanting, &batch).await,
+    };
+    let parts = match enqueue_all(&mut wanting, &batch, route) {
+        Err((_, refused)) if refused.room_soon => enqueue_with_room(&mut wanting, &batch, route).await,
         other => other,
     };
     let parts = parts.map_err(|(pipeline, refused)| refuse(pipeline, refused.reason))?;
@@ -76,7 +84,11 @@ pub(super) async fn submit(pipelines: &[Arc<Pipeline>], batch: Batch) -> Result<
 
 /// Reserves in every log before anything is appended to any, or says which refused. No edit of a pipeline comes between its
 /// masks and the queue.
-fn enqueue_all<'a>(wanting: &mut [Wanting<'a>], batch: &Batch) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
+fn enqueue_all<'a>(
+    wanting: &mut [Wanting<'a>],
+    batch: &Batch,
+    route: Option<&str>,
+) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
     let versions: Vec<_> = wanting.iter().map(|one| one.pipeline.version()).collect();
     let mut reserved = Vec::with_capacity(wanting.len());
     for (Wanting { pipeline, made, .. }, version) in wanting.iter_mut().zip(&versions) {
@@ -84,8 +96,11 @@ fn enqueue_all<'a>(wanting: &mut [Wanting<'a>], batch: &Batch) -> Result<Vec<Par
             return Err((*pipeline, Refused { reason, maybe_kept: false, room_soon: false }));
         }
         // Made anew where an edit came in between: what a log holds is of one version, transforms and routes.
-        let shaped = shaping::made(version, batch, made);
-        let pending = mask::route(version, batch, shaped);
+        let shaped = if route.is_none() { shaping::made(version, batch, made) } else { None };
+        let Some(pending) = mask::route(version, batch, shaped, route) else {
+            let refused = Refused { reason: RefusalReason::Removed, maybe_kept: false, room_soon: false };
+            return Err((*pipeline, refused));
+        };
         match pipeline.log().reserve(pending.disk_bytes()) {
             Ok(reservation) => reserved.push((reservation, pending)),
             Err(refused) => return Err((*pipeline, refused)),
@@ -106,12 +121,13 @@ fn enqueue_all<'a>(wanting: &mut [Wanting<'a>], batch: &Batch) -> Result<Vec<Par
 async fn enqueue_with_room<'a>(
     wanting: &mut [Wanting<'a>],
     batch: &Batch,
+    route: Option<&str>,
 ) -> Result<Vec<Part>, (&'a Arc<Pipeline>, Refused)> {
     let deadline = Instant::now() + ROOM_WAIT_MAX;
     loop {
         // From before the look: what is freed in between is not missed.
         let freed = select_all(wanting.iter().map(|one| Box::pin(one.pipeline.log().freed())));
-        match enqueue_all(wanting, batch) {
+        match enqueue_all(wanting, batch, route) {
             Err((_, refused)) if refused.room_soon && Instant::now() < deadline => {
                 drop(tokio::time::timeout(ROOM_ASK_PERIOD, freed).await);
             }

@@ -107,3 +107,29 @@ async fn a_key_stays_on_its_way_when_its_sender_goes_away() {
         assert_eq!(frames(pipeline).await.len(), 1, "kept once");
     }
 }
+
+#[tokio::test]
+async fn a_batch_for_one_route_asks_no_condition_and_goes_down_no_other() {
+    let dir = TempDir::new().unwrap();
+    let engine = engine(dir.path());
+    let pipeline = add(&engine, "a", ROOMY).await;
+    // The condition of the route wants another source, and what the manifest adds is there all the same.
+    let other =
+        Batch { origin: OriginBuilder { app: Some("x".into()), ..OriginBuilder::default() }.build(), ..batch() };
+    assert_eq!(Intake.submit(std::slice::from_ref(&pipeline), other.clone()).await.unwrap().events, 2);
+    assert_eq!((pipeline.report().unrouted_events, pipeline.report().routed_events), (2, 0));
+    let keyed = |key: &'static [u8]| {
+        let key = IdempotencyKey { sender: "pod".into(), key: key.into(), body_hash: 7 };
+        Batch { key: Some(key), ..other.clone() }
+    };
+    let accepted = Intake.submit_to_route(&pipeline, "all", keyed(b"k")).await.unwrap();
+    assert_eq!(accepted, Accepted { events: 2, repeated: false });
+    assert!(Intake.submit_to_route(&pipeline, "all", keyed(b"k")).await.unwrap().repeated, "once for each key");
+    let report = pipeline.report();
+    assert_eq!((report.unrouted_events, report.routed_events, report.routes[0].routed_events), (2, 2, 2));
+    assert!(frames(&pipeline).await.iter().any(|(origin, events)| origin.contains("\"siteID\":\"a\"") && *events == 2));
+
+    let error = Intake.submit_to_route(&pipeline, "none", keyed(b"l")).await.unwrap_err();
+    assert!(matches!(error, SubmitError::Refused { reason: RefusalReason::Removed, .. }), "{error:?}");
+    assert_eq!(pipeline.report().accepted_events, 4);
+}
