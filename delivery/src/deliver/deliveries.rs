@@ -27,6 +27,8 @@ pub(super) struct Order {
     pub(super) task: Task,
     /// Its seat among the backends of a route of which the first healthy one sends.
     pub(super) seat: Option<Seat>,
+    /// Whether what is under way is hardly waited for, since its backend may never answer: what became of it is not known then.
+    pub(super) at_once: bool,
 }
 
 /// A place in a group.

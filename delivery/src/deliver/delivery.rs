@@ -123,6 +123,9 @@ const GAP_EVENTS_MAX: usize = 4096;
 /// How long a delivery waits for bytes of the budget before it looks again.
 const BUDGET_PERIOD: Duration = Duration::from_millis(50);
 
+/// How long what is under way may take to land where an order is for at once: what a backend that is well needs.
+const AT_ONCE_MAX: Duration = Duration::from_millis(250);
+
 /// How often a delivery that drains looks whether its time is over.
 pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -203,15 +206,30 @@ impl Delivery {
                 () = sleep_until(wake.unwrap_or_else(far)), if wake.is_some() => self.woken(),
             }
         }
-        while let Some(landed) = flights.next().await {
-            self.settle(landed, flights.len()).await;
-            self.tell_group(flights.len());
-        }
+        self.land(&mut flights).await;
         // A backend without its place has nothing to commit: what it may hold is cut at the next start.
         if !self.ended && !self.reopen {
             self.save(&mut flights, true).await;
         }
         self.part().await
+    }
+
+    /// Waits for what is under way, and not for long where the order that came is for at once: then it counts as not answered.
+    async fn land(&mut self, flights: &mut Flights) {
+        let orders = &self.ground.orders;
+        let at_once = orders.has_changed().unwrap_or(false) && orders.borrow().at_once;
+        let until = at_once.then(|| Instant::now() + AT_ONCE_MAX);
+        loop {
+            let landed = tokio::select! {
+                biased;
+                landed = flights.next() => landed,
+                () = sleep_until(until.unwrap_or_else(far)), if until.is_some() => None,
+            };
+            let Some(landed) = landed else { break };
+            self.settle(landed, flights.len()).await;
+            self.tell_group(flights.len());
+        }
+        flights.clear();
     }
 
     fn holding_back(&self, flights: &Flights) -> bool {

@@ -26,27 +26,33 @@ impl Engine {
     /// short](Self::cut_short), then syncs logs, commits cursors and closes backends. What is held stays in the log. Returns
     /// whether nothing was held at the end.
     pub async fn drain(&self, deadline: Instant) -> bool {
-        let pipelines = self.pipelines();
-        pipelines.iter().for_each(|pipeline| pipeline.stop_intake());
-        self.hurry.send_replace(true);
         let landing = LANDING.min(deadline.duration_since(Instant::now()) / 2);
-        let idle = async {
-            let mut look = tokio::time::interval(Duration::from_millis(20));
-            while !pipelines.iter().all(|pipeline| pipeline.is_drained()) {
-                look.tick().await;
-            }
-        };
-        let drained = tokio::select! {
-            biased;
-            () = idle => true,
-            () = self.over(deadline - landing, Duration::ZERO) => false,
-        };
+        let drained = self.flush(deadline - landing).await;
         let landed = self.deliveries.stop_by(self.over(deadline - landing / 4, CUT_LANDING)).await;
         let synced = self.logs.stop_by(self.over(deadline, CUT_CLOSING)).await;
         if !(landed && synced) {
             tracing::warn!(landed, synced, "the time was over before everything was at rest");
         }
         drained
+    }
+
+    /// Refuses new batches and lets deliveries go on until nothing is held, `deadline` has come or it is [cut
+    /// short](Self::cut_short). Returns whether nothing was held at the end; a drain is to follow.
+    pub async fn flush(&self, deadline: Instant) -> bool {
+        let pipelines = self.pipelines();
+        pipelines.iter().for_each(|pipeline| pipeline.stop_intake());
+        self.hurry.send_replace(true);
+        let idle = async {
+            let mut look = tokio::time::interval(Duration::from_millis(20));
+            while !pipelines.iter().all(|pipeline| pipeline.is_drained()) {
+                look.tick().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = idle => true,
+            () = self.over(deadline, Duration::ZERO) => false,
+        }
     }
 
     /// Returns the deliveries that a drain would wait for now, as `namespace/pipeline/route/backend`.

@@ -68,6 +68,18 @@ impl Engine {
         true
     }
 
+    /// Gives running deliveries of a pipeline another backend under their own keys, at once: what is under way is given up and
+    /// sent there, too. For the end of a process whose log ends with it; an edit that follows does not know of it.
+    pub async fn divert(&self, pipeline: &Pipeline, specs: Vec<DeliverySpec>) {
+        let Some(running) = self.running.find(pipeline.uid()) else { return };
+        let orders = running.bed.deliveries.orders.lock().await;
+        for spec in specs {
+            if let Some(sender) = orders.get(&spec.key()).filter(|_| !is_draining(&orders, &spec.key())) {
+                sender.send_modify(|order| (order.spec, order.at_once) = (spec, true));
+            }
+        }
+    }
+
     /// Returns which references of `settings` must be bound: those that do not run, or that drain with what they had.
     pub async fn unbound(&self, settings: &PipelineSettings) -> Vec<DeliveryKey> {
         let keys = keys_of(settings);
@@ -125,7 +137,12 @@ impl Engine {
                 order(sender, spec, &task, seat);
             } else if let Some(spec) = spec {
                 let progress = progress_from(log, &key.route, seats.begins(&key.route).unwrap_or(at));
-                self.start(&running.bed, &mut orders, Order { spec, task: task.clone(), seat }, progress);
+                self.start(
+                    &running.bed,
+                    &mut orders,
+                    Order { spec, task: task.clone(), seat, at_once: false },
+                    progress,
+                );
             }
         }
         leave_groups(&orders, &wanted, &released);

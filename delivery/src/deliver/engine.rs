@@ -235,7 +235,7 @@ impl Engine {
         for (spec, progress) in begun {
             let task = if settings.suspend { Task::Rest } else { Task::Deliver };
             let seat = seats.seat(&spec.route, progress.began.unwrap_or(progress.cursor));
-            self.start(&bed, &mut orders, Order { spec, task, seat }, progress);
+            self.start(&bed, &mut orders, Order { spec, task, seat, at_once: false }, progress);
         }
         for (released, key, progress) in missing {
             let within = if released { Duration::ZERO } else { settings.log.drain };
@@ -244,7 +244,7 @@ impl Engine {
             let removed = progress.removed.unwrap_or(now);
             let task = Task::Drain { removed, within, released };
             let seat = seats.seat(&key.route, progress.cursor).filter(|_| released);
-            self.start(&bed, &mut orders, Order { spec, task, seat }, progress);
+            self.start(&bed, &mut orders, Order { spec, task, seat, at_once: false }, progress);
         }
         drop(orders);
         let pipeline = Arc::new(Pipeline::new(settings, log, deliveries));

@@ -300,7 +300,8 @@ impl Desk {
         }
         let status = DeliveryStatus::new(&spec, progress.clone(), DeliveryState::Healthy, hand.clock.clone());
         // A job gets no other order; the sender lives as long as it.
-        let (orders, receiver) = watch::channel(Order { spec: spec.clone(), task: Task::Deliver, seat: None });
+        let (orders, receiver) =
+            watch::channel(Order { spec: spec.clone(), task: Task::Deliver, seat: None, at_once: false });
         let ground = Ground {
             log: log.clone(),
             names: Names::of_job(&self.pipeline.settings(), job),
