@@ -1,4 +1,5 @@
-//! What the message of the condition `Programmed` says of nodes: the words, and who reads one node out of them.
+//! What the message of the condition `Programmed` says of nodes: the words, and who reads one node out of them. Among those that
+//! refuse may be pods, by their sidecars: `<namespace>/<pod>`.
 //!
 //! Guarantees: what [`read`] finds in a message of [`run`], [`refused`] or [`unheard`] is what that was made of; where names
 //! were left out, it says so. Whatever else the text is, nothing is found in it that the words do not say.
@@ -113,7 +114,7 @@ fn of_absent(nodes: &[&str]) -> String {
 fn names(text: &str) -> (Named<'_>, &str) {
     let (mut named, mut rest) = (Named::default(), text);
     loop {
-        let end = rest.find(|one: char| !one.is_ascii_alphanumeric() && one != '-' && one != '.');
+        let end = rest.find(|one: char| !one.is_ascii_alphanumeric() && !['-', '.', '/'].contains(&one));
         let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
         // A message that was too long was cut, maybe within this name.
         if after.starts_with(CUT) {
@@ -150,7 +151,7 @@ pub fn counted(count: usize, noun: &str) -> String {
 mod tests {
     use super::*;
 
-    const MANY: [&str; 7] = ["n1", "n2.fab", "n-3", "n4", "n5", "n6", "n7"];
+    const MANY: [&str; 7] = ["n1", "n2.fab", "n-3", "a/p-4", "n5", "n6", "n7"];
 
     fn list(names: &'static [&'static str]) -> Named<'static> {
         Named { names: names[..names.len().min(NAMED_MAX)].to_vec(), is_cut: names.len() > NAMED_MAX }
@@ -179,11 +180,11 @@ mod tests {
         assert_eq!(run(1, 1, &[], &[]), "1 of 1 agent run it");
         assert_eq!(
             run(2, 9, &MANY, &MANY[..1]),
-            "2 of 9 agents run it; waiting for n1, n2.fab, n-3, n4, n5 and others; 1 node not ready or not heard: n1"
+            "2 of 9 agents run it; waiting for n1, n2.fab, n-3, a/p-4, n5 and others; 1 node not ready or not heard: n1"
         );
         assert_eq!(
             refused(&MANY, 9, true, &[]),
-            "refused by 7 of 9 agents (n1, n2.fab, n-3, n4, n5 and 2 more); an older version runs on there: "
+            "refused by 7 of 9 agents (n1, n2.fab, n-3, a/p-4, n5 and 2 more); an older version runs on there: "
         );
     }
 

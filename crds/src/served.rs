@@ -3,7 +3,9 @@
 //! One request over TLS, repeated: `POST` [`PATH`] with an [`Ask`], answered with an [`Answer`] at once where something is
 //! new to the agent, else as soon as something is, else after [`Ask::wait_seconds`] with nothing new in it. The node is
 //! never asked for: it is the node claim of the token that the agent shows (`Authorization: Bearer`, audience
-//! [`AUDIENCE`]), so that no agent can ask for another node's slice.
+//! [`AUDIENCE`]), so that no agent can ask for another node's slice. A sidecar asks in the same way, and its slice is that of the
+//! pod of its token: the pipeline that the pod asked for and its own facts, and with [`NODE_AGENT`] in the place of destinations that
+//! are for the agent of the node.
 //!
 //! ```text
 //! agent ── Ask {running: nothing} ──────────────────────────► operator
@@ -35,6 +37,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::labels::{Labelled, Labels};
+
+/// The `ClusterBackend` that a sidecar has in the place of what only the agent of its node may deliver to: that agent.
+pub const NODE_AGENT: &str = "node-agent";
+
+/// Its manifest. It leads nowhere: who takes it for what it says holds what is for it.
+pub const NODE_AGENT_MANIFEST: &str = r#"{"apiVersion":"spillway.dev/v1alpha1","kind":"ClusterBackend","metadata":{"name":"node-agent"},"spec":{"allowedNamespaces":{"selector":{}},"http":{"url":"https://node-agent.invalid"},"type":"HTTP"}}"#;
 
 /// The header of a `421` that names where who leads may be asked, as `ADDRESS:PORT`; its certificate is for the same names.
 pub const LEADER: &str = "spillway-leader";

@@ -251,7 +251,7 @@ impl Controller {
         if std::mem::take(&mut self.is_new) {
             self.due.extend(self.renderer.verdicts().map(|(key, _)| key.clone()));
         }
-        let agents = self.world.pods_of_account(&self.namespace, &self.agents);
+        let agents = self.world.agents(&self.namespace, &self.agents);
         self.hub.publish(self.renderer.slices().clone(), agents);
         self.due.extend(self.again.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
         self.tell(now, ends).await;
@@ -266,7 +266,7 @@ impl Controller {
             (Some(before), Some(after)) => before.differs(after) || before.counts(self.looked_at) != after.counts(now),
             _ => true,
         };
-        let nodes: BTreeSet<&Arc<str>> = all.into_iter().filter(|node| is_news(node)).chain(&touched.nodes).collect();
+        let nodes: BTreeSet<&Arc<str>> = all.into_iter().filter(|node| is_news(node)).chain(&touched.places).collect();
         for node in nodes {
             let of_slice = self.renderer.slices().get(node).map(|slice| &slice.objects);
             let of_reports = [before.get(node), after.get(node)].into_iter().flatten().map(|report| &report.objects);

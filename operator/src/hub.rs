@@ -1,4 +1,5 @@
-//! Slices given out and reports taken in: what stands between rendering and serving. No network, no clock of its own.
+//! Slices given out and reports taken in: what stands between rendering and serving. No network, no clock of its own. What is
+//! called a node here is any [`place`](crate::place) where an agent runs: a pod with a sidecar, too.
 //!
 //! Expected flow: who holds the Lease calls [`Hub::lead`], renders, and calls [`Hub::publish`] for every change. Serving
 //! calls [`Hub::acknowledge`] with every ask, then [`Hub::wait_for_news`]. Who loses the Lease calls [`Hub::follow`].
@@ -20,7 +21,7 @@
 //! - What an agent says it runs counts only where the content was given out for its node.
 //!
 //! # Limits
-//! One report per node, of live agent pods alone; of a node what differs in its last [`EARLIER_MAX`] slices. An epoch that an agent names
+//! One report per node, of live agents alone; of a node what differs in its last [`EARLIER_MAX`] slices. An epoch that an agent names
 //! may be at most [`EPOCH_AHEAD_SECONDS_MAX`] seconds later than the Unix time: who leads chooses epochs that are not
 //! above that time, and an agent's token must not push them to their end.
 
@@ -60,7 +61,7 @@ pub struct Slice {
     pub tickets: Option<NodeTickets>,
 }
 
-/// The uids of live agent pods, each with the name of its node.
+/// The uids of pods with a live agent, each with its place.
 pub type Agents = BTreeMap<Arc<str>, Arc<str>>;
 
 /// Why nothing is given out.
@@ -247,8 +248,8 @@ impl Hub {
         self.state().has_published
     }
 
-    /// Returns the node of a live agent pod.
-    pub fn node_of(&self, pod_uid: &str) -> Option<Arc<str>> {
+    /// Returns the place of the agent in a pod, if one lives there.
+    pub fn place_of(&self, pod_uid: &str) -> Option<Arc<str>> {
         self.state().agents.get(pod_uid).cloned()
     }
 

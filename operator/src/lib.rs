@@ -10,13 +10,14 @@
 //! | --- | --- |
 //! | [`world`] | what the cluster holds that concerns us: objects, namespaces, pods, nodes, secrets. Pure |
 //! | [`texts`] | names, labels and manifests, each held once. Pure |
+//! | [`place`] | where an agent runs: on a node, or in a pod. Pure |
 //! | [`reason`] | the words that verdicts and conditions say why with. Pure |
-//! | [`render`] | the world into a verdict per object and a slice per node. Pure |
+//! | [`render`] | the world into a verdict per object and a slice per place. Pure |
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
 //! | [`reports`] | what agents said last. Pure |
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
 //! | [`succession`] | one authority of ours after the other. Pure |
-//! | [`tickets`] | proofs that a pipeline was given to a node. Pure |
+//! | [`tickets`] | proofs that a pipeline was given to a place. Pure |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`mutate`] | the webhook for pods: a sidecar for those that ask |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
@@ -33,6 +34,7 @@ pub mod cluster;
 pub mod controller;
 pub mod hub;
 pub mod mutate;
+pub mod place;
 pub mod reason;
 pub mod render;
 pub mod reports;

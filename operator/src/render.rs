@@ -1,8 +1,8 @@
-//! The world into a verdict per object and a slice per node. Pure: the time is handed in.
+//! The world into a verdict per object and a slice per place: a node, or a pod with a sidecar. Pure: the time is handed in.
 //!
 //! Expected flow: [`Renderer::render`] looks at what was touched. A *scope* is what is compiled together: the Backends and
 //! pipelines of a namespace with every `ClusterBackend`, or the kinds of the cluster (the empty name). Scopes that were
-//! touched are compiled again; then the slices of the nodes that take part in them, or were touched themselves, are made anew.
+//! touched are compiled again; then the slices of the places that take part in them, or were touched themselves, are made anew.
 //!
 //! # Guarantees
 //! - The answer is that of a renderer that saw the world for the first time, but for pods that ended.
@@ -11,6 +11,8 @@
 //!   does not grant the namespace any more, is not served: what was granted ends at once.
 //! - A slice holds pipelines that take something of a pod on the node (or did within [`ENDED_KEPT`], or of which the node's
 //!   agent still holds events), what these need, and nothing else: no other tenant's object, Secret, pod or namespace.
+//! - The slice of a sidecar holds the pipeline that its pod asked for, if that takes events of the pod, and Backends and Secrets of
+//!   the pod's namespace. No `ClusterBackend`, and nothing of one: a route that has one leads to the agent of the node as a whole.
 //! - A slice that is the same is the same `Arc`.
 //!
 //! # Limits
@@ -28,9 +30,11 @@ use jiff::{SignedDuration, Timestamp};
 use spillway_crds::served::ANSWER_BYTES_MAX;
 
 use crate::hub::Slice;
+use crate::place;
 use crate::tickets::Tickets;
 use crate::world::{ObjectKey, Pod, SecretName, Touched, World};
 use scope::Scope;
+use slice::Whose;
 pub use unit::Use;
 pub use verdict::{Verdict, Why};
 
@@ -43,7 +47,7 @@ pub const SLICE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
 /// The name of the scope of the kinds of the cluster.
 const OF_THE_CLUSTER: &str = "";
 
-/// The pipelines of which the agent of each node holds events, as far as it is believed.
+/// The pipelines of which the agent of each place holds events, as far as it is believed.
 pub type Holding = BTreeMap<Arc<str>, BTreeSet<ObjectKey>>;
 
 /// What rendering gives.
@@ -53,7 +57,7 @@ pub struct Rendered {
     pub verdicts: BTreeMap<ObjectKey, Verdict>,
     /// Objects that are gone.
     pub gone: BTreeSet<ObjectKey>,
-    /// Objects that came to a node, left one, or are another version there.
+    /// Objects that came to a place, left one, or are another version there.
     pub moved: BTreeSet<ObjectKey>,
     /// When something changes by time alone.
     pub again: Option<Timestamp>,
@@ -65,7 +69,7 @@ pub struct Renderer {
     tickets: Tickets,
     scopes: BTreeMap<Arc<str>, Scope>,
     slices: BTreeMap<Arc<str>, Arc<Slice>>,
-    /// The scopes of which the slice of a node holds something.
+    /// The scopes of which the slice of a place holds something.
     parts: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Pods that ended, by node, and until when they are known.
     ended: BTreeMap<Arc<str>, Vec<(Arc<Pod>, Timestamp)>>,
@@ -97,7 +101,7 @@ impl Renderer {
     pub fn render(&mut self, world: &World, touched: Touched, holding: Holding, now: Timestamp) -> Rendered {
         let mut rendered = Rendered::default();
         let scopes = self.scopes_of(world, &touched);
-        let mut nodes = self.nodes_of(touched, holding, now);
+        let mut places = self.places_of(touched, holding, now);
         for name in &scopes {
             let scope = Scope::compile(name, world);
             self.compiled += 1;
@@ -111,16 +115,16 @@ impl Renderer {
                 self.scopes.insert(name.clone(), scope);
             }
         }
-        nodes.extend(self.nodes_in(world, &scopes));
+        places.extend(self.places_in(world, &scopes));
         self.count_uses(&mut rendered);
-        for node in nodes {
-            self.slice(world, &node, &mut rendered);
+        for place in places {
+            self.slice(world, &place, &mut rendered);
         }
         rendered.again = self.ended.values().flatten().map(|(_, until)| *until).min();
         rendered
     }
 
-    /// Returns the slice of every node that has one.
+    /// Returns the slice of every place that has one.
     pub fn slices(&self) -> &BTreeMap<Arc<str>, Arc<Slice>> {
         &self.slices
     }
@@ -145,14 +149,14 @@ impl Renderer {
         self.compiled
     }
 
-    /// Takes note of what nodes hold and which pods ended; returns the nodes whose slices this may change.
-    fn nodes_of(&mut self, touched: Touched, holding: Holding, now: Timestamp) -> BTreeSet<Arc<str>> {
-        let mut nodes = touched.nodes;
+    /// Takes note of what agents hold and which pods ended; returns the places whose slices this may change.
+    fn places_of(&mut self, touched: Touched, holding: Holding, now: Timestamp) -> BTreeSet<Arc<str>> {
+        let mut places = touched.places;
         for (node, pods) in &mut self.ended {
             let before = pods.len();
             pods.retain(|(_, until)| *until > now);
             if pods.len() < before {
-                nodes.insert(node.clone());
+                places.insert(node.clone());
             }
         }
         self.ended.retain(|_, pods| !pods.is_empty());
@@ -161,9 +165,9 @@ impl Renderer {
             self.ended.entry(pod.node.clone()).or_default().push((pod, until));
         }
         let all: BTreeSet<&Arc<str>> = self.holding.keys().chain(holding.keys()).collect();
-        nodes.extend(all.into_iter().filter(|node| self.holding.get(*node) != holding.get(*node)).cloned());
+        places.extend(all.into_iter().filter(|place| self.holding.get(*place) != holding.get(*place)).cloned());
         self.holding = holding;
-        nodes
+        places
     }
 
     /// Returns the scopes that are to be compiled again.
@@ -188,14 +192,16 @@ impl Renderer {
         scopes
     }
 
-    /// Returns the nodes that have, or had, something to do with one of these scopes.
-    fn nodes_in(&self, world: &World, scopes: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+    /// Returns the places that have, or had, something to do with one of these scopes.
+    fn places_in(&self, world: &World, scopes: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
         if scopes.is_empty() {
             return BTreeSet::new();
         }
-        let names = world.node_names();
+        let sidecars = scopes.iter().flat_map(|scope| world.sidecars_in(scope)).cloned();
+        let served = self.slices.keys().filter(|place| !place::is_pod(place)).cloned();
+        let nodes = world.node_names().into_iter().chain(served);
         if scopes.contains(OF_THE_CLUSTER) {
-            return names.into_iter().chain(self.slices.keys().cloned()).collect();
+            return nodes.chain(sidecars).collect();
         }
         let has = |node: &Arc<str>| {
             let of_scope = |pod: &Arc<Pod>| scopes.contains(&pod.facts.namespace);
@@ -204,7 +210,7 @@ impl Renderer {
                 || self.parts.get(node).is_some_and(|parts| !parts.is_disjoint(scopes))
                 || self.holding.contains_key(node)
         };
-        names.into_iter().chain(self.slices.keys().cloned()).filter(has).collect()
+        nodes.filter(has).chain(sidecars).collect()
     }
 
     /// Counts the pipelines of each destination, as every one of them may have changed it.
@@ -227,39 +233,44 @@ impl Renderer {
         }
     }
 
-    /// Returns the objects of which the slice of a node is about to hold another version, or none.
-    fn moved(&self, node: &Arc<str>, after: Option<&Slice>) -> BTreeSet<ObjectKey> {
+    /// Returns the objects of which the slice of a place is about to hold another version, or none.
+    fn moved(&self, place: &Arc<str>, after: Option<&Slice>) -> BTreeSet<ObjectKey> {
         let nothing = BTreeMap::new();
-        let before = self.slices.get(node).map_or(&nothing, |slice| &*slice.objects);
+        let before = self.slices.get(place).map_or(&nothing, |slice| &*slice.objects);
         let after = after.map_or(&nothing, |slice| &*slice.objects);
         let changed = before.iter().filter(|(label, generation)| after.get(*label) != Some(generation));
         let came = after.iter().filter(|(label, _)| !before.contains_key(*label));
         changed.chain(came).filter_map(|(label, _)| ObjectKey::of_label(label)).collect()
     }
 
-    /// Makes the slice of a node, and says of pipelines when they do not fit into it any more, or fit again.
-    fn slice(&mut self, world: &World, node: &Arc<str>, rendered: &mut Rendered) {
-        let ended = self.ended.get(node).into_iter().flatten().map(|(pod, _)| pod);
-        let pods: Vec<&Arc<Pod>> = world.pods_on(node).chain(ended).collect();
-        let nothing = BTreeSet::new();
-        let holding = self.holding.get(node).unwrap_or(&nothing);
-        let mut made = slice::make(&self.scopes, world, (&pods, holding), self.limit);
-        made.slice.tickets = Some(self.tickets.of_node(node));
-        let is_there = world.nodes().contains_key(node) || !pods.is_empty();
-        rendered.moved.extend(self.moved(node, is_there.then_some(&made.slice)));
-        self.parts.insert(node.clone(), made.scopes);
+    /// Makes the slice of a place, and says of pipelines when they do not fit into it any more, or fit again.
+    fn slice(&mut self, world: &World, place: &Arc<str>, rendered: &mut Rendered) {
+        let (nothing, is_sidecar) = (BTreeSet::new(), place::is_pod(place));
+        let holding = self.holding.get(place).unwrap_or(&nothing);
+        let pods: Vec<&Arc<Pod>> = if is_sidecar {
+            world.pod_at(place).into_iter().collect()
+        } else {
+            let ended = self.ended.get(place).into_iter().flatten().map(|(pod, _)| pod);
+            world.pods_on(place).chain(ended).collect()
+        };
+        let whose = Whose { pods: &pods, holding, is_sidecar };
+        let mut made = slice::make(&self.scopes, world, &whose, self.limit);
+        made.slice.tickets = Some(self.tickets.of_node(place));
+        let is_there = world.nodes().contains_key(place) || !pods.is_empty();
+        rendered.moved.extend(self.moved(place, is_there.then_some(&made.slice)));
+        self.parts.insert(place.clone(), made.scopes);
         if is_there {
-            let same = self.slices.get(node).is_some_and(|before| **before == made.slice);
+            let same = self.slices.get(place).is_some_and(|before| **before == made.slice);
             if !same {
-                self.slices.insert(node.clone(), Arc::new(made.slice));
+                self.slices.insert(place.clone(), Arc::new(made.slice));
             }
         } else {
-            self.slices.remove(node);
-            self.parts.remove(node);
+            self.slices.remove(place);
+            self.parts.remove(place);
         }
-        let before = self.too_large.remove(node).unwrap_or_default();
+        let before = self.too_large.remove(place).unwrap_or_default();
         if !made.left_out.is_empty() {
-            self.too_large.insert(node.clone(), made.left_out.clone());
+            self.too_large.insert(place.clone(), made.left_out.clone());
         }
         // A scope that was compiled again does not know it any more.
         for key in before.union(&made.left_out) {

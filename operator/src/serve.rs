@@ -4,7 +4,8 @@
 //! verified, then the body is read, the [`Hub`] takes it as a report, and the answer waits for news.
 //!
 //! # Guarantees
-//! - An agent gets the slice of the node that its token names, as long as its pod is a live agent pod there, and no other.
+//! - An agent gets the slice of the node that its token names, as long as its pod is a live agent pod there; a sidecar that of
+//!   the pod that its token names, as long as that runs. Nobody gets any other.
 //! - A pod waits once: a newer ask of it ends the older one with `409`.
 //! - Who does not lead answers `421` with `Retry-After` and closes the connection, so that the next one may meet who does;
 //!   where it knows who that is, it names the address ([`LEADER`](spillway_crds::served::LEADER)).
@@ -63,7 +64,8 @@ impl Endpoint {
     /// [`STOP_GRACE`](limits::STOP_GRACE).
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let Self { hub, verifier, certificates, stats, clock, leader } = self;
-        let doorman = Doorman::new(limits::CONNECTIONS_MAX, &stats.connections);
+        let doorman =
+            Doorman::new(limits::CONNECTIONS_MAX, &stats.connections).with_at_most(limits::ADDRESS_CONNECTIONS_MAX);
         let shared = Shared::new((hub, leader), verifier, stats, clock, stop.clone());
         listen::serve(socket, &*certificates, doorman, handler::router(Arc::new(shared)), stop).await
     }

@@ -4,7 +4,8 @@
 //! - Where nothing changed the answer equals what was before, so that nothing is written: `lastTransitionTime` moves with
 //!   `status` alone, and an error that differs in numbers only (ports, attempts) keeps its first words.
 //! - Every reason is one of [`Reason`], the documented catalogue; `docs/reference/status.md` has a row for each.
-//! - `Programmed` counts agents on nodes that are ready, heard within [`HEARD`]. Others are named and hold nothing up.
+//! - `Programmed` counts agents on nodes that are ready, heard within [`HEARD`]. Others are named and hold nothing up. Of sidecars,
+//!   which come and go with pods, is told what they refuse and which backends they cannot reach.
 //! - `Ready` is `True` where data can flow, and idle is ready. A backend that takes nothing lowers it after [`LOWERED_AFTER`].
 //! - As kstatus reads it: `Stalled` stands only where waiting does not help, `Reconciling` only while it does.
 //! - A new leader, who has heard nobody yet, leaves what the last one saw for [`SETTLING`].

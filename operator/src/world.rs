@@ -14,11 +14,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
+use std::ops::Bound;
 use std::sync::Arc;
 
+use spillway_crds::inject::INJECTED;
 use spillway_crds::kinds::{CLUSTER, Kind};
 use spillway_crds::served::{LOGS_MARK, MarkedBy, PodFacts, TokenKeys, logs_mark};
 
+use crate::place;
 use crate::texts::held;
 
 /// Names one object of ours.
@@ -107,8 +110,8 @@ pub struct Touched {
     pub stored: BTreeSet<ObjectKey>,
     /// Namespaces that came, went or have other labels.
     pub namespaces: BTreeSet<Arc<str>>,
-    /// Nodes of which a pod came, went or changed its facts, or whose readiness changed.
-    pub nodes: BTreeSet<Arc<str>>,
+    /// Nodes of which a pod came, went or changed its facts, or whose readiness changed; pods with a sidecar that did.
+    pub places: BTreeSet<Arc<str>>,
     /// Secrets that are there, or not, or hold something else than before.
     pub secrets: BTreeSet<SecretName>,
     /// Pods that are gone, or as they were before their labels changed.
@@ -123,6 +126,8 @@ pub struct World {
     pods: BTreeMap<Arc<str>, Arc<Pod>>,
     /// The pods of each node, by `metadata.uid`.
     by_node: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Pod>>>,
+    /// The pods that have a sidecar, by its place: each by `metadata.uid`.
+    sidecars: BTreeMap<Arc<str>, Arc<str>>,
     nodes: BTreeMap<Arc<str>, bool>,
     secrets: BTreeMap<SecretName, Option<SecretData>>,
     token_keys: Option<Arc<TokenKeys>>,
@@ -148,7 +153,7 @@ impl World {
             Change::Pod(uid, pod) => self.pod_change(uid, pod),
             Change::Node(name, is_ready) => {
                 if replaced(&mut self.nodes, &name, is_ready) {
-                    self.touched.nodes.insert(name);
+                    self.touched.places.insert(name);
                 }
             }
             Change::Secret(name, data) => {
@@ -160,7 +165,7 @@ impl World {
             Change::TokenKeys(keys) => {
                 if self.token_keys.as_ref() != Some(&keys) {
                     self.token_keys = Some(keys);
-                    self.touched.nodes.extend(self.node_names());
+                    self.touched.places.extend(self.node_names());
                 }
             }
         }
@@ -223,10 +228,25 @@ impl World {
         self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// Returns the node of each live pod of a service account, by the pod's `metadata.uid`.
-    pub fn pods_of_account(&self, namespace: &str, account: &str) -> BTreeMap<Arc<str>, Arc<str>> {
+    /// Returns the place of each agent that is live, by its pod's `metadata.uid`: of those of nodes, which are the pods of a
+    /// service account, and of sidecars.
+    pub fn agents(&self, namespace: &str, account: &str) -> BTreeMap<Arc<str>, Arc<str>> {
         let is_one = |pod: &&Arc<Pod>| *pod.service_account == *account && *pod.facts.namespace == *namespace;
-        self.pods.values().filter(is_one).map(|pod| (pod.uid.clone(), pod.node.clone())).collect()
+        let of_pods = self.sidecars.iter().map(|(place, uid)| (uid.clone(), place.clone()));
+        let of_nodes = self.pods.values().filter(is_one).map(|pod| (pod.uid.clone(), pod.node.clone()));
+        of_pods.chain(of_nodes).collect()
+    }
+
+    /// Returns the pod whose sidecar has that place.
+    pub fn pod_at(&self, place: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(self.sidecars.get(place)?)
+    }
+
+    /// Returns the places of the sidecars in a namespace.
+    pub fn sidecars_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<str>> {
+        let first = place::of_pod(namespace, "");
+        let from = self.sidecars.range::<str, _>((Bound::Included(&*first), Bound::Unbounded));
+        from.map(|(place, _)| place).take_while(move |place| place.starts_with(&*first))
     }
 
     /// Returns what a Secret holds: `None` when it was not looked for, `Some(None)` when it is not there.
@@ -263,6 +283,9 @@ impl World {
     fn pod_change(&mut self, uid: Arc<str>, pod: Option<Pod>) {
         let known = self.pods.get(&uid).map(Arc::clone);
         let pod = pod.filter(|pod| !pod.node.is_empty()).map(Self::with_mark);
+        if known.as_deref() != pod.as_ref() {
+            self.note_sidecar(&uid, known.as_deref(), pod.as_ref());
+        }
         match (known, pod) {
             (Some(known), Some(pod)) if *known == pod => {}
             (known, Some(pod)) => {
@@ -273,7 +296,7 @@ impl World {
                     Some(known) if known.facts.labels != pod.facts.labels => self.touched.ended.push(known),
                     _ => {}
                 }
-                self.touched.nodes.insert(Arc::clone(&pod.node));
+                self.touched.places.insert(Arc::clone(&pod.node));
                 self.by_node.entry(Arc::clone(&pod.node)).or_default().insert(Arc::clone(&uid), Arc::clone(&pod));
                 self.pods.insert(uid, pod);
             }
@@ -292,8 +315,23 @@ impl World {
                 self.by_node.remove(&pod.node);
             }
         }
-        self.touched.nodes.insert(Arc::clone(&pod.node));
+        self.touched.places.insert(Arc::clone(&pod.node));
         self.touched.ended.push(Arc::clone(pod));
+    }
+
+    /// Keeps the list of sidecars, where a pod becomes another one.
+    fn note_sidecar(&mut self, uid: &Arc<str>, before: Option<&Pod>, after: Option<&Pod>) {
+        if let Some(place) = before.and_then(Pod::place) {
+            // A pod of the same name may have come already.
+            if self.sidecars.get(&place) == Some(uid) {
+                self.sidecars.remove(&place);
+            }
+            self.touched.places.insert(place);
+        }
+        if let Some(place) = after.and_then(Pod::place) {
+            self.sidecars.insert(Arc::clone(&place), Arc::clone(uid));
+            self.touched.places.insert(place);
+        }
     }
 
     /// Returns the pod with a label that keeps logs out as an annotation.
@@ -303,6 +341,19 @@ impl World {
             Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK, &mark);
         }
         pod
+    }
+}
+
+impl Pod {
+    /// Returns the pipeline that the sidecar of the pod runs, as long as it has one.
+    pub fn sidecar(&self) -> Option<&str> {
+        self.facts.annotations.get(INJECTED).filter(|_| !self.facts.has_ended)
+    }
+
+    /// Returns the place of its sidecar.
+    fn place(&self) -> Option<Arc<str>> {
+        let PodFacts { namespace, name, .. } = &*self.facts;
+        self.sidecar().map(|_| held(&place::of_pod(namespace, name)))
     }
 }
 

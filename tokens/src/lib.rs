@@ -6,8 +6,8 @@
 //!
 //! # Guarantees
 //! - A token counts only when a published key signed it with the algorithm of that key, when it was issued by this cluster for
-//!   the audience that is asked for, now, to one of the service accounts that count, and is bound to a pod on a node. What a
-//!   token says is looked at after its signature alone.
+//!   the audience that is asked for, now, and is bound to a pod on a node. What a token says is looked at after its signature
+//!   alone.
 //! - `none` and every symmetric algorithm is no algorithm.
 //! - A refusal is one line for the log and never holds the token.
 //!
@@ -22,7 +22,6 @@ mod keys;
 #[cfg(any(test, feature = "testing"))]
 pub mod signing;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -57,15 +56,6 @@ pub struct Identity {
     pub issued: i64,
 }
 
-/// Whose tokens count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accounts {
-    /// Those of every service account.
-    Any,
-    /// Those of these, each a namespace and a name.
-    These(BTreeSet<(String, String)>),
-}
-
 /// Why a token does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -94,12 +84,6 @@ pub enum Refusal {
         /// What is taken.
         allowed: String,
     },
-    /// It is the token of somebody else.
-    #[error("service account {found} is none whose tokens count here")]
-    Account {
-        /// `<namespace>/<name>`.
-        found: String,
-    },
     /// It is bound to no pod that is here.
     #[error("pod {pod} on node {node} has no business here: {problem}")]
     Pod {
@@ -118,7 +102,6 @@ pub struct Verifier {
     keys: Arc<Keys>,
     issuer: String,
     audience: &'static str,
-    accounts: Accounts,
 }
 
 /// What of the claims is looked at.
@@ -147,7 +130,6 @@ enum Audience {
 #[derive(Debug, Clone, Deserialize)]
 struct Bound {
     namespace: String,
-    serviceaccount: Named,
     #[serde(default)]
     pod: Option<Named>,
     #[serde(default)]
@@ -176,21 +158,20 @@ impl Refusal {
                 "nbf" => "not-yet-valid",
                 _ => "not-bound",
             },
-            Self::Account { .. } => "service-account",
             Self::Pod { .. } => "pod",
         }
     }
 
     /// Returns whether another token might do; else this one is genuine and its bearer has no business here.
     pub fn is_about_the_token(&self) -> bool {
-        !matches!(self, Self::Account { .. } | Self::Pod { .. })
+        !matches!(self, Self::Pod { .. })
     }
 }
 
 impl Verifier {
     /// Returns one for tokens of `issuer` for `audience`.
-    pub fn new(keys: Arc<Keys>, issuer: &str, audience: &'static str, accounts: Accounts) -> Self {
-        Self { keys, issuer: issuer.to_owned(), audience, accounts }
+    pub fn new(keys: Arc<Keys>, issuer: &str, audience: &'static str) -> Self {
+        Self { keys, issuer: issuer.to_owned(), audience }
     }
 
     /// Returns who sent these headers at `now`.
@@ -198,7 +179,7 @@ impl Verifier {
         let token = bearer(headers, self.audience)?;
         let claims = self.signed(token)?;
         self.check(&claims, now.as_second())?;
-        self.identity(claims)
+        identity(claims)
     }
 
     /// Returns what a published key signed.
@@ -236,26 +217,6 @@ impl Verifier {
         }
         Ok(())
     }
-
-    fn identity(&self, Claims { bound, iat, .. }: Claims) -> Result<Identity, Refusal> {
-        let refused = |found: &str| Refusal::Claim {
-            claim: "kubernetes.io",
-            found: found.to_owned(),
-            allowed: "expected a token that is bound to a pod and its node (Kubernetes 1.33)".to_owned(),
-        };
-        let Some(Bound { namespace, serviceaccount, pod, node }) = bound else {
-            return Err(refused("absent"));
-        };
-        let account = (namespace, serviceaccount.name);
-        if let Accounts::These(accounts) = &self.accounts
-            && !accounts.contains(&account)
-        {
-            return Err(Refusal::Account { found: shown(&format!("{}/{}", account.0, account.1)) });
-        }
-        let Some(pod) = pod.filter(|pod| !pod.uid.is_empty()) else { return Err(refused("no pod")) };
-        let Some(node) = node.filter(|node| !node.name.is_empty()) else { return Err(refused("no node")) };
-        Ok(Identity { pod: pod.name, pod_uid: pod.uid, node: node.name, namespace: account.0, issued: iat })
-    }
 }
 
 impl Identity {
@@ -280,6 +241,19 @@ impl Audience {
             Self::Many(many) => shown(&many.join(", ")),
         }
     }
+}
+
+/// Returns who it is.
+fn identity(Claims { bound, iat, .. }: Claims) -> Result<Identity, Refusal> {
+    let refused = |found: &str| Refusal::Claim {
+        claim: "kubernetes.io",
+        found: found.to_owned(),
+        allowed: "expected a token that is bound to a pod and its node (Kubernetes 1.33)".to_owned(),
+    };
+    let Some(Bound { namespace, pod, node }) = bound else { return Err(refused("absent")) };
+    let Some(pod) = pod.filter(|pod| !pod.uid.is_empty()) else { return Err(refused("no pod")) };
+    let Some(node) = node.filter(|node| !node.name.is_empty()) else { return Err(refused("no node")) };
+    Ok(Identity { pod: pod.name, pod_uid: pod.uid, node: node.name, namespace, issued: iat })
 }
 
 /// Returns the token of these headers.

@@ -14,8 +14,7 @@ use super::*;
 fn verifier() -> Verifier {
     let keys = Keys::default();
     assert_eq!(keys.replace(&jwks()).unwrap(), 0);
-    let account = ("spillway-system".to_owned(), "spillway-agent".to_owned());
-    Verifier::new(Arc::new(keys), ISSUER, "spillway", Accounts::These([account].into()))
+    Verifier::new(Arc::new(keys), ISSUER, "spillway")
 }
 
 fn headers(value: &str) -> HeaderMap {
@@ -79,17 +78,13 @@ fn a_token_for_somebody_else_is_refused_with_what_it_says_and_what_is_expected()
     assert_eq!(reason(with("/aud", json!("spillway-agent"))), "audience");
     let text = with("/iss", json!("https://evil.test")).unwrap_err().to_string();
     assert_eq!(text, format!(r#"iss: "https://evil.test", expected "{ISSUER}""#));
-    let refusal = with("/kubernetes.io/serviceaccount/name", json!("default")).unwrap_err();
-    assert_eq!(refusal.to_string(), r#"service account "spillway-system/default" is none whose tokens count here"#);
-    assert!(!refusal.is_about_the_token());
-    assert_eq!(reason(with("/kubernetes.io/namespace", json!("tenant"))), "service-account");
 }
 
 #[test]
-fn where_any_account_counts_the_pod_is_of_the_namespace_of_the_token() {
+fn the_pod_is_of_the_namespace_of_the_token() {
     let keys = Keys::default();
     keys.replace(&jwks()).unwrap();
-    let verifier = Verifier::new(Arc::new(keys), ISSUER, "spillway-agent", Accounts::Any);
+    let verifier = Verifier::new(Arc::new(keys), ISSUER, "spillway-agent");
     let mut of_tenant = claims("uid", "node-a");
     of_tenant["kubernetes.io"]["namespace"] = json!("tenant");
     let shown = |claims: &Value| verifier.verify(&headers(&format!("Bearer {}", RSA.token(claims))), at_now());

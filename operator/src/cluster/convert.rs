@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use spillway_crds::inject::AUTHORITIES;
 use spillway_crds::kinds::labels::Labels;
 use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
@@ -175,8 +176,9 @@ pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
     Some(Pod { facts: facts.into(), node: held(node_name), service_account: held(service_account_name), uid })
 }
 
+/// Returns the annotations of our group, but for the one that holds certificates: that is for the pod's kubelet.
 fn own_annotations(all: &BTreeMap<String, String>) -> Labels {
-    let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/"));
+    let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/") && *key != AUTHORITIES);
     ours.map(|(key, value)| (held(key), held(value))).collect()
 }
 
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn a_static_pod_is_known_by_the_uid_of_its_paths() {
         let pod = slim(json!({"metadata": {"name": "etcd", "namespace": "kube-system", "uid": "mirror",
-            "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x"}},
+            "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x", AUTHORITIES: "PEM"}},
             "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [{"name": "x"}]}}));
         let pod = read_pod(&pod).unwrap();
         assert_eq!((&*pod.facts.uid, &*pod.uid, &*pod.node), ("abc", "u", "n1"));

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use spillway_crds::served::{AUDIENCE, TokenKeys};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::supervisor::Supervisor;
-use spillway_tokens::{Accounts, Keys, Verifier};
+use spillway_tokens::{Keys, Verifier};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -62,12 +62,11 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let hub = Arc::new(Hub::default());
     let token_keys = Arc::new(Keys::default());
     token_keys.replace(&published.keys).context("the keys of the API server are not understood")?;
-    let account = (flags.namespace.clone(), flags.agent_service_account.clone());
     let (lead, leading) = lease(&client, flags, clock.clone());
     let endpoint = Endpoint {
         leader: lead.leader(),
         hub: hub.clone(),
-        verifier: Verifier::new(token_keys.clone(), &published.issuer, AUDIENCE, Accounts::These([account].into())),
+        verifier: Verifier::new(token_keys.clone(), &published.issuer, AUDIENCE),
         certificates: certificates.clone(),
         stats,
         clock: clock.clone(),

@@ -14,6 +14,9 @@ use crate::reason::Reason;
 use crate::world::{LastGood, Manifest, ObjectKey, SecretName, World};
 use spillway_crds::kinds::Kind;
 
+/// The type of destinations that are folders of the machine.
+const FOLDERS: &str = "Filesystem";
+
 /// Most errors of one object that a message tells.
 const ERRORS_TOLD_MAX: usize = 5;
 
@@ -95,9 +98,14 @@ impl Scope {
             Some((*key, BackendUnit::new(&Head::of(text)?, text, plan)))
         });
         self.backends = backends.collect::<BTreeMap<_, _>>().into_values().collect();
+        // What leads to a folder of the node, too: that of a pod is gone with the pod.
+        let folders = compiled.backends.iter().filter(|plan| plan.settings.type_name() == FOLDERS);
+        let folders: BTreeSet<&ObjectKey> =
+            folders.filter_map(|plan| by_uid.get(&*plan.uid)).map(|(key, _)| *key).collect();
+        let is_of_the_node = |key: &ObjectKey| key.kind == Kind::ClusterBackend || folders.contains(key);
         let pipelines = compiled.pipelines.iter().filter_map(|plan| {
             let text = texts.get(&key_of(plan))?;
-            Some(PipelineUnit::new(&Head::of(text)?, text, plan))
+            Some(PipelineUnit::new(&Head::of(text)?, text, plan, is_of_the_node))
         });
         self.pipelines = pipelines.collect();
     }

@@ -1,11 +1,11 @@
-//! What one node is to run and to know: chosen from scopes by the pods it has.
+//! What the agent of one place is to run and to know: chosen from scopes by the pods there are, or by the one it sits in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use spillway_crds::served::{Configuration, PodFacts, Pods, ServedSecret, Version};
+use spillway_crds::served::{Configuration, NODE_AGENT_MANIFEST, PodFacts, Pods, ServedSecret, Version};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::scope::Scope;
@@ -14,7 +14,17 @@ use super::verdict::Why;
 use super::{OF_THE_CLUSTER, SLICE_BYTES_MAX};
 use crate::hub::Slice;
 use crate::reason::Reason;
+use crate::texts::held;
 use crate::world::{ObjectKey, Pod, SecretName, World};
+
+/// Whose slice it is.
+pub(super) struct Whose<'a> {
+    /// The pods of a node, or the one of a sidecar.
+    pub(super) pods: &'a [&'a Arc<Pod>],
+    /// The pipelines of which its agent holds events.
+    pub(super) holding: &'a BTreeSet<ObjectKey>,
+    pub(super) is_sidecar: bool,
+}
 
 /// A slice that was made.
 pub(super) struct Made {
@@ -35,35 +45,39 @@ pub(super) fn too_large() -> Why {
     Why::new(Reason::TooLarge, message)
 }
 
-/// Makes the slice of a node with these pods, whose agent holds events of these pipelines.
-pub(super) fn make(
-    scopes: &BTreeMap<Arc<str>, Scope>,
-    world: &World,
-    (pods, holding): (&[&Arc<Pod>], &BTreeSet<ObjectKey>),
-    limit: usize,
-) -> Made {
-    let mut chosen = choose(scopes, pods, holding);
+/// Makes a slice.
+pub(super) fn make(scopes: &BTreeMap<Arc<str>, Scope>, world: &World, whose: &Whose<'_>, limit: usize) -> Made {
+    let pods = whose.pods;
+    let mut chosen = choose(scopes, whose);
     let left_out = leave_out(&mut chosen, scopes, limit);
     let mut backends: BTreeMap<&ObjectKey, &BackendUnit> = BTreeMap::new();
     for (name, pipeline) in &chosen {
-        backends.extend(pipeline.backends.iter().filter_map(|key| Some((key, scopes.get(*name)?.backend(key)?))));
+        let keys = pipeline.backends_for(whose.is_sidecar).iter();
+        backends.extend(keys.filter_map(|key| Some((key, scopes.get(*name)?.backend(key)?))));
     }
     let common = || backends.values().map(|unit| &unit.common).chain(chosen.iter().map(|(_, unit)| &unit.common));
     let namespaces = labels(common(), world, pods, &chosen);
     let secrets = secrets(backends.values().copied(), world);
-    let mut manifests: Vec<&Common> = common().collect();
-    manifests.sort_by(|one, other| one.label.cmp(&other.label));
+    let objects = common().map(|common| (Arc::clone(&common.label), common.generation)).collect();
+    let of_backends = backends.values().map(|unit| (&unit.common.label, &unit.common.text));
+    let of_pipelines = chosen.iter().map(|(_, unit)| (&unit.common.label, unit.text_for(whose.is_sidecar)));
+    let mut manifests: Vec<(&Arc<str>, &Arc<str>)> = of_backends.chain(of_pipelines).collect();
+    manifests.sort();
+    let mut manifests: Vec<Arc<str>> = manifests.into_iter().map(|(_, text)| Arc::clone(text)).collect();
+    if whose.is_sidecar && chosen.iter().any(|(_, unit)| unit.leads_to_the_node()) {
+        manifests.push(held(NODE_AGENT_MANIFEST));
+    }
     let mut configuration = Configuration {
         version: Version::default(),
-        manifests: manifests.iter().map(|common| Arc::clone(&common.text)).collect(),
+        manifests,
         namespaces,
         secrets,
         tickets: BTreeMap::new(),
-        token_keys: world.token_keys().filter(|_| chosen.iter().any(|(_, unit)| unit.takes_events())).cloned(),
+        // A sidecar takes events of its own pod alone.
+        token_keys: world.token_keys().filter(|_| !whose.is_sidecar && takes_events(&chosen)).cloned(),
     };
     configuration.version.hash = hash(&configuration);
-    let objects = manifests.iter().map(|common| (Arc::clone(&common.label), common.generation)).collect();
-    let slice = Slice { configuration, pods: facts(pods, &chosen, world), objects: Arc::new(objects), tickets: None };
+    let slice = Slice { configuration, pods: facts(whose, &chosen, world), objects: Arc::new(objects), tickets: None };
     let scopes = chosen.into_iter().map(|(name, _)| Arc::clone(name)).collect();
     Made { slice, scopes, left_out }
 }
@@ -71,19 +85,27 @@ pub(super) fn make(
 /// A pipeline and the scope it is of.
 type Chosen<'a> = Vec<(&'a Arc<str>, &'a PipelineUnit)>;
 
-fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding: &BTreeSet<ObjectKey>) -> Chosen<'a> {
+fn takes_events(chosen: &Chosen<'_>) -> bool {
+    chosen.iter().any(|(_, unit)| unit.takes_events())
+}
+
+fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, whose: &Whose<'_>) -> Chosen<'a> {
+    let Whose { pods, holding, is_sidecar } = *whose;
     let mut by_namespace: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
     for pod in pods {
         by_namespace.entry(&pod.facts.namespace).or_default().push(pod);
     }
     let mut names: BTreeSet<&str> = by_namespace.keys().copied().collect();
-    names.insert(OF_THE_CLUSTER);
+    names.extend((!is_sidecar).then_some(OF_THE_CLUSTER));
     names.extend(holding.iter().map(|key| &*key.namespace));
     let mut chosen = Vec::new();
     for (name, scope) in names.into_iter().filter_map(|name| scopes.get_key_value(name)) {
         let takes = |unit: &PipelineUnit| {
             let pods = by_namespace.iter().filter(|(namespace, _)| unit.reaches(namespace));
-            holding.contains(&unit.common.key) || pods.flat_map(|(_, pods)| pods).any(|pod| unit.selects(pod))
+            holding.contains(&unit.common.key)
+                || pods
+                    .flat_map(|(_, pods)| pods)
+                    .any(|pod| if is_sidecar { unit.is_asked_for(pod) } else { unit.selects(pod) })
         };
         chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
     }
@@ -93,7 +115,7 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, pods: &[&Arc<Pod>], holding
 /// Takes the largest pipelines out until the rest fits; each counts with its destinations.
 fn leave_out(chosen: &mut Chosen<'_>, scopes: &BTreeMap<Arc<str>, Scope>, limit: usize) -> BTreeSet<ObjectKey> {
     let size = |(name, unit): &(&Arc<str>, &PipelineUnit)| {
-        let backends = unit.backends.iter().filter_map(|key| scopes.get(*name)?.backend(key));
+        let backends = unit.backends_for(false).iter().filter_map(|key| scopes.get(*name)?.backend(key));
         unit.common.text.len() + backends.map(|backend| backend.common.text.len()).sum::<usize>()
     };
     let mut sizes: Vec<usize> = chosen.iter().map(size).collect();
@@ -145,12 +167,12 @@ fn secrets<'a>(backends: impl Iterator<Item = &'a BackendUnit>, world: &World) -
     served.collect()
 }
 
-/// Returns what is known of the pods that a pipeline of the slice could take something of. Those that are there come first.
-fn facts(pods: &[&Arc<Pod>], chosen: &Chosen<'_>, world: &World) -> Pods {
-    let is_about = |pod: &Pod| chosen.iter().any(|(_, unit)| unit.reaches(&pod.facts.namespace));
+/// Returns what is known of the pods that a pipeline of the slice could take something of. Those that are there come first; a sidecar knows its own.
+fn facts(whose: &Whose<'_>, chosen: &Chosen<'_>, world: &World) -> Pods {
+    let is_about = |pod: &Pod| whose.is_sidecar || chosen.iter().any(|(_, unit)| unit.reaches(&pod.facts.namespace));
     // By its name, too: an annotation that any pod may have says the uid of static ones, and none is to hide another one.
     let mut known: BTreeMap<[&str; 3], Arc<PodFacts>> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| is_about(pod)) {
+    for pod in whose.pods.iter().filter(|pod| is_about(pod)) {
         let PodFacts { uid, namespace, name, .. } = &*pod.facts;
         known.entry([uid, namespace, name]).or_insert_with(|| match world.pod(&pod.uid) {
             Some(_) => pod.facts.clone(),

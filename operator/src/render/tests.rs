@@ -9,6 +9,7 @@ use crate::world::{Change, LastGood, Manifest, SecretData};
 use spillway_crds::kinds::Kind;
 
 mod random;
+mod sidecars;
 mod slices;
 mod versions;
 

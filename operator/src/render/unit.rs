@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use spillway_crds::kinds::backend::AllowedNamespaces;
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
+use spillway_crds::served::NODE_AGENT;
 use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
 
 use crate::texts::held;
@@ -42,7 +43,17 @@ pub(super) struct PipelineUnit {
     reach: Option<Box<Reach>>,
     inputs: Box<[Takes]>,
     /// The destinations of its routes.
-    pub(super) backends: Box<[ObjectKey]>,
+    backends: Box<[ObjectKey]>,
+    /// What differs for a sidecar.
+    for_sidecars: Option<Box<ForSidecars>>,
+}
+
+/// A pipeline as sidecars run it: routes with a destination that is for the agent of the node lead there.
+#[derive(Debug, PartialEq, Eq)]
+struct ForSidecars {
+    text: Arc<str>,
+    /// The destinations of the other routes.
+    backends: Box<[ObjectKey]>,
 }
 
 /// What one input takes.
@@ -91,22 +102,54 @@ impl Head {
 
     /// Returns the references of its routes that can be read, good or not, in their order.
     pub(super) fn uses(&self) -> Vec<Use> {
-        let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
-        let mut uses = Vec::new();
-        for route in list(&self.root["spec"]["routes"]) {
-            for reference in list(&route["backendRefs"]) {
-                let kind = match reference["kind"].as_str() {
-                    _ if self.key.kind.is_of_the_cluster() => BackendRefKind::ClusterBackend,
-                    None | Some("Backend") => BackendRefKind::Backend,
-                    Some("ClusterBackend") => BackendRefKind::ClusterBackend,
-                    Some(_) => continue,
-                };
-                if let (Some(route), Some(name)) = (route["name"].as_str(), reference["name"].as_str()) {
-                    uses.push(Use { route: held(route), kind, name: held(name) });
-                }
-            }
+        let routes = self.root["spec"]["routes"].as_array();
+        routes.into_iter().flatten().flat_map(|route| self.uses_of(route)).collect()
+    }
+
+    /// Returns the references of a route.
+    fn uses_of(&self, route: &Value) -> Vec<Use> {
+        let one = |reference: &Value| {
+            let kind = match reference["kind"].as_str() {
+                _ if self.key.kind.is_of_the_cluster() => BackendRefKind::ClusterBackend,
+                None | Some("Backend") => BackendRefKind::Backend,
+                Some("ClusterBackend") => BackendRefKind::ClusterBackend,
+                Some(_) => return None,
+            };
+            Some(Use { route: held(route["name"].as_str()?), kind, name: held(reference["name"].as_str()?) })
+        };
+        route["backendRefs"].as_array().into_iter().flatten().filter_map(one).collect()
+    }
+
+    /// Returns it as sidecars run it, where that is not as it is.
+    fn for_sidecars(&self, is_of_the_node: impl Fn(&ObjectKey) -> bool) -> Option<Box<ForSidecars>> {
+        let is_one = |one: &Use| is_of_the_node(&one.key(&self.key.namespace));
+        if !self.uses().iter().any(is_one) {
+            return None;
         }
-        uses
+        let mut root = self.root.clone();
+        let mut backends = BTreeSet::new();
+        for route in root["spec"]["routes"].as_array_mut()? {
+            let keys: Vec<ObjectKey> = self.uses_of(route).iter().map(|one| one.key(&self.key.namespace)).collect();
+            if !keys.iter().any(&is_of_the_node) {
+                backends.extend(keys);
+                continue;
+            }
+            let drops = |value: &Value| value["whenBehind"] == "DropOldest";
+            let references = route["backendRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let all_drop = drops(route) || references.iter().all(drops);
+            let mut to_node = json!({"kind": "ClusterBackend", "name": NODE_AGENT});
+            if all_drop {
+                to_node["whenBehind"] = json!("DropOldest");
+            }
+            let route = route.as_object_mut()?;
+            // How destinations share the work is for who has them.
+            for member in ["strategy", "failback", "whenBehind"] {
+                route.remove(member);
+            }
+            route.insert("backendRefs".to_owned(), json!([to_node]));
+        }
+        let text = held(&root.to_string());
+        Some(Box::new(ForSidecars { text, backends: backends.into_iter().collect() }))
     }
 
     /// Returns the text with the grants of another version, or with none where that has none that can be read.
@@ -155,7 +198,13 @@ impl BackendUnit {
 }
 
 impl PipelineUnit {
-    pub(super) fn new(head: &Head, text: &Arc<str>, plan: &PipelinePlan) -> Self {
+    /// Returns the pipeline of a plan, some of whose destinations are for the agent of the node.
+    pub(super) fn new(
+        head: &Head,
+        text: &Arc<str>,
+        plan: &PipelinePlan,
+        is_of_the_node: impl Fn(&ObjectKey) -> bool,
+    ) -> Self {
         let inputs = plan.inputs.iter().map(|input| match input {
             Input::Events(events) => Takes::Events(small(&events.pod_selector)),
             Input::ContainerLogs(logs) => Takes::Logs(small(&logs.pod_selector)),
@@ -167,7 +216,25 @@ impl PipelineUnit {
             reach: is_elsewhere.then(|| Box::new(plan.namespaces.clone())),
             inputs: inputs.collect(),
             backends: references.collect::<BTreeSet<_>>().into_iter().collect(),
+            for_sidecars: head.for_sidecars(is_of_the_node),
         }
+    }
+
+    /// Returns the destinations that an agent delivers to by itself.
+    pub(super) fn backends_for(&self, is_sidecar: bool) -> &[ObjectKey] {
+        let other = self.for_sidecars.as_ref().filter(|_| is_sidecar);
+        other.map_or(&self.backends, |other| &other.backends)
+    }
+
+    /// Returns its text as an agent is served it.
+    pub(super) fn text_for(&self, is_sidecar: bool) -> &Arc<str> {
+        let other = self.for_sidecars.as_ref().filter(|_| is_sidecar);
+        other.map_or(&self.common.text, |other| &other.text)
+    }
+
+    /// Returns whether sidecars hand something of it to the agent of the node.
+    pub(super) fn leads_to_the_node(&self) -> bool {
+        self.for_sidecars.is_some()
     }
 
     /// Returns whether it takes data of that namespace.
@@ -181,6 +248,12 @@ impl PipelineUnit {
     /// Returns whether pods push something to it.
     pub(super) fn takes_events(&self) -> bool {
         self.inputs.iter().any(|input| matches!(input, Takes::Events(_)))
+    }
+
+    /// Returns whether the pod asked for it, as a sidecar is to run it, and an input takes what that pushes.
+    pub(super) fn is_asked_for(&self, pod: &Pod) -> bool {
+        let takes = |input: &Takes| matches!(input, Takes::Events(selector) if selector.matches(&pod.facts.labels));
+        pod.sidecar() == Some(&*self.common.key.name) && self.inputs.iter().any(takes)
     }
 
     /// Returns whether an input takes something of the pod, whose namespace is one that the pipeline takes.

@@ -30,6 +30,7 @@ use super::polls::Polls;
 use super::problem::Problem;
 use super::stats::Stats;
 use crate::hub::{Hub, News, NotLeading};
+use crate::place;
 
 /// An answer with nothing in it.
 const NOTHING: &[u8] = b"{}";
@@ -114,11 +115,11 @@ impl Shared {
         if !self.hub.has_published() {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the cluster is being read").retry());
         }
-        let identity = self.identity(request.headers())?;
+        let (identity, place) = self.identity(request.headers())?;
         let coding = Coding::taken(request.headers());
         let ask = parse(&body::read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;
         self.hub.acknowledge(&identity.pod_uid, &ask, now(&self.clock))?;
-        match self.wait(&identity, &ask).await? {
+        match self.wait((&identity, &place), &ask).await? {
             Some(news) => self.send(news, coding).await,
             None => {
                 self.stats.answered("nothing");
@@ -127,18 +128,19 @@ impl Shared {
         }
     }
 
-    /// Returns who asks, where it is the pod of a live agent.
-    fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+    /// Returns who asks and its place, where it is the pod of a live agent.
+    fn identity(&self, headers: &HeaderMap) -> Result<(Identity, Arc<str>), Problem> {
         let identity = self.verifier.verify(headers, now(&self.clock))?;
-        match self.hub.node_of(&identity.pod_uid) {
-            Some(node) if *node == *identity.node => Ok(identity),
+        match self.hub.place_of(&identity.pod_uid) {
+            Some(found) if *found == *identity.node => Ok((identity, found)),
+            Some(found) if *found == *place::of_pod(&identity.namespace, &identity.pod) => Ok((identity, found)),
             Some(_) => Err(identity.refused("it is on another node").into()),
-            None => Err(identity.refused("there is none with this uid").into()),
+            None => Err(identity.refused("no agent is known there: it has ended, or has no sidecar of ours").into()),
         }
     }
 
     /// Returns what is new to who asks, or nothing where nothing is within the time it gives or the process stops.
-    async fn wait(&self, identity: &Identity, ask: &Ask) -> Result<Option<News>, Problem> {
+    async fn wait(&self, (identity, place): (&Identity, &str), ask: &Ask) -> Result<Option<News>, Problem> {
         let Some(poll) = self.polls.enter(&identity.pod_uid) else {
             let detail = format!("{POLLS_MAX} asks wait already");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "polls", detail).retry());
@@ -151,7 +153,7 @@ impl Shared {
                 let detail = "a newer ask of the same pod has come";
                 Err(Problem::new(StatusCode::CONFLICT, "superseded", detail).retry())
             }
-            news = self.hub.wait_for_news(&identity.node, ask) => Ok(Some(news?)),
+            news = self.hub.wait_for_news(place, ask) => Ok(Some(news?)),
             () = self.stop.cancelled() => Ok(None),
             () = sleep(time) => Ok(None),
         }

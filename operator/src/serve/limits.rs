@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Most connections at a time: twice the 5,000 nodes of the largest cluster that Kubernetes promises to carry.
 pub const CONNECTIONS_MAX: usize = 10_240;
 
+/// Most of them from one address: a node full of pods with sidecars, where their addresses are hidden behind its own.
+pub const ADDRESS_CONNECTIONS_MAX: usize = 512;
+
 /// Most asks that wait at a time.
 pub const POLLS_MAX: usize = 10_240;
 

@@ -1,9 +1,11 @@
 //! Takes connections over TLS and drives each to its end: what the endpoint of agents and the webhook have in common.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::{Ready, ready};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::middleware::AddExtension;
 use axum::{Extension, Router};
@@ -60,11 +62,50 @@ fn server(socket: TcpListener) -> io::Result<Server<SocketAddr>> {
     Ok(server)
 }
 
-/// Lets connections in while there is a place.
+/// Lets connections in while there is a place, for all and for the address that they come from.
 #[derive(Debug, Clone)]
 pub(crate) struct Doorman {
     places: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
     connections: Connections,
+}
+
+/// How many connections each address has.
+#[derive(Debug)]
+struct Addresses {
+    most: usize,
+    known: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The place of one connection among those of its address.
+#[derive(Debug)]
+struct OfAddress {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<OfAddress> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = known.entry(address).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(OfAddress { addresses: Arc::clone(self), address })
+    }
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut known = self.addresses.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = known.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 /// The place of one connection; who serves it holds it.
@@ -77,6 +118,7 @@ pub(crate) struct Place {
 struct Held {
     connections: Connections,
     _permit: OwnedSemaphorePermit,
+    _of_address: OfAddress,
 }
 
 impl Drop for Held {
@@ -88,7 +130,13 @@ impl Drop for Held {
 impl Doorman {
     /// Returns one with so many places.
     pub(crate) fn new(places: usize, connections: &Connections) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), connections: connections.clone() }
+        let addresses = Arc::new(Addresses { most: usize::MAX, known: Mutex::default() });
+        Self { places: Arc::new(Semaphore::new(places)), addresses, connections: connections.clone() }
+    }
+
+    /// Lets so many in from one address, and no more.
+    pub(crate) fn with_at_most(self, most: usize) -> Self {
+        Self { addresses: Arc::new(Addresses { most, known: Mutex::default() }), ..self }
     }
 }
 
@@ -98,12 +146,15 @@ impl<S> Accept<TcpStream, S> for Doorman {
     type Future = Ready<io::Result<(TcpStream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+        let of_address = stream.peer_addr().ok().and_then(|peer| self.addresses.enter(peer.ip().to_canonical()));
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok();
+        let (Some(of_address), Some(permit)) = (of_address, permit) else {
             self.connections.turned_away.inc();
             return ready(Err(io::Error::other("too many connections")));
         };
         self.connections.open.inc();
-        let place = Place { _held: Arc::new(Held { connections: self.connections.clone(), _permit: permit }) };
+        let held = Held { connections: self.connections.clone(), _permit: permit, _of_address: of_address };
+        let place = Place { _held: Arc::new(held) };
         // An answer is written whole, so waiting to fill packets gains nothing.
         ready(stream.set_nodelay(true).map(|()| (stream, Extension(place).layer(service))))
     }
@@ -130,5 +181,27 @@ mod tests {
         drop(request_under_way);
         assert_eq!(connections.open.get(), 0);
         assert!(doorman.accept(connect().await, Router::<()>::new()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_address_does_not_take_the_places_of_others() {
+        let doorman = Doorman::new(5, &Connections::default()).with_at_most(2);
+        let socket = tokio::net::TcpListener::bind("[::]:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let accepted = async |from: &str| {
+            let from = std::net::SocketAddr::new(from.parse().unwrap(), 0);
+            let client = tokio::net::TcpSocket::new_v4().unwrap();
+            client.bind(from).unwrap();
+            let to = SocketAddr::new([127, 0, 0, 1].into(), port);
+            let (client, stream) = tokio::join!(client.connect(to), socket.accept());
+            (client.unwrap(), doorman.accept(stream.unwrap().0, Router::<()>::new()).await)
+        };
+        let held = [accepted("127.0.0.1").await, accepted("127.0.0.1").await];
+        assert!(held.iter().all(|(_, accepted)| accepted.is_ok()));
+        assert!(accepted("127.0.0.1").await.1.is_err());
+        assert!(accepted("127.0.0.2").await.1.is_ok(), "another address has its own");
+        drop(held);
+        assert!(accepted("127.0.0.1").await.1.is_ok());
+        assert!(doorman.addresses.known.lock().unwrap().is_empty(), "nobody is remembered who is gone");
     }
 }

@@ -13,8 +13,8 @@ use spillway_crds::served::{
 use tower::ServiceExt;
 
 use spillway_crds::served::AUDIENCE;
+use spillway_tokens::Keys;
 use spillway_tokens::signing::{ISSUER, NOW, P256, RSA, claims, jwks};
-use spillway_tokens::{Accounts, Keys};
 
 use super::*;
 use crate::hub::Slice;
@@ -25,8 +25,7 @@ mod tls;
 fn verifier() -> Verifier {
     let keys = Keys::default();
     keys.replace(&jwks()).unwrap();
-    let account = ("spillway-system".to_owned(), "spillway-agent".to_owned());
-    Verifier::new(Arc::new(keys), ISSUER, AUDIENCE, Accounts::These([account].into()))
+    Verifier::new(Arc::new(keys), ISSUER, AUDIENCE)
 }
 
 /// The time of every test.
@@ -256,10 +255,40 @@ async fn a_token_that_does_not_count_is_refused_before_the_body_is_read() {
     assert_eq!(problem(response).await, (401, "expired".into()));
     let response = desk.send(Request::post(PATH).body(never()).unwrap()).await;
     assert_eq!(problem(response).await, (401, "token-missing".into()));
-    let mut other = claims("pod-node-a", "node-a");
-    other["kubernetes.io"]["serviceaccount"]["name"] = "default".into();
-    let response = desk.send(request(&RSA.token(&other), never())).await;
-    assert_eq!(problem(response).await, (403, "service-account".into()));
+    let response = desk.send(request(&RSA.token(&claims("another-pod", "node-a")), never())).await;
+    assert_eq!(problem(response).await, (403, "pod".into()));
+}
+
+#[tokio::test]
+async fn a_sidecar_gets_the_slice_of_its_own_pod_and_nothing_after_its_end() {
+    let hub = Arc::new(Hub::default());
+    hub.lead(7);
+    let slices = || ["node-a", "fab12/etcher-0", "fab12/washer-0"].map(|place| (place.into(), slice(place)));
+    let agents = |pods: &[(&str, &str)]| pods.iter().map(|(uid, place)| ((*uid).into(), (*place).into())).collect();
+    hub.publish(slices().into(), agents(&[("of-etcher", "fab12/etcher-0"), ("of-washer", "fab12/washer-0")]));
+    let desk = Desk::new(hub);
+    let of = |uid: &str, namespace: &str, pod: &str| {
+        let mut claims = claims(uid, "node-a");
+        claims["kubernetes.io"]["namespace"] = namespace.into();
+        claims["kubernetes.io"]["serviceaccount"]["name"] = "default".into();
+        claims["kubernetes.io"]["pod"]["name"] = pod.into();
+        request(&P256.token(&claims), serde_json::to_vec(&asking()).unwrap())
+    };
+    let response = desk.send(of("of-etcher", "fab12", "etcher-0")).await;
+    let answer: Answer = serde_json::from_slice(&body(response).await).unwrap();
+    assert_eq!(hash(&answer), "fab12/etcher-0");
+    for (uid, namespace, pod) in [
+        ("of-etcher", "fab12", "washer-0"),
+        ("of-etcher", "fab13", "etcher-0"),
+        ("of-stranger", "fab12", "etcher-0"),
+        ("node-a", "fab12", "etcher-0"),
+    ] {
+        let response = desk.send(of(uid, namespace, pod)).await;
+        assert_eq!(problem(response).await, (403, "pod".into()), "{uid} {namespace} {pod}");
+    }
+    desk.hub.publish(slices().into(), agents(&[("of-washer", "fab12/washer-0")]));
+    let response = desk.send(of("of-etcher", "fab12", "etcher-0")).await;
+    assert_eq!(problem(response).await, (403, "pod".into()), "its pod has ended");
 }
 
 /// Takes log lines.

@@ -1,4 +1,5 @@
-//! Slices and reports, indexed by object: made once, asked for every object.
+//! Slices and reports, indexed by object: made once, asked for every object. Sidecars come and go with every Job: they count for
+//! what they tell of, and not in how many agents run an object.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,9 +8,10 @@ use jiff::Timestamp;
 
 use super::{Again, HEARD, SETTLING};
 use crate::hub::Slice;
+use crate::place;
 use crate::reports::{Report, Reports};
 
-/// Which nodes are to run an object, and what their agents say.
+/// Which agents are to run an object, and what they say.
 #[derive(Debug)]
 pub struct Agents<'a> {
     nodes: Vec<Node<'a>>,
@@ -18,7 +20,7 @@ pub struct Agents<'a> {
     since: Timestamp,
 }
 
-/// A node that has a slice.
+/// A place that has a slice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node<'a> {
     pub(super) name: &'a str,
@@ -32,6 +34,8 @@ pub(super) struct Node<'a> {
 pub(super) struct Seats<'a> {
     /// Those that count, with what their agents say.
     pub(super) heard: Vec<(Node<'a>, &'a Report)>,
+    /// What sidecars say.
+    pub(super) sidecars: Vec<(Node<'a>, &'a Report)>,
     /// Those that do not count: not ready, or not heard for long.
     pub(super) absent: Vec<&'a str>,
     /// Whether the leader is so new that those not heard may be about to say something.
@@ -66,6 +70,11 @@ impl<'a> Agents<'a> {
         let mut seats = Seats::default();
         let mut is_unheard = false;
         for node in self.having.get(label).into_iter().flatten().filter_map(|place| self.nodes.get(*place)) {
+            if place::is_pod(node.name) {
+                let heard = node.report.filter(|report| !again.has_passed(report.seen, HEARD));
+                seats.sidecars.extend(heard.map(|report| (*node, report)));
+                continue;
+            }
             is_unheard |= node.is_ready && node.report.is_none();
             match node.report {
                 Some(report) if node.is_ready && !again.has_passed(report.seen, HEARD) => {
@@ -76,6 +85,13 @@ impl<'a> Agents<'a> {
         }
         seats.is_settling = is_unheard && !again.has_passed(self.since, SETTLING);
         seats
+    }
+}
+
+impl<'a> Seats<'a> {
+    /// Returns everybody who was heard.
+    pub(super) fn all(&self) -> impl Iterator<Item = &(Node<'a>, &'a Report)> {
+        self.heard.iter().chain(&self.sidecars)
     }
 }
 

@@ -69,7 +69,7 @@ fn reachable(key: &ObjectKey, verdict: &Verdict, seats: &Seats<'_>, again: &mut 
     }
     if verdict.used_by == 0 {
         Said::unknown(Reason::Unused, "no pipeline refers to it")
-    } else if !seats.heard.is_empty() {
+    } else if seats.all().next().is_some() {
         Said::yes(Reason::Reachable, "no agent tells of a fault")
     } else if seats.absent.is_empty() {
         Said::unknown(Reason::Idle, "no agent sends to it")

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::nodes::counted;
-use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN};
+use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN, NODE_AGENT};
 
 use super::agents::Seats;
 use super::{Again, RETRYING_AFTER, Reason, text};
@@ -36,7 +36,7 @@ pub(super) struct Fault {
 /// Returns the worst that agents say of the reports that `is_one` chooses.
 pub(super) fn worst(seats: &Seats<'_>, is_one: impl Fn(&BackendReport) -> bool, again: &mut Again) -> Option<Fault> {
     let mut worst: Option<Fault> = None;
-    for (_, report) in &seats.heard {
+    for (_, report) in seats.all() {
         // Of several pipelines of one agent the worst counts.
         let mut of_agent: Option<(Severity, Timestamp, &str)> = None;
         for said in report.backends.iter().filter(|said| is_one(said)) {
@@ -76,6 +76,11 @@ pub(super) fn is_about(said: &BackendReport, key: &ObjectKey) -> bool {
         _ => namespace == &*key.namespace,
     };
     is_one && name == &*key.name
+}
+
+/// Returns whether a sidecar says that it cannot hand a route to the agent of its node: none of its destinations gets anything.
+pub(super) fn is_about_the_node(said: &BackendReport) -> bool {
+    said.backend.strip_prefix('.') == Some(NODE_AGENT)
 }
 
 impl Severity {

@@ -102,11 +102,17 @@ fn ran(key: &ObjectKey, verdict: &Verdict, before: &PipelineStatus, seats: &Seat
     let needed: BTreeSet<String> = verdict.uses.iter().map(|one| one.key(&key.namespace).label()).collect();
     let is_current = verdict.served == Some(verdict.generation);
     let mut counts = Counts::default();
-    for (node, report) in &seats.heard {
-        let labels = || std::iter::once(label.as_str()).chain(needed.iter().map(String::as_str));
+    let labels = || std::iter::once(label.as_str()).chain(needed.iter().map(String::as_str));
+    for (node, report) in seats.all() {
         if let Some(refused) = report.refused.iter().find(|refused| labels().any(|label| label == refused.object)) {
             counts.refused.push((node.name, refused));
-        } else if is_current && node.runs(report, labels()) {
+        }
+    }
+    for (node, report) in &seats.heard {
+        if counts.refused.iter().any(|(name, _)| *name == node.name) {
+            continue;
+        }
+        if is_current && node.runs(report, labels()) {
             counts.programmed += 1;
         } else {
             counts.waiting.push(node.name);
@@ -130,7 +136,7 @@ fn programmed(verdict: &Verdict, seats: &Seats<'_>, counts: &Counts<'_>) -> Said
     let (all, absent) = (seats.heard.len(), &*seats.absent);
     if let Some((_, first)) = counts.refused.first() {
         let names: Vec<&str> = counts.refused.iter().map(|(node, _)| *node).collect();
-        let head = nodes::refused(&names, all, first.kept, absent);
+        let head = nodes::refused(&names, seats.all().count(), first.kept, absent);
         return Said { tail: first.reason.clone(), ..Said::no(Reason::Refused, head) };
     }
     if served != verdict.generation {
@@ -161,7 +167,9 @@ fn states<'a>(key: &ObjectKey, verdict: &'a Verdict, seats: &Seats<'_>, again: &
     let state = |one: &'a Use| {
         let of = one.key(&key.namespace);
         let is_one = |said: &spillway_crds::served::BackendReport| {
-            said.object == label && *said.route == *one.route && faults::is_about(said, &of)
+            said.object == label
+                && *said.route == *one.route
+                && (faults::is_about(said, &of) || faults::is_about_the_node(said))
         };
         (one, faults::worst(seats, is_one, again))
     };

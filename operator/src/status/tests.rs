@@ -437,3 +437,37 @@ fn every_reason_has_a_row_with_a_remedy_on_its_page() {
 fn a_transition_is_told_in_whole_seconds() {
     assert_eq!(text(at(0).saturating_add(SignedDuration::from_millis(900)).unwrap()), "2027-01-15T08:00:00Z");
 }
+
+#[test]
+fn sidecars_come_and_go_without_a_word_and_are_heard_where_something_is_wrong() {
+    let mut fleet = Fleet::running(&["n1", "fab12/etcher-0", "fab12/etcher-1"], 2);
+    fleet.reports.remove("fab12/etcher-1");
+    fleet.of("fab12/etcher-0").objects = Arc::default();
+    let (status, again) = fleet.pipeline(&good(2), &PipelineStatus::default(), at(1));
+    assert_eq!((said(&status, "Ready"), message(&status, "Programmed")), ((True, "Ready"), "1 of 1 agent run it"));
+    assert_eq!(status.agents.unwrap().desired, 1);
+    assert!(again.is_some());
+    // A backend that only sidecars send to.
+    fleet.of("fab12/etcher-0").backends = vec![fault(BackendCondition::Unreachable, at(-100), "connection refused")];
+    let (status, _) = fleet.pipeline(&good(2), &status, at(2));
+    assert_eq!(said(&status, "DataFlowing"), (False, "BackendUnreachable"));
+    assert!(message(&status, "DataFlowing").contains("on 1 agent: connection refused"));
+    // So is a route that it cannot hand to the agent of its node; the words say what that is.
+    let to_node = BackendReport {
+        backend: ".node-agent".into(),
+        ..fault(BackendCondition::Unreachable, at(-50), "agent of the node: connection refused")
+    };
+    fleet.of("fab12/etcher-0").backends = vec![to_node];
+    let (of_node, _) = fleet.pipeline(&good(2), &status, at(2));
+    assert!(message(&of_node, "DataFlowing").ends_with("on 1 agent: agent of the node: connection refused"));
+    // What one does not run is told with its name, as the command line reads it.
+    let reason = "the volume is full".to_owned();
+    fleet.of("fab12/etcher-0").refused = vec![Refused { object: PIPELINE.into(), reason, kept: false }];
+    let (status, _) = fleet.pipeline(&good(2), &status, at(3));
+    let words = message(&status, "Programmed");
+    assert_eq!(words, "refused by 1 of 2 agents (fab12/etcher-0): the volume is full");
+    assert_eq!(nodes::read(words).refused.has("fab12/etcher-0"), Some(true));
+    // One that is silent for five minutes is told of no longer.
+    let (status, _) = fleet.pipeline(&good(2), &status, at(301));
+    assert!(!message(&status, "Programmed").contains("etcher"));
+}

@@ -17,7 +17,7 @@ fn pod(uid: &str, node: &str) -> (Arc<str>, Option<Pod>) {
 }
 
 fn nodes(touched: &Touched) -> Vec<&str> {
-    touched.nodes.iter().map(|node| &**node).collect()
+    touched.places.iter().map(|node| &**node).collect()
 }
 
 #[test]
@@ -83,8 +83,8 @@ fn a_pod_that_moves_or_ends_touches_its_node_and_is_told_as_ended() {
     assert_eq!(world.take_touched(), Touched::default(), "nothing before it is scheduled");
     apply(&mut world, pod("p", "n1"));
     world.take_touched();
-    assert_eq!(world.pods_of_account("a", "default"), BTreeMap::from([("p".into(), "n1".into())]));
-    assert!(world.pods_of_account("b", "default").is_empty() && world.pods_of_account("a", "other").is_empty());
+    assert_eq!(world.agents("a", "default"), BTreeMap::from([("p".into(), "n1".into())]));
+    assert!(world.agents("b", "default").is_empty() && world.agents("a", "other").is_empty());
     apply(&mut world, pod("p", "n2"));
     let touched = world.take_touched();
     assert_eq!((nodes(&touched), touched.ended.len()), (vec!["n1", "n2"], 1));

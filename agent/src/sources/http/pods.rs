@@ -25,7 +25,7 @@ use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use spillway_crds::served::{DOOR_AUDIENCE, TokenKeys};
 use spillway_delivery::clock::Clock;
-use spillway_tokens::{Accounts, Identity, Keys, Refusal, Verifier};
+use spillway_tokens::{Identity, Keys, Refusal, Verifier};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
@@ -151,7 +151,7 @@ impl Gate for PodGate {
 fn verifier(keys: &TokenKeys) -> Result<Arc<Verifier>, spillway_tokens::KeysError> {
     let published = Keys::default();
     published.replace(&keys.keys)?;
-    Ok(Arc::new(Verifier::new(Arc::new(published), &keys.issuer, DOOR_AUDIENCE, Accounts::Any)))
+    Ok(Arc::new(Verifier::new(Arc::new(published), &keys.issuer, DOOR_AUDIENCE)))
 }
 
 /// Returns whether a token was made so shortly before the operator last answered, or after it, that its pod may not have been
