@@ -142,6 +142,11 @@ pub struct RunFlags {
     #[arg(long, value_name = "BYTES", env = "SPILLWAY_FREE_BYTES_MIN")]
     pub free_bytes_min: Option<String>,
 
+    /// Most bytes that the data directory takes: a bound of its volume that the system does not know of, such as the
+    /// `sizeLimit` of an emptyDir. Default: none.
+    #[arg(long, value_name = "BYTES", env = "SPILLWAY_DATA_BYTES_MAX")]
+    pub data_bytes_max: Option<String>,
+
     /// Where events are taken over HTTP, or `off`. Default: 127.0.0.1:8411.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_HTTP")]
     pub http: Option<String>,
@@ -158,6 +163,16 @@ pub struct RunFlags {
     /// Private key (PEM) of --door-cert.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_DOOR_KEY", value_hint = ValueHint::FilePath)]
     pub door_key: Option<String>,
+
+    /// Runs as the sidecar of a pod: what comes to --http is of this pod, and this is the agent of its node, `https://HOST[:PORT]`,
+    /// which delivers what only it may. Needs --operator. Default: none.
+    #[arg(long, value_name = "URL", env = "SPILLWAY_NODE_AGENT")]
+    pub node_agent: Option<String>,
+
+    /// File with the token that a sidecar shows to --node-agent; read again for each request. Default:
+    /// /var/run/secrets/spillway/node-agent.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_NODE_AGENT_TOKEN", value_hint = ValueHint::FilePath)]
+    pub node_agent_token: Option<String>,
 
     /// Where /livez, /readyz, /metrics and /v1/status are served, or `off`. Default: 127.0.0.1:8412.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_ADMIN")]

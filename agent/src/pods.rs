@@ -53,6 +53,12 @@ impl NodePods {
         self.by_uid.get(uid)?.iter().find(|pod| *pod.namespace == *namespace && *pod.name == *name)
     }
 
+    /// Returns the pod, where there is one and no other: a sidecar is told of its own alone.
+    pub fn only(&self) -> Option<&Arc<PodFacts>> {
+        let mut all = self.by_uid.values().flatten();
+        all.next().filter(|_| all.next().is_none())
+    }
+
     /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.by_uid.values().map(Vec::len).sum()
@@ -79,7 +85,7 @@ mod tests {
         let pod = PodFacts { uid: "u".into(), namespace: "a".into(), name: "b".into(), ..PodFacts::default() };
         let table = NodePods::new(Pods { hash: String::new(), pods: vec![Arc::new(pod)] });
         assert_eq!((table.len(), table.is_empty()), (1, false));
-        assert!(table.get("u", "a", "b").is_some());
+        assert!(table.get("u", "a", "b").is_some() && table.only().is_some());
         assert!(
             table.get("u", "a", "c").is_none()
                 && table.get("u", "c", "b").is_none()
@@ -96,7 +102,7 @@ mod tests {
             ..PodFacts::default()
         };
         let table = NodePods::new(Pods { hash: String::new(), pods: ["a", "c"].map(|one| pod(one).into()).into() });
-        assert_eq!(table.len(), 2);
+        assert_eq!((table.len(), table.only()), (2, None));
         assert_eq!(["a", "c"].map(|one| table.get("u", one, "b").unwrap().namespace.to_string()), ["a", "c"]);
     }
 

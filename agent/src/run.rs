@@ -6,21 +6,23 @@
 //! # Drain
 //! The first signal: `/readyz` says no, sources stop (what is under way is answered), intake refuses, deliveries go on
 //! until nothing is held or `--drain-seconds` are over, logs are synced and cursors committed, and the admin endpoint
-//! goes last. What is still held stays in the log and is delivered after the next start. A second signal cuts the waiting
+//! goes last. What is still held stays in the log and is delivered after the next start; a sidecar has none, and hands it to
+//! the agent of its node (`hand_over`). A second signal cuts the waiting
 //! short: sources are cut off, what only memory holds (durability `Memory`) is written and logs are closed, within
 //! [`CUT_SHORT_MAX`]. A third one ends the process at once, and then what only memory holds is lost. So does a task that
 //! panicked: the process ends with 70, and its supervisor starts it anew over the same log.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{CUT_SHORT_MAX, Engine, EngineSettings};
-use spillway_delivery::filesystem::RealFs;
+use spillway_delivery::filesystem::{BoundedFs, RealFs};
 use spillway_delivery::supervisor::Supervisor;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +38,10 @@ use crate::status::{Listener, Phase};
 use crate::{admin, logging};
 
 mod feed;
+mod hand_over;
 mod intake;
 mod live;
+mod node_agent;
 mod operator;
 mod pipelines;
 mod signals;
@@ -45,6 +49,8 @@ mod workshop;
 
 use feed::Feed;
 use live::Live;
+use operator::Taking;
+use pipelines::Binder;
 use signals::{Signals, Stop};
 
 /// How long sources may answer what is under way once told to stop; part of the drain.
@@ -123,6 +129,8 @@ struct Served {
     secrets: ServedSecrets,
     pods: PodsReceiver,
     token_keys: TokenKeysReceiver,
+    /// The authorities that it tells of, in PEM.
+    trusted: watch::Receiver<String>,
 }
 
 /// The parts of the process, in the order they are stopped.
@@ -132,6 +140,8 @@ struct Parts {
     engine: Arc<Engine>,
     admin: Supervisor,
     overview: Arc<Overview>,
+    /// What hands over what is held at the end; a sidecar has it.
+    hands_over: OnceLock<Binder>,
     /// Cancelled when the end shall not wait any longer.
     cut: CancellationToken,
 }
@@ -228,7 +238,10 @@ fn ended_at_once(signal: Stop) -> ExitCode {
 fn open(settings: &Settings, clock: &Clock) -> Result<Parts, Failure> {
     let engine = EngineSettings {
         data_dir: settings.data_dir.clone(),
-        filesystem: Arc::new(RealFs),
+        filesystem: match settings.data_bytes_max {
+            Some(bytes_max) => Arc::new(BoundedFs::new(settings.data_dir.clone(), bytes_max)),
+            None => Arc::new(RealFs),
+        },
         clock: clock.clone(),
         free_bytes_min: settings.free_bytes_min,
     };
@@ -242,6 +255,7 @@ fn open(settings: &Settings, clock: &Clock) -> Result<Parts, Failure> {
         engine,
         admin: Supervisor::new("admin"),
         overview,
+        hands_over: OnceLock::new(),
         cut: CancellationToken::new(),
     })
 }
@@ -255,14 +269,20 @@ async fn start(parts: &Parts, settings: &Settings, clock: &Clock, origin: Origin
     let (feed, served) = match origin {
         Origin::Files(files) => (Feed::files(files.0, files.1, hangup), None),
         Origin::Operator(operator) => {
-            let (pods, told) = tokio::sync::watch::channel(None);
-            let (keys, token_keys) = tokio::sync::watch::channel(None);
+            let (pods, of_pods) = watch::channel(None);
+            let (token_keys, of_keys) = watch::channel(None);
+            let (trusted, of_trusted) = watch::channel(String::new());
             let secrets = ServedSecrets::default();
-            let follower = operator::follower(parts, settings, &operator, (clock, secrets.clone(), pods, keys))?;
-            (Feed::operator(follower, hangup), Some(Served { secrets, pods: told, token_keys }))
+            let taking = Taking { secrets: secrets.clone(), pods, token_keys, trusted };
+            let follower = operator::follower(parts, settings, &operator, (clock, taking))?;
+            let served = Served { secrets, pods: of_pods, token_keys: of_keys, trusted: of_trusted };
+            (Feed::operator(follower, hangup), Some(served))
         }
     };
     let mut live = Live::new(parts, settings, clock, (feed, served));
+    if settings.sidecar().is_some() {
+        parts.hands_over.get_or_init(|| live.binder().clone());
+    }
     live.start(needs_pipeline).await?;
     live.sources().listen(parts, settings, clock).await?;
     parts.overview.enter(Phase::Running);
@@ -349,7 +369,15 @@ impl Parts {
         if !self.sources.stop_by(self.over(deadline.min(Instant::now() + SOURCES_STOP))).await {
             tracing::warn!("sources did not stop in time and were cut off");
         }
+        let hands_over = self.hands_over.get();
+        if let Some(binder) = hands_over {
+            let handing = hand_over::run(&self.engine, binder, deadline);
+            self.cut.run_until_cancelled(handing).await;
+        }
         let empty = self.engine.drain(deadline).await;
+        if hands_over.is_some() {
+            hand_over::tell_lost(&self.engine);
+        }
         // Connections under way are scrapes; one that is cut off is repeated.
         self.admin.stop_by(self.over(Instant::now() + ADMIN_STOP)).await;
         empty

@@ -23,12 +23,12 @@ mod operator;
 
 pub use defaults::Machine;
 pub use file::ConfigFile;
-pub use operator::{DoorSettings, OperatorSettings};
+pub use operator::{DoorSettings, OperatorSettings, SidecarSettings};
 
 use list::{
-    ADMIN, ALLOW_DESTINATIONS, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN, HTTP, LOG_FORMAT,
-    LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting, THREADS, TLS_CERT,
-    TLS_KEY, TOKEN_FILE, UNKNOWN_PODS, keys,
+    ADMIN, ALLOW_DESTINATIONS, DATA_BYTES_MAX, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN,
+    HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting,
+    THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -42,6 +42,8 @@ const DRAIN_SECONDS: u64 = 25;
 /// Bytes that stay free by default: one segment of a log, so that cursors, plans and dead letters can still be written
 /// when new data is refused.
 const FREE_BYTES_MIN_DEFAULT: u64 = 16 << 20;
+/// Least bound of the data directory: the floor of free space, and a few segments of a small log.
+const DATA_BYTES_MIN: u64 = 32 << 20;
 /// Most worker threads that can be asked for.
 const THREADS_MAX: usize = 64;
 /// Most worker threads by default: an agent shares its node, and four are more than the targets of throughput need.
@@ -56,6 +58,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Bytes that must stay free on the volume of the data directory.
     pub free_bytes_min: u64,
+    /// Most bytes that the data directory takes; `None` is what its volume has.
+    pub data_bytes_max: Option<u64>,
     /// Where events are taken over HTTP; `None` is nowhere.
     pub http: Option<SocketAddr>,
     /// Where the admin endpoint is; `None` is nowhere.
@@ -91,6 +95,16 @@ pub enum ConfigSource {
     Files(Vec<PathBuf>),
     /// The operator.
     Operator(OperatorSettings),
+}
+
+impl Settings {
+    /// Returns what a sidecar has, where this is one.
+    pub fn sidecar(&self) -> Option<&SidecarSettings> {
+        match &self.configuration {
+            ConfigSource::Operator(operator) => operator.sidecar.as_deref(),
+            ConfigSource::Files(_) => None,
+        }
+    }
 }
 
 /// What becomes of the logs of a pod of which only the kubelet's path is known.
@@ -318,6 +332,9 @@ impl Settings {
             free_bytes_min: layers
                 .parsed(&FREE_BYTES_MIN, flags.free_bytes_min.as_ref(), |text| text.parse().ok())?
                 .unwrap_or(FREE_BYTES_MIN_DEFAULT),
+            data_bytes_max: layers.parsed(&DATA_BYTES_MAX, flags.data_bytes_max.as_ref(), |text| {
+                text.parse().ok().filter(|bytes| *bytes >= DATA_BYTES_MIN)
+            })?,
             http: layers.parsed(&HTTP, flags.http.as_ref(), listener)?.unwrap_or(Some(HTTP_DEFAULT)),
             admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listener)?.unwrap_or(Some(ADMIN_DEFAULT)),
             metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listener)?.flatten(),
@@ -354,7 +371,7 @@ fn configuration(layers: &Layers<'_>, flags: &RunFlags) -> Result<ConfigSource, 
         }
         (None, Some(operator)) => operator::settle(layers, flags, &operator).map(ConfigSource::Operator),
         (Some(_), None) => {
-            operator::refuse_door(layers, flags)?;
+            operator::refuse_without(layers, flags)?;
             paths(&manifests).map(ConfigSource::Files)
         }
     }

@@ -19,6 +19,8 @@ use spillway_crds::served::{
 
 #[path = "served/agent.rs"]
 mod agent;
+#[path = "served/sidecar.rs"]
+mod sidecar;
 #[path = "served/stand_in.rs"]
 mod stand_in;
 

@@ -11,6 +11,7 @@
 //! | [`authorities`] | whom it trusts besides the mounted file, as the operator told it |
 //! | [`client`] | one question and its answer, bounded |
 //! | [`follow`] | which answer counts, what is said with the next question, when it is asked |
+//! | `pace` | when it is asked again |
 //! | [`secrets`] | values of secrets, for backends |
 //! | [`store`] | the last good configuration on disk |
 //! | [`seal`] | the key for values of secrets in it |
@@ -34,6 +35,7 @@ use super::manifests::{Read, is_of_the_file};
 pub mod authorities;
 pub mod client;
 pub mod follow;
+mod pace;
 pub mod seal;
 pub mod secrets;
 pub mod store;

@@ -17,7 +17,7 @@ use crate::overview::Overview;
 use crate::settings::{ConfigSource, OperatorSettings, Settings};
 use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
 use crate::sources::http::{
-    BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets, PodSenders, Takes,
+    BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets, OwnPod, PodSenders, Takes,
 };
 use crate::status::Listener;
 
@@ -38,10 +38,12 @@ pub(super) struct Sources {
     /// Whether manifests are anybody's, so that who sends must be known to be of a namespace.
     is_served: bool,
     http: HttpTargets,
-    /// What pods of this node may send to, and what is known of them; without an operator there are none.
+    /// What pods of this node, or the one that this sits in, may send to, and what is known of them; without an operator there
+    /// are none.
     door: HttpTargets,
     senders: Option<PodSenders>,
-    logs: ContainerLogs,
+    /// A sidecar has none: those of its pod are for the agent of the node.
+    logs: Option<ContainerLogs>,
 }
 
 impl Sources {
@@ -63,19 +65,19 @@ impl Sources {
             unknown_pods: settings.unknown_pods,
             ..ContainerLogsSettings::default()
         });
-        let logs = ContainerLogs {
+        let logs = settings.sidecar().is_none().then(|| ContainerLogs {
             machine,
             owner: parts.sources.clone(),
             overview: parts.overview.clone(),
             stats: Arc::default(),
             following: BTreeMap::new(),
-        };
+        });
         Self { is_served, http: HttpTargets::default(), door: HttpTargets::default(), senders, logs }
     }
 
     /// Listens for events where the machine's settings say so.
     pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
-        self.listen_for_anybody(parts, settings, clock).await?;
+        self.listen_for_http(parts, settings, clock).await?;
         let ConfigSource::Operator(OperatorSettings { door: Some(door), .. }) = &settings.configuration else {
             return Ok(());
         };
@@ -91,14 +93,20 @@ impl Sources {
         Ok(())
     }
 
-    async fn listen_for_anybody(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+    async fn listen_for_http(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         let Some(address) = settings.http else {
             return Ok(());
         };
         let (context, stats) = context(parts, clock);
         let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
         let secured = tls.certificate.is_some();
-        let source = HttpSource::bind(HttpSettings { address, tls, token_file }, self.http.clone(), context).await;
+        let at = HttpSettings { address, tls, token_file };
+        let source = match self.senders.clone().filter(|_| settings.sidecar().is_some()) {
+            Some(PodSenders { pods, node, .. }) => {
+                HttpSource::bind_for_own_pod(at, OwnPod { pods, node }, self.door.clone(), context).await
+            }
+            None => HttpSource::bind(at, self.http.clone(), context).await,
+        };
         let source = source.map_err(|error| match error {
             BindError::Security(_) => Failure::failed("insecure-listener", error),
             BindError::Listen { .. } => {
@@ -119,7 +127,9 @@ impl Sources {
         if self.senders.is_some() {
             self.door.set_for_pods(taking().map(|(one, takes)| (one.pipeline.clone(), takes)).collect());
         }
-        self.logs.follow(opened).await;
+        if let Some(logs) = &mut self.logs {
+            logs.follow(opened).await;
+        }
     }
 
     /// Returns whether a pipeline takes events of whoever reaches the listener of which no sender is known. Manifests that an

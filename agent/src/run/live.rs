@@ -62,8 +62,7 @@ impl Live {
         clock: &Clock,
         (feed, served): (Feed, Option<Served>),
     ) -> Self {
-        let secrets = served.as_ref().map(|served| served.secrets.clone());
-        let binder = Binder::new(settings, clock, parts.engine.agent_id(), secrets);
+        let binder = Binder::new(settings, clock, parts.engine.agent_id(), served.as_ref());
         Self {
             feed,
             workshop: Arc::new(Workshop::new(binder.clone())),
@@ -92,6 +91,11 @@ impl Live {
             return Err(Failure::failed("no-pipeline", error));
         }
         Ok(())
+    }
+
+    /// Returns what binds references to backends.
+    pub(super) fn binder(&self) -> &Binder {
+        &self.binder
     }
 
     /// Returns the sources.

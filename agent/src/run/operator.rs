@@ -7,8 +7,10 @@ use spillway_crds::served::{BackendCondition, BackendReport};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{Engine, Standing};
 use spillway_delivery::ledger::{BreakerState, DeliveryState};
+use tokio::sync::watch;
 
 use super::Parts;
+use super::node_agent::NodeAgent;
 use crate::config::served::client::Client;
 use crate::config::served::follow::{self, Follower, Host};
 use crate::config::served::seal::StateKey;
@@ -27,13 +29,22 @@ struct Process {
     overview: Arc<Overview>,
 }
 
-/// Returns what follows the operator of `served`; values of secrets go to `secrets`, pods to `pods`, keys of
-/// their tokens to `token_keys`.
+/// Where what an operator serves besides manifests is put.
+#[derive(Debug)]
+pub(super) struct Taking {
+    pub(super) secrets: ServedSecrets,
+    pub(super) pods: PodsSender,
+    pub(super) token_keys: TokenKeysSender,
+    /// The authorities that it tells of.
+    pub(super) trusted: watch::Sender<String>,
+}
+
+/// Returns what follows the operator of `served`.
 pub(super) fn follower(
     parts: &Parts,
     settings: &Settings,
     served: &OperatorSettings,
-    (clock, secrets, pods, token_keys): (&Clock, ServedSecrets, PodsSender, TokenKeysSender),
+    (clock, taking): (&Clock, Taking),
 ) -> Result<Follower, Failure> {
     let key = served.state_key.as_deref().map(StateKey::read).transpose();
     let key = key.map_err(|error| Failure::failed("state-key", error))?;
@@ -41,9 +52,10 @@ pub(super) fn follower(
     Ok(Follower::new(follow::Parts {
         client: Client::new(served.clone()),
         store: Store::new(&settings.data_dir, key),
-        secrets,
-        pods,
-        token_keys,
+        secrets: taking.secrets,
+        pods: taking.pods,
+        token_keys: taking.token_keys,
+        trusted: taking.trusted,
         host: Arc::new(Process { engine: parts.engine.clone(), overview: parts.overview.clone() }),
         clock: clock.clone(),
         agent: parts.engine.agent_id(),
@@ -78,7 +90,10 @@ fn report(standing: &Standing) -> Option<BackendReport> {
             BreakerState::Open | BreakerState::HalfOpen => BackendCondition::Unreachable,
         },
         fault: standing.fault.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
-        error: standing.last_error.clone().unwrap_or_default(),
+        error: match standing.last_error.clone().unwrap_or_default() {
+            error if NodeAgent::is_meant(&standing.backend_uid) => format!("agent of the node: {error}"),
+            error => error,
+        },
         since_unix_seconds: u64::try_from(standing.since / 1_000_000_000).unwrap_or_default(),
     })
 }

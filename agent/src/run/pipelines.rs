@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use spillway_backends::destinations::Limits;
@@ -10,18 +11,28 @@ use spillway_backends::{
 };
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::kinds::selector::LabelSelector;
+use spillway_crds::served::NODE_AGENT;
 use spillway_crds::{BackendPlan, EventsInput, Input, PipelinePlan};
-use spillway_delivery::backend::DeliveryName;
+use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::event::Arenas;
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::log::DeliveryKey;
-use spillway_delivery::settings::WhenBehind;
+use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata, WhenBehind};
 
+use super::Served;
+use super::node_agent::NodeAgent;
 use crate::config::diff::{Change, Unit};
 use crate::config::served::secrets::ServedSecrets;
 use crate::settings::Settings;
+
+/// What kind of backend what is handed over goes to.
+const HANDED_OVER: &str = "NodeAgent";
+
+/// How long the agent of the node may take for a batch at the end of a pod, and how soon it is asked again.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
 
 /// Refuses what an agent without an operator cannot know. Reading every pod instead would deliver what nobody asked for.
 fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
@@ -68,19 +79,28 @@ pub(super) struct Binder {
     clock: Clock,
     bodies: Arenas,
     agent: Arc<str>,
+    /// Most bytes of all logs together.
+    bytes_max: Option<u64>,
+    /// Where a sidecar sends what it must not deliver itself.
+    node_agent: Option<NodeAgent>,
 }
 
 impl Binder {
     /// Returns the binder of an agent.
-    pub(super) fn new(settings: &Settings, clock: &Clock, agent: Arc<str>, served: Option<ServedSecrets>) -> Self {
+    pub(super) fn new(settings: &Settings, clock: &Clock, agent: Arc<str>, served: Option<&Served>) -> Self {
         let machine = || SecretDir::new(settings.secrets.dir.clone(), settings.secrets.variables.clone());
         Self {
-            secrets: served.map_or_else(|| SecretPlace::Machine(Arc::new(machine())), SecretPlace::Served),
+            secrets: served.map_or_else(
+                || SecretPlace::Machine(Arc::new(machine())),
+                |served| SecretPlace::Served(served.secrets.clone()),
+            ),
             filesystem_root: settings.filesystem_root.clone(),
             limits: Arc::new(settings.limits.clone()),
             clock: clock.clone(),
             bodies: Arenas::keeping(BODIES_KEPT_BYTES_MAX),
             agent,
+            bytes_max: settings.data_bytes_max,
+            node_agent: served.and_then(|served| NodeAgent::of(settings, served.trusted.clone())),
         }
     }
 
@@ -106,7 +126,10 @@ impl Binder {
             let backend = all.get(&key.backend_uid)?;
             self.delivery(&names, &key.route, backend, backend.name.clone()).ok()
         };
-        Ok(engine.apply(unit.plan.settings.clone(), specs, &removed).await?)
+        let mut settings = unit.plan.settings.clone();
+        // A small volume has small segments.
+        settings.log.bytes_max = settings.log.bytes_max.min(self.bytes_max.unwrap_or(u64::MAX));
+        Ok(engine.apply(settings, specs, &removed).await?)
     }
 
     fn deliveries(&self, unit: &Unit, wanted: impl Fn(&DeliveryKey) -> bool) -> anyhow::Result<Vec<DeliverySpec>> {
@@ -167,8 +190,71 @@ impl Binder {
             backend_uid: backend.uid.clone(),
             backend_name: backend.name.clone(),
             backend_type: backend.settings.type_name().into(),
-            backend: spillway_backends::build(&backend.settings, self.context(name, backend))?,
+            backend: self.build(name, backend)?,
             settings: backend.delivery.clone(),
+            when_behind: WhenBehind::Block,
+        })
+    }
+
+    fn build(&self, name: DeliveryName, backend: &BackendPlan) -> Result<Arc<dyn Backend>, BuildError> {
+        match &self.node_agent {
+            Some(node) if NodeAgent::is_meant(&backend.uid) => self.build_to_node(node, name),
+            _ => spillway_backends::build(&backend.settings, self.context(name, backend)),
+        }
+    }
+
+    fn build_to_node(&self, node: &NodeAgent, name: DeliveryName) -> Result<Arc<dyn Backend>, BuildError> {
+        let settings = node.settings((&name.namespace, &name.pipeline), &name.route);
+        let context = BuildContext {
+            name,
+            // The agent of the node adds its own.
+            metadata: Metadata::None,
+            secrets: Secrets::new(node.secrets()),
+            filesystem_root: self.filesystem_root.clone(),
+            allow_absolute: false,
+            destinations: Destinations::Any,
+            clock: self.clock.clone(),
+            bodies: self.bodies.clone(),
+        };
+        spillway_backends::build(&settings, context)
+    }
+
+    /// Returns how what a delivery of a pipeline (namespace and name) holds is handed to the agent of the node, as fast as that
+    /// takes it; `None` where this is no sidecar.
+    pub(super) fn to_node(
+        &self,
+        (namespace, pipeline): (&Arc<str>, &Arc<str>),
+        DeliveryKey { route, backend_uid }: DeliveryKey,
+        backend_name: Arc<str>,
+    ) -> Option<DeliverySpec> {
+        let name = DeliveryName {
+            namespace: namespace.clone(),
+            pipeline: pipeline.clone(),
+            route: route.clone(),
+            backend: NODE_AGENT.into(),
+            agent: self.agent.clone(),
+        };
+        let backend = self.build_to_node(self.node_agent.as_ref()?, name).ok()?;
+        // It may come back within the time that is left.
+        let breaker = BreakerSettings {
+            consecutive_failures: u32::MAX,
+            failure_ratio_percent: 100,
+            ..BreakerSettings::default()
+        };
+        Some(DeliverySpec {
+            route,
+            backend_uid,
+            backend_name,
+            backend_type: HANDED_OVER.into(),
+            backend,
+            settings: DeliverySettings {
+                timeout: HAND_OVER_TIMEOUT,
+                retry_initial: HAND_OVER_AGAIN,
+                retry_max: HAND_OVER_AGAIN,
+                batch_wait_max: Duration::ZERO,
+                breaker,
+                ..DeliverySettings::default()
+            },
             when_behind: WhenBehind::Block,
         })
     }

@@ -40,6 +40,22 @@ pub(super) const OPERATOR_TOKEN: Setting =
     setting("operator_token", "--operator-token", "SPILLWAY_OPERATOR_TOKEN", "operatorToken", "a file");
 pub(super) const STATE_KEY: Setting = setting("state_key", "--state-key", "SPILLWAY_STATE_KEY", "stateKey", FILE);
 pub(super) const DATA_DIR: Setting = setting("data_dir", "--data-dir", "SPILLWAY_DATA_DIR", "dataDir", DIRECTORY);
+pub(super) const DATA_BYTES_MAX: Setting = setting(
+    "data_bytes_max",
+    "--data-bytes-max",
+    "SPILLWAY_DATA_BYTES_MAX",
+    "dataBytesMax",
+    "a whole number of bytes, at least 33554432",
+);
+pub(super) const NODE_AGENT: Setting = setting(
+    "node_agent",
+    "--node-agent",
+    "SPILLWAY_NODE_AGENT",
+    "nodeAgent",
+    "https://HOST[:PORT], or http:// with an address of loopback, with --operator",
+);
+pub(super) const NODE_AGENT_TOKEN: Setting =
+    setting("node_agent_token", "--node-agent-token", "SPILLWAY_NODE_AGENT_TOKEN", "nodeAgentToken", "a file");
 pub(super) const HTTP: Setting = setting("http", "--http", "SPILLWAY_HTTP", "http", ADDRESS);
 pub(super) const DOOR: Setting = setting(
     "door",
@@ -112,7 +128,7 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 28] = [
+pub(super) const SETTINGS: [Setting; 31] = [
     MANIFESTS,
     OPERATOR,
     OPERATOR_CA,
@@ -120,10 +136,13 @@ pub(super) const SETTINGS: [Setting; 28] = [
     STATE_KEY,
     DATA_DIR,
     FREE_BYTES_MIN,
+    DATA_BYTES_MAX,
     HTTP,
     DOOR,
     DOOR_CERT,
     DOOR_KEY,
+    NODE_AGENT,
+    NODE_AGENT_TOKEN,
     ADMIN,
     METRICS,
     POD_LOGS,

@@ -6,8 +6,8 @@
 //!                                  └────────────────── answer ◄───────────────────┘
 //! ```
 //!
-//! There are two listeners of the same make: one for whoever reaches it, or shows the token of its file, and the door for the
-//! pods of the node (`pods`), who prove with their own tokens which pod they are.
+//! There are listeners of the same make: one for whoever reaches it, or shows the token of its file; that of a sidecar, for the pod
+//! that it sits in (`own_pod`); and the door for the pods of the node (`pods`), who prove with their own tokens which pod they are.
 //!
 //! # Guarantees
 //! - `202` and `207` mean that the events named there have reached the durability of every pipeline they were for;
@@ -32,6 +32,7 @@ mod events;
 mod handler;
 mod limits;
 mod listen;
+mod own_pod;
 mod pods;
 mod security;
 mod sender;
@@ -53,6 +54,7 @@ use spillway_delivery::intake::Intake;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::net::TcpListener;
 
+pub use own_pod::OwnPod;
 pub use pods::PodSenders;
 pub use security::{ListenerSecurity, SecurityError, TlsFiles};
 pub use stats::HttpStats;
@@ -61,6 +63,7 @@ pub use token::TokenError;
 
 use handler::Shared;
 use listen::Listener;
+use own_pod::OwnPodGate;
 use pods::PodGate;
 use sender::Gate;
 use targets::{Door, Pipelines};
@@ -118,6 +121,20 @@ impl HttpSource {
         let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
         let door = Pipelines::new(context.intake, targets);
         Self::start(address, Box::new(door), security, context).await
+    }
+
+    /// The same in a sidecar: takes events for `targets` as those of its pod.
+    pub async fn bind_for_own_pod(
+        settings: HttpSettings,
+        pod: OwnPod,
+        targets: HttpTargets,
+        context: HttpContext,
+    ) -> Result<Self, BindError> {
+        let HttpSettings { address, tls, token_file } = settings;
+        let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
+        let gate = OwnPodGate { security, pod, targets: targets.clone(), stats: context.stats.clone() };
+        let door = Pipelines::new(context.intake, targets);
+        Self::start(address, Box::new(door), gate, context).await
     }
 
     /// Listens with TLS, and takes events of pods for `targets` until the supervisor stops.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::stand_in::{PATIENCE, request};
+use crate::stand_in::{PATIENCE, Request, request};
 
 /// A running agent; dropping it kills it.
 pub(crate) struct Agent {
@@ -94,8 +94,13 @@ impl Agent {
 
     /// Posts one event to every pipeline that takes any.
     pub(crate) fn post(&self, event: &str) {
-        let answer = Self::ask(&self.http, "POST /v1/events", event);
+        let answer = self.posted(event);
         assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    }
+
+    /// Posts, and returns the answer.
+    pub(crate) fn posted(&self, body: &str) -> String {
+        Self::ask(&self.http, "POST /v1/events", body)
     }
 
     /// Returns what a path of the admin endpoint answers.
@@ -132,6 +137,19 @@ impl Agent {
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end; returns whether that was in order, and its log.
+    pub(crate) fn ended(mut self) -> (bool, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.seen),
+            }
+        }
+        (self.child.wait().unwrap().success(), self.seen.join("\n"))
     }
 
     /// Ends it with SIGKILL; returns its log.
@@ -173,7 +191,7 @@ pub(crate) fn delivered(dir: &Path, part: &str, field: &str) -> Vec<String> {
 /// A server that takes everything and remembers who showed what.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
-    authorizations: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Backend {
@@ -185,8 +203,8 @@ impl Backend {
     /// Listens at an address.
     pub(crate) fn listen_at(address: &str) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        let (address, authorizations) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
-        let shown = authorizations.clone();
+        let (address, requests) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Request>>>::default());
+        let shown = requests.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let shown = shown.clone();
@@ -194,24 +212,33 @@ impl Backend {
                 std::thread::spawn(move || drop(take(stream, &shown)));
             }
         });
-        Self { address, authorizations }
+        Self { address, requests }
     }
 
     /// Returns how many requests there were.
     pub(crate) fn requests(&self) -> usize {
-        self.authorizations.lock().unwrap().len()
+        self.requests.lock().unwrap().len()
     }
 
     /// Returns whether somebody showed this.
     pub(crate) fn has_seen(&self, authorization: &str) -> bool {
-        self.authorizations.lock().unwrap().iter().any(|shown| shown == authorization)
+        self.requests.lock().unwrap().iter().any(|request| request.authorization == authorization)
+    }
+
+    /// Returns the events that were sent for a route, as sidecars name it.
+    pub(crate) fn events(&self, route: &str) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        let bodies = requests.iter().filter(|request| request.route == route);
+        bodies
+            .flat_map(|request| String::from_utf8_lossy(&request.body).lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
     }
 }
 
-fn take(stream: TcpStream, shown: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn take(stream: TcpStream, shown: &Mutex<Vec<Request>>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(request) = request(&mut stream)? {
-        shown.lock().unwrap_or_else(PoisonError::into_inner).push(request.authorization);
+        shown.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
     }
     Ok(())

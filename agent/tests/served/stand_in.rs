@@ -153,12 +153,14 @@ pub(crate) struct Request {
     line: String,
     /// The value of `Authorization`.
     pub(crate) authorization: String,
-    body: Vec<u8>,
+    /// The value of `X-Spillway-Route`.
+    pub(crate) route: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Reads a request; `None` at the end of the connection.
 pub(crate) fn request(stream: &mut impl BufRead) -> std::io::Result<Option<Request>> {
-    let (mut length, mut authorization, mut line) = (0, String::new(), String::new());
+    let (mut length, mut authorization, mut route, mut line) = (0, String::new(), String::new(), String::new());
     if stream.read_line(&mut line)? == 0 {
         return Ok(None);
     }
@@ -170,17 +172,18 @@ pub(crate) fn request(stream: &mut impl BufRead) -> std::io::Result<Option<Reque
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().map_err(std::io::Error::other)?,
             "authorization" => value.clone_into(&mut authorization),
+            "x-spillway-route" => value.clone_into(&mut route),
             _ => {}
         }
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some(Request { line: first, authorization, body }))
+    Ok(Some(Request { line: first, authorization, route, body }))
 }
 
 /// Reads a question; `None` at the end of the connection.
 fn question(stream: &mut impl BufRead) -> std::io::Result<Option<(String, Ask)>> {
-    let Some(Request { line, authorization, body }) = request(stream)? else { return Ok(None) };
+    let Some(Request { line, authorization, body, .. }) = request(stream)? else { return Ok(None) };
     assert_eq!(line, format!("POST {PATH} HTTP/1.1"));
     Ok(Some((authorization.trim_start_matches("Bearer ").to_owned(), serde_json::from_slice(&body)?)))
 }

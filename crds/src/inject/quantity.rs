@@ -69,6 +69,11 @@ impl Quantity {
         format!("{}m", rounded_up(self.0, ONE / 1000))
     }
 
+    /// Returns so many percent of it in bytes, rounded down.
+    pub fn percent_in_bytes(self, percent: u32) -> String {
+        (self.0 / 100 * i128::from(percent) / ONE).to_string()
+    }
+
     /// Returns it as it is counted in bytes, rounded up.
     pub fn in_bytes(self) -> String {
         let bytes = rounded_up(self.0, ONE);

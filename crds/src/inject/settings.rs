@@ -73,7 +73,7 @@ impl Settings {
             ),
             (!within(self.requests, self.limits), "`requests` are above `limits`"),
             (!within(self.limits, self.max), "`limits` are above `max`"),
-            (self.spool < sidecar::SPOOL_MIN, "`spool` is below 16Mi"),
+            (self.spool < sidecar::SPOOL_MIN, "`spool` is below 64Mi"),
         ];
         rules.into_iter().find_map(|(is_broken, words)| is_broken.then_some(words))
     }

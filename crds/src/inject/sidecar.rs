@@ -4,6 +4,7 @@
 //! - It passes the restricted Pod Security Standard whatever the pod says of security: nobody's root, no privilege, no capability,
 //!   a read-only root, no volume but an `emptyDir` and a projected one.
 //! - It decides neither readiness nor start: only whether the process makes progress is probed.
+//! - It keeps within a part of its volume, over whose size a kubelet evicts the pod.
 //! - It holds two tokens that are of use at our operator and at the agent of the node alone, each for an hour. They lie where an
 //!   API server would else mount the token of the pod's own account, so that it mounts none.
 //!
@@ -32,7 +33,10 @@ pub(super) const VOLUMES: [&str; 2] = [SPOOL, IDENTITY];
 pub(super) const URL: &str = "http://127.0.0.1:8411";
 
 /// The least volume of what is not delivered yet.
-pub(super) const SPOOL_MIN: Quantity = Quantity::mebibytes(16);
+pub(super) const SPOOL_MIN: Quantity = Quantity::mebibytes(64);
+
+/// How much of it the sidecar takes, in percent: a kubelet looks from time to time, and counts what is being written, too.
+const SPOOL_PERCENT: u32 = 80;
 
 /// Where an API server mounts the token of a pod's account, unless something is there.
 const IDENTITY_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -55,8 +59,10 @@ pub(super) fn container(settings: &Settings, tuning: Tuning, resources: Option<V
             format!("--operator={}", settings.operator),
             format!("--operator-ca={IDENTITY_PATH}/ca.crt"),
             format!("--operator-token={IDENTITY_PATH}/operator"),
+            format!("--node-agent={}", settings.node_agent),
+            format!("--node-agent-token={IDENTITY_PATH}/node-agent"),
             format!("--data-dir={SPOOL_PATH}/agent"),
-            format!("--filesystem-root={SPOOL_PATH}/out"),
+            format!("--data-bytes-max={}", settings.spool.percent_in_bytes(SPOOL_PERCENT)),
             "--pod-logs=off",
             "--http=127.0.0.1:8411",
             "--admin=127.0.0.1:8412",
@@ -66,7 +72,6 @@ pub(super) fn container(settings: &Settings, tuning: Tuning, resources: Option<V
         ],
         "env": [
             {"name": "SPILLWAY_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-            {"name": "SPILLWAY_NODE_AGENT", "value": settings.node_agent},
         ],
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": 8413},

@@ -391,7 +391,7 @@ fn settings_are_bounded() {
         (fault(|settings| settings.requests.cpu = Quantity::default()), "too low"),
         (fault(|settings| settings.requests.memory = Quantity::mebibytes(129)), "above `limits`"),
         (fault(|settings| settings.limits.cpu = Quantity::thousandths(1001)), "above `max`"),
-        (fault(|settings| settings.spool = Quantity::mebibytes(15)), "spool"),
+        (fault(|settings| settings.spool = Quantity::mebibytes(63)), "spool"),
     ] {
         assert!(found.contains(words), "{found}");
     }

@@ -10,8 +10,7 @@
 //! - A question that waits is given up when the state of a backend changes, and asked anew at once; at most one a second.
 //!
 //! # Limits
-//! After failures pauses of full jitter: up to 5 s at first, doubling up to [`PAUSE_MAX`]; while nobody leads they do not
-//! grow. One configuration and one table of pods are in memory twice while they are exchanged.
+//! Pauses after failures are those of `pace`. One configuration and one table of pods are in memory twice while they are exchanged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +22,12 @@ use spillway_crds::served::{
     Refused, ServedSecret, Version,
 };
 use spillway_delivery::clock::Clock;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::authorities;
 use super::client::{AskError, Client};
+use super::pace::{PAUSE_FIRST, Pace, unit};
 use super::secrets::ServedSecrets;
 use super::store::Store;
 use crate::config::manifests::Read;
@@ -37,16 +37,8 @@ use crate::status::Excluded;
 
 /// How long an answer without news may be put off: less than what usual proxies bear.
 const WAIT_SECONDS: u32 = 50;
-/// Longest pause after the first failure: agents that lose an operator together do not come back together.
-const PAUSE_FIRST: Duration = Duration::from_secs(5);
-/// Longest pause: an operator that comes back is heard of within that time, and 10,000 agents are 700 connections a second.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Shortest time between two questions of which the first brought nothing.
 const BETWEEN_MIN: Duration = Duration::from_secs(1);
-/// How often another replica is looked for at once, before it counts as a failure.
-const LEADER_LOOKS_MAX: u32 = 10;
-/// Longest pause while replicas answer of which none leads: one will within the time of a Lease.
-const LEADER_PAUSE_MAX: Duration = Duration::from_secs(3);
 /// How often what could not be applied is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -73,6 +65,8 @@ pub struct Parts {
     pub pods: PodsSender,
     /// Where the keys of tokens go.
     pub token_keys: TokenKeysSender,
+    /// Where the authorities go that the operator tells of, in PEM.
+    pub trusted: watch::Sender<String>,
     /// Who is told, and asked.
     pub host: Arc<dyn Host>,
     /// Wall time.
@@ -100,16 +94,6 @@ pub struct Follower {
     last: Option<Arc<Read>>,
     pace: Pace,
     hurry: Arc<Notify>,
-}
-
-/// When to ask.
-#[derive(Debug)]
-struct Pace {
-    not_before: Instant,
-    is_connected: bool,
-    failures: u32,
-    looks: u32,
-    error: String,
 }
 
 impl Follower {
@@ -194,7 +178,7 @@ impl Follower {
             () = self.hurry.notified() => {}
         }
         let ask = self.question();
-        self.parts.client.trust(authorities::pem(&self.authorities, self.parts.clock.now()));
+        self.trust();
         let begun = Instant::now();
         let host = self.parts.host.clone();
         let answered = tokio::select! {
@@ -222,6 +206,17 @@ impl Follower {
                 None
             }
         }
+    }
+
+    /// Trusts what it was told of, as long as that counts.
+    fn trust(&mut self) {
+        let told = authorities::pem(&self.authorities, self.parts.clock.now());
+        self.parts.trusted.send_if_modified(|before| {
+            let is_other = *before != told;
+            before.clone_from(&told);
+            is_other
+        });
+        self.parts.client.trust(told);
     }
 
     /// Whether there is something to say that `ask` did not say.
@@ -390,26 +385,6 @@ impl Follower {
     }
 }
 
-impl Pace {
-    /// Returns how long to wait after one more failure.
-    fn pause(&mut self, error: &AskError) -> Duration {
-        if matches!(error, AskError::NotLeader) {
-            if self.looks >= LEADER_LOOKS_MAX {
-                return LEADER_PAUSE_MAX.mul_f64(unit()).max(LEADER_PAUSE_MAX / 10);
-            }
-            self.looks += 1;
-            return Duration::from_millis(100) + Duration::from_millis(200).mul_f64(unit());
-        }
-        let ceiling = PAUSE_FIRST.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
-        self.failures = self.failures.saturating_add(1);
-        let asked = match error {
-            AskError::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
-            _ => Duration::ZERO,
-        };
-        asked + ceiling.mul_f64(unit()).max(ceiling / 100)
-    }
-}
-
 /// Resolves when the states of backends are others than was told.
 async fn changed(host: &dyn Host, told: &[BackendReport]) {
     let state =
@@ -485,14 +460,6 @@ fn describe(error: &AskError) -> String {
         source = cause.source();
     }
     crate::status::plain(&text)
-}
-
-/// A random number in [0, 1).
-fn unit() -> f64 {
-    let mut bytes = [0; 4];
-    // Without the system's numbers half of the pause is as good as any.
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    filled.map_or(0.5, |_| f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0))
 }
 
 #[cfg(test)]

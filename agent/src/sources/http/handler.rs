@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::{Arenas, IdempotencyKey};
 use xxhash_rust::xxh3::xxh3_128;
@@ -30,10 +30,13 @@ use super::limits::{BODIES_BYTES_MAX, Budget, KEY_BYTES_MAX, Limit};
 use super::sender::{Gate, Sender};
 use super::shares::Shares;
 use super::stats::HttpStats;
-use super::targets::{Door, Selection, Submission, select, select_open};
+use super::targets::{Door, Selection, Submission, select, select_open, select_route};
 
 /// Names the pipeline that takes a request's events.
 const PIPELINE_HEADER: &str = "x-spillway-pipeline";
+
+/// Names the route of that pipeline, in requests of sidecars.
+const ROUTE_HEADER: &str = "x-spillway-route";
 
 /// The client's promise to repeat a request with the same key.
 const KEY_HEADER: &str = "idempotency-key";
@@ -187,8 +190,11 @@ fn key(headers: &HeaderMap) -> Result<Option<Bytes>, Refused> {
 }
 
 fn selection(shared: &Shared, sender: &Sender, headers: &HeaderMap) -> Result<Selection, Refused> {
-    let wanted = headers.get(PIPELINE_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let names = shared.door.names(sender);
+    let text = |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
+    let (wanted, names) = (text(PIPELINE_HEADER), shared.door.names(sender));
+    if let Some(route) = text(ROUTE_HEADER).filter(|_| sender.pod.is_some()) {
+        return select_route(&names, wanted.as_deref(), &route);
+    }
     if sender.is_unverified {
         return select_open(&names, wanted.as_deref()).inspect_err(|refused| shared.stats.turned_back(refused.code()));
     }

@@ -22,6 +22,8 @@ pub(super) enum Selection {
     All,
     /// The one of this name.
     One(TargetName),
+    /// One route of it: the sender has asked the conditions.
+    Route(TargetName, String),
 }
 
 /// A request's events, ready to be kept.
@@ -81,12 +83,25 @@ pub(super) fn select(names: &[TargetName], wanted: Option<&str>) -> Result<Selec
     }
 }
 
+/// Finds the pipeline of a sidecar's request: named in full, and there in a moment where it is not yet, since the agent of the node
+/// and the sidecar are not told of it at the same time.
+pub(super) fn select_route(names: &[TargetName], wanted: Option<&str>, route: &str) -> Result<Selection, Refused> {
+    named(names, wanted).map(|name| Selection::Route(name, route.to_owned())).ok_or_else(|| {
+        let message = "no pipeline of this name takes events of this pod yet, nothing was kept";
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, "pipeline-untold", message).after(Duration::from_secs(1))
+    })
+}
+
+/// Returns the pipeline that is named in full.
+fn named(names: &[TargetName], wanted: Option<&str>) -> Option<TargetName> {
+    let named = wanted.and_then(|wanted| wanted.split_once('/'));
+    names.iter().find(|target| named == Some((&*target.namespace, &*target.name))).cloned()
+}
+
 /// Finds the pipeline that a request without a token means, among those that take one: it must be named in full, so that nobody
 /// gets what was meant for another tenant, and no other is told of.
 pub(super) fn select_open(names: &[TargetName], wanted: Option<&str>) -> Result<Selection, Refused> {
-    let named = wanted.and_then(|wanted| wanted.split_once('/'));
-    let meant = |target: &&TargetName| named == Some((&*target.namespace, &*target.name));
-    names.iter().find(meant).cloned().map(Selection::One).ok_or_else(|| {
+    named(names, wanted).map(Selection::One).ok_or_else(|| {
         let message =
             "no token, and X-Spillway-Pipeline names no pipeline, as <namespace>/<name>, that takes events without one";
         Refused::unauthorized().because("token-missing", message.to_owned())
@@ -117,7 +132,10 @@ pub struct Takes {
 
 /// Which pipelines take what is sent here; changes while the source runs. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct HttpTargets(Arc<RwLock<Arc<Vec<Target>>>>);
+pub struct HttpTargets(Arc<RwLock<Known>>);
+
+/// The pipelines; `None` until they were told for the first time.
+type Known = Option<Arc<Vec<Target>>>;
 
 #[derive(Debug)]
 struct Target {
@@ -144,11 +162,17 @@ impl HttpTargets {
         pipelines.sort_by(|(one, _), (other, _)| one.uid().cmp(other.uid()));
         let target =
             |(pipeline, takes): (Arc<Pipeline>, _)| Target { name: TargetName::of(&pipeline), pipeline, takes };
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pipelines.into_iter().map(target).collect());
+        let targets = Arc::new(pipelines.into_iter().map(target).collect());
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(targets);
+    }
+
+    /// Returns whether it was said which pipelines there are.
+    pub(super) fn are_known(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn now(&self) -> Arc<Vec<Target>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 }
 
@@ -195,7 +219,7 @@ impl Door for Pipelines {
     fn submit(&self, sender: &Sender, selection: Selection, submission: Submission) -> Submitted<'_> {
         let is_meant = |target: &&Target| match &selection {
             Selection::All => true,
-            Selection::One(name) => target.name == *name,
+            Selection::One(name) | Selection::Route(name, _) => target.name == *name,
         };
         let known = self.targets.now();
         let meant = known.iter().filter(|target| target.takes(sender)).filter(is_meant);
@@ -206,7 +230,12 @@ impl Door for Pipelines {
             if targets.is_empty() {
                 return Err(removed(&selection));
             }
-            self.intake.submit(&targets, batch).await
+            match (&selection, targets.first()) {
+                (Selection::Route(_, route), Some(pipeline)) => {
+                    self.intake.submit_to_route(pipeline, route, batch).await
+                }
+                _ => self.intake.submit(&targets, batch).await,
+            }
         })
     }
 }
@@ -215,7 +244,7 @@ impl Door for Pipelines {
 fn removed(selection: &Selection) -> SubmitError {
     let pipeline = match selection {
         Selection::All => "*".into(),
-        Selection::One(target) => target.name.clone(),
+        Selection::One(target) | Selection::Route(target, _) => target.name.clone(),
     };
     SubmitError::Refused { pipeline, reason: RefusalReason::Removed, retry_after: Duration::from_secs(1) }
 }

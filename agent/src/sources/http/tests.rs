@@ -7,6 +7,7 @@ mod limits;
 mod pipelines;
 mod pods;
 mod security;
+mod sidecars;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -149,7 +149,7 @@ proptest! {
             prop_assert_eq!(without_ours(&after, &pod), pod);
             let sidecar = &after["spec"]["initContainers"][0];
             prop_assert_eq!(&sidecar["image"], "registry.test/agent:1");
-            prop_assert_eq!(sidecar["args"].as_array().unwrap().len(), 12);
+            prop_assert_eq!(sidecar["args"].as_array().unwrap().len(), 14);
         } else {
             prop_assert_eq!(after, pod);
             prop_assert_ne!(once.reason, Reason::AlreadyInjected);

@@ -42,6 +42,7 @@ fn follower_with(dir: &tempfile::TempDir, flags: &RunFlags) -> (Follower, Arc<Qu
         secrets: ServedSecrets::default(),
         pods: tokio::sync::watch::channel(None).0,
         token_keys: tokio::sync::watch::channel(None).0,
+        trusted: tokio::sync::watch::channel(String::new()).0,
         host: host.clone(),
         clock: Clock::manual(0),
         agent: "a".into(),
@@ -232,21 +233,4 @@ fn a_question_fits_and_keeps_what_holds_events() {
     let ask = fitting(ask);
     assert!(serde_json::to_vec(&ask).unwrap().len() <= ASK_BYTES_MAX);
     assert!(ask.backends.len() > 1000 && ask.holding.len() == 1000, "{}", ask.backends.len());
-}
-
-#[test]
-fn pauses_grow_to_their_bound_and_another_leader_is_looked_for_at_once() {
-    let mut pace = Pace { not_before: Instant::now(), is_connected: true, failures: 0, looks: 0, error: String::new() };
-    for _ in 0..LEADER_LOOKS_MAX {
-        let pause = pace.pause(&AskError::NotLeader);
-        assert!((Duration::from_millis(100)..=Duration::from_millis(300)).contains(&pause), "{pause:?}");
-    }
-    // Nobody leads for the time of a Lease, and that is no reason to stay away for longer.
-    let pauses: Vec<Duration> = (0..200).map(|_| pace.pause(&AskError::NotLeader)).collect();
-    assert!(pauses.iter().all(|pause| *pause <= LEADER_PAUSE_MAX && !pause.is_zero()), "{pauses:?}");
-    let pauses: Vec<Duration> = (0..200).map(|_| pace.pause(&AskError::TooLarge)).collect();
-    assert!(pauses[0] <= PAUSE_FIRST && pauses.iter().all(|pause| *pause <= PAUSE_MAX), "{pauses:?}");
-    assert!(pauses.iter().any(|pause| *pause > PAUSE_MAX / 2), "{pauses:?}");
-    let busy = AskError::Refused { status: 503, told: String::new(), retry_after: Some(Duration::from_secs(90)) };
-    assert!(pace.pause(&busy) >= Duration::from_secs(90));
 }

@@ -20,7 +20,7 @@ use super::pipelines::{add_in, engine};
 use super::*;
 use crate::pods::{NodePods, Told};
 
-fn pod(uid: &str, namespace: &str, app: &str) -> PodFacts {
+pub(super) fn pod(uid: &str, namespace: &str, app: &str) -> PodFacts {
     PodFacts {
         uid: uid.into(),
         namespace: namespace.into(),
@@ -31,7 +31,7 @@ fn pod(uid: &str, namespace: &str, app: &str) -> PodFacts {
     }
 }
 
-fn told(pods: Vec<PodFacts>) -> Told {
+pub(super) fn told(pods: Vec<PodFacts>) -> Told {
     let pods = Pods { hash: String::new(), pods: pods.into_iter().map(Arc::new).collect() };
     Told { pods: Arc::new(NodePods::new(pods)), confirmed: Some(tokio::time::Instant::now()) }
 }
@@ -51,7 +51,7 @@ fn claims_of(pod: &PodFacts) -> Value {
 }
 
 /// A running door of `node-a`.
-struct Gatehouse {
+pub(super) struct Gatehouse {
     address: SocketAddr,
     keys: watch::Sender<Option<Arc<TokenKeys>>>,
     pods: watch::Sender<Option<Told>>,
@@ -93,7 +93,7 @@ impl Gatehouse {
     }
 
     /// Opens one to `fab12/jobs`, which takes events of every pod of its namespace.
-    async fn of_one_pipeline(bytes_max: u64) -> (Self, Arc<Pipeline>) {
+    pub(super) async fn of_one_pipeline(bytes_max: u64) -> (Self, Arc<Pipeline>) {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path());
         let jobs = add_in(&engine, ("fab12", "jobs"), bytes_max).await;
@@ -104,7 +104,7 @@ impl Gatehouse {
     }
 
     /// Tells it of pods; it knows no others from now on.
-    fn tell(&self, pods: &[&PodFacts]) {
+    pub(super) fn tell(&self, pods: &[&PodFacts]) {
         self.pods.send_replace(Some(told(pods.iter().copied().cloned().collect())));
     }
 
@@ -119,13 +119,13 @@ impl Gatehouse {
         self.send(&format!("authorization: Bearer {token}\r\n"), "{}").await
     }
 
-    async fn as_pod(&self, pod: &PodFacts, headers: &str, body: &str) -> Answer {
+    pub(super) async fn as_pod(&self, pod: &PodFacts, headers: &str, body: &str) -> Answer {
         let token = P256.token(&claims_of(pod));
         self.send(&format!("authorization: Bearer {token}\r\n{headers}"), body).await
     }
 }
 
-fn taking(pipeline: &Arc<Pipeline>, namespaces: Reach, app: Option<&str>) -> (Arc<Pipeline>, Takes) {
+pub(super) fn taking(pipeline: &Arc<Pipeline>, namespaces: Reach, app: Option<&str>) -> (Arc<Pipeline>, Takes) {
     let labels = |app: &str| LabelSelector { match_labels: [("app", app)].into(), ..LabelSelector::default() };
     (pipeline.clone(), Takes { namespaces, pods: vec![app.map(labels).unwrap_or_default()], is_open: false })
 }
