@@ -151,21 +151,24 @@ fn pods(world: &World) {
 }
 
 /// Returns what a kubelet would mount into a pod.
-fn token(world: &World, pod: &str, namespace: &str, audience: &str) -> String {
+pub(crate) fn token(world: &World, pod: &str, namespace: &str, audience: &str) -> String {
     let token = ["create", "token", "default", "-n", namespace, "--audience", audience];
     let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod];
     world.api.must(&[&token[..], &bound[..]].concat(), "").trim().to_owned()
 }
 
 /// An agent with an open door.
-struct Door {
-    agent: Agent,
-    address: String,
+pub(crate) struct Door {
+    /// The agent.
+    pub(crate) agent: Agent,
+    /// Where its door is.
+    pub(crate) address: String,
     tls: Arc<rustls::ClientConfig>,
 }
 
 impl Door {
-    fn open(world: &World, replica: &Replica) -> Self {
+    /// Starts the agent of the node with an open door.
+    pub(crate) fn open(world: &World, replica: &Replica) -> Self {
         let made = ["wait", "--for=create", "secret/spillway-agent-tls", "-n", OWN, "--timeout=60s"];
         world.api.must(&made, "");
         for (key, file) in [("tls.crt", "door.crt"), ("tls.key", "door.key")] {
@@ -175,6 +178,8 @@ impl Door {
         }
         let address = format!("127.0.0.1:{}", free_port());
         let flags = ["--door", &address, "--door-cert", "door.crt", "--door-key", "door.key", "--log-level", "trace"];
+        // What a test listens at is nothing for tenants else.
+        let flags = [&flags[..], &["--allow-destinations", "127.0.0.1"]].concat();
         world.mount();
         let mut agent = world.agent_with(&replica.url(), &flags);
         agent.wait_for_line("ready");

@@ -35,6 +35,7 @@ fn a_pod_that_asks_has_a_sidecar_and_no_other_pod_costs_a_call() {
     ground.a_pod_that_asks_has_its_sidecar();
     ground.what_is_asked_wrongly_is_said();
     ground.a_namespace_asks_for_its_pods();
+    ground.a_limit_range_holds_for_the_sidecar_too();
     ground.the_command_line_makes_the_same();
     println!("1,000 pods that do not ask: {} calls", ground.a_thousand_others_cost_nothing(&webhook));
     webhook.process.kill();
@@ -58,11 +59,11 @@ impl Ground {
         // Kinds first: what is of them is not in the chart.
         self.api.must(&["apply", "--server-side", "-f", "-"], &text.out);
         self.api.must(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "");
-        for namespace in ["fab12", "fab13"] {
+        for namespace in ["fab12", "fab13", "fab14"] {
             self.api.must(&["create", "namespace", namespace], "");
         }
         self.api.must(&["label", "namespace", "fab13", "spillway.dev/inject-default=etch-line"], "");
-        for namespace in ["fab12", "fab13"] {
+        for namespace in ["fab12", "fab13", "fab14"] {
             let pipeline = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "MonitoringPipeline",
                 "metadata": {"name": "etch-line", "namespace": namespace},
                 "spec": {"inputs": [{"name": "pushed", "type": "Events"}],
@@ -160,6 +161,23 @@ impl Ground {
         let of = |name: &str, asks: Option<&str>| sidecar(&self.created(&pod("fab13", name, asks), &[])).is_some();
         assert!(of("silent", None) && of("asking", Some("etch-line")));
         assert!(!of("never", Some("false")));
+    }
+
+    /// Amounts that it gives to containers decide over the class of the pod, and its bounds are those of the sidecar as well: a pod
+    /// that asks for less has one.
+    fn a_limit_range_holds_for_the_sidecar_too(&self) {
+        let limits = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small", "namespace": "fab14"},
+            "spec": {"limits": [{"type": "Container", "default": {"cpu": "100m", "memory": "64Mi"},
+                "defaultRequest": {"cpu": "50m", "memory": "32Mi"}, "max": {"cpu": "150m", "memory": "128Mi"}}]}});
+        self.api.must(&["apply", "-f", "-"], &limits.to_string());
+        let asking = pod("fab14", "asking", Some("etch-line"));
+        let said = self.said(&["create", "-f", "-"], &asking.to_string());
+        assert!(!said.ok && said.err.contains("maximum cpu usage per Container is 150m"), "{}", said.err);
+        let mut less = asking;
+        less["metadata"]["annotations"]["spillway.dev/cpu"] = json!("150m");
+        let made = self.created(&less, &[]);
+        assert_eq!(made["status"]["qosClass"], "Burstable");
+        assert_eq!(sidecar(&made).unwrap()["resources"]["limits"], json!({"cpu": "150m", "memory": "128Mi"}));
     }
 
     /// What the command line prints is created as it is, and has what the webhook gives.

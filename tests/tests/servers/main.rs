@@ -17,4 +17,5 @@ mod releases;
 mod s3;
 mod s3_machine_keys;
 mod search;
+mod sidecar;
 mod webhook;
