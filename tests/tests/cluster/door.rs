@@ -154,7 +154,7 @@ fn block(language: &str, text: &str) -> String {
 }
 
 /// Gives both nodes the image of the document's pod.
-fn load_image() {
+pub(crate) fn load_image() {
     let folder = tempfile::tempdir().unwrap();
     let beside = &["/bin/sh", "/bin/cat", "/usr/bin/curl"];
     image::load(&Image { name: IMAGE.to_owned(), program: writer(folder.path()), user: NOBODY, beside }).unwrap();

@@ -14,4 +14,5 @@ mod lost_parts;
 mod many_pods;
 mod quick_start;
 mod release;
+mod sidecars;
 mod upgrades;
