@@ -60,6 +60,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Measures the operator on a real API server with 10,000 pipelines, 20,000 pods and 1,000 stubs of agents (20 minutes)
     Fleet(fleet::Arguments),
+    /// Measures the webhook that gives pods their sidecars on a real API server, at 200 reviews a second (two minutes)
+    Reviews(fleet::Arguments),
     /// Installs the real servers that tests need into the cache; does nothing where they are there
     Servers(servers::Arguments),
     /// A real Kubernetes of two nodes for tests: up, test, down, status, images, load, helm, kubectl
@@ -98,7 +100,8 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Examples => examples::run(workspace),
         Command::Demo(arguments) => demo::run(workspace, &arguments),
         Command::Bench(arguments) => bench::run(workspace, &arguments),
-        Command::Fleet(arguments) => fleet::run(workspace, &arguments),
+        Command::Fleet(arguments) => fleet::run(workspace, fleet::What::Fleet, &arguments),
+        Command::Reviews(arguments) => fleet::run(workspace, fleet::What::Reviews, &arguments),
         Command::Servers(arguments) => servers::run(workspace, &arguments),
         Command::Cluster { action } => cluster::run(workspace, &action),
         Command::Test(arguments) => test::run(workspace, &arguments),
