@@ -18,6 +18,7 @@
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
 //! | [`succession`] | one authority of ours after the other. Pure |
 //! | [`tickets`] | proofs that a pipeline was given to a place. Pure |
+//! | [`review`] | the envelope of what a webhook is asked and answers. Pure |
 //! | [`validate`] | the webhook for our own kinds: the compiler's verdict at `kubectl apply` |
 //! | [`mutate`] | the webhook for pods: a sidecar for those that ask |
 //! | [`status`] | verdicts and reports into the status of every object. Pure |
@@ -38,6 +39,7 @@ pub mod place;
 pub mod reason;
 pub mod render;
 pub mod reports;
+pub mod review;
 pub mod run;
 pub mod serve;
 pub mod status;

@@ -12,7 +12,7 @@
 //! The API server, agents, what a pipeline holds.
 //!
 //! # Limits
-//! Those of [`validate`](crate::validate): a review of 3 MiB. What sidecars are made of has [`FILE_BYTES_MAX`] a file, and is
+//! Those of [`review`](crate::review). What sidecars are made of has [`FILE_BYTES_MAX`] a file, and is
 //! looked at every [`LOOK_EVERY`].
 
 use std::fs::File;
@@ -23,14 +23,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use spillway_crds::inject::{Injection, Injector, Reason, Settings, SettingsError};
 use spillway_crds::words;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::validate::{API_VERSION, KIND, Known, ReviewError, UID_BYTES_MAX};
+use crate::review::{Answered, Request, ReviewError, read};
+use crate::validate::Known;
 
 /// How often the files are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -38,21 +39,10 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Most bytes that are read of a file.
 pub const FILE_BYTES_MAX: u64 = 128 * 1024;
 
-/// An answered review.
+/// What is done with a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Mutated {
-    api_version: &'static str,
-    kind: &'static str,
-    response: Answer,
-    /// What became of the pod.
-    #[serde(skip)]
-    pub reason: Reason,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
+pub struct Answer {
     uid: String,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,48 +53,14 @@ struct Answer {
     warnings: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review<'a> {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
-    #[serde(borrow, default)]
-    request: Option<Request<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request<'a> {
-    uid: String,
-    operation: String,
-    #[serde(default)]
-    resource: Resource,
-    #[serde(default)]
-    sub_resource: Option<String>,
-    #[serde(default)]
-    namespace: Option<String>,
-    #[serde(borrow, default)]
-    object: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct Resource {
-    #[serde(default)]
-    group: String,
-    #[serde(default)]
-    resource: String,
-}
-
-/// Answers a review of a pod. What a namespace has is looked up in `known`; `None` is not known yet.
-pub fn review(body: &[u8], injector: &Injector, known: Option<&Known>) -> Result<Mutated, ReviewError> {
-    let Review { api_version, kind, request } = serde_json::from_slice(body).map_err(ReviewError::Read)?;
-    if (&*api_version, &*kind) != (API_VERSION, KIND) {
-        return Err(ReviewError::Other);
-    }
-    let is_answerable = |request: &Request<'_>| (1..=UID_BYTES_MAX).contains(&request.uid.len());
-    let request = request.filter(is_answerable).ok_or(ReviewError::NoRequest)?;
+/// Answers a review of a pod and says what became of that. What a namespace has is looked up in `known`; `None` is not known
+/// yet.
+pub fn review(
+    body: &[u8],
+    injector: &Injector,
+    known: Option<&Known>,
+) -> Result<(Answered<Answer>, Reason), ReviewError> {
+    let request = read(body)?;
     let Injection { patch, warnings, reason } = match created(&request) {
         Some(pod) => {
             let offer = known.map(|known| known.offer(request.namespace.as_deref().unwrap_or_default()));
@@ -115,15 +71,13 @@ pub fn review(body: &[u8], injector: &Injector, known: Option<&Known>) -> Result
     // Text alone is written, and that cannot fail.
     let patch = (!patch.is_empty()).then(|| STANDARD.encode(serde_json::to_vec(&patch).unwrap_or_default()));
     let patch_type = patch.is_some().then_some("JSONPatch");
-    let response = Answer { uid: request.uid, allowed: true, patch_type, patch, warnings };
-    Ok(Mutated { api_version: API_VERSION, kind: KIND, response, reason })
+    Ok((Answered::new(Answer { uid: request.uid, allowed: true, patch_type, patch, warnings }), reason))
 }
 
 /// Returns the pod of a request that creates one.
-fn created<'a>(request: &Request<'a>) -> Option<&'a RawValue> {
+fn created<'a>(request: &Request<&'a RawValue>) -> Option<&'a RawValue> {
     let is_pod = request.resource.group.is_empty() && request.resource.resource == "pods";
-    let is_whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
-    request.object.filter(|_| is_pod && is_whole && request.operation == "CREATE")
+    request.object.filter(|_| is_pod && request.is_whole() && request.operation == "CREATE")
 }
 
 /// Why nothing is known of what sidecars are made of.
@@ -158,7 +112,7 @@ struct Shown {
 
 impl Shown {
     fn read(settings: &Path, authorities: &Path) -> Result<Self, SidecarsError> {
-        let texts = [read(settings)?, read(authorities)?];
+        let texts = [text_of(settings)?, text_of(authorities)?];
         let made = Settings::read(&texts[0]).and_then(|settings| Injector::try_new(settings, &texts[1]));
         Ok(Self { injector: Arc::new(made.map_err(SidecarsError::Use)?), texts })
     }
@@ -208,7 +162,7 @@ impl Sidecars {
     }
 }
 
-fn read(path: &Path) -> Result<String, SidecarsError> {
+fn text_of(path: &Path) -> Result<String, SidecarsError> {
     let failed = |source| SidecarsError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     File::open(path).map_err(failed)?.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;

@@ -15,7 +15,7 @@
 //! The API server, last good versions, agents: the authority is the controller, and this webhook fails open.
 //!
 //! # Limits
-//! A review of [`REVIEW_BYTES_MAX`]; [`ERRORS_TOLD_MAX`] errors and as many warnings, each warning of
+//! Those of [`review`](crate::review); [`ERRORS_TOLD_MAX`] errors and as many warnings, each warning of
 //! [`WARNING_BYTES_MAX`]; [`BACKENDS_MAX`] backends of the namespace and of the cluster that references are looked up in.
 
 pub mod endpoint;
@@ -29,11 +29,9 @@ use spillway_crds::inject::{DEFAULT_LABEL, Offer};
 use spillway_crds::manifest::Reason;
 use spillway_crds::{Document, ManifestError, Namespaces, compile_with};
 
+use crate::review::{Answered, Request, ReviewError, read};
 use crate::world::ObjectKey;
 use spillway_crds::kinds::Kind;
-
-/// Most bytes of a review: what an API server takes in one request, and holds of it.
-pub const REVIEW_BYTES_MAX: usize = 3 << 20;
 
 /// Most errors or warnings that are told of one object.
 pub const ERRORS_TOLD_MAX: usize = 10;
@@ -43,15 +41,6 @@ pub const WARNING_BYTES_MAX: usize = 256;
 
 /// Most backends that the references of one pipeline are looked up in.
 pub const BACKENDS_MAX: usize = 1000;
-
-/// Longest uid of a review.
-pub(crate) const UID_BYTES_MAX: usize = 256;
-
-/// The group and version of reviews.
-pub(crate) const API_VERSION: &str = "admission.k8s.io/v1";
-
-/// The kind of reviews.
-pub(crate) const KIND: &str = "AdmissionReview";
 
 /// How the document under review is called; nobody is shown it.
 const FILE: &str = "object";
@@ -65,30 +54,6 @@ pub struct Known {
     pub pipelines: BTreeMap<Arc<str>, BTreeSet<String>>,
     /// Namespaces and their labels.
     pub namespaces: Namespaces,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ReviewError {
-    /// It is no JSON of the form that is needed.
-    #[error("not an {KIND}")]
-    Read(#[source] serde_json::Error),
-    /// It is of another kind or version.
-    #[error("expected {KIND} of {API_VERSION}")]
-    Other,
-    /// There is no request in it, or none that could be answered.
-    #[error("the review holds no request with a uid of at most {UID_BYTES_MAX} bytes")]
-    NoRequest,
-}
-
-/// An answered review.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Reviewed {
-    api_version: &'static str,
-    kind: &'static str,
-    /// The answer.
-    pub response: Verdict,
 }
 
 /// What is said of the object.
@@ -116,36 +81,8 @@ pub struct Denial {
     pub message: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review<'a> {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
-    #[serde(borrow, default)]
-    request: Option<Request<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request<'a> {
-    uid: String,
-    operation: String,
-    #[serde(default)]
-    sub_resource: Option<String>,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    namespace: Option<String>,
-    #[serde(borrow, default)]
-    object: Option<Object<'a>>,
-    #[serde(borrow, default)]
-    old_object: Option<Object<'a>>,
-}
-
 /// As much of an object as is looked at.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Object<'a> {
     #[serde(default)]
@@ -158,7 +95,7 @@ struct Object<'a> {
     spec: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     #[serde(default)]
@@ -186,26 +123,20 @@ struct JudgedMetadata<'a> {
 }
 
 /// Answers a review. References are looked up in `known`, and not judged without it.
-pub fn review(body: &[u8], known: Option<&Known>) -> Result<Reviewed, ReviewError> {
-    let Review { api_version, kind, request } = serde_json::from_slice(body).map_err(ReviewError::Read)?;
-    if (&*api_version, &*kind) != (API_VERSION, KIND) {
-        return Err(ReviewError::Other);
-    }
-    let is_answerable = |request: &Request<'_>| (1..=UID_BYTES_MAX).contains(&request.uid.len());
-    let request = request.filter(is_answerable).ok_or(ReviewError::NoRequest)?;
+pub fn review(body: &[u8], known: Option<&Known>) -> Result<Answered<Verdict>, ReviewError> {
+    let request = read(body)?;
     let (status, warnings) = match judged(&request) {
         Some((object, kind)) => verdict(&request, object, kind, known),
         None => (None, Vec::new()),
     };
-    let response = Verdict { uid: request.uid, allowed: status.is_none(), status, warnings };
-    Ok(Reviewed { api_version: API_VERSION, kind: KIND, response })
+    Ok(Answered::new(Verdict { uid: request.uid, allowed: status.is_none(), status, warnings }))
 }
 
 /// Returns the object of a request, where it is one to judge.
-fn judged<'a>(request: &'a Request<'_>) -> Option<(&'a Object<'a>, Kind)> {
+fn judged<'r, 'a>(request: &'r Request<Object<'a>>) -> Option<(&'r Object<'a>, Kind)> {
     let object = request.object.as_ref()?;
     let is_of_interest = matches!(&*request.operation, "CREATE" | "UPDATE")
-        && request.sub_resource.as_deref().unwrap_or_default().is_empty()
+        && request.is_whole()
         && object.metadata.deletion_timestamp.is_none();
     let is_changed = request.old_object.as_ref().is_none_or(|old| !is_same(old.spec, object.spec));
     let kind = match &*object.kind {
@@ -227,7 +158,7 @@ fn is_same(before: Option<&RawValue>, after: Option<&RawValue>) -> bool {
 }
 
 fn verdict(
-    request: &Request<'_>,
+    request: &Request<Object<'_>>,
     object: &Object<'_>,
     kind: Kind,
     known: Option<&Known>,

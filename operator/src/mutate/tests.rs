@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::*;
+use crate::review::REVIEW_BYTES_MAX;
 use crate::serve::limits::BODY_TIMEOUT;
-use crate::validate::REVIEW_BYTES_MAX;
 use crate::validate::endpoint::{Lookup, PODS_PATH, Stats, router};
 
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----";
@@ -45,8 +45,8 @@ fn request(pod: &Value) -> Value {
 }
 
 fn answer(request: &Value, known: Option<&Known>) -> (Value, Reason) {
-    let mutated = review(request.to_string().as_bytes(), &injector(), known).unwrap();
-    (serde_json::to_value(&mutated).unwrap(), mutated.reason)
+    let (answer, reason) = review(request.to_string().as_bytes(), &injector(), known).unwrap();
+    (serde_json::to_value(&answer).unwrap(), reason)
 }
 
 #[test]
@@ -184,7 +184,7 @@ proptest! {
         drop(review(&bytes, &injector(), None));
         let mut odd = request(&pod(&text));
         odd["request"]["namespace"] = json!(text);
-        let mutated = review(odd.to_string().as_bytes(), &injector(), Some(&known())).unwrap();
-        prop_assert!(mutated.response.allowed && mutated.response.patch.is_none());
+        let (answer, _) = review(odd.to_string().as_bytes(), &injector(), Some(&known())).unwrap();
+        prop_assert!(answer.response.allowed && answer.response.patch.is_none());
     }
 }

@@ -29,8 +29,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Known, REVIEW_BYTES_MAX, ReviewError, Verdict, review};
+use super::{Known, Verdict, review};
 use crate::mutate::{self, Sidecars};
+use crate::review::{REVIEW_BYTES_MAX, ReviewError};
 use crate::serve::body;
 use crate::serve::limits::BODY_TIMEOUT;
 use crate::serve::listen::{self, Doorman};
@@ -211,9 +212,9 @@ impl Shared {
     async fn answer_pod(&self, request: Request) -> Result<Response, Problem> {
         let nothing = || Problem::new(StatusCode::NOT_FOUND, "path", "no sidecars are given here");
         let injector = self.sidecars.as_ref().ok_or_else(nothing)?.injector();
-        let mutated = self.judged(request, move |body, known| mutate::review(body, &injector, known)).await?;
-        self.stats.counted_pod(mutated.reason.as_str());
-        Ok(answered(&mutated))
+        let (answer, reason) = self.judged(request, move |body, known| mutate::review(body, &injector, known)).await?;
+        self.stats.counted_pod(reason.as_str());
+        Ok(answered(&answer))
     }
 
     /// Reads a review, waits for a turn and judges it.

@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use clap::Parser;
 use reqwest::Method;
 use serde_json::{Value, json};
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::fleet::agents::Fleet;
 use spillway_tests::fleet::api::{Api, Counts, difference, writes};
 use spillway_tests::fleet::objects::{
@@ -74,12 +73,8 @@ impl Rows {
 async fn main() -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let arguments = Arguments::parse();
-    let Some(programs) = PACKAGE.installed() else {
-        anyhow::bail!("Kubernetes is not built: run `cargo xtask servers kubernetes`");
-    };
     let folder = tempfile::tempdir()?;
-    println!("starting an API server");
-    let server = KubeApi::start(&programs, folder.path())?;
+    let server = KubeApi::of_figures(folder.path())?;
     let api = Api::of(&server)?;
     let size = Size { agents: arguments.agents, pipelines: arguments.pipelines, pods: arguments.pods };
     fill(&server, &api, size).await?;

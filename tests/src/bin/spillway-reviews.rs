@@ -12,7 +12,6 @@ use clap::Parser;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use spillway_tests::cluster::package::PACKAGE;
 use spillway_tests::servers::kube_api::KubeApi;
 use spillway_tests::servers::process::{Process, free_port};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -50,12 +49,8 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let arguments = Arguments::parse();
-    let Some(programs) = PACKAGE.installed() else {
-        anyhow::bail!("Kubernetes is not built: run `cargo xtask servers kubernetes`");
-    };
     let folder = tempfile::tempdir()?;
-    println!("starting an API server");
-    let server = KubeApi::start(&programs, folder.path())?;
+    let server = KubeApi::of_figures(folder.path())?;
     fill(&server, arguments.pipelines)?;
     let reviews = record(&server)?;
     let desk = Desk::start(&arguments.operator, &server, folder.path())?;

@@ -60,6 +60,13 @@ impl KubeApi {
         Some(started)
     }
 
+    /// Starts the server for a program that measures, with its data in `folder`, and says so.
+    pub fn of_figures(folder: &Path) -> anyhow::Result<Self> {
+        let programs = PACKAGE.installed().context("Kubernetes is not built: run `cargo xtask servers kubernetes`")?;
+        println!("starting an API server");
+        Self::start(&programs, folder)
+    }
+
     /// Starts the server with the programs of `programs` and its data in `folder`.
     pub fn start(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
         let (client, peer, port) = (free_port(), free_port(), free_port());
@@ -137,6 +144,11 @@ impl KubeApi {
             Ok(Said { out, err, .. }) => panic!("kubectl {arguments:?}: {err}{out}"),
             Err(error) => panic!("kubectl {arguments:?}: {error:#}"),
         }
+    }
+
+    /// Calls `kubectl` as [`kubectl`](Self::kubectl) does and wants it to run, whatever it says.
+    pub fn said(&self, arguments: &[&str], input: &str) -> Said {
+        self.kubectl(arguments, input).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error:#}"))
     }
 
     /// Calls `kubectl` with these arguments and `input` on its standard input.

@@ -12,7 +12,7 @@ use spillway_tests::agent::program;
 use spillway_tests::eventually;
 use spillway_tests::helm::{Helm, NAMESPACE};
 use spillway_tests::operator::{Operator, Replica, Webhook};
-use spillway_tests::servers::kube_api::{KubeApi, Said};
+use spillway_tests::servers::kube_api::KubeApi;
 use spillway_tests::servers::process::free_port;
 
 use crate::charts::helms;
@@ -48,10 +48,6 @@ struct Ground {
 }
 
 impl Ground {
-    fn said(&self, words: &[&str], input: &str) -> Said {
-        self.api.kubectl(words, input).unwrap()
-    }
-
     fn prepare(&self, helm: &Helm) {
         let text = helm.render(self.api.folder(), &["--no-hooks", "--set", "injection.enabled=true"]).unwrap();
         assert!(text.ok, "{}", text.err);
@@ -91,7 +87,7 @@ impl Ground {
     fn mount(&self) {
         fs::create_dir_all(self.mounted()).unwrap();
         let value = |words: &[&str]| {
-            let said = self.said(words, "");
+            let said = self.api.said(words, "");
             (said.ok && !said.out.is_empty()).then_some(said.out)
         };
         for key in ["tls.crt", "tls.key"] {
@@ -150,7 +146,7 @@ impl Ground {
     }
 
     fn what_is_asked_wrongly_is_said(&self) {
-        let said = self.said(&["create", "-f", "-"], &pod("fab12", "wrong", Some("etch-lin")).to_string());
+        let said = self.api.said(&["create", "-f", "-"], &pod("fab12", "wrong", Some("etch-lin")).to_string());
         let words = "Warning: no sidecar: the namespace has no pipeline `etch-lin`; did you mean `etch-line`?";
         assert!(said.ok && said.err.contains(words), "{}", said.err);
         let stands = self.api.must(&["get", "pod", "wrong", "-n", "fab12", "-o", "json"], "");
@@ -171,7 +167,7 @@ impl Ground {
                 "defaultRequest": {"cpu": "50m", "memory": "32Mi"}, "max": {"cpu": "150m", "memory": "128Mi"}}]}});
         self.api.must(&["apply", "-f", "-"], &limits.to_string());
         let asking = pod("fab14", "asking", Some("etch-line"));
-        let said = self.said(&["create", "-f", "-"], &asking.to_string());
+        let said = self.api.said(&["create", "-f", "-"], &asking.to_string());
         assert!(!said.ok && said.err.contains("maximum cpu usage per Container is 150m"), "{}", said.err);
         let mut less = asking;
         less["metadata"]["annotations"]["spillway.dev/cpu"] = json!("150m");

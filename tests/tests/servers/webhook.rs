@@ -47,10 +47,6 @@ struct Ground {
 }
 
 impl Ground {
-    fn said(&self, words: &[&str], input: &str) -> Said {
-        self.api.kubectl(words, input).unwrap()
-    }
-
     /// Asks again until it holds.
     fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         eventually(what, || holds(self).then_some(()));
@@ -76,7 +72,7 @@ impl Ground {
         let form = "jsonpath={.webhooks[0].clientConfig.caBundle}";
         let bundle = self.api.must(&["get", "validatingwebhookconfiguration", CONFIGURATION, "-o", form], "");
         assert!(bundle.len() > 500, "{bundle}");
-        let diff = self.said(&["diff", "--server-side", "-k", &base()], "");
+        let diff = self.api.said(&["diff", "--server-side", "-k", &base()], "");
         assert!(diff.ok && diff.out.is_empty(), "{}{}", diff.out, diff.err);
     }
 
@@ -97,7 +93,7 @@ impl Ground {
     /// Returns a value of the Secret of the webhook's certificate; `None` while there is none.
     fn certificate(&self, key: &str) -> Option<String> {
         let form = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
-        let said = self.said(&["get", "secret", "spillway-webhook-tls", "-n", NAMESPACE, "-o", &form], "");
+        let said = self.api.said(&["get", "secret", "spillway-webhook-tls", "-n", NAMESPACE, "-o", &form], "");
         said.ok.then_some(said.out)
     }
 
@@ -117,13 +113,13 @@ impl Ground {
 
     fn wait_until_denied(&self) {
         self.wait_until("the API server asks the webhook", |ground| {
-            !ground.said(&["apply", "--dry-run=server", "-f", "-"], &bad("probe")).ok
+            !ground.api.said(&["apply", "--dry-run=server", "-f", "-"], &bad("probe")).ok
         });
     }
 
     fn a_verdict_is_that_of_the_compiler(&self) {
-        let applied = self.said(&["apply", "-f", "-"], &bad("jobs"));
-        let tried = self.said(&["apply", "--dry-run=server", "-f", "-"], &bad("jobs"));
+        let applied = self.api.said(&["apply", "-f", "-"], &bad("jobs"));
+        let tried = self.api.said(&["apply", "--dry-run=server", "-f", "-"], &bad("jobs"));
         assert!(!applied.ok && !tried.ok);
         assert_eq!(applied.err, tried.err);
         for part in ["validate.spillway.dev", "spec.routes[0].match", "origin.nope", "did you mean `origin.node`?"] {
@@ -135,11 +131,11 @@ impl Ground {
 
     fn what_is_missing_warns_until_it_comes(&self, webhook: &Webhook) {
         let before = webhook.reviews();
-        let said = self.said(&["apply", "-f", "-"], &pipeline("jobs", ""));
+        let said = self.api.said(&["apply", "-f", "-"], &pipeline("jobs", ""));
         assert!(said.ok && said.err.contains("Warning: ") && said.err.contains("archive"), "{}", said.err);
         self.api.must(&["apply", "-f", "-"], &backend("archive", "type: Stdout"));
         self.wait_until("the webhook knows the Backend", |ground| {
-            let said = ground.said(&["apply", "--dry-run=server", "-f", "-"], &pipeline("later", ""));
+            let said = ground.api.said(&["apply", "--dry-run=server", "-f", "-"], &pipeline("later", ""));
             assert!(said.ok, "{}", said.err);
             said.err.is_empty()
         });
@@ -159,13 +155,13 @@ impl Ground {
         eventually("another certificate", || self.certificate("tls.crt").filter(|now| *now != before));
         self.mount();
         webhook.process.wait_for_line("another certificate is shown");
-        assert!(!self.said(&["apply", "-f", "-"], &bad("jobs")).ok);
+        assert!(!self.api.said(&["apply", "-f", "-"], &bad("jobs")).ok);
     }
 
     fn only_who_may_read_secrets_names_them(&self) {
         self.allow("writes", "backends.spillway.dev", &["get", "create", "patch"], None);
         let ann = ["apply", "--as", "ann", "-f", "-"];
-        self.wait_until("ann may write", |ground| ground.said(&ann, &backend("open", "type: Stdout")).ok);
+        self.wait_until("ann may write", |ground| ground.api.said(&ann, &backend("open", "type: Stdout")).ok);
         let naming = |url: &str| {
             let auth = "auth: {bearer: {tokenSecretRef: {name: api, key: token}}}";
             backend("api", &format!("type: HTTP, http: {{url: 'https://{url}/', {auth}}}"))
@@ -175,23 +171,23 @@ impl Ground {
             assert!(!said.ok && said.err.contains(&words), "{}{}", said.out, said.err);
         };
         let place = "spec.http.auth.bearer.tokenSecretRef";
-        refused(&self.said(&ann, &naming("api.example.test")), place, "fab12/api");
+        refused(&self.api.said(&ann, &naming("api.example.test")), place, "fab12/api");
         let tried = ["apply", "--dry-run=server", "--as", "ann", "-f", "-"];
-        refused(&self.said(&tried, &naming("api.example.test")), place, "fab12/api");
+        refused(&self.api.said(&tried, &naming("api.example.test")), place, "fab12/api");
         self.allow("reads", "secrets", &["get"], Some(&["api"]));
-        self.wait_until("ann may read", |ground| ground.said(&ann, &naming("api.example.test")).ok);
+        self.wait_until("ann may read", |ground| ground.api.said(&ann, &naming("api.example.test")).ok);
 
         // Who may not read it may not send it elsewhere, and may do all that leaves the spec as it is.
         self.api.must(&["delete", "rolebinding", "reads", "-n", "fab12"], "");
-        self.wait_until("ann may not read", |ground| !ground.said(&tried, &naming("elsewhere.example.test")).ok);
-        refused(&self.said(&ann, &naming("elsewhere.example.test")), place, "fab12/api");
+        self.wait_until("ann may not read", |ground| !ground.api.said(&tried, &naming("elsewhere.example.test")).ok);
+        refused(&self.api.said(&ann, &naming("elsewhere.example.test")), place, "fab12/api");
         self.api.must(&["label", "backend", "api", "-n", "fab12", "--as", "ann", "a=b"], "");
 
         // Four at a time, the most that one object names, are within the budget; the one that is missing is named.
         self.allow("reads", "secrets", &["get"], Some(&["id", "key", "session"]));
-        self.wait_until("ann may read three", |ground| ground.said(&ann, &lake("")).ok);
+        self.wait_until("ann may read three", |ground| ground.api.said(&ann, &lake("")).ok);
         refused(
-            &self.said(&ann, &lake(", tls: {caSecretRef: {name: ca, key: x}}")),
+            &self.api.said(&ann, &lake(", tls: {caSecretRef: {name: ca, key: x}}")),
             "spec.s3.tls.caSecretRef",
             "fab12/ca",
         );
@@ -216,7 +212,7 @@ impl Ground {
         self.api.must(&["create", "clusterrolebinding", "bob", "--clusterrole", "cluster-writer", "--user", "bob"], "");
         let bob = ["apply", "--as", "bob", "-f", "-"];
         self.wait_until("bob is asked for the Secret", |ground| {
-            ground.said(&bob, of_cluster).err.contains("to `get` Secret fab12/api")
+            ground.api.said(&bob, of_cluster).err.contains("to `get` Secret fab12/api")
         });
         self.api.must(&["apply", "-f", "-"], of_cluster);
     }

@@ -12,6 +12,7 @@ use tower::ServiceExt;
 
 use super::endpoint::{Lookup, PATH, Stats, Webhook, router};
 use super::*;
+use crate::review::REVIEW_BYTES_MAX;
 use crate::serve::certificates::{Authority, now};
 use crate::serve::limits::STOP_GRACE;
 use crate::serve::mounted::{FILES, Mounted};
