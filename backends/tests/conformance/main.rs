@@ -14,6 +14,7 @@
 //! | `managed_api`, `webhook` | what these two add to `HTTP` |
 //! | `hostile_s3` | what stores do wrong, and how objects stay single |
 //! | `over_http` | every type that speaks HTTP, and what all of them owe |
+//! | `drip` | the engine over all of them, and servers whose answers drip |
 //! | `tls` | whom those trust |
 //! | `hostile_echo`, `log` | servers that repeat secrets; what was logged |
 //! | `encoding` | which settings change how a planned batch is written |
@@ -30,6 +31,7 @@ mod batches;
 mod bucket;
 mod bulk;
 mod destinations;
+mod drip;
 mod encoding;
 mod forbidden;
 mod hostile_echo;

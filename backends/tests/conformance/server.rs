@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use spillway_delivery::supervisor::Supervisor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -52,7 +53,12 @@ pub(crate) enum Reply {
     Silence,
     /// These bytes once, then the others until nobody reads any more.
     Endless(Vec<u8>, Vec<u8>),
+    /// These bytes once, then the others one by one, each after [`DRIP_PERIOD`], until nobody reads any more.
+    Drip(Vec<u8>, Vec<u8>),
 }
+
+/// How long the next byte of an answer takes that drips, in the time of the test.
+const DRIP_PERIOD: Duration = Duration::from_secs(1);
 
 impl Reply {
     pub(crate) fn status(status: u16) -> Self {
@@ -151,6 +157,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, script: &Scrip
                 let mut alive = stream.write_all(&head).await.is_ok();
                 while alive {
                     alive = stream.write_all(&rest).await.is_ok();
+                }
+                return false;
+            }
+            Reply::Drip(head, rest) => {
+                let mut alive = stream.write_all(&head).await.is_ok();
+                let (mut bytes, mut period) = (rest.iter().cycle(), tokio::time::interval(DRIP_PERIOD));
+                while let Some(byte) = bytes.next().filter(|_| alive) {
+                    period.tick().await;
+                    alive = stream.write_all(&[*byte]).await.is_ok();
                 }
                 return false;
             }

@@ -125,7 +125,8 @@ async fn keep(pipeline: Arc<Pipeline>, ticket: Ticket, batch: Batch, flight: Fli
             Err(SubmitError::Refused { .. }) => {}
             // With one log and no key nothing is kept elsewhere; whether it is kept here, its position tells.
             Err(_) if is_kept(&pipeline, &batch) => return Some(ticket),
-            Err(error) => tracing::warn!(%error, "container log batch is submitted again"),
+            // The log tells by itself when it begins to fail and when it is well again.
+            Err(error) => tracing::debug!(%error, "container log batch is submitted again"),
         }
         flight.stats.refusals.fetch_add(1, Ordering::Relaxed);
         tokio::select! {

@@ -3,6 +3,7 @@
 mod engine;
 mod faults;
 mod lines;
+mod log;
 mod model;
 mod pods;
 mod world;

@@ -11,24 +11,24 @@ use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::OriginBuilder;
-use spillway_delivery::filesystem::RealFs;
+use spillway_delivery::filesystem::{Faults, FaultyFs, Filesystem, RealFs};
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
 
 use super::super::{ContainerLogStats, ContainerLogsSettings, LogInput, StartAt, start};
+use super::log::{Lines, logged_to};
 use super::world::{POD, cri};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
-    let settings = EngineSettings {
-        data_dir: data.into(),
-        filesystem: Arc::new(RealFs),
-        clock: Clock::system(),
-        free_bytes_min: 0,
-    };
+    open_over(data, Arc::new(RealFs)).await
+}
+
+async fn open_over(data: &Path, filesystem: Arc<dyn Filesystem>) -> (Engine, Arc<Pipeline>) {
+    let settings = EngineSettings { data_dir: data.into(), filesystem, clock: Clock::system(), free_bytes_min: 0 };
     let engine = Engine::open(settings).unwrap();
     let route = RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends: Vec::new() };
     let settings = PipelineSettings {
@@ -88,4 +88,59 @@ async fn every_line_is_accepted_once_over_stops_and_starts() {
         assert!(owner.stop(Instant::now() + PATIENCE).await);
         engine.drain(Instant::now() + Duration::from_secs(1)).await;
     }
+}
+
+/// Lets paused time go by until so many events are accepted.
+async fn accepts(pipeline: &Pipeline, events: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while pipeline.report().accepted_events < events {
+        assert!(Instant::now() < deadline, "{:#?}", pipeline.report());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_cannot_be_written_is_told_once_and_not_by_each_batch_that_is_refused() {
+    let (root, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lines = Lines::default();
+    let _logged = logged_to(&lines);
+    let fs = FaultyFs::new(1);
+    let (engine, pipeline) = open_over(data.path(), Arc::new(fs.clone())).await;
+    let owner = follow(root.path(), &pipeline);
+    let mut at = 0;
+    // Each of some containers has something new.
+    let mut write = || {
+        for container in 0..8 {
+            let directory = root.path().join(POD).join(format!("c{container}"));
+            fs::create_dir_all(&directory).unwrap();
+            let mut file = OpenOptions::new().create(true).append(true).open(directory.join("0.log")).unwrap();
+            file.write_all(&cri(at, "stdout", "F", "line")).unwrap();
+            at += 1;
+        }
+        at
+    };
+    accepts(&pipeline, write()).await;
+    lines.take();
+    fs.set_faults(Faults { write: 1_000_000, ..Faults::default() });
+    let before = fs.counts().faults;
+    let mut written = 0;
+    for _ in 0..60 {
+        written = write();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(fs.counts().faults - before >= 50, "it is tried all the time: {}", fs.counts().faults - before);
+    assert_eq!(pipeline.report().accepted_events, 8);
+    let told = lines.take();
+    // What the committer tells it tells on another thread (`down` in the tests of the engine).
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("log refuses new events"), "{told:#?}");
+    fs.set_faults(Faults::default());
+    accepts(&pipeline, written).await;
+    let told = lines.take();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("log takes events again"), "{told:#?}");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(pipeline.report().accepted_events, written, "each line once");
+    assert!(owner.stop(Instant::now() + PATIENCE).await);
+    engine.drain(Instant::now() + Duration::from_secs(1)).await;
 }

@@ -321,3 +321,57 @@ async fn events_of_the_kernel_find_new_pods_and_lines_without_a_scan() {
     assert_eq!(world.logs[0].messages("main"), texts(0..at + 1));
     drop(Arc::clone(&world.stats));
 }
+
+/// Fills the kernel's queue of events until it tells no more: a name of no pod, moved to and fro below the root.
+fn overflow(world: &World) {
+    let queued_max = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let (one, other) = (world.root.path().join("one"), world.root.path().join("other"));
+    fs::write(&one, b"").unwrap();
+    for _ in 0..=queued_max.trim().parse::<u64>().unwrap() / 4 {
+        // Two events each.
+        fs::rename(&one, &other).unwrap();
+        fs::rename(&other, &one).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_an_overflow_of_the_kernels_queue_hides_is_read_all_the_same() {
+    let mut world = World::new(vec![everything(0)]);
+    let watch = Watch::open().unwrap();
+    let hints = watch.readiness();
+    world.tailer.attach(watch);
+    world.write("main", "0.log", &lines(0..10));
+    world.tailer.scan(world.now);
+    world.take_all();
+    assert_eq!(world.logs[0].messages("main"), texts(0..10));
+    overflow(&world);
+    // A line, a file and a container of which no event tells.
+    world.write("main", "0.log", &lines(10..20));
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    world.write("main", "0.log", &lines(20..30));
+    world.write("side", "0.log", &lines(0..10));
+    hints.readable().await.unwrap().clear_ready();
+    world.tailer.take_hints(world.now);
+    world.take_all();
+    assert_eq!(world.logs[0].messages("main"), texts(0..20));
+    assert_eq!(world.logs[0].messages("side"), texts(0..10));
+    // The old file is left when nothing came for a while; the new one is known by the scan of before.
+    world.pass(Duration::from_secs(2));
+    world.tailer.tick();
+    world.take_all();
+    assert_eq!(world.logs[0].messages("main"), texts(0..30));
+    assert_eq!(world.stats.overflows.load(Ordering::Relaxed), 1);
+    // What comes after it is told as before.
+    world.pass(Duration::from_secs(2));
+    while world.tailer.is_timed() {
+        world.tailer.tick();
+        world.take_all();
+    }
+    world.tailer.take_hints(world.now);
+    world.write("side", "0.log", &lines(10..20));
+    hints.readable().await.unwrap().clear_ready();
+    world.tailer.take_hints(world.now);
+    world.take_all();
+    assert_eq!(world.logs[0].messages("side"), texts(0..20));
+    assert_eq!(world.stats.overflows.load(Ordering::Relaxed), 1);
+}

@@ -1,8 +1,9 @@
-//! Any interleaving of writes, renames, compression, truncation, unlinking, restarts and refusals: every line exactly
-//! once, in order. The seed of a failure is in its message.
+//! Any interleaving of writes, renames, compression, truncation, unlinking, restarts, refusals and lost events: every line
+//! exactly once, in order. The seed of a failure is in its message.
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::tailer::Outgoing;
@@ -53,6 +54,7 @@ struct Run {
     clock: u64,
     stamp: u64,
     may_restart: bool,
+    overflows: u64,
 }
 
 impl Run {
@@ -60,7 +62,7 @@ impl Run {
         let world = World::new(vec![everything(0), everything(1)]);
         let writers = ["main", "side"].map(|name| Writer { name, ..Writer::default() }).into();
         let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        Self { world, random, writers, clock: 0, stamp: 0, may_restart: true }
+        Self { world, random, writers, clock: 0, stamp: 0, may_restart: true, overflows: 0 }
     }
 
     fn text(&mut self) -> String {
@@ -205,7 +207,12 @@ impl Run {
             17 => self.delete_oldest(index),
             18 => self.restart_container(index),
             19 => self.truncate(index),
-            20..=22 => self.world.tailer.scan(self.world.now),
+            20..=21 => self.world.tailer.scan(self.world.now),
+            22 => {
+                let hints = Hints { overflowed: true, ..Hints::default() };
+                self.world.tailer.follow(hints, self.world.now);
+                self.overflows += 1;
+            }
             23..=25 => {
                 let hints = Hints { written: (1..=2).collect(), ..Hints::default() };
                 self.world.tailer.follow(hints, self.world.now);
@@ -223,6 +230,7 @@ impl Run {
 
     fn check(&mut self, seed: u64) {
         self.world.settle();
+        assert_eq!(self.world.stats.overflows.load(Ordering::Relaxed), self.overflows, "seed {seed}");
         for (pipeline, log) in self.world.logs.iter().enumerate() {
             for writer in &self.writers {
                 let got = log.messages(writer.name);
