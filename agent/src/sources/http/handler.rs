@@ -193,7 +193,8 @@ fn selection(shared: &Shared, sender: &Sender, headers: &HeaderMap) -> Result<Se
     let text = |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
     let (wanted, names) = (text(PIPELINE_HEADER), shared.door.names(sender));
     if let Some(route) = text(ROUTE_HEADER).filter(|_| sender.pod.is_some()) {
-        return select_route(&names, wanted.as_deref(), &route);
+        return select_route(&names, sender, wanted.as_deref(), &route)
+            .inspect_err(|refused| shared.stats.turned_back(refused.code()));
     }
     if sender.is_unverified {
         return select_open(&names, wanted.as_deref()).inspect_err(|refused| shared.stats.turned_back(refused.code()));

@@ -109,7 +109,7 @@ impl PodGate {
         };
         match pods.get(&identity.pod_uid, &identity.namespace, &identity.pod) {
             Some(pod) if pod.has_ended => Err(refused(&identity.refused("it has ended"))),
-            Some(pod) => Ok(Sender::pod(pod, &identity.node)),
+            Some(pod) => Ok(Sender::pod(pod, &identity.node).or_its_sidecar()),
             None if is_new(&identity, now, confirmed) => {
                 Err(later("pod-untold", "the operator has not told of this pod yet"))
             }

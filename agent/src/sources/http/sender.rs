@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use spillway_crds::inject::INJECTED;
 use spillway_crds::served::PodFacts;
 use spillway_delivery::event::{Origin, OriginBuilder};
 use tokio::sync::Semaphore;
@@ -28,6 +29,9 @@ pub(super) struct Sender {
     pub(super) origin: Arc<Origin>,
     /// The pod that it proved to be; `None` where whoever gets here may send.
     pub(super) pod: Option<Arc<PodFacts>>,
+    /// The pipeline of its namespace that the sidecar of this pod runs, where a token says that it is the pod: for one route of
+    /// that one it may have asked the conditions.
+    pub(super) sidecar_of: Option<Arc<str>>,
     /// Whether it came without a token where others show one: it must name the pipeline that takes it so.
     pub(super) is_unverified: bool,
     /// What its bodies may take of the memory of all; `None` where senders are not told apart.
@@ -80,8 +84,14 @@ impl Sender {
         Self { pod: Some(pod.clone()), ..Self::new(Bytes::copy_from_slice(pod.uid.as_bytes()), origin) }
     }
 
+    /// Returns the same pod as its sidecar may send for it, too.
+    pub(super) fn or_its_sidecar(self) -> Self {
+        let injected = self.pod.as_ref().and_then(|pod| pod.annotations.get(INJECTED)).map(Arc::from);
+        Self { sidecar_of: injected, ..self }
+    }
+
     fn new(key: Bytes, origin: OriginBuilder) -> Self {
-        Self { key, origin: origin.build(), pod: None, is_unverified: false, bodies: None }
+        Self { key, origin: origin.build(), pod: None, sidecar_of: None, is_unverified: false, bodies: None }
     }
 }
 

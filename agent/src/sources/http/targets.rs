@@ -83,9 +83,20 @@ pub(super) fn select(names: &[TargetName], wanted: Option<&str>) -> Result<Selec
     }
 }
 
-/// Finds the pipeline of a sidecar's request: named in full, and there in a moment where it is not yet, since the agent of the node
-/// and the sidecar are not told of it at the same time.
-pub(super) fn select_route(names: &[TargetName], wanted: Option<&str>, route: &str) -> Result<Selection, Refused> {
+/// Finds the pipeline of a sidecar's request: named in full, the one that it runs, and there in a moment where it is not yet, since
+/// the agent of the node and the sidecar are not told of it at the same time. For no other may anybody pass by conditions and
+/// transforms.
+pub(super) fn select_route(
+    names: &[TargetName],
+    sender: &Sender,
+    wanted: Option<&str>,
+    route: &str,
+) -> Result<Selection, Refused> {
+    let own = sender.pod.as_ref().zip(sender.sidecar_of.as_deref());
+    if own.is_none_or(|(pod, pipeline)| full_name(wanted) != Some((&*pod.namespace, pipeline))) {
+        let message = "X-Spillway-Route is for the sidecar of a pod, and for the pipeline that it runs";
+        return Err(Refused::new(StatusCode::FORBIDDEN, "not-of-its-sidecar", message));
+    }
     named(names, wanted).map(|name| Selection::Route(name, route.to_owned())).ok_or_else(|| {
         let message = "no pipeline of this name takes events of this pod yet, nothing was kept";
         Refused::new(StatusCode::SERVICE_UNAVAILABLE, "pipeline-untold", message).after(Duration::from_secs(1))
@@ -94,8 +105,13 @@ pub(super) fn select_route(names: &[TargetName], wanted: Option<&str>, route: &s
 
 /// Returns the pipeline that is named in full.
 fn named(names: &[TargetName], wanted: Option<&str>) -> Option<TargetName> {
-    let named = wanted.and_then(|wanted| wanted.split_once('/'));
-    names.iter().find(|target| named == Some((&*target.namespace, &*target.name))).cloned()
+    let wanted = full_name(wanted);
+    names.iter().find(|target| wanted == Some((&*target.namespace, &*target.name))).cloned()
+}
+
+/// Returns namespace and name.
+fn full_name(wanted: Option<&str>) -> Option<(&str, &str)> {
+    wanted.and_then(|wanted| wanted.split_once('/'))
 }
 
 /// Finds the pipeline that a request without a token means, among those that take one: it must be named in full, so that nobody

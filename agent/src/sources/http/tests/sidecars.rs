@@ -1,6 +1,8 @@
 //! The listener of a sidecar, and what it hands to the door of the agent of its node.
 
 use spillway_crds::Reach;
+use spillway_crds::inject::INJECTED;
+use spillway_crds::served::PodFacts;
 use spillway_delivery::intake::Pipeline;
 use tokio::sync::watch;
 
@@ -66,6 +68,11 @@ async fn a_sidecar_takes_what_comes_as_its_pods_once_it_was_told_of_both() {
     sidecar.targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), Some("etcher"))]);
     let answer = sidecar.post("", r#"{"n":1,"_spillway":{"origin":{"pod":"root"}}}"#).await;
     assert_eq!((answer.status, accepted(&jobs)), (202, 1), "{answer:?}");
+    // The application may say nothing of routes, although its sidecar may elsewhere.
+    let own = PodFacts { annotations: [(INJECTED, "jobs")].into(), ..etcher.clone() };
+    sidecar.pods.send_replace(Some(told(vec![own])));
+    let answer = sidecar.post("x-spillway-pipeline: fab12/jobs\r\nx-spillway-route: all\r\n", "{}").await;
+    assert_eq!((answer.status, &*answer.code(), accepted(&jobs)), (403, "not-of-its-sidecar", 1));
     // A pipeline that does not select the pod does not exist for it, whoever asked.
     sidecar.targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), Some("washer"))]);
     let answer = sidecar.post("", "{}").await;
@@ -79,28 +86,42 @@ async fn a_sidecar_takes_what_comes_as_its_pods_once_it_was_told_of_both() {
 #[tokio::test]
 async fn a_pod_hands_events_to_one_route_and_again_where_its_answer_was_lost() {
     let (door, jobs) = Gatehouse::of_one_pipeline(1 << 20).await;
-    let etcher = pod("u1", "fab12", "etcher");
-    door.tell(&[&etcher]);
+    let of = |uid: &str, namespace: &str, runs: &str| PodFacts {
+        annotations: [(INJECTED, runs)].into(),
+        ..pod(uid, namespace, "etcher")
+    };
+    let etcher = of("u1", "fab12", "jobs");
+    let (late, other, bare) = (of("u2", "fab12", "later"), of("u3", "other", "jobs"), pod("u4", "fab12", "etcher"));
+    door.tell(&[&etcher, &late, &other, &bare]);
     let headers = |pipeline: &str, route: &str, key: &str| {
         format!("x-spillway-pipeline: {pipeline}\r\nx-spillway-route: {route}\r\nidempotency-key: {key}\r\n")
     };
-    let send = async |pipeline: &str, route: &str, key: &str| {
-        door.as_pod(&etcher, &headers(pipeline, route, key), "{\"n\":1}\n{\"n\":2}\n").await
+    let send = async |pod: &PodFacts, pipeline: &str, route: &str, key: &str| {
+        door.as_pod(pod, &headers(pipeline, route, key), "{\"n\":1}\n{\"n\":2}\n").await
     };
-    assert_eq!(send("fab12/jobs", "all", "k").await.status, 202);
-    assert_eq!(send("fab12/jobs", "all", "k").await.status, 202);
+    assert_eq!(send(&etcher, "fab12/jobs", "all", "k").await.status, 202);
+    assert_eq!(send(&etcher, "fab12/jobs", "all", "k").await.status, 202);
     let report = jobs.report();
     assert_eq!((report.routed_events, report.routes[0].routed_events), (2, 2), "once for each key");
     // What is not there yet is asked for again: nothing of it becomes a dead letter.
-    for (pipeline, route, code) in [
-        ("fab12/jobs", "other", "removed"),
-        ("fab12/later", "all", "pipeline-untold"),
-        ("other/jobs", "all", "pipeline-untold"),
-        ("jobs", "all", "pipeline-untold"),
-    ] {
-        let answer = send(pipeline, route, "l").await;
+    for (pod, pipeline, route, code) in
+        [(&etcher, "fab12/jobs", "other", "removed"), (&late, "fab12/later", "all", "pipeline-untold")]
+    {
+        let answer = send(pod, pipeline, route, "l").await;
         let found = (answer.status, &*answer.code(), answer.header("retry-after"));
         assert_eq!(found, (503, code, Some("1")), "{pipeline} {route}");
+    }
+    // Nobody else passes by conditions and transforms, and a sidecar by those of no other pipeline.
+    for (pod, pipeline) in [
+        (&bare, "fab12/jobs"),
+        (&late, "fab12/jobs"),
+        (&other, "fab12/jobs"),
+        (&etcher, "_cluster/jobs"),
+        (&etcher, "other/jobs"),
+        (&etcher, "jobs"),
+    ] {
+        let answer = send(pod, pipeline, "all", "m").await;
+        assert_eq!((answer.status, &*answer.code()), (403, "not-of-its-sidecar"), "{} {pipeline}", pod.uid);
     }
     assert_eq!(accepted(&jobs), 2);
 }
