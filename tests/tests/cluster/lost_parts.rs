@@ -4,7 +4,7 @@ use spillway_tests::cluster::layout::NODES;
 use spillway_tests::{cluster, eventually};
 
 use crate::ground::{Ground, LINES};
-use crate::release::{AGENT, CONTROLLER, Release, kill, starve};
+use crate::release::{AGENT, CONTROLLER, Release, kill};
 
 /// Lines of one name on both nodes.
 const BOTH: usize = NODES.len() * LINES;
@@ -43,7 +43,7 @@ fn lines_arrive_once_while_agents_run_out_of_memory_and_are_lost() {
         counts.split(' ').map(|count| count.parse::<u64>().unwrap_or_default()).sum::<u64>()
     };
     let before = restarts();
-    agents.iter().for_each(|pod| starve(pod));
+    agents.iter().for_each(|pod| release.starve(pod));
     eventually("restarted containers", || (restarts() >= before + agents.len() as u64).then_some(()));
     let reasons = of_agents("lastState.terminated.reason");
     assert!(reasons.split(' ').all(|reason| reason == "OOMKilled"), "{reasons}");

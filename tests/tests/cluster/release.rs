@@ -148,6 +148,27 @@ impl Release {
         cluster::kubectl(&["-n", self.namespace, "delete", "pods", "-l", AGENTS, &node, "--grace-period=0", "--force"])
     }
 
+    /// Has the kernel end the process of an agent's pod for want of memory: its container may have no more than it has, and then
+    /// a second process in it asks for some. Its kubelet starts it again.
+    pub(crate) fn starve(&self, pod: &str) {
+        const USED_AND_MOST: [(&str, &str); 2] =
+            [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")];
+        let processes = processes_of(pod);
+        assert!(!processes.is_empty(), "{pod} has no process");
+        for process in processes {
+            let group = memory_group(process);
+            eventually("an end for want of memory", || {
+                // What can be given back is, and the limit follows; then the next page is one too many. The agent itself may
+                // need none for long; the kernel ends the largest of the container.
+                for (used, most) in USED_AND_MOST {
+                    fs::read(group.join(used)).and_then(|used| fs::write(group.join(most), used)).ok();
+                }
+                run_in(self.namespace, pod, &["/spillway-agent", "status"]);
+                test_kill_process(process).is_err().then_some(())
+            });
+        }
+    }
+
     /// Ends a pod as a lost node does: its process has no time to give anything back, and another pod comes in its place.
     pub(crate) fn lose(&self, pod: &str) {
         kill(pod);
@@ -169,24 +190,6 @@ pub(crate) fn kill(pod: &str) {
     assert!(!processes.is_empty(), "{pod} has no process");
     for process in processes {
         kill_process(process, Signal::KILL).unwrap();
-    }
-}
-
-/// Has the kernel end the process of a pod for want of memory: it may have no more than it has. Its kubelet starts it again.
-pub(crate) fn starve(pod: &str) {
-    const USED_AND_MOST: [(&str, &str); 2] =
-        [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")];
-    let processes = processes_of(pod);
-    assert!(!processes.is_empty(), "{pod} has no process");
-    for process in processes {
-        let group = memory_group(process);
-        eventually("an end for want of memory", || {
-            // What can be given back is, and the limit follows; then the next page is one too many.
-            for (used, most) in USED_AND_MOST {
-                fs::read(group.join(used)).and_then(|used| fs::write(group.join(most), used)).ok();
-            }
-            test_kill_process(process).is_err().then_some(())
-        });
     }
 }
 
