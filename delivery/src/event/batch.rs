@@ -127,8 +127,14 @@ impl BatchBuilder {
         self.ends.is_empty()
     }
 
-    /// Returns the batch.
-    pub fn build(self, origin: Arc<Origin>, received: UnixNanos) -> Batch {
+    /// Returns the batch, in memory of about its own size: what it was made of may have been far larger.
+    pub fn build(mut self, origin: Arc<Origin>, received: UnixNanos) -> Batch {
+        if self.ends.capacity() > 2 * self.ends.len() {
+            self.ends.shrink_to_fit();
+        }
+        if self.arenas.is_none() && self.payload.capacity() > 2 * self.payload.len() {
+            self.payload.shrink_to_fit();
+        }
         let payload = match &self.arenas {
             Some(arenas) => arenas.seal(self.payload),
             None => self.payload.into(),
@@ -149,5 +155,17 @@ mod tests {
         let batch = builder.build(Arc::default(), 0);
         assert_eq!(batch.events().collect::<Vec<_>>(), [b"{}".as_slice(), br#"{"a":1}"#]);
         assert_eq!(&batch.payload[..], b"{}\n{\"a\":1}\n");
+    }
+
+    #[test]
+    fn little_of_a_large_batch_keeps_little_memory() {
+        let mut builder = BatchBuilder::default();
+        (0..1000).for_each(|_| builder.push(&[b' '; 1000]));
+        let large = builder.build(Arc::default(), 0);
+        let little = BatchBuilder::with_first(&large, 10).build(Arc::default(), 0);
+        assert!(little.ends.capacity() <= 20, "{}", little.ends.capacity());
+        // What of the bytes is kept can be had back where nobody shares them.
+        let payload = Vec::from(little.payload.try_into_mut().unwrap());
+        assert!(payload.capacity() <= 2 * payload.len(), "{}", payload.capacity());
     }
 }

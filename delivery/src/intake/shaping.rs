@@ -3,12 +3,13 @@
 //! # Guarantees
 //! - A batch is shaped once for each pipeline, however often its log is asked for room, and anew only where an edit came
 //!   meanwhile: what is appended has the transforms and the routes of one version.
-//! - What was done is counted when the batch goes to the log, so that a sender who is refused and comes again counts once.
+//! - What was done is counted when the log has the batch, so that a sender who is refused and comes again counts once.
 //! - A pipeline without transforms costs a look at its version for each batch, and nothing for an event.
 //!
 //! # Limits
 //! [`SHAPED_BYTES_MAX`] for what all transforms made and no log has yet: whoever finds no room waits, and what it made is made
-//! again. An edit in between may go beyond it by one batch.
+//! again. What one request makes for several pipelines may go beyond it, by all of them but the first, and so may an edit in
+//! between by one batch.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Version;
 use super::submit::Wanting;
 use crate::event::Batch;
-use crate::transform::{Chain, Shaped};
+use crate::transform::{Chain, Counts, Shaped};
 
 /// Most bytes of shaped events on their way to logs, over all pipelines of the process: two batches of the largest size.
 const SHAPED_BYTES_MAX: usize = 32 << 20;
@@ -34,10 +35,24 @@ pub(super) struct Made {
     shaped: Shaped,
 }
 
+/// What transforms did with a batch that is on its way into the log.
+#[derive(Debug)]
+pub(super) struct MadeCounts {
+    chain: Arc<Chain>,
+    counts: Vec<Counts>,
+}
+
 impl Made {
+    /// Lets go of what was made.
+    pub(super) fn into_counts(self) -> MadeCounts {
+        MadeCounts { chain: self.chain, counts: self.shaped.counts }
+    }
+}
+
+impl MadeCounts {
     /// Counts what was done.
-    pub(super) fn count(&self) {
-        self.chain.kept(&self.shaped);
+    pub(super) fn add(&self) {
+        self.chain.kept(&self.counts);
     }
 }
 
@@ -57,7 +72,8 @@ pub(super) async fn shape(wanting: &mut [Wanting<'_>], batch: &Batch) -> Option<
 fn make(wanting: &mut [Wanting<'_>], batch: &Batch) -> Option<usize> {
     let mut bytes = None;
     for Wanting { pipeline, made: known, .. } in wanting {
-        let version = pipeline.version();
+        // Not under its lock: an edit would wait for all of it.
+        let version = pipeline.version().clone();
         if let Some(shaped) = made(&version, batch, known) {
             let own = shaped.batch.payload.as_ptr() != batch.payload.as_ptr();
             *bytes.get_or_insert(0) += if own { shaped.batch.payload.len() } else { 0 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 use tokio::time::Instant;
 
-use super::shaping::{self, Made};
+use super::shaping::{self, Made, MadeCounts};
 use super::{Accepted, Pipeline, RefusalReason, SubmitError, mask};
 use crate::event::Batch;
 use crate::log::{KeyClaim, KeyLookup, ROOM_ASK_PERIOD, ROOM_WAIT_MAX, Receipt, Refused};
@@ -18,6 +18,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 struct Part {
     pipeline: Arc<Pipeline>,
     receipt: Receipt,
+    /// What its transforms did, to be counted once the log has it.
+    counts: Option<MadeCounts>,
 }
 
 /// A log that does not have the batch yet.
@@ -107,11 +109,8 @@ fn enqueue_all<'a>(
         }
     }
     let enqueue = |(Wanting { pipeline, claim, made }, (reservation, pending)): (&mut Wanting<'a>, _)| {
-        if let Some(made) = made {
-            made.count();
-        }
         let receipt = pipeline.log().enqueue(reservation, pending, claim.take());
-        Part { pipeline: pipeline.clone(), receipt }
+        Part { pipeline: pipeline.clone(), receipt, counts: made.take().map(Made::into_counts) }
     };
     Ok(wanting.iter_mut().zip(reserved).map(enqueue).collect())
 }
@@ -142,6 +141,9 @@ fn never_kept(result: Result<(), Refused>) -> bool {
 
 async fn kept(part: Part) -> (Arc<Pipeline>, Result<(), Refused>) {
     let result = part.receipt.wait().await;
+    if let Some(counts) = part.counts.filter(|_| result.is_ok()) {
+        counts.add();
+    }
     (part.pipeline, result)
 }
 

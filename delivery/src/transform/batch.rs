@@ -52,9 +52,9 @@ impl Chain {
         Shaped { batch: shaped, dropped, counts }
     }
 
-    /// Counts what was done to a batch, once it is on its way into the log.
-    pub(crate) fn kept(&self, shaped: &Shaped) {
-        self.count(&shaped.counts);
+    /// Counts what was done to a batch, once the log has it.
+    pub(crate) fn kept(&self, counts: &[Counts]) {
+        self.count(counts);
     }
 }
 

@@ -10,7 +10,7 @@ use super::Failure;
 pub struct Counts {
     /// Events that came to it.
     pub events: u64,
-    /// Events it passed on with other bytes.
+    /// Events it wrote anew and passed on; a field may have had the value that it was set to.
     pub changed: u64,
     /// Events it did not pass on.
     pub dropped: u64,

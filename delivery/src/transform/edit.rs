@@ -170,13 +170,23 @@ impl Deciding<'_, '_> {
             }
             Edit::SetExpression { slot, keys, expression } => {
                 let start = self.scratch.written.len();
-                expression.write(self.subject.event, self.subject.origin, &mut self.scratch.written)?;
-                let value = &self.scratch.written[start..];
-                check_depth(value, *keys)?;
-                let (bytes, end) = (value.len(), self.scratch.written.len());
-                self.place(*slot, Piece::Written(start, end), bytes).map(|()| true)
+                let placed = self.compute(*slot, *keys, expression);
+                if placed.is_err() {
+                    // What fits nowhere takes no memory either.
+                    self.scratch.written.truncate(start);
+                }
+                placed.map(|()| true)
             }
         }
+    }
+
+    fn compute(&mut self, slot: usize, keys: usize, expression: &Expression) -> Result<(), Failure> {
+        let start = self.scratch.written.len();
+        expression.write(self.subject.event, self.subject.origin, &mut self.scratch.written)?;
+        let value = &self.scratch.written[start..];
+        check_depth(value, keys)?;
+        let (bytes, end) = (value.len(), self.scratch.written.len());
+        self.place(slot, Piece::Written(start, end), bytes)
     }
 
     fn remove(&mut self, slot: usize) -> bool {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use spillway_delivery::backend::{Backend, Fault, Items, OutBatch, Outcome, Traits};
+use spillway_delivery::clock::Clock;
 use spillway_delivery::condition::Condition;
 use spillway_delivery::deliver::DeliverySpec;
 use spillway_delivery::event::{Batch, IdempotencyKey, OriginBuilder, Position};
+use spillway_delivery::filesystem::Faults;
 use spillway_delivery::intake::{Accepted, Intake, Pipeline, SubmitError};
 use spillway_delivery::ledger::{PipelineReport, TransformReport};
 use spillway_delivery::log::AcceptedEvents;
@@ -15,8 +17,8 @@ use spillway_delivery::settings::{LogSettings, PipelineSettings, Strategy};
 use spillway_delivery::transform::{Action, FieldPath, SetField, SetValue, Transform};
 
 use crate::common::{
-    Store, balanced, batch, batch_of, drain, engine, kept_in_store, pipeline_of, quick, reference, report, route,
-    spec_of, until,
+    Store, balanced, batch, batch_of, disk, drain, engine, engine_over, kept_in_store, pipeline_of, quick, reference,
+    report, route, spec_of, until,
 };
 
 /// A destination that has lines.
@@ -105,7 +107,11 @@ async fn what_is_delivered_is_shaped_and_what_is_dropped_is_counted_across_resta
 #[tokio::test]
 async fn a_request_of_which_all_is_dropped_is_accepted_with_its_position_and_its_key() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = settings("jobs", vec![transform("all", drop_when("has(event.n)"))]);
+    let mut settings = settings("jobs", vec![transform("all", drop_when("has(event.n)"))]);
+    // Of no event a route with a condition has no masks.
+    let mut picky = route("picky", Strategy::All, Vec::new());
+    picky.condition = Some(Condition::compile("event.n > 1").unwrap());
+    settings.routes.push(picky);
     let key = IdempotencyKey { sender: "s".into(), key: "k".into(), body_hash: 1 };
     let position = Position { source: "file".into(), value: Some("7".into()) };
     let keyed = || Batch { key: Some(key.clone()), position: Some(position.clone()), ..batch(0..3) };
@@ -196,6 +202,31 @@ async fn a_sender_that_is_refused_and_comes_again_counts_once() {
     submit(&pipeline, batch(0..2)).await;
     assert_eq!(store.until(|got| got.len() == 2).await, [r#"{"n":0,"site":"a"}"#, r#"{"n":1,"site":"a"}"#]);
     assert_eq!(report(&pipeline).await.transforms[0].in_events, 2);
+    assert!(drain(&engine).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_was_not_shaped_for_the_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = disk(dir.path());
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::manual(1));
+    let store = Arc::<Store<String>>::default();
+    let settings = settings("jobs", vec![transform("site", set("site", "a"))]);
+    let pipeline = engine.add(settings, vec![spec("jobs", &store)], &|_| None).await.unwrap();
+    fs.set_faults(Faults { write: 1_000_000, ..Faults::default() });
+    for _ in 0..3 {
+        Intake.submit(std::slice::from_ref(&pipeline), batch(0..2)).await.unwrap_err();
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert!(fs.counts().faults > 0, "it was tried");
+    assert_eq!(report(&pipeline).await.transforms[0].in_events, 0);
+    fs.set_faults(Faults::default());
+    while Intake.submit(std::slice::from_ref(&pipeline), batch(0..2)).await.is_err() {
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert_eq!(store.until(|got| got.len() == 2).await, [r#"{"n":0,"site":"a"}"#, r#"{"n":1,"site":"a"}"#]);
+    let report = report(&pipeline).await;
+    assert_eq!((report.transforms[0].in_events, report.transforms[0].changed_events), (2, 2));
     assert!(drain(&engine).await);
 }
 
