@@ -6,7 +6,8 @@
 //!
 //! # Guarantees
 //! - A backend that hangs costs no time: what is under way to it is given up, and sent to the agent of the node.
-//! - What is left at the end is lost with the pod, and is said with its number.
+//! - What is left at the end is lost with the pod, and is said with its number: also dead letters, which stay here, and logs of
+//!   pipelines that did not run here again after a start, of which only the bytes are known.
 //!
 //! # Limits
 //! A kubelet leaves two seconds where the application has used up the time that the pod has to end. What it does not take
@@ -37,27 +38,40 @@ const FLUSH_BYTES_MAX: u64 = 8 << 20;
 pub(super) async fn run(engine: &Engine, binder: &Binder, deadline: Instant) {
     let (_, bytes) = held(engine);
     let flush = if bytes > FLUSH_BYTES_MAX { Duration::ZERO } else { FLUSH_MAX };
-    if engine.flush(deadline.min(Instant::now() + flush)).await {
+    let all = engine.flush(deadline.min(Instant::now() + flush)).await;
+    let (events, bytes) = held(engine);
+    // A flush waits for no delivery that rests.
+    if all && events == 0 {
         return;
     }
-    let (events, bytes) = held(engine);
     tracing::warn!(events, bytes, "the pod ends; what its sidecar holds is handed to the agent of the node");
     for pipeline in engine.pipelines() {
         engine.divert(&pipeline, specs(&pipeline, binder)).await;
     }
 }
 
-/// Says what is lost with the pod, where something is.
+/// Says what is lost with the pod, where something is: events that nobody took, those that a backend refused for good, and
+/// logs whose pipelines did not run here again.
 pub(super) fn tell_lost(engine: &Engine) {
     let (events, bytes) = held(engine);
-    if events == 0 {
-        return;
+    if events > 0 {
+        tracing::error!(
+            lost_events = events,
+            lost_bytes = bytes,
+            "the pod has ended; neither its backends nor the agent of the node took what its sidecar held"
+        );
     }
-    tracing::error!(
-        lost_events = events,
-        lost_bytes = bytes,
-        "the pod has ended; neither its backends nor the agent of the node took what its sidecar held"
-    );
+    let letters: u64 = engine.pipelines().iter().map(|pipeline| pipeline.report().dead_letters.held_events).sum();
+    if letters > 0 {
+        tracing::error!(lost_dead_letters = letters, "the pod has ended, and with it events that a backend refused");
+    }
+    for log in engine.unclaimed() {
+        tracing::error!(
+            log = log.name,
+            lost_log_bytes = log.bytes,
+            "the pod has ended, and with it a log whose pipeline did not run here again"
+        );
+    }
 }
 
 /// Returns how many events and bytes are held, each for the route that holds most of them.

@@ -126,7 +126,7 @@ fn what_a_sidecar_holds_at_the_end_of_its_pod_goes_to_the_agent_of_its_node() {
     std::fs::write(dir.path().join("node-token"), "node\n").unwrap();
     // It takes connections and answers nothing.
     let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
-    let agent = holding(&dir, &node, &hangs.local_addr().unwrap().to_string(), EVENTS);
+    let (agent, _operator) = holding(&dir, &node, &hangs.local_addr().unwrap().to_string(), EVENTS);
     let _under_way = hangs.accept().unwrap();
     agent.signal(Signal::TERM);
     let since = Instant::now();
@@ -142,11 +142,41 @@ fn what_a_sidecar_holds_at_the_end_of_its_pod_goes_to_the_agent_of_its_node() {
 }
 
 #[test]
+fn what_a_pipeline_that_rests_holds_at_the_end_of_its_pod_goes_to_the_agent_of_its_node() {
+    let (dir, node) = (tempfile::tempdir().unwrap(), Backend::listen());
+    std::fs::write(dir.path().join("node-token"), "node\n").unwrap();
+    let (agent, operator) = holding(&dir, &node, "127.0.0.1:9", 7);
+    let rests = manifests(&Backend::listen()).map(|text| text.replace("\"inputs\"", "\"suspend\":true,\"inputs\""));
+    operator.set(|state| state.configuration = Some(configuration(7, 2, &rests)));
+    operator.wait_for("it runs 7.2", |ask| ask.running == Some(version(7, 2)));
+    agent.signal(Signal::TERM);
+    let (is_in_order, log) = agent.ended();
+    assert!(is_in_order && !log.contains("lost_events"), "{log}");
+    assert_eq!(node.events("own"), (1..=7).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_pipeline_that_did_not_run_again_held_is_said_at_the_end_of_its_pod() {
+    let (dir, node) = (tempfile::tempdir().unwrap(), Backend::listen());
+    std::fs::write(dir.path().join("node-token"), "node\n").unwrap();
+    let (agent, operator) = holding(&dir, &node, "127.0.0.1:9", 7);
+    agent.kill();
+    // So it is where a pipeline needs a Secret that nobody gives: it has no configuration that it could run.
+    std::fs::remove_file(dir.path().join("data/configuration.json")).unwrap();
+    operator.set(|state| state.configuration = Some(configuration(7, 2, &[NODE_AGENT_MANIFEST.to_owned()])));
+    let agent = start(dir.path(), &format!("http://{}", operator.address), &node, &["--drain-seconds", "5"]);
+    operator.wait_for("it runs 7.2", |ask| ask.running == Some(version(7, 2)));
+    agent.signal(Signal::TERM);
+    let (_, log) = agent.ended();
+    assert!(log.contains("lost_log_bytes"), "{log}");
+}
+
+#[test]
 fn what_nobody_takes_at_the_end_of_a_pod_is_counted_and_said() {
     let dir = tempfile::tempdir().unwrap();
     let (away, node) = ("127.0.0.1:9", Backend::listen());
     std::fs::write(dir.path().join("node-token"), "node\n").unwrap();
-    let agent = holding(&dir, &node, away, 7);
+    let (agent, _operator) = holding(&dir, &node, away, 7);
     // The token is what the agent of the node would refuse without.
     std::fs::remove_file(dir.path().join("node-token")).unwrap();
     agent.signal(Signal::TERM);
@@ -156,8 +186,8 @@ fn what_nobody_takes_at_the_end_of_a_pod_is_counted_and_said() {
     assert_eq!(node.events("own"), [""; 0]);
 }
 
-/// Starts a sidecar whose own backend is at `address` and that holds so many events for it.
-fn holding(dir: &tempfile::TempDir, node: &Backend, address: &str, events: usize) -> Agent {
+/// Starts a sidecar whose own backend is at `address` and that holds so many events for it, and its operator.
+fn holding(dir: &tempfile::TempDir, node: &Backend, address: &str, events: usize) -> (Agent, Operator) {
     let own = Backend::listen();
     let manifests = manifests(&own).map(|text| text.replace(&own.address.to_string(), address));
     let state =
@@ -169,7 +199,7 @@ fn holding(dir: &tempfile::TempDir, node: &Backend, address: &str, events: usize
     let lines: Vec<String> = (1..=events).map(|n| format!("{{\"n\":{n}}}")).collect();
     agent.post(&lines.join("\n"));
     agent.wait_until("the agent of the node has what is its", |_| node.events("shared").len() == events - 1);
-    agent
+    (agent, operator)
 }
 
 fn bytes_below(folder: &Path) -> u64 {

@@ -68,15 +68,22 @@ impl Engine {
         true
     }
 
-    /// Gives running deliveries of a pipeline another backend under their own keys, at once: what is under way is given up and
-    /// sent there, too. For the end of a process whose log ends with it; an edit that follows does not know of it.
+    /// Gives deliveries of a pipeline another backend under their own keys, at once: what is under way is given up and sent there,
+    /// too, and one that rests begins to send. For the end of a process whose log ends with it; an edit that follows does not
+    /// know of it.
     pub async fn divert(&self, pipeline: &Pipeline, specs: Vec<DeliverySpec>) {
         let Some(running) = self.running.find(pipeline.uid()) else { return };
         let orders = running.bed.deliveries.orders.lock().await;
-        for spec in specs {
-            if let Some(sender) = orders.get(&spec.key()).filter(|_| !is_draining(&orders, &spec.key())) {
-                sender.send_modify(|order| (order.spec, order.at_once) = (spec, true));
-            }
+        for spec in specs.into_iter().filter(|spec| !is_draining(&orders, &spec.key())) {
+            let Some(sender) = orders.get(&spec.key()) else { continue };
+            // From here on a drain waits for it, although it rests until it has read its order.
+            let statuses = running.bed.deliveries.statuses();
+            let resting = statuses.iter().filter(|status| status.saved_cursor() == u64::MAX);
+            resting.filter(|status| *status.key() == spec.key()).for_each(|status| status.saved(0));
+            sender.send_modify(|order| {
+                (order.spec, order.at_once) = (spec, true);
+                order.task = Task::Deliver;
+            });
         }
     }
 
