@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 mod ahead;
 mod bounded;
@@ -64,6 +65,9 @@ pub trait Filesystem: Send + Sync + std::fmt::Debug + 'static {
 
     /// Renames a file, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Waits before a call is made again that a device refused.
+    fn pause(&self, time: Duration);
 
     /// Returns the bytes free to this user on the volume that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;

@@ -6,7 +6,7 @@
 //!     <ordinal:016x>.log     a segment: header, frames, and once sealed a footer
 //!     cursors.a  cursors.b   what each delivery has resolved: two slots, the newer one counts (`journal`)
 //!     <ordinal>.new, <ordinal>.spare    a segment that is begun; the file of one that went, to be written over
-//!     quarantine/            damaged segments and records, set aside for people (at most 64 MiB)
+//!     quarantine/            segments set aside for people: damaged ones (at most 64 MiB), and all that cannot be read
 //!
 //! segment  magic "SPWYLOG2", u32 length, u32 CRC32C, header body (later versions: the checksum covers the magic too)
 //!          header body: incarnation, ordinal, base sequence, running time, wall time, length of the file when it began,
@@ -44,7 +44,9 @@
 //! - **Recovery is bounded by segments**: header and footer of each, and a scan of the unsealed ones (the last; one more
 //!   after a power loss, after a failed sync, and for each kill in the midst of a seal before a power loss). It never
 //!   refuses what is damaged: a torn tail is cut, a damaged record is skipped and counted, a segment without a readable
-//!   header is quarantined. A segment of a later format version is no damage: the log is not opened then, and everything
+//!   header is quarantined. What the device refuses to read is no damage at once: at the start it is asked for again for
+//!   some seconds, while the log runs for minutes; only then it counts as damage, and its file is set aside whatever its
+//!   size. What the process lacks (file descriptors, rights) is an error of the open. A segment of a later format version is no damage: the log is not opened then, and everything
 //!   stays where it is for the program that can read it.
 //!   A hole is a torn tail unless a later frame says (`synced`) that the place had been synced: then it is damage.
 //!
@@ -57,6 +59,7 @@ use std::time::Duration;
 
 mod codec;
 mod core;
+mod device;
 mod format;
 mod frame;
 mod handle;
@@ -91,6 +94,10 @@ pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
 /// Most bytes of fresh frames a log keeps in memory for readers that keep up: three batches of the default size, so that
 /// one that is a batch behind still reads from memory. A reader that falls behind keeps nothing here.
 pub const TAIL_BYTES_MAX: usize = 12 << 20;
+
+/// Bytes in the memory tail from which a source that can wait does: less than the tail, so that the batches that are on
+/// their way meanwhile fit, more than a delivery takes at once.
+pub const AHEAD_BYTES_MAX: usize = 6 << 20;
 
 /// Most bytes of frames a log at level `Memory` holds in no file: what a delivery of the default size has under way (four
 /// batches of 4 MiB), one that is forming, and one that has just come. A quarter of the quota where that is less.

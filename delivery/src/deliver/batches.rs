@@ -230,7 +230,12 @@ impl Former {
                 if !self.reader.has_more() || self.at >= self.end {
                     return Ok(self.ripe(bounds, wait_max));
                 }
-                self.frames.extend(self.reader.read().await?);
+                match self.reader.read().await {
+                    Ok(frames) => self.frames.extend(frames),
+                    // What stands before a place that cannot be read goes its way.
+                    Err(_) if self.forming.is_some() => return Ok(self.give()),
+                    Err(error) => return Err(error),
+                }
                 if self.frames.is_empty() {
                     self.at = self.reader.seq().min(self.end);
                     return Ok(self.ripe(bounds, wait_max));

@@ -373,6 +373,17 @@ fn damaged(progress: &mut Progress, key: &DeliveryKey, events: i64) {
     tracing::error!(route = %key.route, events, "events lost by damage of the log");
 }
 
+/// A backend that commits is not sent back to a place whose successors the log does not hold any more: it would cut what nobody
+/// sends again. It begins anew behind all it has.
+fn forget_place(progress: &mut Progress, key: &DeliveryKey) {
+    if progress.mark.take().is_some() {
+        tracing::error!(
+            route = %key.route, cursor = progress.cursor,
+            "the record of what was committed is lost; what is there stays as it is, and some may come twice"
+        );
+    }
+}
+
 /// Brings a delivery's figures and the log's to agree when a log is opened. A log that lost its own totals (power loss at
 /// level `Process`, a quarantined segment, a process killed at level `Memory`) must not make more delivered than was routed,
 /// nor less where it counts what everybody had passed and the record of that is lost.
@@ -390,6 +401,9 @@ pub(super) async fn reconciled(log: &Log, key: &DeliveryKey, mut progress: Progr
             "a process that was killed took events with it, or the record that they were delivered"
         );
         progress.drop_events(LOST, account.imbalance as u64, 0);
+    } else if account.imbalance > 0 && progress.cursor < log.first_seq() && log.lost_cursors() {
+        damaged(&mut progress, key, account.imbalance);
+        forget_place(&mut progress, key);
     } else if account.imbalance > 0 && log.damaged() > 0 {
         damaged(&mut progress, key, account.imbalance);
     }

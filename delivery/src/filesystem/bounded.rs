@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{File, Filesystem, RealFs};
 
@@ -75,6 +76,10 @@ impl Filesystem for BoundedFs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealFs.rename(from, to)
+    }
+
+    fn pause(&self, time: Duration) {
+        RealFs.pause(time);
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

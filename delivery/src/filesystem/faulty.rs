@@ -17,7 +17,7 @@
 //!   succeeds and proves nothing. Readers go on seeing what the disk does not have or, with
 //!   [`Faults::drops_cache`], perhaps not.
 //! - **Faults** come by chance ([`Faults`], from the seed), by order ([`FaultyFs::fail`]), or by hand
-//!   ([`FaultyFs::flip_bit`], [`FaultyFs::cut`]). [`FaultyFs::stop_after`] ends the machine's life at a chosen call.
+//!   ([`FaultyFs::flip_bit`], [`FaultyFs::cut`], [`FaultyFs::spoil`]). [`FaultyFs::stop_after`] ends the machine's life at a chosen call.
 //!
 //! # Limits
 //! The same seed and the same calls in the same order give the same disk; threads that race give up the order. Sizes
@@ -28,6 +28,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -80,6 +81,8 @@ pub enum Fault {
     Io,
     /// ENOSPC. A write leaves any part of itself behind.
     NoSpace,
+    /// EMFILE: the process has no file descriptor left.
+    NoFiles,
 }
 
 /// What may go wrong by itself. Chances are per million calls.
@@ -239,6 +242,22 @@ impl FaultyFs {
         disk.inode(inode).is_ok_and(|inode| inode.flip(offset as usize, 1 << (bit & 7)))
     }
 
+    /// Lets every read that touches these bytes of a file fail from now on; false when it is not there.
+    pub fn spoil(&self, path: &Path, bytes: Range<u64>) -> bool {
+        let mut disk = self.disk();
+        let Ok(inode) = disk.file(path) else { return false };
+        let spoilt = bytes.start as usize..bytes.end as usize;
+        disk.inode(inode).is_ok_and(|inode| {
+            inode.spoilt.push(spoilt);
+            true
+        })
+    }
+
+    /// Returns the most files that were open at a time.
+    pub fn open_files_most(&self) -> usize {
+        self.disk().open_most
+    }
+
     /// Cuts a file, on the disk and for readers; false when it is not there or not longer.
     pub fn cut(&self, path: &Path, len: u64) -> bool {
         let mut disk = self.disk();
@@ -295,6 +314,10 @@ impl Filesystem for FaultyFs {
         })
     }
 
+    fn pause(&self, _time: Duration) {
+        // What is broken here does not mend by itself while nothing else runs.
+    }
+
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
         let disk = self.disk();
         if disk.stopped {
@@ -310,6 +333,8 @@ impl FaultyFs {
         if let Ok(inode) = disk.inode(inode) {
             inode.handles += 1;
         }
+        let open = disk.inodes.values().map(|inode| inode.handles).sum();
+        disk.open_most = disk.open_most.max(open);
         Arc::new(FaultyFile { disk: Arc::clone(&self.disk), inode, write })
     }
 }
@@ -336,7 +361,7 @@ impl File for FaultyFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut disk = lock(&self.disk);
         disk.look(Call::Read)?;
-        let read = disk.inode(self.inode)?.read(offset as usize, into);
+        let read = disk.inode(self.inode)?.read(offset as usize, into).ok_or(Errno::IO)?;
         disk.counts.read_bytes += read as u64;
         Ok(read)
     }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{File, Filesystem};
 
@@ -92,6 +93,11 @@ impl Filesystem for RealFs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a thread of its own waits for a device; all calls here block")]
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

@@ -92,6 +92,11 @@ impl Pipeline {
         self.log.room().await;
     }
 
+    /// Resolves when deliveries that keep up have read what was kept last, soon at the latest: for a source that can wait.
+    pub async fn followed(&self) {
+        self.log.followed().await;
+    }
+
     /// Refuses batches from now on, with reason `stopping`.
     pub fn stop_intake(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -89,6 +89,8 @@ pub(super) struct SegmentInfo {
     pub(super) bytes: u64,
     /// Running time at which it was sealed; `None` while it is written.
     pub(super) sealed_ms: Option<u64>,
+    /// Whether all of its file could be read. Where not it is set aside, and not deleted or written over, when it goes.
+    pub(super) whole: bool,
 }
 
 impl SegmentInfo {
@@ -369,9 +371,9 @@ impl LogCore {
                 break;
             }
             let (ordinal, path, bytes) = (first.ordinal, first.path.clone(), first.bytes);
-            let may_stay = over == 0 && bytes >= self.segment_bytes();
+            let may_stay = over == 0 && bytes >= self.segment_bytes() && first.whole;
             if !(may_stay && self.spares.keep(&*self.fs, &path)) {
-                match self.fs.remove(&path) {
+                match self.let_go(ordinal) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => break,
                     _ => {}
                 }
@@ -381,6 +383,15 @@ impl LogCore {
             freed.push(ordinal);
         }
         freed
+    }
+
+    /// Removes a segment's file, or sets it aside.
+    fn let_go(&self, ordinal: u64) -> io::Result<()> {
+        match self.segments.get(&ordinal) {
+            Some(info) if info.whole => self.fs.remove(&info.path),
+            Some(info) => recovery::to_quarantine(&*self.fs, &self.options.dir, &info.path),
+            None => Ok(()),
+        }
     }
 
     /// Writes as many of `frames` as the segment takes, in one call to the file system, appends them to `done` and returns how

@@ -29,6 +29,7 @@ use crate::ledger::LogReport;
 use crate::settings::{Durability, LogSettings};
 use crate::supervisor::Supervisor;
 
+mod ahead;
 mod claim;
 mod commit;
 mod edit;
@@ -103,6 +104,8 @@ struct Inner {
     visible: watch::Sender<u64>,
     /// Rung when bytes were freed.
     room: Notify,
+    /// Rung when a reader went on.
+    read: Notify,
     /// Counts how often deliveries were asked to make room.
     asks: watch::Sender<u64>,
     /// Rung when a key is no longer on its way.
@@ -170,6 +173,8 @@ struct Shared {
     damaged: u64,
     /// Damaged places that were met since: segment and offset.
     damaged_at: BTreeSet<(u64, u64)>,
+    /// Places that the device refuses to read, each with the first and the last time it did.
+    unreadable: BTreeMap<(u64, u64), (Instant, Instant)>,
     /// How often a reader went over one.
     damage_passed: u64,
     /// Whether something is written and not synced.
@@ -227,6 +232,7 @@ impl Shared {
             synced_seq: if core.is_writing() { next_seq } else { 0 },
             damaged: 0,
             damaged_at: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
             damage_passed: 0,
             unsynced: false,
             claimed: HashSet::new(),
@@ -242,7 +248,7 @@ impl Log {
     pub fn open(options: LogOptions, owner: &Supervisor, incarnation: u64) -> io::Result<Self> {
         let fs = options.filesystem.clone();
         fs.create_dir_all(&options.dir)?;
-        let journal = Journal::open_to_save(fs.clone(), &options.dir);
+        let journal = Journal::open_to_save(fs.clone(), &options.dir)?;
         let open = OpenOptions {
             dir: options.dir.clone(),
             durability: options.settings.durability,
@@ -257,7 +263,8 @@ impl Log {
         let next_seq = core.next_seq();
         let mut shared = Shared::of(&core, options.settings.clone());
         shared.free_bytes = fs.free_bytes(&options.dir).unwrap_or(u64::MAX);
-        shared.damaged = recovered.damaged_records + recovered.quarantined_segments + recovered.unreadable_segments;
+        let in_segments = recovered.damaged_records + recovered.quarantined_segments + recovered.unreadable_segments;
+        shared.damaged = in_segments + journal.damaged();
         // What every known delivery may still need stays until it has saved anew: what the journal shows may be in the
         // page cache alone.
         shared.floors = journal.progress().keys().map(|key| (key.clone(), 0)).collect();
@@ -274,6 +281,7 @@ impl Log {
                 work: Notify::new(),
                 visible: watch::channel(next_seq).0,
                 room: Notify::new(),
+                read: Notify::new(),
                 asks: watch::channel(0).0,
                 claims: Notify::new(),
                 stop: owner.stopping().child_token(),
@@ -334,6 +342,12 @@ impl Log {
     /// Returns every delivery that has saved something.
     pub fn saved_deliveries(&self) -> Vec<(DeliveryKey, Progress)> {
         self.journal().progress().iter().map(|(key, progress)| (key.clone(), progress.clone())).collect()
+    }
+
+    /// Whether a cursor below all that is there must have been further: nothing else of the log is missing.
+    pub(crate) fn lost_cursors(&self) -> bool {
+        let found = self.inner.recovered;
+        found.quarantined_segments + found.unreadable_segments == 0 || self.journal().damaged() > 0
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {

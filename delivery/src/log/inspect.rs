@@ -227,6 +227,10 @@ impl Filesystem for ReadOnly {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
+    fn pause(&self, time: std::time::Duration) {
+        self.0.pause(time);
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.0.free_bytes(path)
     }

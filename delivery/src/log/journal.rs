@@ -5,7 +5,9 @@
 //! `u8 tag, u32 length, bytes` behind it: what a version does not know it skips, and entries of version 1 have none. When a slot is full, or a sync failed, the next snapshot goes
 //! to the other one with the next generation. Both files get their size when the log opens and keep
 //! it, so saving needs no free space, the first save after a start included; a slot grows only when a snapshot is larger
-//! than a quarter of it. A torn record ends its slot's reading without harm: what is older is a valid, earlier truth.
+//! than a quarter of it. A torn record at the end of a slot does no harm: what is older is a valid, earlier truth. A record that
+//! cannot be read has others behind it where it is damage: reading goes on with those, each a whole truth of one delivery, and
+//! says so. A slot whose snapshot is damaged gives its records over the other slot's end, which was the snapshot.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,17 +17,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codec::{Get, Put};
+use super::device::{Device, is_lack};
 use super::resolved;
 use crate::filesystem::Filesystem;
 
+mod read;
 mod removals;
 mod slot;
 
+use read::{apply, read_slot};
 use slot::{Slot, blank};
 
 /// Bytes of a slot at first; it grows to four snapshots where that is more.
 const SLOT_BYTES: u64 = 256 << 10;
 const RECORD_HEADER_BYTES: usize = 16;
+/// Numbers left out behind damage.
+const GENERATIONS_LEFT_OUT: u64 = 16;
 const KIND_SNAPSHOT_V1: u8 = 1;
 const KIND_ONE_V1: u8 = 2;
 const KIND_REMOVED: u8 = 3;
@@ -277,40 +284,77 @@ pub struct Journal {
     progress: BTreeMap<DeliveryKey, Progress>,
     /// What edits say of references, whatever is saved of their progress later.
     removals: removals::Removals,
+    /// Places and slots that could not be read.
+    damaged: u64,
 }
 
 impl Journal {
     /// Reads both slots of a log's directory, which must be there. Damage is an earlier truth, never an error.
     pub fn open(fs: Arc<dyn Filesystem>, dir: &Path) -> Self {
-        let [(first, in_first), (second, in_second)] =
-            ["cursors.a", "cursors.b"].map(|name| Slot::open(&*fs, dir.join(name)));
-        let mut best: Option<(u64, usize, BTreeMap<DeliveryKey, Progress>)> = None;
-        for (index, bytes) in [in_first, in_second].into_iter().enumerate() {
-            if let Some((generation, progress)) = bytes.as_deref().and_then(read_slot)
-                && best.as_ref().is_none_or(|(best, ..)| *best < generation)
-            {
-                best = Some((generation, index, progress));
-            }
-        }
-        let (generation, current, progress) = best.unwrap_or((0, 1, BTreeMap::new()));
-        Self {
-            fs,
-            dir: dir.to_owned(),
-            slots: [first, second],
-            current,
-            generation,
-            end: 0,
-            distrusted: true,
-            progress,
-            removals: removals::Removals::default(),
-        }
+        Self::read(fs, dir).0
     }
 
-    /// The same for a process that will save: room for that is set aside.
-    pub fn open_to_save(fs: Arc<dyn Filesystem>, dir: &Path) -> Self {
-        let mut journal = Self::open(fs, dir);
+    /// The same for a process that will save: room for that is set aside. What this process lacks (file descriptors, rights) is
+    /// an error: an earlier truth is for damage alone.
+    pub fn open_to_save(fs: Arc<dyn Filesystem>, dir: &Path) -> io::Result<Self> {
+        let (mut journal, lacks) = Self::read(fs, dir);
+        if let Some(error) = lacks {
+            return Err(error);
+        }
         slot::set_aside(&mut journal.slots, &*journal.fs, dir);
-        journal
+        Ok(journal)
+    }
+
+    /// Returns also what could not be read for want of something of this process.
+    fn read(fs: Arc<dyn Filesystem>, dir: &Path) -> (Self, Option<io::Error>) {
+        let [(first, in_first), (second, in_second)] = {
+            let device = Device::new(&*fs);
+            ["cursors.a", "cursors.b"].map(|name| Slot::open(&device, dir.join(name)))
+        };
+        let (mut lacks, mut unreadable, mut damaged) = (None, 0, 0);
+        let mut found = Vec::new();
+        for (index, bytes) in [in_first, in_second].into_iter().enumerate() {
+            match bytes {
+                Ok(bytes) => found.extend(read_slot(&bytes).map(|slot| (index, slot))),
+                Err(error) if is_lack(&error) => lacks = Some(error),
+                Err(error) => {
+                    tracing::error!(%error, dir = %dir.display(), slot = index, "cursors cannot be read; an earlier truth is used");
+                    unreadable += 1;
+                }
+            }
+        }
+        found.sort_by_key(|(_, slot)| slot.generation);
+        let (mut current, mut generation, mut progress) = (1, 0, BTreeMap::new());
+        let most = found.iter().map(|(_, slot)| slot.generation).max().unwrap_or(0);
+        for (index, slot) in found {
+            damaged += slot.damaged;
+            if let Some(snapshot) = slot.snapshot {
+                // What was wrong before it matters no more.
+                damaged = slot.damaged;
+                progress = snapshot;
+                apply(&mut progress, slot.records);
+                (current, generation) = (index, slot.generation);
+                continue;
+            }
+            if generation + 1 == slot.generation {
+                // The slot before ended as this one began. That one stays as it is until a snapshot stands here.
+                apply(&mut progress, slot.records);
+            }
+        }
+        damaged += unreadable;
+        if damaged > 0 {
+            // A number that stands in a slot which was not read, or not followed, is not used again.
+            generation = most.saturating_add(GENERATIONS_LEFT_OUT);
+            tracing::error!(dir = %dir.display(), damaged, "cursors are damaged; some may stand earlier than they did");
+        }
+        let (dir, distrusted, slots) = (dir.to_owned(), true, [first, second]);
+        let removals = removals::Removals::default();
+        (Self { fs, dir, slots, current, generation, end: 0, distrusted, progress, removals, damaged }, lacks)
+    }
+
+    /// Returns how many places and slots could not be read at the open.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// Returns what every delivery has saved.
@@ -434,62 +478,8 @@ fn write_entry(out: &mut Vec<u8>, key: &DeliveryKey, progress: &Progress) {
     out.put_bytes(&tags);
 }
 
-/// Reads the entry behind a key, of version 2 or 1.
-fn read_entry(get: &mut Get<'_>, version: u8) -> Option<Progress> {
-    let mut progress = Progress::read(get)?;
-    if version > 1 {
-        progress.read_tags(Get(get.bytes()?))?;
-    }
-    Some(progress)
-}
-
 fn read_left(get: &mut Get<'_>) -> Option<Vec<Left>> {
     (0..get.count(24)?).map(|_| Some(Left { first: get.u64()?, end: get.u64()?, for_ms: get.u64()? })).collect()
-}
-
-fn read_key(get: &mut Get<'_>) -> Option<DeliveryKey> {
-    Some(DeliveryKey { route: get.text()?.into(), backend_uid: get.text()?.into() })
-}
-
-fn read_record<'a>(get: &mut Get<'a>) -> Option<(u64, &'a [u8])> {
-    let (len, crc) = (get.u32()? as usize, get.u32()?);
-    let mut ahead = *get;
-    let whole = ahead.take(8 + len)?;
-    (len > 0 && crc32c::crc32c(whole) == crc).then_some(())?;
-    let generation = get.u64()?;
-    Some((generation, get.take(len)?))
-}
-
-fn read_slot(bytes: &[u8]) -> Option<(u64, BTreeMap<DeliveryKey, Progress>)> {
-    let mut get = Get(bytes);
-    let (generation, body) = read_record(&mut get)?;
-    let mut entry = Get(body);
-    let version = match entry.u8()? {
-        KIND_SNAPSHOT => 2,
-        KIND_SNAPSHOT_V1 => 1,
-        _ => return None,
-    };
-    let mut all = BTreeMap::new();
-    for _ in 0..entry.count(8)? {
-        let key = read_key(&mut entry)?;
-        all.insert(key, read_entry(&mut entry, version)?);
-    }
-    while let Some((_, body)) = read_record(&mut get).filter(|(of, _)| *of == generation) {
-        let mut entry = Get(body);
-        let (Some(kind), Some(key)) = (entry.u8(), read_key(&mut entry)) else { break };
-        let read = match kind {
-            KIND_REMOVED => {
-                all.remove(&key);
-                continue;
-            }
-            KIND_ONE => read_entry(&mut entry, 2),
-            KIND_ONE_V1 => read_entry(&mut entry, 1),
-            _ => None,
-        };
-        let Some(progress) = read else { break };
-        all.insert(key, progress);
-    }
-    Some((generation, all))
 }
 
 #[cfg(test)]

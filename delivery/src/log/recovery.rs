@@ -1,4 +1,7 @@
-//! What a log finds in its directory at the start. Never refuses: it cuts, skips, sets aside, counts and says so.
+//! What a log finds in its directory at the start. Damage never makes it refuse: it cuts, skips, sets aside, counts and says
+//! so. What only cannot be read is no damage until the device was given time ([`Device`]); its file is set aside and never
+//! deleted, whatever its size, when it is to go. What this process lacks (file descriptors, rights) is an error: a log is
+//! not judged by that.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,8 +10,9 @@ use std::sync::Arc;
 
 use super::QUARANTINE_BYTES_MAX;
 use super::core::{DRAFT_EXTENSION, SPARE_EXTENSION, SegmentInfo};
+use super::device::{Device, is_lack};
 use super::format::{Footer, Place, SegmentHeader};
-use super::segment::{Later, SegmentFile, Stop, Summary, ordinal_of};
+use super::segment::{Later, SegmentFile, Stop, Summary, ordinal_of, path_of};
 use super::state::State;
 use crate::event::Origin;
 use crate::filesystem::Filesystem;
@@ -26,7 +30,7 @@ pub struct Recovered {
     pub damaged_records: u64,
     /// Segments without a readable header, moved to `quarantine/`.
     pub quarantined_segments: u64,
-    /// Segments that the file system refused to read, whole or from some place on.
+    /// Segments that the device refused to read, whole or from some place on.
     pub unreadable_segments: u64,
     /// Whether the log was at level `Memory`: a process that did not end by itself may have taken events with it that
     /// nothing else knows of.
@@ -40,8 +44,8 @@ pub struct Recovered {
     pub quarantine_overflow: u64,
 }
 
-/// How often a segment is opened that the file system refuses to read.
-const OPEN_ATTEMPTS: usize = 3;
+/// The folder of what is set aside.
+const QUARANTINE: &str = "quarantine";
 
 /// Sequences left out above a segment that cannot be read: more than one can hold.
 const UNREADABLE_SEQ_GAP: u64 = 1 << 32;
@@ -71,9 +75,17 @@ struct Ending {
     running_ms: u64,
 }
 
+/// A segment with a readable header. Its file is not kept open: a log may have more segments than a process may have files.
+struct Headed {
+    ordinal: u64,
+    path: PathBuf,
+    header: Arc<SegmentHeader>,
+}
+
 pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered, Found)> {
+    let device = Device::new(fs);
     let mut report = Recovered::default();
-    let paths = fs.list(dir)?;
+    let paths = device.ask(|| fs.list(dir))?;
     let mut ordinals: Vec<u64> = paths.iter().filter_map(|path| ordinal_of(path)).collect();
     ordinals.sort_unstable();
     report.segments = ordinals.len() as u64;
@@ -85,17 +97,30 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         state: State::default(),
         unsealed: Vec::new(),
     };
-    let files = open_all(fs, dir, &ordinals, &mut report)?;
+    let headed = read_headers(&device, dir, &ordinals, &mut report)?;
     for draft in paths.iter().filter(|path| path.extension().is_some_and(is_scrap)) {
         fs.remove(draft).ok();
     }
-    for (index, (path, file)) in files.iter().enumerate() {
+    let mut refused = Vec::new();
+    for (index, Headed { ordinal, path, header }) in headed.iter().enumerate() {
         // A later base hides what stands here from there on: it was written again, or never acknowledged.
-        let limit = files[index + 1..].iter().map(|(_, later)| later.header.base_seq).min().unwrap_or(u64::MAX);
-        let (info, ending, unsealed) = examine(file, path, limit, &mut report);
+        let limit = headed[index + 1..].iter().map(|later| later.header.base_seq).min().unwrap_or(u64::MAX);
+        let file = match device.ask(|| SegmentFile::open(fs, path)) {
+            Ok(Some(file)) if file.header == *header => file,
+            Err(error) if is_lack(&error) || Later::is(&error) => return Err(error),
+            // It was there a moment ago.
+            _ => {
+                refused.push(path_of(dir, *ordinal));
+                continue;
+            }
+        };
+        let Some((info, ending, unsealed)) = examine(&device, &file, path, limit, &mut report)? else {
+            refused.push(path_of(dir, *ordinal));
+            continue;
+        };
         found.unsealed.extend(unsealed);
-        let next = files.get(index + 1).map(|(_, next)| &next.header);
-        let lacks_end = |next: &SegmentHeader| info.summary.end_seq < next.follows_seq;
+        let next = headed.get(index + 1).map(|next| &next.header);
+        let lacks_end = |next: &SegmentHeader| info.whole && info.summary.end_seq < next.follows_seq;
         if next.is_some_and(|next| next.incarnation == file.header.incarnation && lacks_end(next)) {
             // The next segment was begun when this one was whole: what is missing at its end is damage, not a torn tail.
             report.damaged_records += 1;
@@ -106,6 +131,10 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         report.in_memory = file.header.in_memory;
         found.segments.insert(info.ordinal, info);
     }
+    for path in refused {
+        report.unreadable_segments += 1;
+        set_aside(fs, dir, &path, None, &mut report);
+    }
     if report.unreadable_segments > 0 {
         // What they hold must not be hidden by a new segment's base once they can be read again.
         found.end_seq += UNREADABLE_SEQ_GAP;
@@ -114,60 +143,59 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     Ok((report, found))
 }
 
-/// Opens every segment, oldest first; what has no readable header is set aside. A segment of a later format ends it with
-/// everything where it was.
-fn open_all(
-    fs: &dyn Filesystem,
-    dir: &Path,
-    ordinals: &[u64],
-    report: &mut Recovered,
-) -> io::Result<Vec<(PathBuf, SegmentFile)>> {
-    let mut files = Vec::with_capacity(ordinals.len());
-    let mut damaged = Vec::new();
-    for ordinal in ordinals {
-        let path = super::segment::path_of(dir, *ordinal);
-        match open_one(fs, &path, report)?.filter(|file| file.header.ordinal == *ordinal) {
-            Some(file) => files.push((path, file)),
-            None => damaged.push(path),
+/// Reads every segment's header, oldest first; what has no readable one is set aside. A segment of a later format, or
+/// something that this process lacks, ends it with everything where it was.
+fn read_headers(device: &Device<'_>, dir: &Path, ordinals: &[u64], report: &mut Recovered) -> io::Result<Vec<Headed>> {
+    let mut headed = Vec::with_capacity(ordinals.len());
+    let (mut damaged, mut refused) = (Vec::new(), Vec::new());
+    for ordinal in ordinals.iter().copied() {
+        let path = path_of(dir, ordinal);
+        match device.ask(|| SegmentFile::open(device.fs, &path)) {
+            Ok(Some(file)) if file.header.ordinal == ordinal => {
+                headed.push(Headed { ordinal, path, header: file.header });
+            }
+            Ok(_) => damaged.push(path),
+            Err(error) if is_lack(&error) || Later::is(&error) => return Err(error),
+            Err(_) => refused.push(path),
         }
     }
     for path in damaged {
         report.quarantined_segments += 1;
-        set_aside(fs, dir, &path, report);
+        set_aside(device.fs, dir, &path, Some(QUARANTINE_BYTES_MAX), report);
     }
-    Ok(files)
+    for path in refused {
+        report.unreadable_segments += 1;
+        set_aside(device.fs, dir, &path, None, report);
+    }
+    Ok(headed)
 }
 
-/// Opens a segment, `None` when it is damaged. A read error may pass; what does not is damage, too, set aside and counted as
-/// dropped by every delivery it concerns.
-fn open_one(fs: &dyn Filesystem, path: &Path, report: &mut Recovered) -> io::Result<Option<SegmentFile>> {
-    for _ in 0..OPEN_ATTEMPTS {
-        match SegmentFile::open(fs, path) {
-            Ok(opened) => return Ok(opened),
-            Err(error) if Later::is(&error) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    report.unreadable_segments += 1;
-    Ok(None)
-}
+type Examined = (SegmentInfo, Ending, Option<Unsealed>);
 
+/// Returns what a segment holds; `None` where the device does not even say how long it is.
 fn examine(
+    device: &Device<'_>,
     file: &SegmentFile,
     path: &Path,
     limit: u64,
     report: &mut Recovered,
-) -> (SegmentInfo, Ending, Option<Unsealed>) {
+) -> io::Result<Option<Examined>> {
     let header = &*file.header;
-    let bytes = file.file.len().unwrap_or(0);
-    let sealed = file.footer().unwrap_or(None);
-    let mut unsealed = None;
+    let bytes = match device.ask(|| file.file.len()) {
+        Err(error) if is_lack(&error) => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(bytes) => bytes,
+    };
+    // One that cannot be read costs a scan.
+    let sealed = device.ask(|| file.footer()).unwrap_or(None);
+    let (mut unsealed, mut whole) = (None, true);
     let (summary, data_end, ending) = if let Some((at, footer)) = sealed {
         (footer.summary, at, Ending { state: footer.state, running_ms: footer.running_ms })
     } else {
         report.scanned += 1;
-        let scan = scan(file, bytes, limit, report);
-        unsealed = scan.complete.then(|| Unsealed {
+        let scan = scan(device, file, bytes, limit, report);
+        whole = scan.complete;
+        unsealed = whole.then(|| Unsealed {
             ordinal: header.ordinal,
             path: path.to_owned(),
             end: scan.end,
@@ -183,10 +211,11 @@ fn examine(
         summary,
         data_start: file.data_start,
         data_end,
-        bytes: file.file.len().unwrap_or(bytes),
+        bytes,
         sealed_ms: Some(ending.running_ms),
+        whole,
     };
-    (info, ending, unsealed)
+    Ok(Some((info, ending, unsealed)))
 }
 
 /// Whether a file of this extension is no segment yet, or none any more.
@@ -204,7 +233,7 @@ struct Scan {
     complete: bool,
 }
 
-fn scan(file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> Scan {
+fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> Scan {
     let header = &*file.header;
     let mut scan = Scan {
         summary: Summary::new(header.base_seq, header.routes.len()),
@@ -215,12 +244,19 @@ fn scan(file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> S
         complete: true,
     };
     let mut at = file.data_start;
+    let refused = |mut scan: Scan, report: &mut Recovered| {
+        scan.complete = false;
+        report.unreadable_segments += 1;
+        scan
+    };
     while at < bytes {
-        let Ok(block) = file.block(at, &mut scan.origins, bytes) else {
-            scan.complete = false;
-            report.unreadable_segments += 1;
-            return scan;
-        };
+        let known = scan.origins.clone();
+        let read = device.ask(|| {
+            let mut origins = known.clone();
+            Ok((file.block(at, &mut origins, bytes)?, origins))
+        });
+        let Ok((block, origins)) = read else { return refused(scan, report) };
+        scan.origins = origins;
         for placed in &block.frames {
             if placed.frame.first_seq >= limit {
                 scan.end = placed.offset;
@@ -234,12 +270,13 @@ fn scan(file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> S
         match block.stop {
             Stop::More => at = block.next,
             Stop::End => break,
-            Stop::Bad => match next_synced(file, block.next, bytes) {
-                Some(next) => {
+            Stop::Bad => match device.ask(|| next_synced(file, block.next, bytes)) {
+                Ok(Some(next)) => {
                     report.damaged_records += 1;
                     at = next;
                 }
-                None => break,
+                Ok(None) => break,
+                Err(_) => return refused(scan, report),
             },
         }
     }
@@ -248,21 +285,24 @@ fn scan(file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> S
 }
 
 /// Finds the next good frame behind a bad place, where that place had been synced: it is damage. `None`: a torn tail.
-fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> Option<u64> {
-    let next = file.resync(bad, end).ok()??;
+fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> io::Result<Option<u64>> {
+    let Some(next) = file.resync(bad, end)? else { return Ok(None) };
     let mut at = next;
     while at < end {
-        let block = file.block(at, &mut Vec::new(), end).ok()?;
+        let block = file.block(at, &mut Vec::new(), end)?;
         if block.frames.iter().any(|placed| u64::from(placed.synced) > bad) {
-            return Some(next);
+            return Ok(Some(next));
         }
         at = match block.stop {
             Stop::More => block.next,
-            Stop::End => return None,
-            Stop::Bad => file.resync(block.next, end).ok()??,
+            Stop::End => return Ok(None),
+            Stop::Bad => match file.resync(block.next, end)? {
+                Some(next) => next,
+                None => return Ok(None),
+            },
         };
     }
-    None
+    Ok(None)
 }
 
 fn footer_of(scan: &Scan, seed: u32) -> Vec<u8> {
@@ -319,19 +359,26 @@ impl Unsealed {
     }
 }
 
-/// Moves a damaged file to `quarantine/`, or deletes it when that is full.
-fn set_aside(fs: &dyn Filesystem, dir: &Path, path: &Path, report: &mut Recovered) {
-    let quarantine = dir.join("quarantine");
+/// Moves a damaged file to `quarantine/`, or deletes it when that holds `bytes_max` without it.
+fn set_aside(fs: &dyn Filesystem, dir: &Path, path: &Path, bytes_max: Option<u64>, report: &mut Recovered) {
+    let quarantine = dir.join(QUARANTINE);
     let size = |path: &Path| fs.open(path, false).and_then(|file| file.len()).unwrap_or(0);
-    let held: u64 = fs.list(&quarantine).unwrap_or_default().iter().map(|path| size(path)).sum();
-    let target = quarantine.join(path.file_name().unwrap_or_default());
-    let fits = held + size(path) <= QUARANTINE_BYTES_MAX;
-    let moved = fits && fs.create_dir_all(&quarantine).and_then(|()| fs.rename(path, &target)).is_ok();
-    if !moved {
+    let held = || fs.list(&quarantine).unwrap_or_default().iter().map(|path| size(path)).sum::<u64>();
+    let fits = bytes_max.is_none_or(|max| held() + size(path) <= max);
+    let moved = fits && to_quarantine(fs, dir, path).is_ok();
+    if !moved && bytes_max.is_some() {
         report.quarantine_overflow += 1;
         if let Err(error) = fs.remove(path) {
             tracing::error!(path = %path.display(), %error, "damaged segment can be neither moved nor removed");
         }
     }
-    tracing::error!(path = %path.display(), moved, "segment has no readable header; set aside");
+    let reason = if bytes_max.is_some() { "it has no header that can be read" } else { "the device does not give it" };
+    tracing::error!(path = %path.display(), moved, reason, "segment set aside; what it holds is not delivered");
+}
+
+/// Moves a file to `quarantine/`.
+pub(super) fn to_quarantine(fs: &dyn Filesystem, dir: &Path, path: &Path) -> io::Result<()> {
+    let quarantine = dir.join(QUARANTINE);
+    fs.create_dir_all(&quarantine)?;
+    fs.rename(path, &quarantine.join(path.file_name().unwrap_or_default()))
 }

@@ -19,20 +19,26 @@ pub fn scan(fs: &dyn Filesystem, dir: &Path, from: u64, mut visit: impl FnMut(&F
     let mut segments = Vec::with_capacity(ordinals.len());
     for ordinal in ordinals {
         match SegmentFile::open(fs, &path_of(dir, ordinal)) {
-            Ok(segment) => segments.extend(segment),
+            // Not kept open: a log may have more segments than a process may have files.
+            Ok(segment) => segments.extend(segment.map(|segment| (ordinal, segment.header.base_seq))),
             // A process that runs may free it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    for (index, segment) in segments.iter().enumerate() {
-        let later = segments[index + 1..].iter().map(|later| later.header.base_seq);
+    for (index, (ordinal, _)) in segments.iter().enumerate() {
+        let later = segments[index + 1..].iter().map(|(_, base_seq)| *base_seq);
         // A later base hides what stands here from there on.
         let limit = later.min().unwrap_or(u64::MAX);
         if limit <= from {
             continue;
         }
-        if !scan_segment(segment, (from, limit), &mut visit)? {
+        let segment = match SegmentFile::open(fs, &path_of(dir, *ordinal)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let Some(segment) = segment else { continue };
+        if !scan_segment(&segment, (from, limit), &mut visit)? {
             break;
         }
     }

@@ -204,7 +204,17 @@ impl SegmentFile {
 
     /// Reads frames from `offset` on: as many whole ones as one read holds, at least one. See [`Block`].
     pub(super) fn block(&self, offset: u64, origins: &mut Vec<Arc<Origin>>, end: u64) -> io::Result<Block> {
-        let want = (end.saturating_sub(offset)).min(READ_BYTES_MAX as u64) as usize;
+        self.block_of(offset, origins, (end, READ_BYTES_MAX))
+    }
+
+    /// The same with reads of at most `bytes_max`, unless a frame is larger.
+    pub(super) fn block_of(
+        &self,
+        offset: u64,
+        origins: &mut Vec<Arc<Origin>>,
+        (end, bytes_max): (u64, usize),
+    ) -> io::Result<Block> {
+        let want = (end.saturating_sub(offset)).min(bytes_max as u64) as usize;
         let mut bytes = self.read(offset, want)?;
         if let Some(header) = FrameHeader::decode(&bytes)
             && header.frame_len() > bytes.len()
@@ -278,6 +288,13 @@ impl SegmentFile {
             at += (bytes.len() - (FRAME_MAGIC.len() - 1)) as u64;
         }
         Ok(None)
+    }
+
+    /// Returns where the frame at `offset` ends, by its header alone, where another stands there or the data ends.
+    pub(super) fn behind_frame(&self, offset: u64, end: u64) -> Option<u64> {
+        let header = FrameHeader::decode(&self.read(offset, FRAME_HEADER_BYTES).ok()?)?;
+        let next = offset + header.frame_len() as u64;
+        (next == end || next < end && self.whole_frame_at(next, end).ok()?).then_some(next)
     }
 
     fn whole_frame_at(&self, offset: u64, end: u64) -> io::Result<bool> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Outcome, Traits};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::filesystem::{Faults, FaultyFs};
@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::common::{
-    Store, balanced, drain, engine, engine_over, kept_in_store, numbers, of, pipeline_of, quick, quick_breaker,
-    reference, report, route, send, spec_of, until,
+    Store, balanced, drain, engine, engine_over, kept_in_store, marked, numbers, of, pipeline_of, quick, quick_breaker,
+    reference, report, route, send, spec_of, time_goes_by, until, until_saved,
 };
 
 /// A destination that takes so many events, then nothing. It outlives the engine.
@@ -96,14 +96,19 @@ fn segments(fs: &FaultyFs) -> Vec<PathBuf> {
 
 /// Turns over a bit of an event.
 fn harm(fs: &FaultyFs, number: u32) {
+    let (path, at) = place_of(fs, number);
+    assert!(fs.flip_bit(&path, at + 5, 0));
+}
+
+/// Returns where an event stands.
+fn place_of(fs: &FaultyFs, number: u32) -> (PathBuf, u64) {
     let event = format!("{{\"n\":{number}}}");
     let found = segments(fs).into_iter().find_map(|path| {
         let content = fs.content(&path)?;
         let at = content.windows(event.len()).position(|bytes| bytes == event.as_bytes())?;
         Some((path, at as u64))
     });
-    let (path, at) = found.expect("the event is in a file");
-    assert!(fs.flip_bit(&path, at + 5, 0));
+    found.expect("the event is in a file")
 }
 
 /// Lets everything that is ready take many turns. Time does not go on meanwhile.
@@ -181,6 +186,114 @@ async fn damage_that_cannot_be_counted_now_is_looked_at_again_and_not_at_once() 
     let report = balanced(&pipeline).await;
     assert_eq!(place.store.all(), harmless());
     assert_eq!(of(&report, "a").dropped_events.get("damaged"), Some(&10), "{report:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_cannot_be_read_is_waited_for_and_after_minutes_costs_its_own_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, place) = (FaultyFs::new(1), Place::of(0));
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::manual(1));
+    let pipeline = add(&engine, Durability::Disk, &place).await;
+    for first in (0..1000).step_by(10) {
+        send(&pipeline, first..first + 10).await;
+    }
+    drain(&engine).await;
+    drop((pipeline, engine));
+    let (path, at) = place_of(&fs, 835);
+    assert!(at > 4096 && fs.spoil(&path, at..at + 1), "not in what is read of a header");
+    place.take(2000);
+    let begun = Instant::now();
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::manual(1));
+    let pipeline = add(&engine, Durability::Disk, &place).await;
+    place.until(830).await;
+    time_goes_by(Duration::from_mins(4)).await;
+    assert_eq!((place.store.len(), report(&pipeline).await.log.damaged), (830, 0), "it may come back");
+    while place.store.len() < 990 && begun.elapsed() < Duration::from_mins(20) {
+        time_goes_by(Duration::from_secs(1)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_mins(8), "{:?}", begun.elapsed());
+    assert!(drain(&engine).await);
+    let report = balanced(&pipeline).await;
+    assert_eq!(place.store.all(), (0..830).chain(840..1000).collect::<Vec<_>>());
+    assert_eq!(of(&report, "a").dropped_events.get("damaged"), Some(&10), "{report:#?}");
+    assert_eq!(report.log.damaged, 1);
+}
+
+/// A destination like files: it is cut to its mark, and keeps what it has where a mark was lost.
+#[derive(Debug, Default)]
+struct Kept {
+    store: Store<u32>,
+    opened_at: Mutex<Vec<Option<usize>>>,
+}
+
+impl Backend for Kept {
+    fn send<'a>(&'a self, batch: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        let number = |bytes: &[u8]| String::from_utf8_lossy(&bytes[5..bytes.len() - 1]).parse().unwrap();
+        self.store.add(batch.events().map(|event| number(event.bytes)));
+        Box::pin(async { Ok(Items::All(Outcome::Delivered)) })
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { commits: true, ordered: true, ..Traits::default() }
+    }
+
+    fn open(&self, mark: Option<Mark>) -> BoxFuture<'_, Result<(), Fault>> {
+        let mark = mark.as_ref().map(marked);
+        self.opened_at.lock().unwrap().push(mark);
+        mark.into_iter().for_each(|mark| self.store.cut(mark));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
+        Box::pin(self.store.commit(self.traits()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_of_long_ago_cuts_nothing_that_nobody_sends_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, kept) = (FaultyFs::new(1), Arc::new(Kept::default()));
+    let add = async |fs: &FaultyFs| {
+        let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::manual(1));
+        let log = LogSettings { durability: Durability::Disk, bytes_max: 512 << 10, ..LogSettings::default() };
+        let settings = pipeline_of(log, vec![route("all", Strategy::All, vec![reference("a")])]);
+        let specs = vec![spec_of("all", "a", kept.clone(), DeliverySettings { batch_events_max: 100, ..quick() })];
+        let pipeline = engine.add(settings, specs, &|_| None).await.unwrap();
+        (engine, pipeline)
+    };
+    let (engine, pipeline) = add(&fs).await;
+    send(&pipeline, 0..100).await;
+    kept.store.until(|got| got.len() == 100).await;
+    until_saved(&fs, &dir.path().join("spool/default.jobs"), "a", |progress| progress.delivered == 100).await;
+    let cursors: Vec<_> = fs.files().into_iter().filter(|(path, _)| is_cursors(path)).collect();
+    let long_ago: Vec<_> = cursors.iter().map(|(path, _)| (path, fs.content(path).unwrap())).collect();
+    // So much that segments go.
+    let first = report(&pipeline).await.log.first_seq;
+    let mut sent = 100;
+    while report(&pipeline).await.log.first_seq == first {
+        send(&pipeline, sent..sent + 2000).await;
+        sent += 2000;
+        kept.store.until(|got| got.len() == sent as usize).await;
+        time_goes_by(Duration::from_secs(2)).await;
+    }
+    assert!(drain(&engine).await);
+    drop((pipeline, engine));
+    let fs = fs.kill();
+    long_ago.iter().for_each(|(path, content)| fs.put(path, content));
+    let (engine, pipeline) = add(&fs).await;
+    send(&pipeline, sent..sent + 10).await;
+    assert!(drain(&engine).await);
+    let opened_at = kept.opened_at.lock().unwrap().clone();
+    assert_eq!(opened_at, [None, None], "the place of then is not where it is now");
+    let mut got = kept.store.all();
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(got, numbers(0..sent + 10), "nothing that was delivered is gone");
+    balanced(&pipeline).await;
+}
+
+fn is_cursors(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| stem == "cursors")
 }
 
 /// Makes the segments what a build with the format before has written.

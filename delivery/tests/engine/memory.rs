@@ -191,6 +191,10 @@ impl spillway_delivery::filesystem::Filesystem for Below {
         self.fs.rename(&self.at(from), &self.at(to))
     }
 
+    fn pause(&self, time: Duration) {
+        self.fs.pause(time);
+    }
+
     fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
         self.fs.free_bytes(&self.at(path))
     }

@@ -174,6 +174,10 @@ impl Filesystem for NoJournal {
         self.fs.rename(from, to)
     }
 
+    fn pause(&self, time: Duration) {
+        self.fs.pause(time);
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.fs.free_bytes(path)
     }

@@ -6,6 +6,7 @@
 //! `SPILLWAY_LOG_SEED=<seed>` runs that one alone, `SPILLWAY_LOG_FRESH=<count>` so many fresh ones.
 
 mod acts;
+mod device;
 mod formats;
 mod invariant;
 mod model;

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use spillway_delivery::event::{BatchBuilder, Origin};
 use spillway_delivery::filesystem::{FaultyFs, Filesystem};
 use spillway_delivery::log::{Log, Masks, Pending, Progress, inspect};
 use spillway_delivery::settings::{Durability, LogSettings};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::model::ROUTES;
 use crate::subject::{self, DIR, Subject};
@@ -32,9 +34,12 @@ pub(crate) async fn append(log: &Log, numbers: std::ops::Range<u64>) {
 
 /// A log whose segments have room for seven events.
 fn opened() -> (FaultyFs, Subject) {
+    opened_for(16 << 20)
+}
+
+fn opened_for(bytes_max: u64) -> (FaultyFs, Subject) {
     let fs = subject::disk(1);
-    let settings =
-        LogSettings { durability: Durability::Disk, bytes_max: 16 << 20, ..subject::settings(Durability::Disk) };
+    let settings = LogSettings { durability: Durability::Disk, bytes_max, ..subject::settings(Durability::Disk) };
     let subject = Subject::open(&fs, settings, 1).expect("the directory can be made");
     (fs, subject)
 }
@@ -111,4 +116,36 @@ async fn an_inspection_while_segments_are_written_over_shows_no_wrong_event_and_
     assert!(shown.iter().all(|(seq, number)| Some(*seq) == *number), "{shown:?}");
     assert!(shown.iter().any(|(seq, _)| *seq == 19), "what is still there is shown: {shown:?}");
     assert!(found.segments.iter().all(|segment| segment.readable && segment.damaged == 0), "{found:#?}");
+}
+
+/// How long a source waits for the readers of a log.
+async fn wait_of(log: &Log) -> Duration {
+    let begun = Instant::now();
+    log.followed().await;
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_waits_a_little_for_a_reader_that_keeps_up_and_for_no_other() {
+    let (_fs, subject) = opened_for(64 << 20);
+    let log = &subject.log;
+    let mut reader = log.reader(log.visible_end());
+    // 300 KiB each: below the bound, then above it.
+    append(log, 0..15).await;
+    assert_eq!(wait_of(log).await, Duration::ZERO);
+    append(log, 15..30).await;
+    assert!((15..40).contains(&wait_of(log).await.as_millis()), "for one that stands still it does not wait for ever");
+    let reads = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        while reader.has_more() {
+            reader.read().await.unwrap();
+        }
+        reader
+    };
+    let (waited, mut reader) = tokio::join!(wait_of(log), reads);
+    assert_eq!(waited, Duration::from_millis(5), "it goes on as soon as that one has read");
+    // More than is kept in memory: from then on it reads from the segments.
+    append(log, 30..80).await;
+    assert_eq!(wait_of(log).await, Duration::ZERO);
+    assert!(reader.read().await.unwrap()[0].end_seq() > 0);
 }

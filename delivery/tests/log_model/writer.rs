@@ -15,7 +15,11 @@ use crate::subject::{self, DIR};
 /// Segments have an eighth of it.
 const BYTES_MAX: u64 = 1 << 20;
 
-fn open(fs: &FaultyFs, durability: Durability) -> (LogCore, Recovered) {
+pub(crate) fn open(fs: &FaultyFs, durability: Durability) -> (LogCore, Recovered) {
+    try_open(fs, durability).expect("the directory can be made")
+}
+
+pub(crate) fn try_open(fs: &FaultyFs, durability: Durability) -> std::io::Result<(LogCore, Recovered)> {
     let options = OpenOptions {
         dir: PathBuf::from(DIR),
         durability,
@@ -25,11 +29,11 @@ fn open(fs: &FaultyFs, durability: Durability) -> (LogCore, Recovered) {
         seq_min: 0,
         now: 1,
     };
-    LogCore::open(Arc::new(fs.clone()), options).expect("the directory can be made")
+    LogCore::open(Arc::new(fs.clone()), options)
 }
 
 /// Events of a source that stands behind the last of them then.
-fn commit(core: &mut LogCore, numbers: Range<u32>) {
+pub(crate) fn commit(core: &mut LogCore, numbers: Range<u32>) {
     let mut builder = BatchBuilder::default();
     numbers.clone().for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
     let mut batch = builder.build(Arc::<Origin>::default(), 1);
@@ -107,13 +111,13 @@ fn sequences_that_everybody_passed_are_not_used_again() {
 }
 
 /// Files of the log with this extension, and their bytes.
-fn files(fs: &FaultyFs, extension: &str) -> Vec<(PathBuf, u64)> {
+pub(crate) fn files(fs: &FaultyFs, extension: &str) -> Vec<(PathBuf, u64)> {
     let is_of = |path: &Path| path.starts_with(DIR) && path.extension().is_some_and(|found| found == extension);
     fs.files().into_iter().filter(|(path, _)| is_of(path)).collect()
 }
 
 /// Writes so many segments that are full.
-fn fill(core: &mut LogCore, segments: usize) {
+pub(crate) fn fill(core: &mut LogCore, segments: usize) {
     let before = core.next_seq();
     // Twelve frames make one.
     for number in 0..12 * segments {
@@ -122,7 +126,7 @@ fn fill(core: &mut LogCore, segments: usize) {
     }
 }
 
-fn free_all(core: &mut LogCore, bytes_over: u64) -> usize {
+pub(crate) fn free_all(core: &mut LogCore, bytes_over: u64) -> usize {
     core.free(u64::MAX, Keep { bytes_over, ..Keep::default() }, Duration::ZERO).len()
 }
 

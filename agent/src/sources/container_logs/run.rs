@@ -121,7 +121,13 @@ struct Flight {
 async fn keep(pipeline: Arc<Pipeline>, ticket: Ticket, batch: Batch, flight: Flight) -> Option<Ticket> {
     loop {
         match Intake.submit(slice::from_ref(&pipeline), batch.clone()).await {
-            Ok(_) => return Some(ticket),
+            Ok(_) => {
+                tokio::select! {
+                    () = flight.stop.cancelled() => {}
+                    () = pipeline.followed() => {}
+                }
+                return Some(ticket);
+            }
             Err(SubmitError::Refused { .. }) => {}
             // With one log and no key nothing is kept elsewhere; whether it is kept here, its position tells.
             Err(_) if is_kept(&pipeline, &batch) => return Some(ticket),

@@ -35,6 +35,8 @@ pub(super) struct Disk {
     pub(super) stop_at: Option<u64>,
     pub(super) stopped: bool,
     pub(super) inodes: BTreeMap<u64, Inode>,
+    /// The most files that were open at a time.
+    pub(super) open_most: usize,
     next_inode: u64,
     /// As processes see them.
     names: Names,
@@ -55,6 +57,7 @@ impl Disk {
             stop_at: None,
             stopped: false,
             inodes: BTreeMap::new(),
+            open_most: 0,
             next_inode: 1,
             names: names.clone(),
             durable: names,
@@ -367,5 +370,6 @@ fn error_of(fault: Fault) -> io::Error {
     match fault {
         Fault::Io => Errno::IO.into(),
         Fault::NoSpace => Errno::NOSPC.into(),
+        Fault::NoFiles => Errno::MFILE.into(),
     }
 }

@@ -1,5 +1,7 @@
 //! One file: what readers see, what the disk has, and what lies between.
 
+use std::ops::Range;
+
 use super::{SECTOR_BYTES, SplitMix64};
 
 /// One file.
@@ -13,6 +15,8 @@ pub(super) struct Inode {
     unsynced: Vec<Change>,
     /// How often it is open.
     pub(super) handles: usize,
+    /// Bytes that the disk cannot read any more.
+    pub(super) spoilt: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,11 +38,15 @@ impl Inode {
         &self.cache
     }
 
-    pub(super) fn read(&self, offset: usize, into: &mut [u8]) -> usize {
+    /// Reads what is there; `None` where a part of it cannot be read.
+    pub(super) fn read(&self, offset: usize, into: &mut [u8]) -> Option<usize> {
         let there = self.cache.get(offset..).unwrap_or_default();
         let read = there.len().min(into.len());
+        if self.spoilt.iter().any(|spoilt| spoilt.start < offset + read && offset < spoilt.end) {
+            return None;
+        }
         into[..read].copy_from_slice(&there[..read]);
-        read
+        Some(read)
     }
 
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {

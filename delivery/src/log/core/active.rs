@@ -40,10 +40,8 @@ impl LogCore {
         self.next_ordinal += 1;
         let path = path_of(&self.options.dir, ordinal);
         let draft = path.with_extension(DRAFT_EXTENSION);
-        let (file, stale_end) = match self.spares.take(&*self.fs, &self.options.dir, &draft) {
-            Some(spare) => spare,
-            None => (self.create_draft(&draft)?, 0),
-        };
+        let spare = self.spares.take(&*self.fs, &self.options.dir, &draft);
+        let (file, stale_end) = spare.map_or_else(|| self.create_draft(&draft).map(|file| (file, 0)), Ok)?;
         let header = SegmentHeader {
             incarnation: self.options.incarnation,
             ordinal,
@@ -68,6 +66,7 @@ impl LogCore {
             data_end: data_start,
             bytes: data_start,
             sealed_ms: None,
+            whole: true,
         };
         let mut active = Active {
             file: file.clone(),
@@ -197,9 +196,7 @@ impl LogCore {
             .map(|info| info.ordinal)
             .collect();
         for ordinal in empty {
-            if let Some(info) = self.segments.get(&ordinal)
-                && self.fs.remove(&info.path).is_ok()
-            {
+            if self.let_go(ordinal).is_ok() {
                 self.segments.remove(&ordinal);
             }
         }

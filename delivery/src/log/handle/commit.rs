@@ -339,6 +339,7 @@ fn note_left_out(log: &Log, before: LeftOut, now: LeftOut) {
 fn refresh_segments(shared: &mut super::Shared, core: &LogCore) {
     shared.segments.retain(|ordinal, _| core.segments.contains_key(ordinal));
     shared.damaged_at.retain(|(ordinal, _)| core.segments.contains_key(ordinal));
+    shared.unreadable.retain(|(ordinal, _), _| core.segments.contains_key(ordinal));
     for (ordinal, info) in core.segments.iter().rev() {
         let known = shared.segments.get(ordinal);
         if known.is_some_and(|known| known.sealed_ms.is_some()) {

@@ -2,18 +2,31 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Log;
 use crate::event::Origin;
+use crate::log::READ_BYTES_MAX;
 use crate::log::core::SegmentInfo;
+use crate::log::device::is_lack;
+use crate::log::format::FRAME_HEADER_BYTES;
 use crate::log::frame::Frame;
-use crate::log::segment::{SegmentFile, Stop, tally_below};
+use crate::log::segment::{Block, SegmentFile, Stop, tally_below};
 use crate::log::state::Tally;
 
 /// Most damaged places that are told one by one; what lies beyond is skipped all the same.
 const DAMAGED_PLACES_MAX: usize = 4096;
+
+/// How long the device may refuse to read a place before that counts as damage: longer than a path takes to fail over, a server to
+/// restart or a volume to be attached anew. Meanwhile whoever must read it waits.
+const UNREADABLE_MAX: Duration = Duration::from_mins(5);
+
+/// Fewest and most bytes stepped over at once to find where the device reads again: from a sector on, twice as many each time.
+const STEP_BYTES_MIN: u64 = 512;
+const STEP_BYTES_MAX: u64 = 1 << 20;
 
 /// Most bytes of frames given at once from the memory tail.
 const TAIL_GIVE_BYTES: usize = 1 << 20;
@@ -137,6 +150,8 @@ impl LogReader {
         let mut shared = self.log.shared();
         shared.readers.insert(self.id, seq);
         super::commit::trim_tail(&mut shared);
+        drop(shared);
+        self.log.inner.read.notify_waiters();
     }
 
     fn tail_frames(&self) -> Option<Vec<Arc<Frame>>> {
@@ -194,7 +209,15 @@ pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<Open
     };
     let mut at = match open.filter(|open| open.ordinal == info.ordinal) {
         Some(open) => open,
-        None => open_segment(log, &info, seq)?,
+        None => match open_segment(log, &info, seq) {
+            Ok(open) => open,
+            Err(error) => {
+                wait_for_device(log, &info, 0, error)?;
+                tell_damage(log, &info, (0, info.data_end));
+                let given = Given::Skip(info.summary.end_seq.max(seq + 1).min(visible_end));
+                return Ok(DiskRead { given, open: None, over_damage: true });
+            }
+        },
     };
     if !at.origins_known {
         refresh_origins(log, &mut at);
@@ -202,7 +225,10 @@ pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<Open
     while at.offset < info.data_end {
         // Frames name origins by number, and all that can be met are known before; what `block` appends while it passes
         // origin frames is thrown away.
-        let block = at.file.block(at.offset, &mut at.origins.clone(), info.data_end)?;
+        let Some(block) = readable_block(log, &mut at, &info)? else {
+            over_damage = true;
+            continue;
+        };
         at.offset = block.next;
         let frames: Vec<_> = block
             .frames
@@ -226,20 +252,64 @@ pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<Open
     Ok(DiskRead { given, open: None, over_damage })
 }
 
-/// Finds where to go on behind a damaged place, and counts it when it is met first: whoever counts events reads over it too,
-/// again and again.
+/// Reads a block; `None` where the device has refused the place for so long that it is damage: then `open` stands behind it.
+fn readable_block(log: &Log, open: &mut OpenSegment, info: &SegmentInfo) -> io::Result<Option<Block>> {
+    let read =
+        |at: &OpenSegment, bytes_max| at.file.block_of(at.offset, &mut at.origins.clone(), (info.data_end, bytes_max));
+    // One frame alone where a block of them cannot be read, so that what stands before a bad place is not lost with it.
+    let refused = match read(open, READ_BYTES_MAX).or_else(|_| read(open, FRAME_HEADER_BYTES)) {
+        Ok(block) => return Ok(Some(block)),
+        Err(error) => error,
+    };
+    wait_for_device(log, info, open.offset, refused)?;
+    let (from, mut step) = (open.offset, STEP_BYTES_MIN);
+    let next = loop {
+        if let Some(next) = open.file.behind_frame(from, info.data_end).filter(|_| open.offset == from) {
+            break next;
+        }
+        match open.file.resync(open.offset, info.data_end) {
+            Ok(next) => break next.unwrap_or(info.data_end),
+            Err(error) if is_lack(&error) => return Err(error),
+            Err(_) if open.offset + step >= info.data_end => break info.data_end,
+            Err(_) => open.offset += step,
+        }
+        step = (step * 2).min(STEP_BYTES_MAX);
+    };
+    open.offset = next;
+    tell_damage(log, info, (from, next));
+    Ok(None)
+}
+
+/// Takes note that a place cannot be read; an error while the device is given time.
+fn wait_for_device(log: &Log, info: &SegmentInfo, offset: u64, error: io::Error) -> io::Result<()> {
+    let (mut shared, now) = (log.shared(), Instant::now());
+    if is_lack(&error) || shared.unreadable.len() >= DAMAGED_PLACES_MAX {
+        return Err(error);
+    }
+    let (first, last) = shared.unreadable.entry((info.ordinal, offset)).or_insert((now, now));
+    if now.duration_since(*last) >= UNREADABLE_MAX {
+        // Nobody has asked meanwhile: it may have been readable.
+        *first = now;
+    }
+    *last = now;
+    if now.duration_since(*first) < UNREADABLE_MAX { Err(error) } else { Ok(()) }
+}
+
+/// Finds where to go on behind a damaged place, and counts it.
 fn past_damage(log: &Log, open: &OpenSegment, info: &SegmentInfo) -> io::Result<u64> {
     let next = open.file.resync(open.offset, info.data_end)?.unwrap_or(info.data_end);
+    tell_damage(log, info, (open.offset, next));
+    Ok(next)
+}
+
+/// Counts a damaged place when it is met first: whoever counts events reads over it too, again and again.
+fn tell_damage(log: &Log, info: &SegmentInfo, (from, to): (u64, u64)) {
     let mut shared = log.shared();
-    if shared.damaged_at.len() < DAMAGED_PLACES_MAX && shared.damaged_at.insert((info.ordinal, open.offset)) {
+    if shared.damaged_at.len() < DAMAGED_PLACES_MAX && shared.damaged_at.insert((info.ordinal, from)) {
         shared.damaged += 1;
         drop(shared);
-        tracing::error!(
-            path = %info.path.display(), from = open.offset, to = next,
-            "damaged record skipped; its events are counted as dropped"
-        );
+        tracing::error!(path = %info.path.display(), from, to, "damaged record skipped; its events are counted as dropped");
     }
-    Ok(next)
 }
 
 /// Returns the segment that holds `seq`, or the first one above.

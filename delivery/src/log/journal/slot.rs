@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use super::{RECORD_HEADER_BYTES, SLOT_BYTES};
 use crate::filesystem::{File, Filesystem};
-
-/// How often a slot is read that the file system refuses to read.
-const READ_ATTEMPTS: usize = 3;
+use crate::log::device::Device;
 
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -19,12 +17,18 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Returns a slot and what stands in it.
-    pub(super) fn open(fs: &dyn Filesystem, path: PathBuf) -> (Self, Option<Vec<u8>>) {
-        match (0..READ_ATTEMPTS).find_map(|_| read_file(fs, &path).ok()).flatten() {
-            Some((file, bytes)) => (Self { path, file: Some(file), size: bytes.len() as u64 }, Some(bytes)),
-            None => (Self { path, file: None, size: 0 }, None),
+    /// Returns a slot and what stands in it; nothing where it is not there, an error where it cannot be read.
+    pub(super) fn open(device: &Device<'_>, path: PathBuf) -> (Self, io::Result<Vec<u8>>) {
+        match device.ask(|| read_file(device.fs, &path)) {
+            Ok(Some((file, bytes))) => (Self { path, file: Some(file), size: bytes.len() as u64 }, Ok(bytes)),
+            Ok(None) => (Self { path, file: None, size: 0 }, Ok(Vec::new())),
+            Err(error) => (Self { path, file: None, size: 0 }, Err(error)),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// Opens the file, or makes it, and gives it at least `size` bytes. What stands in it stays: zeros behind the records are

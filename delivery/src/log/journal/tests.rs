@@ -1,5 +1,5 @@
 use super::*;
-use crate::filesystem::RealFs;
+use crate::filesystem::{Call, Fault, FaultyFs, RealFs};
 
 fn key(route: &str) -> DeliveryKey {
     DeliveryKey { route: route.into(), backend_uid: "b".into() }
@@ -93,4 +93,94 @@ fn a_torn_record_leaves_the_one_before() {
     let slot = &journal.slots[journal.current];
     slot.file.as_ref().unwrap().write_at(end + 20, &[b"xxxx"]).unwrap();
     assert_eq!(Journal::open(fs, dir.path()).progress()[&key("r")].cursor, 1);
+}
+
+/// A journal of two deliveries whose slots have both been turned to; returns where the last snapshot ended.
+fn turned(fs: &Arc<dyn Filesystem>, dir: &Path) -> (PathBuf, u64) {
+    let at = |cursor| Progress { cursor, ..Progress::default() };
+    let mut journal = Journal::open(fs.clone(), dir);
+    for cursor in 1..=5 {
+        journal.save(&key("quiet"), &at(cursor), true).unwrap();
+        journal.save(&key("busy"), &at(cursor), true).unwrap();
+    }
+    journal.turn().unwrap();
+    let (path, end) = (journal.slots[journal.current].path(), journal.end);
+    for cursor in 6..=9 {
+        journal.save(&key("busy"), &at(cursor), true).unwrap();
+    }
+    (path, end)
+}
+
+fn cursors(journal: &Journal) -> [u64; 2] {
+    ["quiet", "busy"].map(|route| journal.progress()[&key(route)].cursor)
+}
+
+fn flip(path: &Path, at: u64) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at as usize] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn damage_costs_no_truth_that_stands_behind_it() {
+    let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+    // In the snapshot, in its length, in the first record behind it, in that one's length.
+    for (of_snapshot, offset) in [(true, 30), (true, 1), (false, 30), (false, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, end) = turned(&fs, dir.path());
+        flip(&path, if of_snapshot { offset } else { end + offset });
+        let mut journal = Journal::open(fs.clone(), dir.path());
+        assert_eq!((cursors(&journal), journal.damaged()), ([5, 9], 1), "{of_snapshot} {offset}");
+        // Nothing that stands there already is taken for what is written next.
+        journal.save(&key("quiet"), &Progress { cursor: 7, ..Progress::default() }, true).unwrap();
+        let again = Journal::open(fs.clone(), dir.path());
+        assert_eq!((cursors(&again), again.damaged()), ([7, 9], 0), "{of_snapshot} {offset}");
+    }
+}
+
+#[test]
+fn the_whole_slot_stays_until_a_snapshot_stands_in_the_damaged_one() {
+    let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+    let dir = tempfile::tempdir().unwrap();
+    let (damaged, _) = turned(&fs, dir.path());
+    flip(&damaged, 30);
+    let journal = Journal::open(fs.clone(), dir.path());
+    assert_ne!(journal.slots[journal.current].path(), damaged, "the next snapshot goes into the damaged one");
+}
+
+#[test]
+fn a_snapshot_that_was_torn_is_no_damage_and_its_slot_is_tried_again() {
+    let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |cursor| Progress { cursor, ..Progress::default() };
+    let mut journal = Journal::open(fs.clone(), dir.path());
+    journal.save(&key("r"), &at(1), true).unwrap();
+    let whole = journal.slots[journal.current].path();
+    journal.turn().unwrap();
+    let torn = journal.slots[journal.current].path();
+    let bytes = std::fs::read(&torn).unwrap();
+    std::fs::write(&torn, [&bytes[..30], &vec![0; bytes.len() - 30]].concat()).unwrap();
+    let journal = Journal::open(fs, dir.path());
+    assert_eq!((journal.progress()[&key("r")].cursor, journal.damaged()), (1, 0));
+    assert_eq!(journal.slots[journal.current].path(), whole);
+}
+
+#[test]
+fn a_slot_is_asked_for_again_and_what_a_process_lacks_is_no_damage() {
+    let fs = FaultyFs::new(1);
+    fs.put(Path::new("/log/x"), b"");
+    let (dir, at) = (Path::new("/log"), |cursor| Progress { cursor, ..Progress::default() });
+    let disk: Arc<dyn Filesystem> = Arc::new(fs.clone());
+    let mut journal = Journal::open_to_save(disk.clone(), dir).unwrap();
+    journal.save(&key("r"), &at(1), true).unwrap();
+    for call in [Call::Open, Call::Read] {
+        (0..6).for_each(|_| fs.fail(call, 0, Fault::Io));
+        let journal = Journal::open_to_save(disk.clone(), dir).unwrap();
+        assert_eq!((journal.progress()[&key("r")].cursor, journal.damaged()), (1, 0));
+    }
+    fs.fail(Call::Open, 0, Fault::NoFiles);
+    assert_eq!(Journal::open_to_save(disk.clone(), dir).unwrap_err().raw_os_error(), Some(24));
+    fs.spoil(&Journal::open(disk.clone(), dir).slots[journal.current].path(), 0..1);
+    let journal = Journal::open_to_save(disk, dir).unwrap();
+    assert_eq!((journal.progress().len(), journal.damaged()), (0, 1));
 }

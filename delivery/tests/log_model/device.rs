@@ -1,0 +1,130 @@
+//! A device that does not read: for a while, in one place, or because the process has no file descriptor left.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use spillway_delivery::filesystem::{Call, Fault, FaultyFs};
+use spillway_delivery::log::{LogCore, Recovered, scan};
+use spillway_delivery::settings::Durability;
+
+use crate::subject::{self, DIR};
+use crate::writer::{commit, files, fill, free_all, open};
+
+/// Segments that are full and one that is not, of a process that was killed.
+fn killed(segments: usize) -> (FaultyFs, u64) {
+    let fs = subject::disk(1);
+    let (mut core, _) = open(&fs, Durability::Disk);
+    fill(&mut core, segments);
+    commit(&mut core, 0..10);
+    commit(&mut core, 10..20);
+    let events = events(&fs);
+    drop(core);
+    (fs.kill(), events)
+}
+
+/// Returns how many events can be read.
+fn events(fs: &FaultyFs) -> u64 {
+    let mut events = 0;
+    scan(fs, Path::new(DIR), 0, |frame| {
+        events += frame.len() as u64;
+        true
+    })
+    .expect("it can be read");
+    events
+}
+
+fn set_aside(fs: &FaultyFs) -> Vec<PathBuf> {
+    let all = fs.files().into_iter().map(|(path, _)| path);
+    all.filter(|path| path.starts_with(Path::new(DIR).join("quarantine"))).collect()
+}
+
+fn last_segment(fs: &FaultyFs) -> PathBuf {
+    files(fs, "log").pop().expect("there is one").0
+}
+
+#[test]
+fn what_is_refused_for_a_while_at_the_start_is_asked_for_again_and_costs_nothing() {
+    let (fs, all) = killed(3);
+    let calls = fs.counts();
+    drop(open(&fs, Durability::Disk));
+    let (reads, opens) = (fs.counts().reads - calls.reads, fs.counts().opens - calls.opens);
+    assert!(reads >= 8 && opens >= 8, "{reads} and {opens}");
+    for (call, count) in [(Call::Read, reads), (Call::Open, opens), (Call::List, 1)] {
+        for skip in 0..count {
+            let (fs, _) = killed(3);
+            // Five times in a row, from there on.
+            (0..5).for_each(|_| fs.fail(call, skip, Fault::Io));
+            let (_, recovered) = open(&fs, Durability::Disk);
+            // What is ordered and did not come about is none of the reader's that counts.
+            let fs = fs.kill();
+            let lost = (recovered.unreadable_segments, recovered.quarantined_segments, recovered.damaged_records);
+            assert_eq!((lost, events(&fs)), ((0, 0, 0), all), "{call:?} {skip}");
+            assert_eq!(set_aside(&fs), [] as [PathBuf; 0], "{call:?} {skip}");
+        }
+    }
+}
+
+/// Opens a log of which a part cannot be read, writes on, and lets everything go; returns what the open met.
+fn opened_and_let_go(fs: &FaultyFs) -> (Recovered, LogCore) {
+    let (mut core, recovered) = open(fs, Durability::Disk);
+    commit(&mut core, 100..110);
+    core.seal(Duration::ZERO).expect("the disk writes");
+    commit(&mut core, 110..120);
+    assert!(free_all(&mut core, u64::MAX) > 0);
+    (recovered, core)
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_set_aside_and_never_deleted() {
+    let (fs, _) = killed(3);
+    let paths: Vec<PathBuf> = files(&fs, "log").into_iter().map(|(path, _)| path).collect();
+    let contents = paths[..2].iter().map(|path| fs.content(path).unwrap()).collect::<Vec<_>>();
+    // A header; and the footer of one whose frames cannot be read either, from some place on.
+    fs.spoil(&paths[0], 0..1);
+    let end = contents[1].len() as u64;
+    fs.spoil(&paths[1], end / 2..end);
+    let (recovered, _) = opened_and_let_go(&fs);
+    assert_eq!(recovered.unreadable_segments, 2, "{recovered:?}");
+    let kept = set_aside(&fs);
+    let kept_contents: Vec<_> = kept.iter().map(|path| fs.content(path).unwrap()).collect();
+    assert_eq!(kept_contents, contents, "{kept:?}");
+}
+
+#[test]
+fn the_unread_rest_of_what_a_kill_left_is_neither_removed_nor_written_over() {
+    let (fs, _) = killed(0);
+    let path = last_segment(&fs);
+    let content = fs.content(&path).unwrap();
+    // All but the header.
+    let head = content.windows(6).position(|bytes| bytes == b"{\"n\":0").unwrap() as u64;
+    fs.spoil(&path, head..content.len() as u64);
+    let (recovered, core) = opened_and_let_go(&fs);
+    assert_eq!(recovered.unreadable_segments, 1, "{recovered:?}");
+    assert_eq!(set_aside(&fs).iter().map(|path| fs.content(path).unwrap()).collect::<Vec<_>>(), [content]);
+    assert!(core.next_seq() > 1 << 32, "no sequence of what may come to light is used again");
+}
+
+#[test]
+fn a_process_without_file_descriptors_judges_no_log() {
+    let (fs, all) = killed(3);
+    let before = fs.files();
+    drop(open(&fs.kill(), Durability::Disk));
+    for skip in 0..6 {
+        let fs = fs.kill();
+        fs.fail(Call::Open, skip, Fault::NoFiles);
+        let refused = crate::writer::try_open(&fs, Durability::Disk);
+        assert_eq!(refused.err().and_then(|error| error.raw_os_error()), Some(24), "{skip}");
+        assert_eq!(fs.files(), before, "{skip}");
+        let _ = open(&fs, Durability::Disk);
+        assert_eq!(events(&fs), all);
+    }
+}
+
+#[test]
+fn a_log_of_many_segments_needs_few_files_open_at_a_time() {
+    let (fs, all) = killed(60);
+    assert!(files(&fs, "log").len() > 60);
+    let _ = open(&fs, Durability::Disk);
+    assert_eq!(events(&fs), all);
+    assert!(fs.open_files_most() < 8, "{} open at a time", fs.open_files_most());
+}
