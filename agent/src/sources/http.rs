@@ -25,6 +25,7 @@
 //! 120 s with no pause above 30 s, 32 MiB of bodies in memory over all requests, 1 MiB for one event. At the door one sender has
 //! 64 connections, 8 MiB for its bodies, and 1,000 requests a second of it (`shares`).
 
+mod accepts;
 mod answer;
 mod body;
 mod decode;

@@ -240,6 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn the_id_in_the_action_is_that_in_the_document_over_incarnations() {
+        let mut builder = OutBatchBuilder::new(&"fab12".into(), &"jobs".into(), &"all".into());
+        for (seq, incarnation) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
+            builder.begin_chunk(Bytes::from_static(b"{}"), OriginBuilder::default().build(), incarnation, 1);
+            builder.push(seq, 0, 2);
+        }
+        let bulk = encoder("jobs", Metadata::Full).bulk(&builder.build("k"), &Arenas::default());
+        let lines = lines(&bulk);
+        let said: Vec<_> = lines.iter().step_by(2).map(|line| &line["create"]["_id"]).collect();
+        let documents: Vec<_> = lines.iter().skip(1).step_by(2).map(|line| &line["_spillway"]["id"]).collect();
+        assert_eq!(said, documents);
+        assert_eq!(said[1..], ["0000000000000007-2", "0000000000000008-3", "0000000000000007-4"]);
+    }
+
+    #[test]
     fn the_timestamp_is_its_own_or_its_time_or_that_of_receipt() {
         let received = "2023-11-14T22:13:20.000000000Z";
         for (event, timestamp) in [

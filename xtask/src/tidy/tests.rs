@@ -47,6 +47,15 @@ fn detached_tasks_are_found_in_code_and_not_in_words() {
 }
 
 #[test]
+fn detached_threads_are_found_in_what_ships() {
+    let text = "//! H.\nfn f() { std::thread::spawn(g); }\n";
+    assert_finds(text, 2, "detached thread");
+    assert_eq!(found("operator/src/x.rs", text).len(), 1);
+    assert_eq!(found("tests/src/x.rs", text), Vec::<String>::new());
+    assert_eq!(found("agent/src/x.rs", &text.replace("spawn(g)", "scope(g)")), Vec::<String>::new());
+}
+
+#[test]
 fn sleeps_are_found_in_tests_alone() {
     assert_eq!(found("tests/src/x.rs", "//! H.\nfn f() { sleep(x); }\n"), Vec::<String>::new());
     assert_eq!(found("tests/tests/x.rs", "fn f() { sleep(x); }\n").len(), 1);

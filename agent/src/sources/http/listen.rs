@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::accepts::Accepts;
 use super::answer::Refused;
 use super::handler::{Shared, router};
 use super::limits::{
@@ -67,6 +68,7 @@ impl Listener {
     /// Runs until stop.
     pub(super) async fn run(self, socket: TcpListener) {
         let stop = self.supervisor.stopping();
+        let mut accepts = Accepts::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -74,11 +76,14 @@ impl Listener {
                 accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer.ip().to_canonical()),
+                Ok((stream, peer)) => {
+                    accepts.accepted();
+                    self.admit(stream, peer.ip().to_canonical());
+                }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     self.shared.stats.limited(Limit::Accept);
-                    tracing::warn!(%error, "connections cannot be accepted");
+                    accepts.failed(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
