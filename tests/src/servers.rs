@@ -21,6 +21,7 @@ pub mod search;
 pub mod seaweedfs;
 pub mod tls;
 pub mod tools;
+mod vendor;
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::process::{Process, free_port, moment};
 use super::tls::Authority;
-use super::{Package, java, opensearch_security, tools};
+use super::{Package, java, opensearch_security, tools, vendor};
 use crate::http::{Answer, Client};
 
 /// The oldest Java that the older versions take.
@@ -217,6 +217,17 @@ impl SearchServer {
 
     /// Returns every document below `indices` as (index, id, document), refreshed first.
     pub fn documents(&self, indices: &str) -> Vec<(String, String, serde_json::Value)> {
+        let of_makers = self.package.key == ELASTICSEARCH_9.key && self.security.is_none();
+        let hits = if of_makers {
+            vendor::hits(&self.url(), indices).expect("the client of its makers reads it")
+        } else {
+            self.hits(indices)
+        };
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        hits.iter().map(|hit| (text(&hit["_index"]), text(&hit["_id"]), hit["_source"].clone())).collect()
+    }
+
+    fn hits(&self, indices: &str) -> Vec<serde_json::Value> {
         self.must("POST", &format!("/{indices}/_refresh"), "");
         let mut all = Vec::new();
         let mut after = String::new();
@@ -226,8 +237,7 @@ impl SearchServer {
             let hits = found["hits"]["hits"].as_array().cloned().unwrap_or_default();
             let Some(last) = hits.last() else { return all };
             after = format!(r#","search_after":{}"#, last["sort"]);
-            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-            all.extend(hits.iter().map(|hit| (text(&hit["_index"]), text(&hit["_id"]), hit["_source"].clone())));
+            all.extend(hits);
         }
     }
 

@@ -10,7 +10,7 @@ pub(super) const ROOT_ENTRIES_MAX: usize = 26;
 /// Most crates of the workspace.
 pub(super) const MEMBERS_MAX: usize = 11;
 /// Most packages in `Cargo.lock`, ours included; raised only on purpose, with a line in `ARCHITECTURE.md`.
-pub(super) const LOCK_PACKAGES_MAX: usize = 435;
+pub(super) const LOCK_PACKAGES_MAX: usize = 460;
 /// Most bytes of one file.
 pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
