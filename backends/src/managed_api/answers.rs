@@ -18,7 +18,8 @@
 //!
 //! When nothing but refusals for now came back, the fault is that of the service as a whole: `Throttled`, `Retry-After`
 //! honoured. An answer that names an event that was not sent, or whose `accepted` does not account for every event, is
-//! `Broken`: nobody can vouch for any of it.
+//! `Broken`: nobody can vouch for any of it. So is a success that begins as JSON and is none, and one that does not end in
+//! time. One that is longer than what is read of it halves the batch, for a smaller one has a shorter answer.
 
 use std::ops::RangeInclusive;
 
@@ -31,6 +32,9 @@ use crate::answer::{one_line, parse_retry_after};
 use crate::http::encode::{Asked, verdict};
 use crate::http_client::Answer;
 
+/// Most bytes of an answer's body that are read.
+pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
+
 /// Members of an answer that hold its items.
 const LISTS: [&str; 3] = ["errors", "items", "results"];
 
@@ -40,7 +44,7 @@ pub(super) fn read(answer: &Answer, events: usize, now: UnixNanos) -> Result<Ite
     if !matches!(status, 200..=299 | 400 | 422) {
         return verdict(answer, Asked { events, keyed: true }, now);
     }
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
+    let body = if status < 300 { vouched(answer, events)? } else { parsed(&answer.body).unwrap_or_default() };
     let list = body.as_array().or_else(|| LISTS.iter().find_map(|name| body.get(name)?.as_array()));
     let Some(list) = list.filter(|list| !list.is_empty()) else {
         return match status {
@@ -69,6 +73,32 @@ pub(super) fn read(answer: &Answer, events: usize, now: UnixNanos) -> Result<Ite
         return Err(fault);
     }
     Ok(Items::Each(outcomes))
+}
+
+/// Returns the body of a success; `Null` when it says nothing. A part of one, or a damaged one, may hide what was refused.
+fn vouched(answer: &Answer, events: usize) -> Result<Value, Fault> {
+    let status = answer.status;
+    if !answer.whole && answer.body.len() >= ANSWER_BYTES_MAX {
+        let kind = if events > 1 { FaultKind::TooLarge } else { FaultKind::Broken };
+        return Err(Fault::new(
+            kind,
+            format_args!("http {status} with an answer of more than {ANSWER_BYTES_MAX} bytes"),
+        ));
+    }
+    if !answer.whole {
+        return Err(Fault::new(FaultKind::Broken, format_args!("http {status} with an answer that does not end")));
+    }
+    match (parsed(&answer.body), answer.body.trim_ascii_start().first()) {
+        (Some(body), _) => Ok(body),
+        (None, Some(b'{' | b'[')) => {
+            Err(Fault::new(FaultKind::Broken, format_args!("http {status} with an answer that is damaged JSON")))
+        }
+        (None, _) => Ok(Value::Null),
+    }
+}
+
+fn parsed(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok()
 }
 
 /// Fails when `accepted` is told and is not what the items leave; whether it counts duplicates is the service's affair.
@@ -106,7 +136,7 @@ fn outcome_of(item: &Value) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
+    use reqwest::header::{HeaderMap, HeaderValue};
 
     fn ask(status: u16, body: &str, events: usize) -> Result<Items, Fault> {
         let headers = [(RETRY_AFTER, HeaderValue::from_static("7"))].into_iter().collect();
@@ -139,6 +169,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_success_proves_nothing() {
+        let part = |bytes: usize, events| {
+            let body = b"[".repeat(bytes);
+            read(&Answer { status: 200, headers: HeaderMap::new(), body, whole: false }, events, 0).unwrap_err().kind
+        };
+        assert_eq!((part(ANSWER_BYTES_MAX, 2), part(ANSWER_BYTES_MAX, 1)), (FaultKind::TooLarge, FaultKind::Broken));
+        assert_eq!((part(0, 2), part(9, 2)), (FaultKind::Broken, FaultKind::Broken), "the same batch, under its key");
+    }
+
+    #[test]
     fn an_answer_that_cannot_be_vouched_for_is_broken() {
         for (status, body) in [
             (207, ""),
@@ -149,6 +189,10 @@ mod tests {
             (207, r#"[{"index":-1,"code":400}]"#),
             (207, r#"[{"code":400}]"#),
             (207, "[1]"),
+            (200, r#"{"accepted":1,"errors":[{"index":0,"#),
+            (202, " [{\"index\":0,\"code\":400}"),
+            (200, "{} more"),
+            (200, "[\u{fffd}"),
             (207, r#"[{"index":18446744073709551616,"code":400}]"#),
         ] {
             assert_eq!(ask(status, body, 3).unwrap_err().kind, FaultKind::Broken, "{status} {body}");

@@ -18,9 +18,6 @@ use crate::http::{HttpAuth, HttpBearerAuth};
 use crate::settings::Compression;
 use crate::{BuildContext, BuildError};
 
-/// Most bytes of an answer's body that are read.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
-
 /// Sends batches to a managed service.
 pub struct ManagedApi {
     endpoint: Endpoint,
@@ -55,7 +52,7 @@ impl ManagedApi {
         let auth = HttpAuth { bearer: Some(bearer), ..HttpAuth::default() };
         let batch_url = url(&settings.batch_path, "batchPath")?;
         Ok(Self {
-            endpoint: Endpoint::new(&batch_url, Some(auth), settings.tls.as_ref(), ANSWER_BYTES_MAX, context),
+            endpoint: Endpoint::new(&batch_url, Some(auth), settings.tls.as_ref(), answers::ANSWER_BYTES_MAX, context),
             event_url: url(&settings.event_path, "eventPath")?,
             batch_url,
             health_url: url(&settings.health_path, "healthPath")?,

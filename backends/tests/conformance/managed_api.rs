@@ -77,6 +77,39 @@ async fn a_refusal_of_every_event_of_a_full_batch_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_success_too_long_to_be_read_halves_the_batch_down_to_one_event() {
+    let item = format!(r#"{{"index":0,"code":400,"message":"{}"}},"#, "x".repeat(1 << 20));
+    let answer = format!("[{}{}]", item.repeat(4), &item[..item.len() - 1]);
+    let server = Server::start(move |_, _| Reply::with(200, "", &answer)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = backend(directory.path(), &server);
+    assert_eq!(backend.send(&batch(0..2)).await.unwrap_err().kind, FaultKind::TooLarge);
+    assert_eq!(backend.send(&batch(0..1)).await.unwrap_err().kind, FaultKind::Broken, "no event is lost to it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_is_cut_slow_or_damaged_proves_nothing() {
+    const LIST: &[u8] = br#"[{"index":0,"code":400,"message":"no"}]"#;
+    let head = |length: usize| format!("HTTP/1.1 200 x\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+    for (what, reply) in [
+        ("cut", Reply::BytesAndClose([head(LIST.len()), LIST[..20].to_vec()].concat())),
+        (
+            "cut at a chunk",
+            Reply::BytesAndClose(b"HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n".to_vec()),
+        ),
+        ("without length", Reply::BytesAndClose([b"HTTP/1.1 200 x\r\n\r\n".to_vec(), LIST[..20].to_vec()].concat())),
+        ("stuck", Reply::Bytes(head(LIST.len()))),
+        ("dripping", Reply::Drip(head(LIST.len()), LIST.to_vec())),
+        ("damaged", Reply::with(200, "", &String::from_utf8_lossy(&LIST[..20]))),
+    ] {
+        let server = Server::start(move |_, _| reply.clone()).await;
+        let directory = tempfile::tempdir().unwrap();
+        let fault = backend(directory.path(), &server).send(&batch(0..2)).await.unwrap_err();
+        assert!(matches!(fault.kind, FaultKind::Broken | FaultKind::Unreachable), "{what}: {fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn after_a_failure_the_service_is_asked_how_it_is() {
     let server = Server::start(|number, _| match number {
         0 => Reply::status(500),
