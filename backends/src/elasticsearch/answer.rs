@@ -22,6 +22,7 @@
 //! | 409 | duplicate | an earlier attempt created it: the id is the event's |
 //! | 408, 429, 5xx | retry | the server asks for less, or is unwell |
 //! | closed, blocked or missing index; no permission for it | retry | somebody may open, unblock, make or permit it |
+//! | no index made now: blocked in the cluster, no shard left | retry | somebody may free disk, raise the limit, delete others |
 //! | any other | rejected, with the server's reason | the same bytes fail again |
 //!
 //! When every item was refused by the server as a whole (5xx, no permission) the request is a fault, which the engine counts
@@ -46,6 +47,9 @@ const BYTES_BASE: usize = 256 << 10;
 
 /// Bytes of an answer per item: id, status, and an error of usual length.
 const BYTES_PER_ITEM: usize = 512;
+
+/// What servers say when an index would have one shard more than the cluster may.
+const SHARDS_FULL: &str = "this action would add";
 
 /// Most bytes of any answer.
 const BYTES_MAX: usize = 8 << 20;
@@ -203,8 +207,8 @@ impl<'i> Found<'i> {
         let whole = match (status, &*error.kind) {
             (500.., _) => Some(FaultKind::Broken),
             (401, _) | (403, "security_exception") => Some(FaultKind::Unauthorized),
-            (408 | 429, _)
-            | (_, "index_closed_exception" | "cluster_block_exception" | "index_not_found_exception") => None,
+            (408 | 429, _) => None,
+            _ if error.can_be_mended() => None,
             _ => return Outcome::Rejected(format!("{status} {error}").into()),
         };
         if let Some(kind) = whole {
@@ -235,6 +239,19 @@ struct ItemError {
 }
 
 impl ItemError {
+    /// Whether it is the state of an index or of the cluster that somebody mends, and not the document.
+    fn can_be_mended(&self) -> bool {
+        match &*self.kind {
+            "index_closed_exception"
+            | "cluster_block_exception"
+            | "index_create_block_exception"
+            | "index_not_found_exception" => true,
+            // Elasticsearch calls it the one, OpenSearch the other, and both call much else so.
+            "validation_exception" | "illegal_argument_exception" => self.reason.contains(SHARDS_FULL),
+            _ => false,
+        }
+    }
+
     fn read(raw: &RawValue) -> Self {
         #[derive(Deserialize)]
         struct Object {

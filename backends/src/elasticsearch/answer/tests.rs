@@ -41,6 +41,7 @@ fn every_status_of_an_item_has_one_meaning() {
         (403, "cluster_block_exception", Outcome::Retry),
         (403, "security_exception", Outcome::Retry),
         (404, "index_not_found_exception", Outcome::Retry),
+        (403, "index_create_block_exception", Outcome::Retry),
         (400, "document_parsing_exception", Outcome::Rejected("400 document_parsing_exception: no: why".into())),
         (400, "mapper_parsing_exception", Outcome::Rejected("400 mapper_parsing_exception: no: why".into())),
         (404, "", Outcome::Rejected("404 no: why".into())),
@@ -50,6 +51,26 @@ fn every_status_of_an_item_has_one_meaning() {
         assert_eq!(each(&[("i0", 201, ""), ("i1", status, &error)])[1], outcome, "{status} {kind}");
     }
     assert_eq!(ask(&[("i0", 201, ""), ("i1", 201, "")], 2), Ok(Items::All(Outcome::Delivered)));
+}
+
+#[test]
+fn a_cluster_without_room_for_one_more_index_is_waited_for() {
+    let full = "Validation Failed: 1: this action would add [2] shards, but this cluster currently has [1]/[1] maximum normal shards open;";
+    let rejected = |reason: &str| Outcome::Rejected(reason.into());
+    for (kind, reason, outcome) in [
+        ("validation_exception", full, Outcome::Retry),
+        ("illegal_argument_exception", full, Outcome::Retry),
+        ("validation_exception", "no", rejected("400 validation_exception: no")),
+        ("illegal_argument_exception", "no", rejected("400 illegal_argument_exception: no")),
+        (
+            "document_parsing_exception",
+            "this action would add",
+            rejected("400 document_parsing_exception: this action would add"),
+        ),
+    ] {
+        let error = serde_json::json!({"type": kind, "reason": reason}).to_string();
+        assert_eq!(each(&[("i0", 201, ""), ("i1", 400, &error)])[1], outcome, "{kind}: {reason}");
+    }
 }
 
 #[test]
