@@ -216,11 +216,14 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
     if let Some(forbidden) = root_cause(&error).downcast_ref::<Forbidden>() {
         return Fault::new(FaultKind::Forbidden, forbidden);
     }
-    let kind = if error.is_timeout() {
+    // A connection that is not made in time is both: nobody was reached, and nothing was sent.
+    let kind = if error.is_connect() {
+        FaultKind::Unreachable
+    } else if error.is_timeout() {
         FaultKind::Timeout
     } else if error.is_builder() {
         FaultKind::Local
-    } else if error.is_connect() || root_cause(&error).is::<std::io::Error>() {
+    } else if root_cause(&error).is::<std::io::Error>() {
         FaultKind::Unreachable
     } else {
         FaultKind::Broken

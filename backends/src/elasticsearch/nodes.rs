@@ -2,7 +2,8 @@
 //!
 //! Nodes are asked in turn. One that cannot be reached is passed over: the request goes to the next at once, and for
 //! [`DOWN_FOR`] others are asked first. So is one that may not be connected to, which is logged once: only where no node may be
-//! is that what the whole backend suffers from.
+//! is that what the whole backend suffers from. One that takes a request and does not answer costs the attempt, which the
+//! engine ends; then others are asked first, too. Once that time is over one request at a time tries the node again.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use crate::http_client::{Answer, AnswerLimits, HttpClient};
 use crate::settings::Problem;
 use crate::{BuildContext, BuildError};
 
-/// How long a node that could not be reached is asked last.
+/// How long a node that could not be reached, or did not answer, is asked last.
 const DOWN_FOR: Duration = Duration::from_secs(30);
 
 /// The nodes of one cluster.
@@ -82,9 +83,10 @@ impl Nodes {
         let mut last = None;
         for node in self.in_turn() {
             let request = node.request(&ask, authorization.as_ref())?;
+            let attempt = Attempt::of(node);
             match self.client.execute(request, ask.limits).await {
                 Err(fault) if matches!(fault.kind, FaultKind::Unreachable | FaultKind::Forbidden) => {
-                    node.set_down(Some(Instant::now() + DOWN_FOR));
+                    drop(attempt);
                     if fault.kind == FaultKind::Forbidden {
                         node.tell_once(&fault);
                     }
@@ -93,8 +95,9 @@ impl Nodes {
                         last = Some(fault);
                     }
                 }
+                Err(fault) if fault.kind == FaultKind::Timeout => return Err(fault),
                 result => {
-                    node.set_down(None);
+                    attempt.answered();
                     return result;
                 }
             }
@@ -135,7 +138,39 @@ impl Nodes {
     }
 }
 
+/// A request to a node that was not answered yet. Dropped so, also because the engine waits no longer, the node is down.
+struct Attempt<'a> {
+    node: &'a Node,
+    is_answered: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// Begins one. A node that was down stays so until it answers, so that no second request waits for it meanwhile.
+    fn of(node: &'a Node) -> Self {
+        if node.was_down() {
+            node.set_down(Some(Instant::now() + DOWN_FOR));
+        }
+        Self { node, is_answered: false }
+    }
+
+    fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let until = if self.is_answered { None } else { Some(Instant::now() + DOWN_FOR) };
+        self.node.set_down(until);
+    }
+}
+
 impl Node {
+    /// Whether it did not answer when it was asked last.
+    fn was_down(&self) -> bool {
+        self.down_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
+    }
+
     fn is_down(&self) -> bool {
         let until = *self.down_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)

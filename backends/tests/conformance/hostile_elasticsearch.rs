@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use spillway_backends::{BackendSettings, build};
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Outcome};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
 
 use crate::batches::{batch, context, secret};
 use crate::bulk;
@@ -116,6 +118,49 @@ async fn nodes_are_asked_in_turn_and_a_dead_one_is_passed_over() {
         assert_eq!(half.send(&batch(start..start + 1)).await, Ok(Items::All(Outcome::Delivered)));
     }
     assert_eq!(one.seen().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_requests_and_never_answers_costs_one_attempt_and_then_one_at_a_time() {
+    let (silent, good) = (Server::start(|_, _| Reply::Silence).await, bulk::start(|_| 201).await);
+    let directory = tempfile::tempdir().unwrap();
+    let both = backend(directory.path(), at(&[&silent, &good]));
+    let attempt = |start| {
+        let both = both.clone();
+        async move { timeout(Duration::from_secs(10), both.send(&batch(start..start + 1))).await }
+    };
+    assert!(attempt(0).await.is_err());
+    for start in 0..8 {
+        assert_eq!(attempt(start).await, Ok(Ok(Items::All(Outcome::Delivered))));
+    }
+    assert_eq!((silent.seen().len(), good.seen().len()), (1, 8), "it is asked last");
+    tokio::time::advance(Duration::from_secs(31)).await;
+    let four = futures_util::future::join_all((0..4).map(attempt)).await;
+    let delivered = four.iter().filter(|sent| sent.is_ok()).count();
+    assert_eq!((delivered, silent.seen().len()), (3, 2), "{four:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_drops_what_is_sent_to_it_is_passed_over() {
+    // Nobody accepts, and there is no room for one more: the kernel drops what asks for it.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let hole = socket.listen(1).unwrap();
+    let address = hole.local_addr().unwrap();
+    let _full = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+    let good = bulk::start(|_| 201).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = at(&[&good]);
+    settings["urls"] = serde_json::json!([format!("http://{address}"), settings["urls"][0]]);
+    let both = backend(directory.path(), settings.clone());
+    for (start, seconds) in [(0, 10), (1, 0), (2, 0), (3, 0)] {
+        let begun = Instant::now();
+        assert_eq!(both.send(&batch(start..start + 1)).await, Ok(Items::All(Outcome::Delivered)));
+        assert_eq!(begun.elapsed().as_secs(), seconds, "request {start}");
+    }
+    settings["urls"] = serde_json::json!([format!("http://{address}")]);
+    let fault = backend(directory.path(), settings).send(&batch(0..1)).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable, "{fault}");
 }
 
 #[tokio::test]
