@@ -2,7 +2,8 @@
 //!
 //! Guarantees: it goes to the dead letters, oldest first, as far as they have room (the rest is dropped,
 //! counted); each letter is synced before its event counts as rejected, so that a process that dies in between repeats
-//! letters and loses none. A reference that comes back meanwhile goes on with what was not reached.
+//! letters and loses none. While they cannot be written it waits. A reference that comes back meanwhile goes on with what was
+//! not reached.
 //!
 //! Limits: one batch of [`PROBE_BYTES`] is in memory at a time.
 
@@ -29,10 +30,14 @@ impl Delivery {
             match self.former.form(bounds, Duration::ZERO, &self.progress).await {
                 Ok(Formed::Batch(work, batch)) => {
                     let full_before = self.dead_letters_full();
-                    if !self.reject_all(&work, &batch, REASON).await || self.dead_letters_full() > full_before {
+                    let all = self.reject_all(&work, &batch, REASON).await;
+                    if self.dead_letters_full() > full_before {
                         return true;
                     }
                     self.store(false).await;
+                    if !all {
+                        break;
+                    }
                 }
                 Ok(Formed::Nothing(first, end)) => self.progress.resolve(first, end),
                 Ok(Formed::Wait) => return true,

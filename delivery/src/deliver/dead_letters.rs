@@ -6,6 +6,8 @@
 //! # Guarantees
 //! - A letter is synced before the event counts as rejected. At least once: a crash between the letter and the cursor of the
 //!   delivery repeats it.
+//! - Only the quota keeps a letter out for good. A log that cannot be opened or written says so ([`Unkept::Fault`]): its
+//!   event is sent again later.
 //! - Reasons are one bounded line without what looks like a credential (`letter`).
 //! - `kept = redriven + rejected again + purged + held`, `held` counted by scanning.
 //!
@@ -15,6 +17,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -23,8 +26,9 @@ use crate::backend::OutEvent;
 use crate::clock::Clock;
 use crate::event::BatchBuilder;
 use crate::filesystem::Filesystem;
+use crate::intake::RefusalReason;
 use crate::ledger::DeadLettersReport;
-use crate::log::{DeliveryKey, Frame, Log, LogOptions, Masks, Pending, Progress, ReadError};
+use crate::log::{DeliveryKey, Frame, Log, LogOptions, Masks, Pending, Progress, ReadError, Reservation};
 use crate::settings::LogSettings;
 use crate::supervisor::Supervisor;
 
@@ -66,6 +70,8 @@ pub struct DeadLetters {
     pub(super) incarnation: u64,
     pub(super) bytes_max: u64,
     pub(super) shelf: OnceCell<Shelf>,
+    /// It was told that it cannot be opened, and it was not since.
+    pub(super) is_told: AtomicBool,
 }
 
 /// The log, open, and which of its letters are resolved.
@@ -86,6 +92,15 @@ pub(super) struct Refused<'a> {
     pub(super) reason: &'a str,
 }
 
+/// Why not all letters were kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unkept {
+    /// There is no room for them within the quota.
+    Quota,
+    /// They cannot be written now: the disk fails or is full, or the process ends.
+    Fault,
+}
+
 /// Some letters, shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -98,10 +113,15 @@ pub struct Page {
 }
 
 impl DeadLetters {
-    /// Keeps letters, in order; returns how many of them: fewer than all when there is no room or the disk fails.
-    /// `again` lets them take more than the quota: they replace letters that are there.
-    pub(super) async fn keep(&self, refused: &[Refused<'_>], names: (&str, &str), again: bool) -> usize {
-        let Some(shelf) = self.open().await else { return 0 };
+    /// Keeps letters, in order; returns how many of them, and why not the others. `again` lets them take more than the quota:
+    /// they replace letters that are there.
+    pub(super) async fn keep(
+        &self,
+        refused: &[Refused<'_>],
+        names: (&str, &str),
+        again: bool,
+    ) -> (usize, Option<Unkept>) {
+        let Some(shelf) = self.open().await else { return (0, Some(Unkept::Fault)) };
         let log = &shelf.log;
         let quota = if again { u64::MAX } else { self.bytes_max };
         let (mut kept, mut letters_max) = (0, usize::MAX);
@@ -119,17 +139,18 @@ impl DeadLetters {
             let batch = builder.build(origin.clone(), self.clock.now());
             let pending = Pending { batch, masks: Masks::Uniform(1), unrouted: 0, dropped: 0 };
             let bytes = pending.disk_bytes();
-            let reserved = if log.bytes() + bytes > quota { None } else { log.reserve(bytes).ok() };
+            let reserved = if log.bytes() + bytes > quota { Err(RefusalReason::Full) } else { reserve(log, bytes) };
             match reserved {
-                Some(reservation) => match log.append(reservation, pending).await {
+                Ok(reservation) => match log.append(reservation, pending).await {
                     Ok(()) => kept += count,
-                    Err(_) => break,
+                    Err(_) => return (kept, Some(Unkept::Fault)),
                 },
-                None if count > 1 => letters_max = count / 2,
-                None => break,
+                Err(RefusalReason::Full) if count > 1 => letters_max = count / 2,
+                Err(RefusalReason::Full) => return (kept, Some(Unkept::Quota)),
+                Err(_) => return (kept, Some(Unkept::Fault)),
             }
         }
-        kept
+        (kept, None)
     }
 
     /// Opens the log where there is one already.
@@ -167,7 +188,18 @@ impl DeadLetters {
             log.save(&key(), &progress, true).await.map_err(io::Error::other)?;
             Ok::<_, io::Error>(Shelf { log, progress: Mutex::new(progress), hidden: Mutex::default() })
         });
-        opened.await.inspect_err(|error| tracing::error!(%error, "dead letters cannot be opened")).ok()
+        let opened = opened.await;
+        let was_told = self.is_told.swap(opened.is_err(), Ordering::Relaxed);
+        match opened {
+            Ok(shelf) => Some(shelf),
+            Err(error) => {
+                // It is tried again for each letter that waits: one line for the first.
+                if !was_told {
+                    tracing::error!(%error, "dead letters cannot be opened; events that would be some wait");
+                }
+                None
+            }
+        }
     }
 
     /// Returns the letters that are meant, grouped.
@@ -213,6 +245,10 @@ impl DeadLetters {
         }
         report
     }
+}
+
+fn reserve(log: &Log, bytes: u64) -> Result<Reservation, RefusalReason> {
+    log.reserve(bytes).map_err(|refused| refused.reason)
 }
 
 /// Names what is resolved of the letters.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -203,6 +204,7 @@ impl Engine {
             incarnation: random(),
             bytes_max: settings.log.dead_letters_bytes_max,
             shelf: OnceCell::new(),
+            is_told: AtomicBool::new(false),
         });
         let deliveries = Arc::<Deliveries>::default();
         let names = Names::new(&settings, &"".into());

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::batches::{Kept, LeftFor, Work, halve};
 use super::breaker::Blame;
-use super::dead_letters::Refused;
+use super::dead_letters::{Refused, Unkept};
 use super::delivery::{Delivery, Landed};
 use super::pace::Signal;
 use super::target::signal_of;
@@ -180,16 +180,21 @@ impl Delivery {
             resolved.push(*seq);
         }
         self.progress.resolve_each(&resolved);
-        tally.retry += self.reject(&refused).await;
+        let unkept = self.reject(&refused).await;
         self.progress.delivered += tally.delivered;
         self.progress.duplicates += tally.duplicates;
         self.ground.status.late(tally.late);
-        match tally.retry {
-            0 => {
+        match (tally.retry, unkept) {
+            (0, 0) => {
                 self.resolved(&work);
                 self.succeeded();
             }
-            left => self.leave(work, batch, left).await,
+            (0, unkept) => {
+                // The destination has answered for all of it.
+                self.succeeded();
+                self.put_off(Work { left: None, ..work }, unkept);
+            }
+            (left, _) => self.leave(work, batch, left).await,
         }
         tally.delivered_bytes
     }
@@ -238,31 +243,52 @@ impl Delivery {
         self.retry.insert(rest.first, rest);
     }
 
-    /// Gives events up for good: they are dead letters, or dropped. Returns how many must be sent again: of a redrive, those
-    /// for whose new letter there is no room.
+    /// All that is left of a batch is given up for good and cannot be a dead letter now: it waits by itself and is sent again.
+    fn put_off(&mut self, work: Work, unkept: u64) {
+        let text = format!("{unkept} dead letters cannot be kept now; their events are sent again");
+        self.ground.status.left(&Fault::new(FaultKind::Local, text));
+        let key = if work.members.iter().any(|seq| self.progress.is_resolved(*seq)) {
+            self.progress.plans.retain(|plan| plan.key != work.key);
+            self.ground.other_name((work.first, work.end), "refused")
+        } else {
+            work.key.clone()
+        };
+        let not_before = Some(Instant::now() + self.target.breaker.pause_after(work.attempts));
+        let attempts = work.attempts.saturating_add(1);
+        let rest = Work { key, attempts, not_before, members: Vec::new(), kept: None, ..work };
+        self.progress.left.retain(|left| left.first < rest.first || left.end > rest.end);
+        self.note_left(&rest);
+        self.retry.insert(rest.first, rest);
+    }
+
+    /// Gives events up for good: they are dead letters, or dropped. Returns how many must be sent again: those whose letter
+    /// cannot be written now, and of a redrive those for whose new letter there is no room.
     async fn reject(&mut self, refused: &[Refused<'_>]) -> u64 {
         let Some(one) = refused.first() else { return 0 };
         let spec = &self.target.spec;
         let (route, backend, again) = (spec.route.clone(), spec.backend_name.clone(), self.redrives());
-        if self.progress.rejected + self.progress.dropped.values().sum::<u64>() == 0 {
-            let reason = one.reason;
-            tracing::warn!(%route, %backend, reason, "first event refused for good; such events go to the dead letters");
-        }
-        let (kept, otherwise) = match spec.settings.on_undeliverable {
-            OnUndeliverable::Drop => (0, "undeliverable"),
+        let is_first = self.progress.rejected + self.progress.dropped.values().sum::<u64>() == 0;
+        let (kept, unkept, otherwise) = match spec.settings.on_undeliverable {
+            OnUndeliverable::Drop => (0, None, "undeliverable"),
             OnUndeliverable::DeadLetter => {
-                (self.ground.dead_letters.keep(refused, (&route, &backend), again).await, DEAD_LETTERS_FULL)
+                let (kept, unkept) = self.ground.dead_letters.keep(refused, (&route, &backend), again).await;
+                (kept, unkept, DEAD_LETTERS_FULL)
             }
         };
         self.progress.rejected += kept as u64;
         refused[..kept].iter().for_each(|one| self.ground.status.rejected(one.reason));
-        let rest = if again { refused.len() - kept } else { 0 };
-        if kept < refused.len() && !again {
+        let waits = again || unkept == Some(Unkept::Fault);
+        let rest = if waits { refused.len() - kept } else { 0 };
+        if kept < refused.len() && !waits {
             let bytes = refused[kept..].iter().map(|one| one.event.bytes.len() as u64).sum();
             self.progress.drop_events(otherwise, (refused.len() - kept) as u64, bytes);
         }
         for one in &refused[..refused.len() - rest] {
             self.progress.resolve(one.seq, one.seq + 1);
+        }
+        if is_first && rest < refused.len() {
+            let reason = one.reason;
+            tracing::warn!(%route, %backend, reason, "first event refused for good; such events go to the dead letters");
         }
         rest as u64
     }
@@ -293,9 +319,7 @@ impl Delivery {
             return;
         }
         if !self.reject_all(&work, batch, &fault.message).await {
-            let full = Fault::new(FaultKind::Local, "a dead letter is refused again, and there is no room for it");
-            self.failed(&full, Blame::Local);
-            self.retry.insert(work.first, Work { members: Vec::new(), ..work });
+            self.put_off(work, 1);
         }
     }
 
@@ -320,7 +344,8 @@ impl Delivery {
         self.retry.insert(work.first, work);
     }
 
-    /// Gives a batch up that was tried often enough, or was left behind for too long by a destination that is well.
+    /// Gives a batch up that was tried often enough, or was left behind for too long by a destination that is well; returns
+    /// whether it did, or will once its dead letters can be kept.
     async fn gave_up(&mut self, work: &mut Work, batch: &OutBatch, fault: &Fault) -> bool {
         let attempts = work.attempts + 1;
         let exhausted = self.target.spec.settings.attempts_max.is_some_and(|max| attempts >= max);
@@ -333,6 +358,11 @@ impl Delivery {
         if !give_up {
             return false;
         }
-        self.reject_all(work, batch, &format!("given up after {attempts} attempts: {fault}")).await
+        if !self.reject_all(work, batch, &format!("given up after {attempts} attempts: {fault}")).await {
+            let work = std::mem::replace(work, Work::again(0, 0, "".into()));
+            let unkept = work.members.iter().filter(|seq| !self.progress.is_resolved(**seq)).count();
+            self.put_off(work, unkept as u64);
+        }
+        true
     }
 }

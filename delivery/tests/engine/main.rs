@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+mod breaking;
 mod common;
 mod damage;
 mod down;
@@ -9,6 +10,7 @@ mod edits;
 mod failover;
 mod in_and_out;
 mod letters;
+mod letters_wait;
 mod log;
 mod memory;
 mod saves;
