@@ -20,7 +20,7 @@ use super::jobs::{Job, JobKind};
 
 mod letters;
 
-/// For how long events have been left behind by a backend that was well.
+/// For how long events have been left behind by a backend that was well and took others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeftFor {
     pub(super) counted: Duration,
@@ -29,12 +29,12 @@ pub(super) struct LeftFor {
 }
 
 impl LeftFor {
-    /// Counts on to now, as far as the backend was well, which it is since `well_since`.
-    pub(super) fn count(&mut self, now: Instant, well_since: Option<Instant>) {
-        if let Some(since) = well_since {
-            self.counted += now.saturating_duration_since(since.max(self.seen));
+    /// Counts on to the end of `well`, the time up to now in which the backend was well; what of it was counted counts once.
+    pub(super) fn count(&mut self, well: Option<(Instant, Instant)>) {
+        if let Some((since, until)) = well {
+            self.counted += until.saturating_duration_since(since.max(self.seen));
+            self.seen = self.seen.max(until);
         }
-        self.seen = now;
     }
 }
 

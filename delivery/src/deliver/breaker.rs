@@ -58,6 +58,8 @@ enum State {
         in_a_row: u32,
         window: Window,
         since: Instant,
+        /// When the destination took something last, since then.
+        taken: Instant,
     },
     /// No attempt before then; after it, one decides.
     Open { until: Instant },
@@ -67,7 +69,7 @@ enum State {
 
 impl State {
     fn closed(since: Instant) -> Self {
-        Self::Closed { in_a_row: 0, window: Window::default(), since }
+        Self::Closed { in_a_row: 0, window: Window::default(), since, taken: since }
     }
 }
 
@@ -107,10 +109,10 @@ impl Breaker {
         }
     }
 
-    /// Returns since when the destination is well; `None` while it is not.
-    pub(super) fn closed_since(&self) -> Option<Instant> {
+    /// Returns since when the destination is well, and when it took something last; `None` while it is not well.
+    pub(super) fn closed_since(&self) -> Option<(Instant, Instant)> {
         match self.state {
-            State::Closed { since, .. } => Some(since),
+            State::Closed { since, taken, .. } => Some((since, taken)),
             State::Open { .. } | State::HalfOpen => None,
         }
     }
@@ -157,9 +159,10 @@ impl Breaker {
     /// Notes that the destination took something. What was under way when it opened does not close it.
     pub(super) fn succeeded(&mut self, now: Instant) {
         match &mut self.state {
-            State::Closed { in_a_row, window, .. } => {
+            State::Closed { in_a_row, window, taken, .. } => {
                 *in_a_row = 0;
                 window.push(false);
+                *taken = now;
             }
             State::HalfOpen => self.state = State::closed(now),
             State::Open { .. } => return,

@@ -15,8 +15,9 @@ use crate::ledger::BreakerState;
 use crate::log::Left;
 use crate::settings::OnUndeliverable;
 
-/// How long events may be refused that siblings of theirs were taken without, by a backend that is well; counted in running
-/// time, over restarts. Then they are dead letters.
+/// How long events may be refused that siblings of theirs are taken without, by a backend that is well; counted in running
+/// time, over restarts. Then they are dead letters. Of a backend that takes nothing meanwhile nobody knows whether it would:
+/// time counts up to what it took last. Where order counts nothing else is tried before them: there all time counts.
 const LEFT_BEHIND_MAX: Duration = Duration::from_secs(600);
 
 /// The reason under which events are counted that the dead letters had no room for.
@@ -349,12 +350,14 @@ impl Delivery {
     async fn gave_up(&mut self, work: &mut Work, batch: &OutBatch, fault: &Fault) -> bool {
         let attempts = work.attempts + 1;
         let exhausted = self.target.spec.settings.attempts_max.is_some_and(|max| attempts >= max);
-        let well_since = self.target.breaker.closed_since();
+        let ordered = self.target.traits.ordered;
+        let closed = self.target.breaker.closed_since();
+        let well = closed.map(|(since, taken)| (since, if ordered { Instant::now() } else { taken }));
         let left_behind = work.left.as_mut().is_some_and(|left| {
-            left.count(Instant::now(), well_since);
+            left.count(well);
             left.counted >= LEFT_BEHIND_MAX
         });
-        let give_up = exhausted || (left_behind && well_since.is_some());
+        let give_up = exhausted || (left_behind && well.is_some());
         if !give_up {
             return false;
         }
