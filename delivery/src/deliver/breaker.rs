@@ -95,8 +95,9 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    pub(super) fn new(settings: BreakerSettings, backoff: Backoff) -> Self {
-        let state = State::closed(Instant::now());
+    /// Returns one that is closed where the destination `was_well`, else half-open: the next attempt decides.
+    pub(super) fn new(settings: BreakerSettings, backoff: Backoff, was_well: bool) -> Self {
+        let state = if was_well { State::closed(Instant::now()) } else { State::HalfOpen };
         Self { settings, backoff, state, pause_until: None, in_flight: 0 }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Ground {
     pub(super) group: Option<Arc<Group>>,
     /// Its reference was removed and others of this group have what it holds: it sends nothing.
     pub(super) released: Option<Arc<Group>>,
+    /// Whether its backend was well before this order, or nothing is known of it.
+    pub(super) was_well: bool,
 }
 
 /// What a job has that a delivery of the configuration has not.
@@ -169,7 +171,7 @@ impl Delivery {
             ended: false,
             reopen: false,
             budget_short: false,
-            target: Target::new(spec, seed),
+            target: Target::new(spec, seed, ground.was_well),
             ground,
         }
     }

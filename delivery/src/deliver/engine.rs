@@ -312,6 +312,7 @@ impl Engine {
             job: None,
             group: None,
             released: None,
+            was_well: true,
         };
         // Names of routes and backends repeat between pipelines: whatever the delivery tells is told with these.
         let (namespace, pipeline) = (&bed.names.namespace, &bed.names.pipeline);

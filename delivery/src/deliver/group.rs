@@ -175,17 +175,16 @@ impl Group {
         self.done.send_replace(());
     }
 
-    /// Adds a member that begins, or begins anew: it is taken to be healthy.
+    /// Adds a member that begins, which is taken to be healthy; one that begins anew is what it was.
     pub(super) fn seat(&self, uid: &Arc<str>, name: &Arc<str>, done: Done) {
         let mut state = self.state();
         state.stamp += 1;
-        let before = state.members.len();
+        let healthy = state.member(uid).is_none_or(|member| member.healthy);
         state.members.retain(|member| member.uid != *uid);
-        let cause = if state.members.len() < before { Cause::Health } else { Cause::Edit };
         let (uid, name, stamp) = (uid.clone(), name.clone(), state.stamp);
-        state.members.push(Member { uid, name, healthy: true, under_way: 0, done, stamp });
+        state.members.push(Member { uid, name, healthy, under_way: 0, done, stamp });
         state.sort();
-        self.lead(&mut state, cause);
+        self.lead(&mut state, Cause::Edit);
         drop(state);
         self.news.send_replace(());
         self.done.send_replace(());

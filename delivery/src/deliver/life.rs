@@ -4,6 +4,8 @@
 //! - Between two orders nothing is under way: what was sent has landed or timed out, progress is saved, and only then the
 //!   next backend is opened at the same mark. Cursor, plans and figures go over.
 //! - A backend that two orders share is neither closed nor made anew, so that its connections stay.
+//! - A backend that was not well is not taken to be well because an order came: the next attempt decides, and its group goes
+//!   on without it until then.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliveries::{Order, Task};
 use super::delivery::{Delivery, Ground};
 use super::group::{Done, Group};
-use crate::ledger::DeliveryState;
+use crate::ledger::{BreakerState, DeliveryState};
 use crate::log::{DeliveryKey, Log, Progress};
 
 /// What is left when a delivery does not go on as it was.
@@ -104,24 +106,27 @@ async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress
     sit(ground, key, progress, order).await;
     ground.drain_until_ms = None;
     ground.status.bind(&order.spec);
+    // What rested says nothing of its backend, and what goes on at once has another one.
+    ground.was_well |= order.at_once || matches!(order.task, Task::Rest);
+    let breaker = if ground.was_well { BreakerState::Closed } else { BreakerState::HalfOpen };
     match &order.task {
         Task::Deliver => {
             progress.removed = None;
             ground.status.saved(progress.cursor);
-            ground.status.enter(DeliveryState::Healthy);
+            ground.status.enter(DeliveryState::Healthy, breaker);
         }
         Task::Rest => {
             progress.removed = None;
             // A drain of the process does not wait for what rests, or for a backend that may be gone.
             ground.status.saved(u64::MAX);
-            ground.status.enter(DeliveryState::Suspended);
+            ground.status.enter(DeliveryState::Suspended, breaker);
         }
         Task::Drain { removed, within, .. } => {
             // Orders between this and the last may have been passed over: the latest says all.
             progress.removed = Some(*removed);
             ground.drain_until_ms = Some(removed.since_ms + within.as_millis() as u64);
             ground.status.saved(u64::MAX);
-            ground.status.enter(DeliveryState::Draining);
+            ground.status.enter(DeliveryState::Draining, breaker);
             if let Err(error) = ground.log.save(key, progress, true).await {
                 tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
             }

@@ -318,7 +318,8 @@ impl Delivery {
     }
 
     /// Leaves the backend, unless the next order goes on with it.
-    pub(super) async fn part(self) -> Parted {
+    pub(super) async fn part(mut self) -> Parted {
+        self.ground.was_well = self.is_healthy();
         let stays = {
             let next = self.ground.orders.borrow();
             let sends = !matches!(next.task, Task::Rest);

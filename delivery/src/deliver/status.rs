@@ -100,13 +100,16 @@ impl DeliveryStatus {
         self.figures().backend_type.clone_from(&spec.backend_type);
     }
 
-    /// Goes over to another task, whose state without a fault is `state`; its breaker begins closed.
-    pub(super) fn enter(&self, state: DeliveryState) {
-        self.breaker(BreakerState::Closed);
+    /// Goes over to another task, whose state without a fault is `state`. Where its breaker does not begin closed the fault
+    /// before still counts: it is not told again.
+    pub(super) fn enter(&self, state: DeliveryState, breaker: BreakerState) {
+        self.breaker(breaker);
         let mut figures = self.figures();
+        let is_well = breaker == BreakerState::Closed;
         figures.faultless = state;
-        figures.fails = false;
-        self.change(&mut figures, state);
+        figures.fails &= !is_well;
+        let retries = !is_well && state == DeliveryState::Healthy;
+        self.change(&mut figures, if retries { DeliveryState::Retrying } else { state });
     }
 
     /// Returns whether events were given up.

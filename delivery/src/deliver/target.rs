@@ -23,7 +23,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(mut spec: DeliverySpec, seed: u64) -> Self {
+    /// Returns one that flows where its destination `was_well`, and else is to be tried by one attempt first.
+    pub(super) fn new(mut spec: DeliverySpec, seed: u64, was_well: bool) -> Self {
         let traits = spec.backend.traits();
         if traits.local {
             spec.settings.batch_wait_max = std::time::Duration::ZERO;
@@ -32,7 +33,7 @@ impl Target {
         let backoff = Backoff::new(settings.retry_initial, settings.retry_max, seed);
         let in_flight_max = if traits.ordered { 1 } else { settings.in_flight_max };
         Self {
-            breaker: Breaker::new(settings.breaker, backoff),
+            breaker: Breaker::new(settings.breaker, backoff, was_well),
             pace: Pace::new(in_flight_max, settings.batch_bytes_max),
             rate: Rate::new(settings.rate, Instant::now()),
             traits,

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::common::{
     Store, balanced, batch_of, drain, engine, kept_in_store, of, pipeline_of, quick_breaker, reference, route, send,
-    spec_of, until,
+    spec_of, time_goes_by, until,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,6 +251,45 @@ async fn the_backlog_moves_as_soon_as_the_breaker_opens() {
             }
             Failback::Backfill => assert_eq!(a.each(), numbers(0..sent + 100)),
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_a_sick_backend_is_no_recovery() {
+    for failback in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
+        let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+        // No probe comes by itself.
+        let patient = |places: &Places<'_>| {
+            let mut specs = specs(places);
+            specs.iter_mut().for_each(|spec| spec.settings.breaker.open = Duration::from_hours(10));
+            specs
+        };
+        let settings = || settings(Strategy::FirstHealthy(failback), &places);
+        let pipeline = engine.add(settings(), patient(&places), &|_| None).await.unwrap();
+        send(&pipeline, 0..10).await;
+        b.until(|got| got.len() == 10).await;
+        let tried = a.attempts.borrow().len();
+        for edit in 1..=10_u32 {
+            engine.apply(settings(), patient(&places[..1]), &|_| None).await.unwrap();
+            time_goes_by(Duration::from_secs(1)).await;
+            send(&pipeline, edit * 10..edit * 10 + 10).await;
+            b.until(|got| got.len() == edit as usize * 10 + 10).await;
+            let report = balanced(&pipeline).await;
+            assert_eq!((report.routes[0].active.as_deref(), of(&report, "a").delivered_events), (Some("b"), 0));
+        }
+        let failovers = balanced(&pipeline).await.routes[0].failovers.clone();
+        let times: u64 = failovers.iter().map(|failover| failover.times).sum();
+        assert_eq!((failovers.len(), times), (1, 1), "{failovers:?}");
+        let probes = a.attempts.borrow().len() - tried;
+        assert!(probes <= 10, "{failback:?}: {probes} attempts");
+        assert_eq!((b.each(), doubles(&[&b])), (numbers(0..110), 0));
+        a.turn(Mode::Take);
+        engine.apply(settings(), patient(&places[..1]), &|_| None).await.unwrap();
+        send_until_active(&pipeline, "a", 110).await;
+        assert!(drain(&engine).await);
     }
 }
 

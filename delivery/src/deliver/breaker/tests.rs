@@ -6,7 +6,7 @@ const OPEN: Duration = Duration::from_secs(30);
 
 fn breaker(consecutive_failures: u32, failure_ratio_percent: u32) -> Breaker {
     let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60), 7);
-    Breaker::new(BreakerSettings { consecutive_failures, failure_ratio_percent, open: OPEN }, backoff)
+    Breaker::new(BreakerSettings { consecutive_failures, failure_ratio_percent, open: OPEN }, backoff, true)
 }
 
 fn fail(breaker: &mut Breaker, now: Instant) -> Duration {

@@ -34,6 +34,18 @@ fn the_best_healthy_one_sends_and_what_is_worse_stands_by() {
 }
 
 #[test]
+fn one_that_begins_anew_is_as_well_as_it_was() {
+    let group = group(Failback::Leave);
+    group.note("a", Health::Ill, 0, &up_to(0));
+    group.seat(&"a".into(), &"a".into(), Done::of(&up_to(3)));
+    assert_eq!(stands(&group), [Stand::Sends, Stand::Sends, Stand::By]);
+    let (leader, failovers) = group.report();
+    assert_eq!((leader.as_deref(), failovers.len()), (Some("b"), 1));
+    group.note("a", Health::Well, 0, &up_to(3));
+    assert_eq!((group.report().0.as_deref(), group.report().1.len()), (Some("a"), 2));
+}
+
+#[test]
 fn one_that_recovers_waits_for_what_worse_ones_have_under_way_and_they_begin_nothing() {
     for (failback, waits) in [(Failback::Leave, Stand::Waits), (Failback::Backfill, Stand::Sends)] {
         let group = group(failback);
