@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::answer::{self, Verdict};
 use super::encode::{Bulk, Encoder};
-use super::mapping::IndexTemplate;
+use super::mapping::{Found, IndexTemplate};
 use super::nodes::{Ask, Nodes};
 use super::settings::{ElasticsearchCompression, ElasticsearchSettings, GRAMMAR};
 use crate::answer::parse_retry_after;
@@ -114,7 +114,8 @@ impl Elasticsearch {
     }
 
     /// Makes sure of the index template before the first document, so that no index is made without it. What only says
-    /// that it cannot be made is one warning.
+    /// that it cannot be made is one warning; but where there would be a plain index in place of a data stream, for good,
+    /// nothing is sent.
     async fn ensure(&self, template: &IndexTemplate) -> Result<(), Fault> {
         let path = template.path();
         let ask = Ask {
@@ -126,13 +127,14 @@ impl Elasticsearch {
             limits: TEMPLATE_ANSWER,
         };
         let there = self.nodes.send(ask.clone()).await?;
-        let refused = match there.status {
-            200 if IndexTemplate::is_there(&there.body) => return Ok(()),
-            200 | 404 => {
+        let refused = match (there.status, template.found(&there.body)) {
+            (200, Found::Fitting) => return Ok(()),
+            (200, Found::Plain) => there,
+            (200 | 404, _) => {
                 // The one difference between the products that matters here.
                 let is_elasticsearch = there.header("x-elastic-product").is_some();
                 let body = template.body(if is_elasticsearch { "flattened" } else { "flat_object" });
-                let made = self.nodes.send(Ask { method: Method::PUT, body: body.into(), ..ask }).await?;
+                let made = self.nodes.send(Ask { method: Method::PUT, body: body.into(), ..ask.clone() }).await?;
                 if (200..300).contains(&made.status) {
                     tracing::info!(template = template.name, backend = %self.name.backend, "index template made");
                     return Ok(());
@@ -141,12 +143,15 @@ impl Elasticsearch {
             }
             _ => there,
         };
-        if matches!(refused.status, 401 | 408 | 429 | 500..) {
-            let fault = answer::verdict(refused.status, &refused.body, &[]).err();
-            let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Broken, "index template: no answer"));
-            return Err(fault);
-        }
+        check_answered(&refused)?;
         let said = answer::server_error(&refused.body).unwrap_or_default();
+        if let Some(path) = template.stream_path() {
+            let streams = self.nodes.send(Ask { path: &path, ..ask }).await?;
+            check_answered(&streams)?;
+            if streams.status != 200 || !IndexTemplate::is_stream(&streams.body) {
+                return Err(no_stream(template, refused.status, &said));
+            }
+        }
         tracing::warn!(
             template = template.name, backend = %self.name.backend, status = refused.status,
             error = self.nodes.redact(&said), "index template cannot be made; the server's own mapping is used"
@@ -180,6 +185,34 @@ impl Backend for Elasticsearch {
     fn close(&self) -> BoxFuture<'_, ()> {
         self.nodes.close();
         Box::pin(async {})
+    }
+}
+
+/// Fails where an answer about a template says nothing of it: the server is asked again.
+fn check_answered(answer: &Answer) -> Result<(), Fault> {
+    if !matches!(answer.status, 401 | 408 | 429 | 500..) {
+        return Ok(());
+    }
+    let fault = answer::verdict(answer.status, &answer.body, &[]).err();
+    Err(fault.unwrap_or_else(|| Fault::new(FaultKind::Broken, "index template: no answer")))
+}
+
+/// Returns why nothing is sent: without a template that makes a data stream there would be a plain index.
+fn no_stream(template: &IndexTemplate, status: u16, said: &str) -> Fault {
+    let name = &template.name;
+    match status {
+        200..=299 => Fault::new(
+            FaultKind::Broken,
+            format_args!("index template {name} makes a plain index, and no data stream is there"),
+        ),
+        401 | 403 => Fault::new(
+            FaultKind::Unauthorized,
+            format_args!("http {status}: index template {name} may not be made, and no data stream is there: {said}"),
+        ),
+        _ => Fault::new(
+            FaultKind::Broken,
+            format_args!("http {status}: index template {name} cannot be made, and no data stream is there: {said}"),
+        ),
     }
 }
 

@@ -21,6 +21,17 @@ const PRIORITY_MIN: usize = 101;
 /// The highest priority.
 const PRIORITY_MAX: usize = 199;
 
+/// What the server has under the name of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// One that is at least as new.
+    Fitting,
+    /// One that is at least as new, and makes plain indices where a data stream is wanted.
+    Plain,
+    /// None, or an older one.
+    Old,
+}
+
 /// What is made for one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct IndexTemplate {
@@ -59,10 +70,27 @@ impl IndexTemplate {
         format!("_index_template/{}", self.name)
     }
 
-    /// Returns whether an answer to that question shows one that is at least as new.
-    pub(super) fn is_there(answer: &[u8]) -> bool {
+    /// Returns what an answer to that question shows.
+    pub(super) fn found(&self, answer: &[u8]) -> Found {
         let answer: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
-        answer["index_templates"][0]["index_template"]["version"].as_u64() >= Some(u64::from(VERSION))
+        let template = &answer["index_templates"][0]["index_template"];
+        match template["version"].as_u64() {
+            Some(version) if version < u64::from(VERSION) => Found::Old,
+            None => Found::Old,
+            Some(_) if self.data_stream && !template["data_stream"].is_object() => Found::Plain,
+            Some(_) => Found::Fitting,
+        }
+    }
+
+    /// Returns the path that asks for the data streams that events go to; `None` where they go to plain indices.
+    pub(super) fn stream_path(&self) -> Option<String> {
+        self.data_stream.then(|| format!("_data_stream/{}", self.pattern))
+    }
+
+    /// Returns whether an answer to that question shows one.
+    pub(super) fn is_stream(answer: &[u8]) -> bool {
+        let answer: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
+        answer["data_streams"].as_array().is_some_and(|streams| !streams.is_empty())
     }
 
     /// Returns the body that makes the template; `flattened` is what the server calls a field of any keys.
@@ -147,15 +175,24 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_there_is_known_by_its_version() {
-        for (answer, there) in [
-            (r#"{"index_templates":[{"name":"x","index_template":{"version":1}}]}"#, true),
-            (r#"{"index_templates":[{"name":"x","index_template":{"version":7}}]}"#, true),
-            (r#"{"index_templates":[{"name":"x","index_template":{}}]}"#, false),
-            (r#"{"error":"no"}"#, false),
-            ("", false),
+    fn one_that_is_there_is_known_by_its_version_and_by_what_it_makes() {
+        let plain = template("jobs-{date}").unwrap();
+        let stream = IndexTemplate { data_stream: true, ..plain.clone() };
+        for (answer, of_plain, of_stream) in [
+            (r#"{"index_templates":[{"name":"x","index_template":{"version":1}}]}"#, Found::Fitting, Found::Plain),
+            (
+                r#"{"index_templates":[{"name":"x","index_template":{"version":7,"data_stream":{"hidden":false}}}]}"#,
+                Found::Fitting,
+                Found::Fitting,
+            ),
+            (r#"{"index_templates":[{"name":"x","index_template":{"version":0}}]}"#, Found::Old, Found::Old),
+            (r#"{"index_templates":[{"name":"x","index_template":{"data_stream":{}}}]}"#, Found::Old, Found::Old),
+            (r#"{"error":"no"}"#, Found::Old, Found::Old),
+            ("", Found::Old, Found::Old),
         ] {
-            assert_eq!(IndexTemplate::is_there(answer.as_bytes()), there, "{answer}");
+            let found = (plain.found(answer.as_bytes()), stream.found(answer.as_bytes()));
+            assert_eq!(found, (of_plain, of_stream), "{answer}");
         }
+        assert_eq!((plain.stream_path(), stream.stream_path().as_deref()), (None, Some("_data_stream/jobs-*")));
     }
 }
