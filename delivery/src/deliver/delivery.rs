@@ -49,6 +49,8 @@ pub(super) struct Ground {
     pub(super) group: Option<Arc<Group>>,
     /// Its reference was removed and others of this group have what it holds: it sends nothing.
     pub(super) released: Option<Arc<Group>>,
+    /// What its group has to deliver from here on is to be its business too, and could not be made that yet.
+    pub(super) earlier: Option<u64>,
     /// Whether its backend was well before this order, or nothing is known of it.
     pub(super) was_well: bool,
 }
@@ -239,6 +241,7 @@ impl Delivery {
             || !self.target.permits(Instant::now())
             || self.budget_short
             || self.commit_waits(flights)
+            || self.earlier_is_due()
             || !self.may_send()
     }
 
@@ -282,7 +285,8 @@ impl Delivery {
         let drain = self.ground.drain_until_ms.map(|_| Instant::now() + DRAIN_LOOK_PERIOD);
         let ripe = self.former.ripe_at(self.target.spec.settings.batch_wait_max);
         let forming = ripe.filter(|_| !self.holding_back(flights));
-        let follow = self.follow_at(flights.is_empty());
+        let earlier = self.earlier_at().filter(|_| flights.is_empty());
+        let follow = self.follow_at(flights.is_empty()).into_iter().chain(earlier).min();
         let now = Instant::now();
         let due = self.retry.values().filter_map(|work| work.not_before).filter(|at| *at > now).min();
         let damage = self.damage_not_before.filter(|at| *at > now);

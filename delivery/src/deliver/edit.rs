@@ -4,7 +4,8 @@
 //! - An edit has one place in the pipeline's log. Events before it were masked by the old routes, events behind it by the new
 //!   ones; a new reference begins there, a removed one ends there. Masks are never evaluated again.
 //! - What an edit does not name is not touched: not its backend, not its cursor, not what is under way.
-//! - Where a new reference begins is durable before the first event is masked for it.
+//! - Where a new reference begins is durable before the first event is masked for it; where that cannot be written down there
+//!   is no edit, and nothing is kept for it.
 //! - A removed reference drains for the time that its pipeline said before the edit, with the backend it had; one that comes
 //!   back before its end goes on where it stood. A removed pipeline takes nothing, and its log goes when its last
 //!   delivery has ended.
@@ -21,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::DeliverySpec;
 use super::deliveries::{Order, Orders, Seat, Task};
-use super::engine::{Engine, EngineError, Rebind, Running, RunningPipelines, begin, first_progress, progress_from};
+use super::engine::{Engine, EngineError, Rebind, Running, RunningPipelines, first_progress, progress_from};
 use super::seats::Seats;
 use crate::intake::Pipeline;
-use crate::log::{DeliveryKey, JournalError, Removed};
+use crate::log::{DeliveryKey, JournalError, Log, Removed};
 use crate::settings::PipelineSettings;
 
 /// What a log's directory is called from the moment it is given up; no key of a pipeline begins so.
@@ -109,21 +110,13 @@ impl Engine {
         let mut orders = running.bed.deliveries.orders.lock().await;
         check_bound(&settings, &specs, &orders)?;
         let wanted = keys_of(&settings);
-        let new = || specs.iter().filter(|spec| !orders.contains_key(&spec.key()));
-        new().for_each(|spec| log.set_floor(&spec.key(), 0));
+        let new: Vec<_> = specs.iter().map(DeliverySpec::key).filter(|key| !orders.contains_key(key)).collect();
+        new.iter().for_each(|key| log.set_floor(key, 0));
         let seats = Seats::of(&running.bed, &settings);
-        for spec in new() {
-            let first = || first_progress(log, &spec.route, false);
-            begin(
-                log,
-                spec,
-                seats.begins(&spec.route).map_or_else(first, |from| progress_from(log, &spec.route, from)),
-            )
-            .await;
-        }
-        // A process that dies must not find a reference removed for which events were accepted since.
-        for key in wanted.iter().filter(|key| is_draining(&orders, key)) {
-            log.set_removed(key, None).await.map_err(|source| unsaved(running, source))?;
+        let back = wanted.iter().filter(|key| is_draining(&orders, key));
+        if let Err(source) = note(log, &seats, &new, back).await {
+            withdraw(log, &new).await;
+            return Err(unsaved(running, source));
         }
         let before = running.pipeline.settings();
         let (table, task) = (table_of(&settings), if settings.suspend { Task::Rest } else { Task::Deliver });
@@ -159,6 +152,35 @@ impl Engine {
 
     pub(super) fn spool_dir(&self) -> PathBuf {
         self.settings.data_dir.join("spool")
+    }
+}
+
+/// Writes down where references begin that are `new`, and that others are `back`: a process that dies must not find that one
+/// begins behind events that were accepted for it, or is removed.
+async fn note<'k>(
+    log: &Log,
+    seats: &Seats,
+    new: &[DeliveryKey],
+    back: impl Iterator<Item = &'k DeliveryKey>,
+) -> Result<(), JournalError> {
+    for key in new {
+        let first = || first_progress(log, &key.route, false);
+        let from = |from| progress_from(log, &key.route, from);
+        log.save(key, &seats.begins(&key.route).map_or_else(first, from), true).await?;
+    }
+    for key in back {
+        log.set_removed(key, None).await?;
+    }
+    Ok(())
+}
+
+/// Takes back what was noted of references that do not come: nothing may be held for somebody who never reads it.
+async fn withdraw(log: &Log, new: &[DeliveryKey]) {
+    for key in new {
+        log.drop_floor(key);
+        if let Err(error) = log.forget(key).await {
+            tracing::debug!(%error, route = %key.route, "what was noted of a reference goes with the next save");
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub enum EngineError {
         /// The backend as the route names it.
         backend: Arc<str>,
     },
-    /// That a removed reference is back could not be stored.
+    /// That a removed reference is back, or where a new one begins, could not be stored.
     #[error("cursors of pipeline {pipeline} cannot be changed")]
     Unsaved {
         /// The pipeline.
@@ -218,15 +218,14 @@ impl Engine {
         super::beginnings::find(&log).await;
         let saved = log.saved_deliveries();
         let seats = Seats::of(&bed, &settings);
-        let mut begun = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let progress = match (saved.iter().find(|(key, _)| *key == spec.key()), seats.begins(&spec.route)) {
-                (Some((key, progress)), _) => taken_back(&log, key, progress).await,
-                (None, Some(from)) => begin(&log, &spec, progress_from(&log, &spec.route, from)).await,
-                (None, None) => begin(&log, &spec, first_progress(&log, &spec.route, saved.is_empty())).await,
-            };
-            begun.push((spec, progress));
-        }
+        let begun = match begin(&log, &seats, specs, &saved).await {
+            Ok(begun) => begun,
+            Err(source) => {
+                // The next try opens it anew.
+                log.end().await;
+                return Err(EngineError::Unsaved { pipeline: settings.name.clone(), source });
+            }
+        };
         let has_begun = |key: &DeliveryKey| begun.iter().any(|(spec, _)| spec.key() == *key);
         let missing = saved.into_iter().filter(|(key, _)| !has_begun(key) && !is_job(key));
         let missing: Vec<_> = missing.map(|(key, progress)| (seats.releases(&key, &progress), key, progress)).collect();
@@ -312,6 +311,7 @@ impl Engine {
             job: None,
             group: None,
             released: None,
+            earlier: None,
             was_well: true,
         };
         // Names of routes and backends repeat between pipelines: whatever the delivery tells is told with these.
@@ -406,13 +406,29 @@ async fn taken_back(log: &Log, key: &DeliveryKey, progress: &Progress) -> Progre
     super::saving::reconciled(log, key, Progress { removed: None, ..progress.clone() }).await
 }
 
-/// Writes down where a new delivery begins before anything is taken in: a process that dies early must
-/// not make it begin behind what was accepted for it.
-pub(super) async fn begin(log: &Log, spec: &DeliverySpec, progress: Progress) -> Progress {
-    if let Err(error) = log.save(&spec.key(), &progress, true).await {
-        tracing::warn!(%error, route = %spec.route, backend = %spec.backend_name, "could not note where a delivery begins");
+/// Returns where each delivery begins, or goes on. Where a new one begins is written down before anything is taken in: a
+/// process that dies early must not make it begin behind what was accepted for it.
+async fn begin(
+    log: &Log,
+    seats: &Seats,
+    specs: Vec<DeliverySpec>,
+    saved: &[(DeliveryKey, Progress)],
+) -> Result<Vec<(DeliverySpec, Progress)>, JournalError> {
+    let mut begun = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let key = spec.key();
+        let progress = match (saved.iter().find(|(known, _)| *known == key), seats.begins(&spec.route)) {
+            (Some((_, progress)), _) => taken_back(log, &key, progress).await,
+            (None, from) => {
+                let first = || first_progress(log, &spec.route, saved.is_empty());
+                let progress = from.map_or_else(first, |from| progress_from(log, &spec.route, from));
+                log.save(&key, &progress, true).await?;
+                progress
+            }
+        };
+        begun.push((spec, progress));
     }
-    progress
+    Ok(begun)
 }
 
 /// A new reference starts at the edit; where no cursor was ever saved, or all were lost, at the first event there is.

@@ -19,8 +19,9 @@ use tokio::time::Instant;
 
 use super::batches::{Work, key_again};
 use super::breaker::Blame;
-use super::delivery::{Delivery, Ground};
+use super::delivery::{Delivery, Flights, Ground};
 use super::group::{Done, Group, Health, Stand};
+use super::life::begin_earlier;
 use super::{RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind};
 use crate::ledger::BreakerState;
@@ -37,12 +38,15 @@ pub(super) struct Following {
     /// Up to when it has what others resolved, as the group counts.
     seen: u64,
     not_before: Instant,
+    /// When what its group had before it began is to be made its business, where that could not be done before.
+    earlier_at: Instant,
 }
 
 impl Following {
     pub(super) fn new(group: &Group) -> Self {
         let (news, done) = group.changes();
-        Self { news, done, seen: 0, not_before: Instant::now() }
+        let now = Instant::now();
+        Self { news, done, seen: 0, not_before: now, earlier_at: now + FOLLOW_PERIOD }
     }
 }
 
@@ -145,8 +149,46 @@ impl Delivery {
         (idle && group.takes(uid) && group.newest(uid) > following.seen).then_some(following.not_before)
     }
 
+    /// Returns when what its group had before it began is to be made its business, where it is not.
+    pub(super) fn earlier_at(&self) -> Option<Instant> {
+        self.ground.earlier?;
+        self.following.as_ref().map(|following| following.earlier_at)
+    }
+
+    /// Whether that is due: nothing may be under way then.
+    pub(super) fn earlier_is_due(&self) -> bool {
+        self.earlier_at().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Makes what its group had before it began its business, where that could not be written down when it came.
+    async fn begin_earlier(&mut self) {
+        let Some(from) = self.ground.earlier else { return };
+        if let Some(following) = &mut self.following {
+            following.earlier_at = Instant::now() + FOLLOW_PERIOD;
+        }
+        // Where a backend stands that commits is written down with what it has.
+        if self.target.traits.commits && self.dirty_since.is_some() {
+            self.save(&mut Flights::new(), true).await;
+        }
+        if self.target.traits.commits && (self.dirty_since.is_some() || self.reopen) {
+            return;
+        }
+        match begin_earlier(&self.ground.log, &self.key, &mut self.progress, from).await {
+            Ok(()) => {
+                self.ground.earlier = None;
+                self.kept.clone_from(&self.progress);
+                self.begin_anew();
+                tracing::info!(route = %self.key.route, backend = %self.target.spec.backend_name, "what the route held before is its business, too");
+            }
+            Err(why) => tracing::debug!(route = %self.key.route, why, "what a route held before stays with others"),
+        }
+    }
+
     /// Takes what others resolved, where that is due.
     pub(super) async fn follow(&mut self, idle: bool) {
+        if idle && self.earlier_is_due() {
+            self.begin_earlier().await;
+        }
         let now = Instant::now();
         let Some(due) = self.follow_at(idle) else { return };
         let sends = self.may_send() && self.target.permits(now);
@@ -168,7 +210,7 @@ impl Delivery {
         self.ground.group.as_ref()?;
         let save = self.dirty_since.map(|since| since + SAVE_PERIOD);
         let save = save.map(|at| self.save_not_before.map_or(at, |earliest| at.max(earliest)));
-        [self.follow_at(true), save].into_iter().flatten().min()
+        [self.follow_at(true), self.earlier_at(), save].into_iter().flatten().min()
     }
 
     /// Takes what others resolved. Nothing may be under way.

@@ -315,6 +315,7 @@ impl Desk {
             job: Some(JobGround { key: job.key(), letters: job.kind == JobKind::Redrive }),
             group: None,
             released: None,
+            earlier: None,
             was_well: true,
         };
         if let Some(shelf) = self.dead_letters.shelf.get().filter(|_| job.kind == JobKind::Redrive) {

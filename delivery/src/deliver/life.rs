@@ -63,12 +63,17 @@ async fn sit(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, or
     let released = matches!(order.task, Task::Drain { released: true, .. });
     ground.released = order.seat.as_ref().filter(|_| released).map(|seat| seat.group.clone());
     let seat = order.seat.as_ref().filter(|_| !released && !matches!(order.task, Task::Rest));
+    ground.earlier = None;
     let is_other = |group: &Arc<Group>| !seat.is_some_and(|seat| Arc::ptr_eq(&seat.group, group));
     if let Some(group) = ground.group.take_if(|group| is_other(group)) {
         leave(&ground.log, key, &group, progress);
     }
     if let Some(seat) = seat {
-        begin_earlier(&ground.log, key, progress, seat.from).await;
+        let begun = begin_earlier(&ground.log, key, progress, seat.from).await;
+        ground.earlier = begun.is_err().then_some(seat.from);
+        if let Err(why) = begun {
+            tracing::warn!(route = %key.route, why, "what a route held before a backend was added to it stays with others; trying again");
+        }
         seat.group.seat(&key.backend_uid, &order.spec.backend_name, Done::of(progress));
         ground.group = Some(seat.group.clone());
     }
@@ -81,25 +86,26 @@ fn leave(log: &Log, key: &DeliveryKey, group: &Arc<Group>, progress: &Progress) 
 
 /// What its group had to deliver before this delivery began is its business from now on, for good: others may leave it to
 /// this one at once.
-async fn begin_earlier(log: &Log, key: &DeliveryKey, progress: &mut Progress, from: u64) {
-    let Some(began) = progress.began.filter(|began| *began > from) else { return };
+pub(super) async fn begin_earlier(
+    log: &Log,
+    key: &DeliveryKey,
+    progress: &mut Progress,
+    from: u64,
+) -> Result<(), String> {
+    let Some(began) = progress.began.filter(|began| *began > from) else { return Ok(()) };
     // Nothing of it may go any more.
     log.set_floor(key, from);
     let (reader, route) = (log.clone(), key.route.clone());
     let count = move || reader.count_events(&reader.census(), &route, from, began);
     let Ok(Ok((events, _))) = tokio::task::spawn_blocking(count).await else {
-        tracing::warn!(route = %key.route, "what a route held before a backend was added to it cannot be read; others keep it");
-        return;
+        return Err("it cannot be read now".into());
     };
     let mut earlier = Progress { cursor: from, began: Some(from), ..progress.clone() };
     earlier.resolve(began, progress.cursor);
     earlier.routed_before -= events as i64;
-    match log.save(key, &earlier, true).await {
-        Ok(()) => *progress = earlier,
-        Err(error) => {
-            tracing::warn!(%error, route = %key.route, "what a route held before a backend was added to it stays with others");
-        }
-    }
+    log.save(key, &earlier, true).await.map_err(|error| error.to_string())?;
+    *progress = earlier;
+    Ok(())
 }
 
 async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {

@@ -7,6 +7,7 @@ mod common;
 mod damage;
 mod down;
 mod edits;
+mod edits_unsaved;
 mod failover;
 mod in_and_out;
 mod letters;
