@@ -273,16 +273,17 @@ impl Desk {
         let progress = self.beginning(job, &log);
         // From here on nothing goes that the job needs.
         log.set_floor(&job.key(), job.from);
-        let stored = self.jobs.put(job.clone()).await;
-        let saved = match stored {
-            Ok(()) => {
-                log.save(&job.key(), &progress, true).await.map_err(|error| JobError::Save(io::Error::other(error)))
-            }
-            Err(error) => Err(error),
+        // The cursor first: one without a job is forgotten at the next start, a job without one would run then.
+        let saved = log.save(&job.key(), &progress, true).await;
+        let stored = match saved {
+            Ok(()) => self.jobs.put(job.clone()).await,
+            Err(error) => Err(JobError::Save(io::Error::other(error))),
         };
-        if let Err(error) = saved {
+        if let Err(error) = stored {
             log.drop_floor(&job.key());
-            self.jobs.list().retain(|known| known.id != job.id);
+            if let Err(error) = log.forget(&job.key()).await {
+                tracing::debug!(job = %job.id, %error, "the cursor of a job that did not begin stays for now");
+            }
             return Err(error);
         }
         tracing::info!(

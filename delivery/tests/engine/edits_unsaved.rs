@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, OutBatch, Outcome};
 use spillway_delivery::clock::Clock;
+use spillway_delivery::deliver::jobs::{JobError, JobTarget, ReplayRequest};
 use spillway_delivery::deliver::{DeliverySpec, Engine, EngineError};
 use spillway_delivery::filesystem::FaultyFs;
 use spillway_delivery::settings::{DeliverySettings, Failback, LogSettings, PipelineSettings, Strategy};
@@ -113,6 +114,39 @@ async fn a_reference_that_is_new_at_a_start_begins_in_the_log_or_not_at_all() {
     assert_eq!(b.store.until(|got| got.len() >= 10).await, lines(10..20));
     assert_eq!(a.store.until(|got| got.len() >= 20).await, lines(0..20));
     assert!(drain(&engine).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_refused_does_not_begin_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, fs) = (Arc::<Place>::default(), disk(dir.path()));
+    let mut kept = settings(&["a"]);
+    kept.log.retain = Duration::from_hours(1);
+    for is_first in [true, false] {
+        let (engine, broken) = engine(dir.path(), fs.clone());
+        engine.add(kept.clone(), vec![to("a", "a", &a)], &|_| None).await.unwrap();
+        let place = a.clone();
+        engine.serve_jobs(Arc::new(move |_: &JobTarget| Ok(to("a", "a", &place)))).await;
+        let desk = engine.desks().remove(0);
+        assert!(desk.jobs().is_empty(), "{:?}", desk.jobs());
+        if is_first {
+            send(&engine.pipelines()[0], 0..10).await;
+            a.store.until(|got| got.len() == 10).await;
+            *broken.lock().unwrap() = Some(io::ErrorKind::Other);
+            let request = ReplayRequest {
+                route: "a".into(),
+                from: "oldest".into(),
+                to: "now".into(),
+                backend: Some("a".into()),
+                dry_run: false,
+            };
+            let refused = desk.replay(&request).await;
+            assert!(matches!(refused, Err(JobError::Save(_))), "{refused:?}");
+            *broken.lock().unwrap() = None;
+        }
+        assert!(drain(&engine).await);
+    }
+    assert_eq!(a.store.len(), 10);
 }
 
 #[tokio::test(start_paused = true)]
