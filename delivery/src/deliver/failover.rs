@@ -4,7 +4,8 @@
 //! - One that stands by reads and sends nothing. It takes what others resolved as resolved, so that it keeps no segments and
 //!   its held events are those that no member has resolved; what it takes is counted by scanning the log, as `elsewhere`.
 //! - It takes before it sends, and while nothing of its own is under way: an outcome of its own is never counted twice.
-//! - A batch that was planned and of which others resolved a part is another batch with another key; no key ever names two.
+//! - A batch that was planned and of which others resolved a part is another batch with another key; no key ever names two. It
+//!   was tried, so that its backend may have it as well: that is counted as `unknown`.
 //!
 //! # Limits
 //! Besides that it takes every [`FOLLOW_PERIOD`] while others resolve. It takes no more ranges than leave half of
@@ -247,7 +248,16 @@ impl Delivery {
     fn taken(&mut self, fresh: &[(u64, u64)], events: u64) {
         fresh.iter().for_each(|(from, to)| self.progress.resolve(*from, *to));
         self.progress.elsewhere += events;
+        let plans = self.progress.plans.len();
         self.progress.plans.retain(|plan| !touches(fresh, plan.first, plan.end));
+        let unknown = (plans - self.progress.plans.len()) as u64;
+        if unknown > 0 {
+            self.ground.status.unknown(unknown);
+            tracing::info!(
+                route = %self.key.route, backend = %self.target.spec.backend_name, batches = unknown,
+                "another backend got events of batches that were tried here without an answer; both may have them"
+            );
+        }
         let mut left = std::mem::take(&mut self.progress.left);
         left.retain(|left| !covers(&self.progress, left.first, left.end));
         self.progress.left = left;
