@@ -245,21 +245,19 @@ impl Delivery {
     }
 
     /// All that is left of a batch is given up for good and cannot be a dead letter now: it waits by itself and is sent again.
-    fn put_off(&mut self, work: Work, unkept: u64) {
+    fn put_off(&mut self, mut work: Work, unkept: u64) {
         let text = format!("{unkept} dead letters cannot be kept now; their events are sent again");
         self.ground.status.left(&Fault::new(FaultKind::Local, text));
-        let key = if work.members.iter().any(|seq| self.progress.is_resolved(*seq)) {
+        if work.members.iter().any(|seq| self.progress.is_resolved(*seq)) {
             self.progress.plans.retain(|plan| plan.key != work.key);
-            self.ground.other_name((work.first, work.end), "refused")
-        } else {
-            work.key.clone()
-        };
-        let not_before = Some(Instant::now() + self.target.breaker.pause_after(work.attempts));
-        let attempts = work.attempts.saturating_add(1);
-        let rest = Work { key, attempts, not_before, members: Vec::new(), kept: None, ..work };
-        self.progress.left.retain(|left| left.first < rest.first || left.end > rest.end);
-        self.note_left(&rest);
-        self.retry.insert(rest.first, rest);
+            work.key = self.ground.other_name((work.first, work.end), "refused");
+        }
+        work.not_before = Some(Instant::now() + self.target.breaker.pause_after(work.attempts));
+        work.attempts = work.attempts.saturating_add(1);
+        (work.members, work.kept) = (Vec::new(), None);
+        self.progress.left.retain(|left| left.first < work.first || left.end > work.end);
+        self.note_left(&work);
+        self.retry.insert(work.first, work);
     }
 
     /// Gives events up for good: they are dead letters, or dropped. Returns how many must be sent again: those whose letter

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use spillway_delivery::filesystem::{File, Filesystem};
 
@@ -11,7 +11,8 @@ use spillway_delivery::filesystem::{File, Filesystem};
 pub(crate) type Broken = Arc<Mutex<Option<io::ErrorKind>>>;
 
 fn check(broken: &Broken) -> io::Result<()> {
-    broken.lock().unwrap().map_or(Ok(()), |kind| Err(kind.into()))
+    let broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+    broken.map_or(Ok(()), |kind| Err(kind.into()))
 }
 
 /// A file system that writes nothing to paths that hold `part` while these are `broken`.
@@ -68,6 +69,10 @@ impl<F: Filesystem> Filesystem for Breaking<F> {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check(to)?;
         self.whole.rename(from, to)
+    }
+
+    fn pause(&self, time: std::time::Duration) {
+        self.whole.pause(time);
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
