@@ -18,6 +18,8 @@
 //!   written, so that fields unknown here stay as they are.
 //! - `inject(inject(pod)) == inject(pod)`; a container that somebody else adds in between is told where its sidecar is.
 //! - The class of service of a pod stays what it was.
+//! - A sidecar is known again by what we wrote into annotations and by its arguments, not by its image: a mirror of a registry may
+//!   write another into every pod.
 //! - Whatever a pod asks for wrongly, it is taken unchanged, with a [warning](Injection::warnings) that says what to write.
 //! - No text of a pod reaches an image, a command, a mount or a variable of the sidecar.
 //!
@@ -43,6 +45,7 @@ use crate::manifest::nearest::nearest;
 use patch::Add;
 use pod::{Container, Pod, Spec};
 pub use settings::{Amounts, PullPolicy, Settings};
+pub use sidecar::CONTAINER;
 use tuning::Tuning;
 
 /// The annotation with which a pod asks: the name of a pipeline of its namespace, or `false`.
@@ -53,6 +56,9 @@ pub const DEFAULT_LABEL: &str = "spillway.dev/inject-default";
 
 /// The annotation that says which pipeline the sidecar runs; ours alone.
 pub const INJECTED: &str = "spillway.dev/injected";
+
+/// The annotation that says what the sidecar was made of, as [`Settings::revision`] does; ours alone.
+pub const REVISION: &str = "spillway.dev/injected-revision";
 
 /// The annotation that holds our certificate authorities, which the kubelet shows to the sidecar as a file; ours alone.
 pub const AUTHORITIES: &str = "spillway.dev/ca";
@@ -174,6 +180,7 @@ impl Reason {
 #[derive(Debug, Clone)]
 pub struct Injector {
     settings: Settings,
+    revision: String,
     authorities: String,
 }
 
@@ -199,7 +206,7 @@ impl Injector {
             fault.or((authorities.len() > AUTHORITIES_BYTES_MAX).then_some("the authorities have above 32 KiB"));
         match fault {
             Some(words) => Err(SettingsError::Bounds(words)),
-            None => Ok(Self { settings, authorities: authorities.to_owned() }),
+            None => Ok(Self { revision: settings.revision(), settings, authorities: authorities.to_owned() }),
         }
     }
 
@@ -223,7 +230,7 @@ impl Injector {
             Tuning::of(pod.annotations(), &self.settings).map_err(|fault| Unchanged(fault.0, Some(fault.1)))?;
         let (resources, left_out) = self.resources(&pod.spec, tuning)?;
         let container = sidecar::container(&self.settings, tuning, resources);
-        if !is_there(&pod, pipeline, &container)? {
+        if !self.is_there(&pod, pipeline, &container)? {
             let patch = self.whole(&pod, pipeline, container)?;
             return Ok(Injection { patch, warnings: left_out.into_iter().collect(), reason: Reason::Injected });
         }
@@ -232,9 +239,37 @@ impl Injector {
         Ok(Injection { patch, warnings: Vec::new(), reason: Reason::AlreadyInjected })
     }
 
+    /// Returns whether the pod has its sidecar; refuses where what has its name is another.
+    fn is_there(&self, pod: &Pod, pipeline: &str, container: &Value) -> Result<bool, Unchanged> {
+        let spec = &pod.spec;
+        let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let mut volumes = spec.volumes.iter().flatten().map(|volume| &*volume.name);
+        let taken = containers.find(|one| one.name == CONTAINER).map(|_| CONTAINER);
+        let taken = taken.or_else(|| volumes.find(|name| sidecar::VOLUMES.contains(name)));
+        let Some(name) = taken else { return Ok(false) };
+        let Some(injected) = pod.annotation(INJECTED) else {
+            let warning = format!("the pod has a container or volume of the name `{name}`; call it otherwise");
+            return Err(Unchanged::told(Reason::NameTaken, warning));
+        };
+        let is_ours = |one: &Container| {
+            one.name == CONTAINER
+                && container["args"].as_array().is_some_and(|args| args.iter().eq(one.args.iter().flatten()))
+        };
+        let is_marked = injected == pipeline && pod.annotation(REVISION) == Some(&*self.revision);
+        if is_marked && spec.init_containers.iter().flatten().any(is_ours) {
+            return Ok(true);
+        }
+        let warning = "the pod came with a sidecar of another pipeline or version; leave it out of the manifest";
+        Err(Unchanged::told(Reason::Outdated, warning))
+    }
+
     /// Returns everything that a pod without a sidecar is given.
     fn whole(&self, pod: &Pod, pipeline: &str, container: Value) -> Result<Vec<Add>, Unchanged> {
-        let ours = [(INJECTED, pipeline.to_owned()), (AUTHORITIES, self.authorities.clone())];
+        let ours = [
+            (INJECTED, pipeline.to_owned()),
+            (REVISION, self.revision.clone()),
+            (AUTHORITIES, self.authorities.clone()),
+        ];
         let mut patch = annotations(pod, ours.into_iter().chain(evictable(pod)).collect())?;
         patch.push(first("/spec/initContainers", pod.spec.init_containers.as_deref().unwrap_or_default(), container));
         let volumes = sidecar::volumes(&self.settings);
@@ -266,30 +301,6 @@ impl Injector {
         };
         Ok((Some(json!({"requests": sidecar::amounts(requests), "limits": sidecar::amounts(limits)})), None))
     }
-}
-
-/// Returns whether the pod has its sidecar; refuses where what has its name is another.
-fn is_there(pod: &Pod, pipeline: &str, container: &Value) -> Result<bool, Unchanged> {
-    let spec = &pod.spec;
-    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let mut volumes = spec.volumes.iter().flatten().map(|volume| &*volume.name);
-    let taken = containers.find(|one| one.name == sidecar::CONTAINER).map(|_| sidecar::CONTAINER);
-    let taken = taken.or_else(|| volumes.find(|name| sidecar::VOLUMES.contains(name)));
-    let Some(name) = taken else { return Ok(false) };
-    let Some(injected) = pod.annotation(INJECTED) else {
-        let warning = format!("the pod has a container or volume of the name `{name}`; call it otherwise");
-        return Err(Unchanged::told(Reason::NameTaken, warning));
-    };
-    let is_ours = |one: &Container| {
-        one.name == sidecar::CONTAINER
-            && one.image.as_deref() == container["image"].as_str()
-            && container["args"].as_array().is_some_and(|args| args.iter().eq(one.args.iter().flatten()))
-    };
-    if injected == pipeline && spec.init_containers.iter().flatten().any(is_ours) {
-        return Ok(true);
-    }
-    let warning = "the pod came with a sidecar of another pipeline or version; leave it out of the manifest";
-    Err(Unchanged::told(Reason::Outdated, warning))
 }
 
 /// Returns the pipeline that a pod asks for.

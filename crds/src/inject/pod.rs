@@ -47,8 +47,6 @@ pub(super) struct Spec {
 pub(super) struct Container {
     pub(super) name: String,
     #[serde(default)]
-    pub(super) image: Option<String>,
-    #[serde(default)]
     pub(super) args: Option<Vec<String>>,
     #[serde(default)]
     pub(super) env: Option<Vec<Named>>,

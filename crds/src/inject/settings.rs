@@ -1,8 +1,11 @@
 //! What sidecars are made of; the same for a whole cluster.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::quantity::Quantity;
+use super::tuning::Tuning;
 use super::{SettingsError, sidecar, tuning};
 
 /// What sidecars are made of; the same for a whole cluster.
@@ -56,6 +59,14 @@ impl Settings {
     /// Reads settings of JSON.
     pub fn read(text: &str) -> Result<Self, SettingsError> {
         serde_json::from_str(text).map_err(SettingsError::Read)
+    }
+
+    /// Returns what tells sidecars that are made of these settings from those of others, and of another build that makes them
+    /// otherwise: 16 characters. What a pod says for itself makes no difference.
+    pub fn revision(&self) -> String {
+        let amounts = [self.requests, self.limits].map(sidecar::amounts);
+        let made = json!([sidecar::container(self, Tuning::NOTHING, None), sidecar::volumes(self), amounts]);
+        format!("{:016x}", xxh3_64(made.to_string().as_bytes()))
     }
 
     /// Returns the rule that is broken, if one is.

@@ -18,7 +18,7 @@ use super::tuning::Tuning;
 use super::{AUTHORITIES, Amounts, Settings};
 
 /// The name of the container.
-pub(super) const CONTAINER: &str = "spillway";
+pub const CONTAINER: &str = "spillway";
 
 /// The name of the volume of what is not delivered yet.
 pub(super) const SPOOL: &str = "spillway-spool";

@@ -310,6 +310,48 @@ fn a_container_or_volume_of_our_name_that_is_not_ours_stays() {
     let mut copied = injected(&pod());
     copied["metadata"]["annotations"][INJECT] = json!("jobs");
     unchanged(&copied, Reason::Outdated, "another pipeline or version");
+    let mut older = injected(&pod());
+    older["metadata"]["annotations"][REVISION] = json!("0123456789abcdef");
+    unchanged(&older, Reason::Outdated, "another pipeline or version");
+    older["metadata"]["annotations"].as_object_mut().unwrap().remove(REVISION);
+    unchanged(&older, Reason::Outdated, "another pipeline or version");
+}
+
+#[test]
+fn a_sidecar_whose_image_comes_from_a_mirror_is_the_same_sidecar() {
+    let mut mirrored = injected(&pod());
+    mirrored["spec"]["initContainers"][0]["image"] = json!("mirror.test/registry.test/agent:1");
+    mirrored["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "proxy", "image": "mirror.test/p"}));
+    let injection = inject(&mirrored);
+    assert_eq!((injection.reason, &*injection.warnings), (Reason::AlreadyInjected, &[][..]));
+    let after = applied(&mirrored, &injection.patch);
+    assert_eq!(
+        after["spec"]["containers"][1]["env"],
+        json!([{"name": "SPILLWAY_URL", "value": "http://127.0.0.1:8411"}])
+    );
+    assert_eq!(after["spec"]["initContainers"][0]["image"], "mirror.test/registry.test/agent:1");
+}
+
+#[test]
+fn what_every_sidecar_is_made_of_decides_the_revision_and_nothing_else_does() {
+    let revision = |change: fn(&mut Settings)| {
+        let mut settings = settings();
+        change(&mut settings);
+        settings.revision()
+    };
+    let before = settings().revision();
+    assert_eq!((before.len(), injected(&pod())["metadata"]["annotations"][REVISION].as_str()), (16, Some(&*before)));
+    assert_eq!(revision(|settings| settings.max.cpu = Quantity::thousandths(2000)), before, "a bound is no part of it");
+    let others = [
+        revision(|settings| settings.image = "registry.test/agent:2".to_owned()),
+        revision(|settings| settings.operator = "https://other.own.svc:8443".to_owned()),
+        revision(|settings| settings.limits.memory = Quantity::mebibytes(256)),
+        revision(|settings| settings.spool = Quantity::mebibytes(512)),
+        revision(|settings| settings.run_as_user = 1000),
+    ];
+    assert_eq!(others.iter().chain([&before]).collect::<BTreeSet<_>>().len(), 6, "{others:?}");
+    let louder = injected(&annotated(&json!({"spillway.dev/log-level": "debug"})));
+    assert_eq!(louder["metadata"]["annotations"][REVISION], before, "nor is what a pod says for itself");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::quantity::Quantity;
-use super::{AUTHORITIES, Amounts, INJECT, INJECTED, Reason, Settings, quoted};
+use super::{AUTHORITIES, Amounts, INJECT, INJECTED, REVISION, Reason, Settings, quoted};
 use crate::manifest::nearest::nearest;
 use crate::served::LOGS_MARK;
 
@@ -20,7 +20,7 @@ pub(super) const MEMORY: &str = "spillway.dev/memory";
 pub(super) const LOG_LEVEL: &str = "spillway.dev/log-level";
 
 /// Every annotation of our group that a pod may have.
-const KEYS: [&str; 7] = [INJECT, CPU, MEMORY, LOG_LEVEL, LOGS_MARK, INJECTED, AUTHORITIES];
+const KEYS: [&str; 8] = [INJECT, CPU, MEMORY, LOG_LEVEL, LOGS_MARK, INJECTED, REVISION, AUTHORITIES];
 
 /// Those that a user writes.
 const WRITTEN: [&str; 5] = [INJECT, CPU, MEMORY, LOG_LEVEL, LOGS_MARK];
@@ -47,6 +47,9 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
+    /// What a pod wants that says nothing.
+    pub(super) const NOTHING: Self = Self { cpu: None, memory: None, log_level: LEVEL_DEFAULT };
+
     /// Reads the annotations of a pod that asks for a sidecar; says what is wrong with the first that is.
     pub(super) fn of(
         annotations: &BTreeMap<String, Option<String>>,

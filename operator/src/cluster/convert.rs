@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_crds::inject::AUTHORITIES;
+use spillway_crds::inject::{AUTHORITIES, REVISION};
 use spillway_crds::kinds::labels::Labels;
 use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
@@ -176,9 +176,10 @@ pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
     Some(Pod { facts: facts.into(), node: held(node_name), service_account: held(service_account_name), uid })
 }
 
-/// Returns the annotations of our group, but for the one that holds certificates: that is for the pod's kubelet.
+/// Returns the annotations of our group, but for those that no agent needs: certificates are for the pod's kubelet, and what a
+/// sidecar was made of is for us.
 fn own_annotations(all: &BTreeMap<String, String>) -> Labels {
-    let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/") && *key != AUTHORITIES);
+    let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/") && ![AUTHORITIES, REVISION].contains(&&***key));
     ours.map(|(key, value)| (held(key), held(value))).collect()
 }
 
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn a_static_pod_is_known_by_the_uid_of_its_paths() {
         let pod = slim(json!({"metadata": {"name": "etcd", "namespace": "kube-system", "uid": "mirror",
-            "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x", AUTHORITIES: "PEM"}},
+            "annotations": {"kubernetes.io/config.hash": "abc", "spillway.dev/logs": "false", "other": "x", AUTHORITIES: "PEM", REVISION: "r"}},
             "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [{"name": "x"}]}}));
         let pod = read_pod(&pod).unwrap();
         assert_eq!((&*pod.facts.uid, &*pod.uid, &*pod.node), ("abc", "u", "n1"));

@@ -51,7 +51,7 @@ fn annotation() -> impl Strategy<Value = (String, String)> {
         4 => ("[a-z]{1,8}", odd.clone()),
         4 => prop::sample::select(right.to_vec()).prop_map(|(key, value)| (key.to_owned(), value.to_owned())),
         4 => (Just(SAFE_TO_EVICT.to_owned()), "[a-z,]{0,12}"),
-        1 => (prop::sample::select(vec![INJECT, INJECTED, AUTHORITIES, "spillway.dev/memroy"]).prop_map(str::to_owned), odd),
+        1 => (prop::sample::select(vec![INJECT, INJECTED, REVISION, AUTHORITIES, "spillway.dev/memroy"]).prop_map(str::to_owned), odd),
     ]
 }
 
@@ -119,7 +119,7 @@ fn without_ours(after: &Value, before: &Value) -> Value {
             one["env"] = known.clone();
         }
     }
-    for key in [INJECTED, AUTHORITIES, SAFE_TO_EVICT] {
+    for key in [INJECTED, REVISION, AUTHORITIES, SAFE_TO_EVICT] {
         match before["metadata"]["annotations"].get(key) {
             Some(known) => after["metadata"]["annotations"][key] = known.clone(),
             None => drop(after["metadata"]["annotations"].as_object_mut().unwrap().remove(key)),
