@@ -91,6 +91,16 @@ pub struct ControllerFlags {
     #[arg(long, env = "SPILLWAY_LOOK_AGAIN_SECONDS", default_value_t = 30, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=300))]
     pub look_again_seconds: u64,
+    /// What sidecars are made of (JSON), as the webhook has it: pods with others are outdated [default: none is]
+    #[arg(long, env = "SPILLWAY_SIDECARS", value_name = "FILE")]
+    pub sidecars: Option<PathBuf>,
+    /// Evict pods without the sidecar that they asked for, where their pipeline says `remediation: Recreate`
+    #[arg(long, env = "SPILLWAY_RECREATE_PODS", requires = "sidecars")]
+    pub recreate_pods: bool,
+    /// How long such a pod, and what sidecars are made of, must have been as they are before
+    #[arg(long, env = "SPILLWAY_RECREATE_AFTER_SECONDS", default_value_t = 300, value_name = "SECONDS",
+        value_parser = clap::value_parser!(i64).range(1..=86_400))]
+    pub recreate_after_seconds: i64,
     /// What is logged.
     #[command(flatten)]
     pub log: LogFlags,

@@ -10,13 +10,15 @@
 //! | [`authority`] | our CA and its successor, and where they are trusted |
 //! | [`keep`] | our own small objects: what agents get mounted, last good versions |
 //! | [`keys`] | the keys that tokens are verified with |
-//! | [`events`] | Events about our objects, one for each cause |
+//! | [`events`] | Events about our objects and makers of pods, one for each cause |
+//! | [`evict`] | evictions of pods without the sidecar that they asked for |
 //! | [`queue`] | what is to be written, the last wish of each object at a bounded rate |
 //! | [`webhook`] | the webhook's certificate, and that API servers trust it |
 //! | [`mod@write`] | status |
 //!
 //! # Guarantees
-//! - `get` alone for Secrets of others; nothing of a user's object is written but its status, and Events about it.
+//! - `get` alone for Secrets of others; nothing of a user's object is written but its status, and Events about it. Pods are
+//!   evicted where that is enabled.
 //! - In a quiet hour nothing is written but the Lease (and the webhook's certificate, every twenty days, and a successor of our
 //!   CA, every ten years).
 //! - An API server that is away stops nothing: watches go on from where they were, writes are made again.
@@ -24,6 +26,7 @@
 pub mod authority;
 pub mod convert;
 pub mod events;
+pub mod evict;
 #[cfg(test)]
 mod hand_made;
 pub mod keep;

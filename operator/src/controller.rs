@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use spillway_crds::served::TokenKeys;
 use spillway_delivery::clock::Clock;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -36,6 +36,7 @@ use crate::cluster::queue::Wish;
 use crate::cluster::watch::{Noted, Over};
 use crate::hub::Hub;
 use crate::render::{Holding, Rendered, Renderer};
+use crate::repair::{About, Eviction, Made, Outcome, Remediation, Repair, RepairStats, Rules, Told};
 use crate::reports::Reports;
 use crate::status::{self, News};
 use crate::tickets::Tickets;
@@ -62,6 +63,11 @@ struct Ends {
     statuses: mpsc::Sender<Wish<StatusText>>,
     keeps: mpsc::Sender<Wish<Keep>>,
     news: mpsc::Sender<Wish<News>>,
+    /// What sidecars are made of.
+    made: watch::Receiver<Option<Arc<Made>>>,
+    makers: mpsc::Sender<(About, Told)>,
+    evictions: mpsc::Sender<Eviction>,
+    outcomes: mpsc::Receiver<(Eviction, Outcome)>,
 }
 
 /// The whole of it; see the module.
@@ -78,6 +84,8 @@ struct Controller {
     reports: Reports,
     looked_at: Timestamp,
     objects: Objects,
+    repair: Repair,
+    repair_again: Option<Timestamp>,
     synced: BTreeSet<&'static str>,
     is_leading: bool,
     leads_since: Timestamp,
@@ -95,7 +103,7 @@ impl Controller {
     fn new(
         flags: &ControllerFlags,
         clock: Clock,
-        (hub, health): (Arc<Hub>, Arc<Health>),
+        (hub, health, stats): (Arc<Hub>, Arc<Health>, RepairStats),
         tickets: Tickets,
         token_keys: Arc<TokenKeys>,
     ) -> Self {
@@ -113,6 +121,8 @@ impl Controller {
             reports: Reports::new(),
             looked_at: Timestamp::default(),
             objects: Objects::default(),
+            repair: Repair::new(rules(flags), stats),
+            repair_again: None,
             synced: BTreeSet::new(),
             is_leading: false,
             leads_since: Timestamp::default(),
@@ -145,6 +155,11 @@ impl Controller {
                     self.reports_at.get_or_insert(Instant::now() + REPORTS_APART);
                     continue;
                 }
+                Ok(()) = ends.made.changed() => {
+                    let made = ends.made.borrow_and_update().clone();
+                    self.repair.made_of(made, self.now());
+                }
+                Some((eviction, outcome)) = ends.outcomes.recv() => self.repair.done(&eviction, outcome, self.now()),
                 () = at(self.reports_at) => self.reports_at = None,
                 () = at(self.next_look()) => {}
             }
@@ -185,11 +200,13 @@ impl Controller {
                 if self.objects.status(&key) != Some(&status) {
                     self.due.insert(key.clone());
                 }
+                self.repair.stands(&key, status.recreations());
                 let change = self.objects.there(&key, manifest, status);
                 self.world.apply(change);
             }
             Noted::Gone(key) => {
                 self.objects.gone(&key);
+                self.repair.stands(&key, Vec::new());
                 self.again.remove(&key);
                 self.world.apply(Change::Object(key, None));
             }
@@ -213,6 +230,7 @@ impl Controller {
                     self.is_new = true;
                     self.leads_since = self.now();
                     self.objects.begin_term();
+                    self.repair.begin_term();
                 }
             }
             None => {
@@ -230,6 +248,7 @@ impl Controller {
         let touched = self.world.take_touched();
         self.note_due(&reports, &touched, now);
         let holding = self.holding(&reports);
+        self.due.extend(self.repair.look(&self.world, &touched));
         let rendered = apart(|| self.renderer.render(&self.world, touched, holding, now));
         let Rendered { verdicts, gone, moved, again } = rendered;
         (self.reports, self.looked_at) = (reports, now);
@@ -255,6 +274,7 @@ impl Controller {
         self.hub.publish(self.renderer.slices().clone(), agents);
         self.due.extend(self.again.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
         self.tell(now, ends).await;
+        self.evict(now, ends).await;
     }
 
     /// Notes the objects whose status may differ because agents say something else, one counts again, or a node is ready or not
@@ -293,13 +313,21 @@ impl Controller {
     async fn tell(&mut self, now: Timestamp, ends: &Ends) {
         let agents = status::Agents::new(&self.reports, self.world.nodes(), self.renderer.slices(), self.leads_since);
         for key in std::mem::take(&mut self.due) {
+            for news in self.repair.news(&key, now) {
+                if ends.makers.send(news).await.is_err() {
+                    return;
+                }
+            }
             let (Some(verdict), Some(before)) = (self.renderer.verdict(&key), self.objects.status(&key)) else {
                 continue;
             };
             let (wanted, again) = match before.read(key.kind) {
                 ObjectStatus::Pipeline(before) => {
                     let (status, again) = status::pipeline(&key, verdict, &before, &agents, now);
-                    (ObjectStatus::Pipeline(status), again)
+                    let remediation = remediation(&self.world, &key);
+                    let (said, later) = self.repair.sidecars(&key, before.sidecars.as_ref(), remediation, now);
+                    let status = status::with_sidecars(status, said, &before, now);
+                    (ObjectStatus::Pipeline(status), again.into_iter().chain(later).min())
                 }
                 ObjectStatus::Backend(before) => {
                     let (status, again) = status::backend(&key, verdict, &before, &agents, now);
@@ -333,6 +361,17 @@ impl Controller {
         }
     }
 
+    /// Asks for the eviction of the next pod that is to be made anew, if there is one.
+    async fn evict(&mut self, now: Timestamp, ends: &Ends) {
+        let wants = |key: &ObjectKey| remediation(&self.world, key) == Remediation::Recreate;
+        let (eviction, again) = self.repair.next(wants, now);
+        self.repair_again = again;
+        if let Some(eviction) = eviction {
+            // There is one at a time, so there is room.
+            drop(ends.evictions.send(eviction).await);
+        }
+    }
+
     fn forget_secrets(&mut self, wanted: &BTreeSet<SecretName>) {
         let old: Vec<SecretName> = self.world.secret_names().filter(|name| !wanted.contains(*name)).cloned().collect();
         old.iter().for_each(|name| self.world.forget_secret(name));
@@ -340,13 +379,33 @@ impl Controller {
 
     /// Returns when to look again although nothing comes.
     fn next_look(&self) -> Option<Instant> {
-        let earliest = self.again.values().copied().chain(self.render_again).min()?;
+        let earliest = self.again.values().copied().chain(self.render_again).chain(self.repair_again).min()?;
         let wait = Duration::try_from(earliest.duration_since(self.now())).unwrap_or_default();
         Some(Instant::now() + wait.max(Duration::from_millis(100)))
     }
 
     fn now(&self) -> Timestamp {
         Timestamp::from_nanosecond(self.clock.now().into()).unwrap_or_default()
+    }
+}
+
+/// Returns what a pipeline wants done about pods without the sidecar that they asked for.
+fn remediation(world: &World, key: &ObjectKey) -> Remediation {
+    let asks = || {
+        let text = &world.object_of(key)?.text;
+        // Most say nothing of it.
+        let manifest: serde_json::Value =
+            text.contains("\"remediation\"").then(|| serde_json::from_str(text).ok())??;
+        Some(manifest["spec"]["remediation"] == "Recreate")
+    };
+    if asks() == Some(true) { Remediation::Recreate } else { Remediation::Tell }
+}
+
+fn rules(flags: &ControllerFlags) -> Rules {
+    Rules {
+        namespace: flags.namespace.as_str().into(),
+        recreates: flags.recreate_pods,
+        after: SignedDuration::from_secs(flags.recreate_after_seconds),
     }
 }
 

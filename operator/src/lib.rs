@@ -14,6 +14,7 @@
 //! | [`reason`] | the words that verdicts and conditions say why with. Pure |
 //! | [`render`] | the world into a verdict per object and a slice per place. Pure |
 //! | [`hub`] | slices given out and reports taken in: between rendering and serving. Pure |
+//! | [`repair`] | pods that lack the sidecar that they asked for: counted, told, evicted. Pure |
 //! | [`reports`] | what agents said last. Pure |
 //! | [`serve`] | the endpoint that agents ask: TLS, tokens, long polls |
 //! | [`succession`] | one authority of ours after the other. Pure |
@@ -38,6 +39,7 @@ pub mod mutate;
 pub mod place;
 pub mod reason;
 pub mod render;
+pub mod repair;
 pub mod reports;
 pub mod review;
 pub mod run;

@@ -27,9 +27,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use spillway_crds::inject::{Injection, Injector, Reason, Settings, SettingsError};
 use spillway_crds::words;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::repair::Made;
 use crate::review::{Answered, Request, ReviewError, read};
 use crate::validate::Known;
 
@@ -160,6 +162,40 @@ impl Sidecars {
             }
         }
     }
+}
+
+/// Reads what sidecars are made of from a file again and again, until told to stop; what cannot be used changes nothing.
+pub async fn follow(path: PathBuf, out: watch::Sender<Option<Arc<Made>>>, stop: CancellationToken) {
+    let mut told = String::new();
+    loop {
+        match text_of(&path).and_then(|text| Settings::read(&text).map_err(SidecarsError::Use)) {
+            Ok(settings) => {
+                told.clear();
+                out.send_if_modified(|known| is_made_otherwise(known, settings));
+            }
+            Err(error) => {
+                let text = words::of_error(&error);
+                if text != told {
+                    tracing::warn!(error = text, "what sidecars are made of is as it was");
+                    told = text;
+                }
+            }
+        }
+        if stop.run_until_cancelled(sleep_until(Instant::now() + LOOK_EVERY)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Puts what sidecars are made of now; returns whether that is something else.
+fn is_made_otherwise(known: &mut Option<Arc<Made>>, settings: Settings) -> bool {
+    let made = Made { revision: settings.revision().into(), settings };
+    if known.as_deref() == Some(&made) {
+        return false;
+    }
+    tracing::info!(revision = &*made.revision, "sidecars are made so from now on");
+    *known = Some(Arc::new(made));
+    true
 }
 
 fn text_of(path: &Path) -> Result<String, SidecarsError> {

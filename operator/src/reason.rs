@@ -82,6 +82,12 @@ reasons! {
     BackendUnreachable,
     /// Agents may not connect to the address of the backend.
     BackendForbidden,
+    /// Pods asked for a sidecar and have none.
+    SidecarsMissing,
+    /// Pods have a sidecar of another version or pipeline.
+    SidecarsOutdated,
+    /// Pods that were made anew came back without what they asked for.
+    SidecarsNotMended,
 }
 
 impl Reason {

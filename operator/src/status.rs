@@ -30,8 +30,8 @@ pub use crate::reason::Reason;
 pub use crate::reports::HEARD;
 pub use agents::Agents;
 pub use backend::backend;
-pub use news::{Cause, NOTE_BYTES_MAX, News, Standing, news, standing};
-pub use pipeline::pipeline;
+pub use news::{Cause, NOTE_BYTES_MAX, News, Standing, news, noted, standing};
+pub use pipeline::{pipeline, with_sidecars};
 
 /// How long data must not flow before `Ready` says so.
 pub const LOWERED_AFTER: SignedDuration = SignedDuration::from_secs(60);

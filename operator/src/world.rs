@@ -8,8 +8,10 @@
 //! - Names are held once ([`held`]).
 //!
 //! # Limits
-//! One entry per object of ours, namespace, pod, node and named Secret; of a pod only what selection and origin need, and
+//! One entry per object of ours, namespace, pod (thrice), node and named Secret; of a pod only what selection and origin need, and
 //! nothing before it is scheduled.
+
+mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,12 +19,13 @@ use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use spillway_crds::inject::INJECTED;
+use spillway_crds::inject::{DEFAULT_LABEL, INJECT, INJECTED};
 use spillway_crds::kinds::{CLUSTER, Kind};
-use spillway_crds::served::{LOGS_MARK, MarkedBy, PodFacts, TokenKeys, logs_mark};
+use spillway_crds::served::{LOGS_MARK, MarkedBy, TokenKeys, logs_mark};
 
 use crate::place;
 use crate::texts::held;
+pub use pod::{Carried, Maker, Pod};
 
 /// Names one object of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,19 +58,6 @@ pub struct LastGood {
     pub generation: i64,
     /// The pipeline and the backends it referred to, each as [`Manifest::text`].
     pub texts: Vec<Arc<str>>,
-}
-
-/// One pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pod {
-    /// What selection and origin need.
-    pub facts: Arc<PodFacts>,
-    /// The node it runs on; empty before it is scheduled.
-    pub node: Arc<str>,
-    /// Its service account.
-    pub service_account: Arc<str>,
-    /// `metadata.uid`; differs from that of the facts for a static pod.
-    pub uid: Arc<str>,
 }
 
 /// What a Secret held when it was read last.
@@ -112,6 +102,8 @@ pub struct Touched {
     pub namespaces: BTreeSet<Arc<str>>,
     /// Nodes of which a pod came, went or changed its facts, or whose readiness changed; pods with a sidecar that did.
     pub places: BTreeSet<Arc<str>>,
+    /// Namespaces in which a pod that asks for a sidecar came, went or changed.
+    pub asking: BTreeSet<Arc<str>>,
     /// Secrets that are there, or not, or hold something else than before.
     pub secrets: BTreeSet<SecretName>,
     /// Pods that are gone, or as they were before their labels changed.
@@ -126,6 +118,8 @@ pub struct World {
     pods: BTreeMap<Arc<str>, Arc<Pod>>,
     /// The pods of each node, by `metadata.uid`.
     by_node: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Pod>>>,
+    /// The pods of each namespace, by `metadata.uid`.
+    by_namespace: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Pod>>>,
     /// The pods that have a sidecar, by its place: each by `metadata.uid`.
     sidecars: BTreeMap<Arc<str>, Arc<str>>,
     nodes: BTreeMap<Arc<str>, bool>,
@@ -228,6 +222,11 @@ impl World {
         self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Returns the pods of a namespace.
+    pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.by_namespace.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+
     /// Returns the place of each agent that is live, by its pod's `metadata.uid`: of those of nodes, which are the pods of a
     /// service account, and of sidecars.
     pub fn agents(&self, namespace: &str, account: &str) -> BTreeMap<Arc<str>, Arc<str>> {
@@ -285,6 +284,9 @@ impl World {
         let pod = pod.filter(|pod| !pod.node.is_empty()).map(Self::with_mark);
         if known.as_deref() != pod.as_ref() {
             self.note_sidecar(&uid, known.as_deref(), pod.as_ref());
+            let asking = [known.as_deref(), pod.as_ref()].into_iter().flatten().filter(|pod| self.asks(pod));
+            let asking: Vec<Arc<str>> = asking.map(|pod| Arc::clone(&pod.facts.namespace)).collect();
+            self.touched.asking.extend(asking);
         }
         match (known, pod) {
             (Some(known), Some(pod)) if *known == pod => {}
@@ -297,7 +299,9 @@ impl World {
                     _ => {}
                 }
                 self.touched.places.insert(Arc::clone(&pod.node));
-                self.by_node.entry(Arc::clone(&pod.node)).or_default().insert(Arc::clone(&uid), Arc::clone(&pod));
+                for (index, key) in [(&mut self.by_node, &pod.node), (&mut self.by_namespace, &pod.facts.namespace)] {
+                    index.entry(Arc::clone(key)).or_default().insert(Arc::clone(&uid), Arc::clone(&pod));
+                }
                 self.pods.insert(uid, pod);
             }
             (Some(known), None) => {
@@ -309,14 +313,23 @@ impl World {
     }
 
     fn unplace(&mut self, uid: &Arc<str>, pod: &Arc<Pod>) {
-        if let Some(pods) = self.by_node.get_mut(&pod.node) {
-            pods.remove(uid);
-            if pods.is_empty() {
-                self.by_node.remove(&pod.node);
+        for (index, key) in [(&mut self.by_node, &pod.node), (&mut self.by_namespace, &pod.facts.namespace)] {
+            if let Some(pods) = index.get_mut(key) {
+                pods.remove(uid);
+                if pods.is_empty() {
+                    index.remove(key);
+                }
             }
         }
         self.touched.places.insert(Arc::clone(&pod.node));
         self.touched.ended.push(Arc::clone(pod));
+    }
+
+    /// Returns whether a pod says something of sidecars, or its namespace does.
+    fn asks(&self, pod: &Pod) -> bool {
+        let says = |key| pod.facts.annotations.get(key).is_some();
+        let of_namespace = self.namespaces.get(&pod.facts.namespace).is_some_and(|all| all.contains_key(DEFAULT_LABEL));
+        says(INJECT) || says(INJECTED) || of_namespace
     }
 
     /// Keeps the list of sidecars, where a pod becomes another one.
@@ -341,19 +354,6 @@ impl World {
             Arc::make_mut(&mut pod.facts).annotations.insert(LOGS_MARK, &mark);
         }
         pod
-    }
-}
-
-impl Pod {
-    /// Returns the pipeline that the sidecar of the pod runs, as long as it has one.
-    pub fn sidecar(&self) -> Option<&str> {
-        self.facts.annotations.get(INJECTED).filter(|_| !self.facts.has_ended)
-    }
-
-    /// Returns the place of its sidecar.
-    fn place(&self) -> Option<Arc<str>> {
-        let PodFacts { namespace, name, .. } = &*self.facts;
-        self.sidecar().map(|_| held(&place::of_pod(namespace, name)))
     }
 }
 

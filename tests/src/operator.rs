@@ -21,6 +21,8 @@ pub struct Replica {
     webhook: Option<String>,
     leads_agents: bool,
     gives_sidecars: bool,
+    /// What sidecars are made of, where it evicts pods without.
+    recreates: Option<PathBuf>,
 }
 
 /// A running webhook. Dropping it kills the process.
@@ -50,6 +52,7 @@ impl Replica {
             webhook: None,
             leads_agents: false,
             gives_sidecars: false,
+            recreates: None,
         }
     }
 
@@ -63,6 +66,12 @@ impl Replica {
     #[must_use]
     pub fn that_gives_sidecars(self) -> Self {
         Self { gives_sidecars: true, ..self }
+    }
+
+    /// Lets it evict pods without the sidecar of these settings that they asked for, after a second.
+    #[must_use]
+    pub fn that_recreates(self, settings: &Path) -> Self {
+        Self { recreates: Some(settings.to_owned()), ..self }
     }
 
     /// Tells it its address, to which others send agents while it leads.
@@ -89,6 +98,9 @@ impl Replica {
                 command.args(["--webhook-pods-configuration", configuration]);
             }
         }
+        if let Some(settings) = &self.recreates {
+            command.args(["--recreate-pods", "--recreate-after-seconds", "1", "--sidecars"]).arg(settings);
+        }
         command.args(["--agent-service", "spillway-agent"]);
         command.env("KUBECONFIG", &self.kubeconfig);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -98,6 +110,11 @@ impl Replica {
     /// Returns where agents ask.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the sum of the figures whose lines begin so.
+    pub fn total(&self, metric: &str) -> u64 {
+        total(self.admin, metric)
     }
 }
 
@@ -138,12 +155,16 @@ impl Webhook {
     }
 
     fn total(&self, metric: &str) -> u64 {
-        let mut client = Client::connect(&format!("127.0.0.1:{}", self.admin)).expect("the admin endpoint listens");
-        let answer = client.send("GET", "/metrics", &[], b"").expect("the admin endpoint answers");
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let counts = text.lines().filter_map(|line| line.strip_prefix(metric));
-        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        total(self.admin, metric)
     }
+}
+
+fn total(admin: u16, metric: &str) -> u64 {
+    let mut client = Client::connect(&format!("127.0.0.1:{admin}")).expect("the admin endpoint listens");
+    let answer = client.send("GET", "/metrics", &[], b"").expect("the admin endpoint answers");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let counts = text.lines().filter_map(|line| line.strip_prefix(metric));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 impl Operator {

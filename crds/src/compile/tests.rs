@@ -336,7 +336,7 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "metadata: {name: jobs}\nspecs:",
         &[
             "8:1: MonitoringPipeline default/jobs: spec: missing field; allowed: an object with `buffer`, `deadLetters`, `drainSeconds`, \
-             `durability`, `inputs`, `origin`, `routes`, `suspend`, `transforms`",
+             `durability`, `inputs`, `origin`, `remediation`, `routes`, `suspend`, `transforms`",
             "11:1: MonitoringPipeline default/jobs: specs: unknown field; found \"specs\"; allowed: `apiVersion`, `kind`, \
              `metadata`, `spec`, `status`; help: did you mean `spec`?",
         ],

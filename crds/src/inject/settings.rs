@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::quantity::Quantity;
 use super::tuning::Tuning;
-use super::{SettingsError, sidecar, tuning};
+use super::{Reason, SettingsError, sidecar, tuning};
 
 /// What sidecars are made of; the same for a whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -67,6 +67,12 @@ impl Settings {
         let amounts = [self.requests, self.limits].map(sidecar::amounts);
         let made = json!([sidecar::container(self, Tuning::NOTHING, None), sidecar::volumes(self), amounts]);
         format!("{:016x}", xxh3_64(made.to_string().as_bytes()))
+    }
+
+    /// Returns why a pod with these annotations would be given no sidecar, where one of them is not known or out of bounds.
+    pub fn refuses<'a>(&self, annotations: impl Iterator<Item = (&'a str, &'a str)>) -> Option<Reason> {
+        let owned = annotations.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).collect();
+        Tuning::of(&owned, self).err().map(|(reason, _)| reason)
     }
 
     /// Returns the rule that is broken, if one is.

@@ -90,7 +90,14 @@ pipeline_kind! {
         doc = "Takes monitoring data in, holds it durably, and delivers it to every backend its routes name. Data of one \
                namespace only."
     )]
-    MonitoringPipelineSpec {}
+    MonitoringPipelineSpec {
+        /// What is done about pods that asked for a sidecar with this pipeline and have none, or an outdated one: `Tell` (in the
+        /// status, in an Event of what made the pod, and in metrics) or `Recreate` (told, and evicted one after the other, as far
+        /// as disruption budgets allow it and the administrator enabled it, so that what made them makes them anew; never pods
+        /// of Jobs or of nobody). Default: `Tell`.
+        #[serde(default)]
+        pub remediation: RemediationSpec,
+    }
 }
 
 pipeline_kind! {
@@ -125,6 +132,7 @@ impl ClusterMonitoringPipelineSpec {
             routes,
         } = self;
         let common = MonitoringPipelineSpec {
+            remediation: RemediationSpec::Tell,
             suspend,
             origin,
             inputs,
@@ -266,6 +274,16 @@ pub enum DurabilitySpec {
     /// The end of the process where that was told to end. SIGKILL and a crash take what only memory holds: at most
     /// 24 MiB, a quarter of `buffer.maxBytes` where that is less. With `retainSeconds` what leaves memory is written.
     Memory,
+}
+
+/// What is done about pods that asked for a sidecar and do not have what they asked for.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemediationSpec {
+    /// They are told.
+    #[default]
+    Tell,
+    /// They are told, and evicted so that they are made anew.
+    Recreate,
 }
 
 /// How much a pipeline's log may hold.

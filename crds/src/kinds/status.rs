@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use super::NAME_PATTERN;
 use super::monitoring_pipeline::BackendRefKind;
 
+/// Most of those whose pods are evicted at a time for one pipeline. Its type says so, too.
+pub const RECREATIONS_MAX: u32 = 16;
+
 /// Most backends that the status of a pipeline names.
 const BACKENDS_MAX: u32 = 64;
 
@@ -44,6 +47,10 @@ pub struct PipelineStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["route", "name"])
     )]
     pub backends: Vec<BackendState>,
+
+    /// Of pods that asked for a sidecar with this pipeline, those that have none or an outdated one; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecars: Option<SidecarCounts>,
 }
 
 /// What the controller saw and made of a destination.
@@ -85,6 +92,57 @@ pub struct AgentCounts {
     /// Agents that refused it.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub failing: u32,
+}
+
+/// Of pods that asked for a sidecar, those that do not have what they asked for.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarCounts {
+    /// Pods that have none.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub missing: u32,
+
+    /// Pods that have one of another version or pipeline.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub outdated: u32,
+
+    /// Whose pods are evicted, each noted here before its first pod is, at most 16: a pod that comes back without an up-to-date
+    /// sidecar is told, and not evicted again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = RECREATIONS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"])
+    )]
+    pub recreations: Vec<Recreation>,
+}
+
+/// What has its pods evicted, so that it makes them anew.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Recreation {
+    /// Its kind. Example: `ReplicaSet`.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+
+    /// Name of what made the pods. Example: `web-5d4f8c7b9`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// Its `metadata.uid`.
+    #[schemars(length(min = 1, max = 128))]
+    pub uid: String,
+
+    /// What sidecars are made of, in a word: another makes another attempt.
+    #[schemars(length(min = 1, max = 32))]
+    pub revision: String,
+
+    /// When the youngest pod that is to be evicted was created, RFC 3339: younger ones came back.
+    #[schemars(length(min = 1, max = 64), extend("format" = "date-time"))]
+    pub youngest: String,
+
+    /// Since when, RFC 3339.
+    #[schemars(length(min = 1, max = 64), extend("format" = "date-time"))]
+    pub since: String,
 }
 
 /// How one backend of one route is.

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_crds::inject::{AUTHORITIES, REVISION};
+use spillway_crds::inject::{self, AUTHORITIES, CONTAINER, REVISION};
 use spillway_crds::kinds::labels::Labels;
-use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, StatusCondition};
+use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, Recreation, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
-use super::slim::{SlimObject, SlimPod, SlimPodSpec, SlimRevision};
+use super::slim::{SlimContainer, SlimObject, SlimPod, SlimPodSpec, SlimRevision};
 use crate::texts::held;
-use crate::world::{LastGood, Manifest, ObjectKey, Pod};
+use crate::world::{Carried, LastGood, Maker, Manifest, ObjectKey, Pod};
 use spillway_crds::kinds::Kind;
 
 /// The annotation in which the kubelet gives a static pod the uid that its paths have.
@@ -75,6 +75,15 @@ impl StatusText {
         } else {
             ObjectStatus::Backend(serde_json::from_str(&self.0).unwrap_or_default())
         }
+    }
+
+    /// Returns whose pods are evicted, of a pipeline.
+    pub fn recreations(&self) -> Vec<Recreation> {
+        if !self.0.contains("\"recreations\"") {
+            return Vec::new();
+        }
+        let status: PipelineStatus = serde_json::from_str(&self.0).unwrap_or_default();
+        status.sidecars.map(|counts| counts.recreations).unwrap_or_default()
     }
 
     /// Returns it as a part of what is sent.
@@ -172,14 +181,52 @@ pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
         annotations: annotations.map(own_annotations).unwrap_or_default(),
         labels,
     };
-    let SlimPodSpec { node_name, service_account_name } = &pod.spec;
-    Some(Pod { facts: facts.into(), node: held(node_name), service_account: held(service_account_name), uid })
+    let SlimPodSpec { node_name, service_account_name, .. } = &pod.spec;
+    let carried = carried(pod);
+    Some(Pod { facts: facts.into(), node: held(node_name), service_account: held(service_account_name), uid, carried })
+}
+
+/// Returns what a pod has of a sidecar.
+fn carried(pod: &SlimPod) -> Carried {
+    let (metadata, spec) = (&pod.metadata, &pod.spec);
+    let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key));
+    let init = || spec.init_containers.iter().flatten();
+    let is_sidecar = |one: &SlimContainer| one.name == CONTAINER && one.restart_policy.as_deref() == Some("Always");
+    let is_there = init().any(is_sidecar);
+    let selected = spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    let systems = [selected, spec.os.as_ref().map(|os| &os.name)];
+    let barred = if annotation(STATIC_UID).is_some() {
+        Some(inject::Reason::MirrorPod)
+    } else if spec.host_network {
+        Some(inject::Reason::HostNetwork)
+    } else if systems.into_iter().flatten().any(|name| name != "linux") {
+        Some(inject::Reason::OperatingSystem)
+    } else {
+        let is_taken = !is_there && init().chain(&spec.containers).any(|one| one.name == CONTAINER);
+        is_taken.then_some(inject::Reason::NameTaken)
+    };
+    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let maker = controller.map(|owner| Maker {
+        api_version: held(&owner.api_version),
+        kind: held(&owner.kind),
+        name: held(&owner.name),
+        uid: held(&owner.uid),
+    });
+    Carried {
+        is_there,
+        revision: annotation(REVISION).map(|text| held(text)),
+        barred,
+        created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        is_going: metadata.deletion_timestamp.is_some(),
+        maker: maker.map(Arc::new),
+    }
 }
 
 /// Returns the annotations of our group, but for those that no agent needs: certificates are for the pod's kubelet, and what a
 /// sidecar was made of is for us.
 fn own_annotations(all: &BTreeMap<String, String>) -> Labels {
-    let ours = all.iter().filter(|(key, _)| key.starts_with("spillway.dev/") && ![AUTHORITIES, REVISION].contains(&&***key));
+    let ours =
+        all.iter().filter(|(key, _)| key.starts_with("spillway.dev/") && ![AUTHORITIES, REVISION].contains(&&***key));
     ours.map(|(key, value)| (held(key), held(value))).collect()
 }
 

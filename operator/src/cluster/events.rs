@@ -1,4 +1,4 @@
-//! Events of the cluster about objects of ours, one for each cause.
+//! Events of the cluster about objects of ours and makers of pods, one for each cause.
 //!
 //! # Guarantees
 //! - The name of an Event follows from the object and the cause, so whoever tells it, and however often, it is one object: told
@@ -10,6 +10,7 @@
 //! The API server forgets an Event an hour after it was last told, unless told otherwise. Two who count the same one at the same
 //! time may count one of them.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -19,6 +20,7 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{FIELD_MANAGER, GROUP, in_words};
+use crate::repair::{About, Told};
 use crate::status::News;
 use crate::world::ObjectKey;
 
@@ -36,20 +38,28 @@ const INSTANCE_CHARS_MAX: usize = 128;
 
 /// Tells the news of an object as the replica `instance`.
 pub async fn tell(client: Client, instance: String, key: ObjectKey, news: News) -> kube::Result<()> {
-    let event = event(&instance, &key, &news);
+    put(&client, event(&instance, &key, &news), key.label(), news.at).await
+}
+
+/// Tells what a maker of pods should know, as the replica `instance`.
+pub async fn tell_maker(client: Client, instance: String, about: About, told: Told) -> kube::Result<()> {
+    put(&client, event_of_maker(&instance, &about, &told), about.label(), told.at).await
+}
+
+async fn put(client: &Client, event: Event, object: String, at: Timestamp) -> kube::Result<()> {
     let (namespace, name) = (event.metadata.namespace.clone(), event.metadata.name.clone());
-    let api: Api<Event> = Api::namespaced(client, namespace.as_deref().unwrap_or(OF_THE_CLUSTER));
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace.as_deref().unwrap_or(OF_THE_CLUSTER));
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let told = match api.create(&params, &event).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            count(&api, name.as_deref().unwrap_or_default(), &news).await
+            count(&api, name.as_deref().unwrap_or_default(), at).await
         }
         told => told.map(drop),
     };
     match told {
         Err(error) if is_refused(&error) => {
-            let (object, error) = (key.label(), in_words(&error));
-            tracing::warn!(object, error, reason = news.reason.name(), "the API server takes no Event");
+            let (reason, error) = (event.reason.unwrap_or_default(), in_words(&error));
+            tracing::warn!(object, error, reason, "the API server takes no Event");
             Ok(())
         }
         told => told,
@@ -57,11 +67,11 @@ pub async fn tell(client: Client, instance: String, key: ObjectKey, news: News) 
 }
 
 /// Counts an Event that stands there.
-async fn count(api: &Api<Event>, name: &str, news: &News) -> kube::Result<()> {
+async fn count(api: &Api<Event>, name: &str, at: Timestamp) -> kube::Result<()> {
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let found = api.patch(name, &params, &Patch::Merge(json!({}))).await?;
     let count = found.series.map_or(1, |series| series.count).saturating_add(1);
-    let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(news.at)}});
+    let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(at)}});
     api.patch(name, &params, &Patch::Merge(series)).await.map(drop)
 }
 
@@ -73,27 +83,57 @@ fn is_refused(error: &kube::Error) -> bool {
 fn event(instance: &str, key: &ObjectKey, news: &News) -> Event {
     let is_of_the_cluster = key.kind.is_of_the_cluster();
     let namespace = if is_of_the_cluster { OF_THE_CLUSTER } else { &*key.namespace };
-    let hash = xxh3_64(format!("{}/{}", news.uid, news.cause.text()).as_bytes());
-    let stem: String = key.name.chars().take(NAME_CHARS_MAX).collect();
+    let regarding = ObjectReference {
+        api_version: Some(format!("{GROUP}/v1alpha1")),
+        kind: Some(key.kind.name().to_owned()),
+        name: Some(key.name.to_string()),
+        namespace: (!is_of_the_cluster).then(|| key.namespace.to_string()),
+        uid: Some(news.uid.to_string()),
+        ..ObjectReference::default()
+    };
     Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{}.{hash:016x}", stem.trim_end_matches(['.', '-']))),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectMeta::default()
-        },
-        action: Some("Reconcile".to_owned()),
-        event_time: Some(MicroTime(news.at)),
+        metadata: named((namespace, &key.name), &news.uid, &news.cause.text()),
         // Anybody who may look at that namespace reads it, and what is said of an object of the cluster is not for everybody.
         note: Some(if is_of_the_cluster { "its status says more".to_owned() } else { news.note.clone() }),
         reason: Some(news.reason.name().to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some(format!("{GROUP}/v1alpha1")),
-            kind: Some(key.kind.name().to_owned()),
-            name: Some(key.name.to_string()),
-            namespace: (!is_of_the_cluster).then(|| key.namespace.to_string()),
-            uid: Some(news.uid.to_string()),
-            ..ObjectReference::default()
-        }),
+        ..said(instance, regarding, news.at)
+    }
+}
+
+fn event_of_maker(instance: &str, about: &About, told: &Told) -> Event {
+    let About { namespace, api_version, kind, name, uid } = about;
+    let regarding = ObjectReference {
+        api_version: Some(api_version.to_string()),
+        kind: Some(kind.to_string()),
+        name: Some(name.to_string()),
+        namespace: Some(namespace.to_string()),
+        uid: Some(uid.to_string()),
+        ..ObjectReference::default()
+    };
+    Event {
+        metadata: named((namespace, name), uid, &told.cause.text()),
+        note: Some(told.note.clone()),
+        reason: Some(told.cause.reason.name().to_owned()),
+        ..said(instance, regarding, told.at)
+    }
+}
+
+/// Returns the name of an Event: the same for the same cause.
+fn named((namespace, name): (&str, &str), uid: &str, cause: &str) -> ObjectMeta {
+    let hash = xxh3_64(format!("{uid}/{cause}").as_bytes());
+    let stem: String = name.chars().take(NAME_CHARS_MAX).collect();
+    ObjectMeta {
+        name: Some(format!("{}.{hash:016x}", stem.trim_end_matches(['.', '-']))),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn said(instance: &str, regarding: ObjectReference, at: Timestamp) -> Event {
+    Event {
+        action: Some("Reconcile".to_owned()),
+        event_time: Some(MicroTime(at)),
+        regarding: Some(regarding),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.chars().take(INSTANCE_CHARS_MAX).collect()),
         type_: Some("Warning".to_owned()),
@@ -103,7 +143,6 @@ fn event(instance: &str, key: &ObjectKey, news: &News) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use spillway_crds::kinds::status::{ConditionStatus, StatusCondition};
 
     use super::*;

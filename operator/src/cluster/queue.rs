@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_words;
 use super::lease::Leading;
+use crate::repair::About;
 use crate::world::ObjectKey;
 
 /// Most writes at a time.
@@ -39,8 +40,26 @@ const REST_FAILED: Duration = Duration::from_secs(5);
 /// How long an object rests at most after a write that failed.
 pub const REST_FAILED_MAX: Duration = Duration::from_mins(5);
 
-/// What is wanted of one object.
+/// What is wanted of one object of ours.
 pub type Wish<V> = (ObjectKey, V);
+
+/// What names an object that is written.
+pub trait Key: Ord + Clone {
+    /// Returns it as log lines name it.
+    fn label(&self) -> String;
+}
+
+impl Key for ObjectKey {
+    fn label(&self) -> String {
+        Self::label(self)
+    }
+}
+
+impl Key for About {
+    fn label(&self) -> String {
+        Self::label(self)
+    }
+}
 
 /// What is written, and by whom.
 #[derive(Debug)]
@@ -54,17 +73,18 @@ pub struct Line {
 }
 
 /// Writes what is wished for with `write` until told to stop, or until nobody can wish any more.
-pub async fn run<V, W, F>(
+pub async fn run<K, V, W, F>(
     Line { what, rest, mut leading }: Line,
-    mut wishes: mpsc::Receiver<Wish<V>>,
+    mut wishes: mpsc::Receiver<(K, V)>,
     write: W,
     stop: CancellationToken,
 ) where
+    K: Key,
     V: Clone,
-    W: Fn(ObjectKey, V) -> F,
+    W: Fn(K, V) -> F,
     F: Future<Output = kube::Result<()>>,
 {
-    let mut queue = Queue::<V>::new(rest);
+    let mut queue = Queue::<K, V>::new(rest);
     let mut writes = FuturesUnordered::new();
     loop {
         let mut look_again = None;
@@ -114,18 +134,18 @@ async fn until(at: Option<Instant>) {
 }
 
 #[derive(Debug)]
-struct Queue<V> {
+struct Queue<K, V> {
     rest: Duration,
     /// What is wanted, and the turn of the object.
-    wanted: BTreeMap<ObjectKey, (u64, V)>,
+    wanted: BTreeMap<K, (u64, V)>,
     /// The objects that wait, by turn.
-    turns: BTreeMap<u64, ObjectKey>,
+    turns: BTreeMap<u64, K>,
     last_turn: u64,
-    resting: BTreeMap<ObjectKey, Instant>,
+    resting: BTreeMap<K, Instant>,
     /// Written now.
-    busy: BTreeSet<ObjectKey>,
+    busy: BTreeSet<K>,
     /// Those whose last write failed.
-    failures: BTreeMap<ObjectKey, Failure>,
+    failures: BTreeMap<K, Failure>,
 }
 
 /// Why writes of an object fail, and how long it rests after the next.
@@ -135,7 +155,7 @@ struct Failure {
     rest: Duration,
 }
 
-impl<V> Queue<V> {
+impl<K: Key, V> Queue<K, V> {
     fn new(rest: Duration) -> Self {
         Self {
             rest,
@@ -149,7 +169,7 @@ impl<V> Queue<V> {
     }
 
     /// Wants `value` of an object, in place of what was wanted of it: it keeps its turn.
-    fn want(&mut self, key: ObjectKey, value: V) {
+    fn want(&mut self, key: K, value: V) {
         if let Some((_, wanted)) = self.wanted.get_mut(&key) {
             *wanted = value;
             return;
@@ -160,9 +180,9 @@ impl<V> Queue<V> {
     }
 
     /// Returns what may be written now, and when to look again otherwise.
-    fn next(&mut self, now: Instant) -> (Option<Wish<V>>, Option<Instant>) {
+    fn next(&mut self, now: Instant) -> (Option<(K, V)>, Option<Instant>) {
         self.resting.retain(|_, until| *until > now);
-        let is_free = |key: &&ObjectKey| !self.busy.contains(*key) && !self.resting.contains_key(*key);
+        let is_free = |key: &&K| !self.busy.contains(*key) && !self.resting.contains_key(*key);
         let Some(key) = self.turns.values().find(is_free).cloned() else {
             return (None, self.turns.values().filter_map(|key| self.resting.get(key)).min().copied());
         };
@@ -175,7 +195,7 @@ impl<V> Queue<V> {
     }
 
     /// Takes note that a value was written, or why not, where it is worth another attempt.
-    fn done(&mut self, key: ObjectKey, value: V, failure: Option<String>, now: Instant) {
+    fn done(&mut self, key: K, value: V, failure: Option<String>, now: Instant) {
         self.busy.remove(&key);
         let Some(words) = failure else {
             self.failures.remove(&key);

@@ -70,6 +70,26 @@ pub struct SlimPodSpec {
     pub node_name: String,
     /// `spec.serviceAccountName`.
     pub service_account_name: String,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// `spec.nodeSelector`.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// `spec.os`.
+    pub os: Option<SlimContainer>,
+    /// `spec.containers`.
+    pub containers: Vec<SlimContainer>,
+    /// `spec.initContainers`.
+    pub init_containers: Option<Vec<SlimContainer>>,
+}
+
+/// A container, or what else has a name.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlimContainer {
+    /// `name`.
+    pub name: String,
+    /// `restartPolicy`, of an init container that is a sidecar.
+    pub restart_policy: Option<String>,
 }
 
 /// What became of a pod.
@@ -113,6 +133,7 @@ struct SlimMeta {
     generation: Option<i64>,
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
@@ -134,6 +155,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         generation: slim.generation,
         resource_version: slim.resource_version,
         creation_timestamp: slim.creation_timestamp,
+        deletion_timestamp: slim.deletion_timestamp,
         labels: slim.labels,
         annotations: slim.annotations,
         owner_references: slim.owner_references,
@@ -217,7 +239,7 @@ mod tests {
     #[test]
     fn what_managed_which_field_is_passed_over_and_what_is_looked_at_is_not() {
         let read = json!({"name": "a", "namespace": "n", "uid": "u", "generation": 3, "resourceVersion": "7",
-            "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"x": "y"}, "annotations": {"x": "z"},
+            "creationTimestamp": "2026-01-02T03:04:05Z", "deletionTimestamp": "2026-01-02T03:04:06Z", "labels": {"x": "y"}, "annotations": {"x": "z"},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Job", "name": "j", "uid": "o", "controller": true}]});
         let mut object = json!({"metadata": read, "spec": {"a": 1}});
         object["metadata"]["managedFields"] = json!([{"manager": "m", "fieldsV1": {"f:spec": {}}}]);

@@ -25,8 +25,10 @@ use crate::cluster::lease::{Lead, Leading, Member};
 use crate::cluster::queue::{self, Line};
 use crate::cluster::watch::{self as watches, Over};
 use crate::cluster::webhook::{self, Keeper};
-use crate::cluster::{events, in_words, keep, secrets, write};
+use crate::cluster::{events, evict, in_words, keep, secrets, write};
 use crate::hub::Hub;
+use crate::mutate;
+use crate::repair::RepairStats;
 use crate::serve::Endpoint;
 use crate::serve::certificates::{self, Certificates};
 use crate::serve::stats::{Authorities, Expiry, Stats};
@@ -46,9 +48,11 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
     let clock = Clock::system();
     let socket = TcpListener::bind(flags.listen).with_context(|| format!("{} cannot be listened at", flags.listen))?;
     let (stats, authorities, expiry) = (Stats::default(), Authorities::default(), Expiry::default());
+    let repair = RepairStats::default();
     let register = |registry: &mut Registry| {
         stats.register(registry);
         authorities.register(registry);
+        repair.register(registry);
         registry.register_collector(Box::new(expiry.clone()));
     };
     let (admin, health) = admin::serve(flags.admin, register, owner).await?;
@@ -82,7 +86,7 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
         clock: clock.clone(),
     };
     certify(flags, owner, &client, keeper, leading.clone());
-    let controller = Controller::new(flags, clock, (hub, health), tickets, served_keys(&published));
+    let controller = Controller::new(flags, clock, (hub, health, repair), tickets, served_keys(&published));
     control(flags, owner, &client, (controller, token_keys), (lead, leading));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -160,11 +164,35 @@ fn control(
     owner.spawn("last good versions", queue::run(line("a last good version", queue::REST), asked, good, stop.clone()));
     let (news, asked) = mpsc::channel(QUEUE_MAX);
     let of_events = client.clone();
+    let (of_makers, instance) = (of_events.clone(), identity.clone());
     let tell = move |key, news| events::tell(of_events.clone(), identity.clone(), key, news);
     owner.spawn("events", queue::run(line("an Event", queue::REST_OF_EVENTS), asked, tell, stop.clone()));
+    let (makers, asked) = mpsc::channel(QUEUE_MAX);
+    let tell = move |about, told| events::tell_maker(of_makers.clone(), instance.clone(), about, told);
+    owner.spawn("events of makers", queue::run(line("an Event", queue::REST_OF_EVENTS), asked, tell, stop.clone()));
+    let (evictions, asked) = mpsc::channel(evict::QUEUE_MAX);
+    let (said, outcomes) = mpsc::channel(evict::QUEUE_MAX);
+    owner.spawn("evictions", evict::run(client.clone(), leading.clone(), asked, said, stop.clone()));
+    let (make, made) = watch::channel(None);
+    if let Some(file) = &flags.sidecars {
+        owner.spawn("sidecars", mutate::follow(file.clone(), make, stop.clone()));
+    }
     let notes = watches::start(client, owner, &Over::ALL);
     let reports = hub.report_changes();
-    let ends = Ends { notes, secrets, leading, reports, secrets_wanted, statuses, keeps, news };
+    let ends = Ends {
+        notes,
+        secrets,
+        leading,
+        reports,
+        secrets_wanted,
+        statuses,
+        keeps,
+        news,
+        made,
+        makers,
+        evictions,
+        outcomes,
+    };
     owner.spawn("controller", controller.run(ends, stop));
 }
 

@@ -41,7 +41,7 @@ impl Stage {
         let flags = Flags::parse_from(["controller"]).flags;
         let clock = Clock::manual(1_800_000_000 * 1_000_000_000);
         let hub = Arc::new(Hub::default());
-        let of_loop = (hub.clone(), Arc::new(Health::default()));
+        let of_loop = (hub.clone(), Arc::new(Health::default()), RepairStats::default());
         let controller = Controller::new(&flags, clock.clone(), of_loop, Tickets::new(b"of the test"), Arc::default());
         let (statuses, asked_statuses) = mpsc::channel(ROOM);
         let (keeps, asked_keeps) = mpsc::channel(ROOM);
@@ -55,6 +55,10 @@ impl Stage {
             statuses,
             keeps,
             news,
+            made: watch::channel(None).1,
+            makers: mpsc::channel(ROOM).0,
+            evictions: mpsc::channel(1).0,
+            outcomes: mpsc::channel(1).1,
         };
         let (statuses, keeps, news) = (asked_statuses, asked_keeps, asked_news);
         let objects = BTreeMap::new();
@@ -71,6 +75,7 @@ impl Stage {
             node: "n".into(),
             service_account: "spillway-agent".into(),
             uid: "agent".into(),
+            ..Pod::default()
         };
         stage.note(Change::Pod("agent".into(), Some(agent)));
         for change in [node("n"), namespace("a", "prod"), pod("a", "p", "x", "n")] {

@@ -171,7 +171,9 @@ pub(crate) fn pod(namespace: &str, name: &str, app: &str, node: &str) -> Change 
         ..PodFacts::default()
     };
     let uid = facts.uid.clone();
-    let pod = Pod { facts: Arc::new(facts), node: node.into(), service_account: "default".into(), uid: uid.clone() };
+    let node = node.into();
+    let pod =
+        Pod { facts: Arc::new(facts), node, service_account: "default".into(), uid: uid.clone(), ..Pod::default() };
     Change::Pod(uid, Some(pod))
 }
 

@@ -82,7 +82,7 @@ pub fn news(
     match standing(conditions) {
         Standing::Unsure => (before, None),
         Standing::Broken(cause) if before != Standing::Broken(cause.clone()) => {
-            let note = shortened(&condition.message);
+            let note = noted(&condition.message);
             let news = News { uid: uid.clone(), cause: cause.clone(), reason, note, at: now };
             (Standing::Broken(cause), Some(news))
         }
@@ -115,7 +115,8 @@ fn without_rest(message: &str) -> &str {
     message.rfind(GENERATION).map_or(message, |at| &message[..at])
 }
 
-fn shortened(message: &str) -> String {
+/// Returns words as an Event takes them.
+pub fn noted(message: &str) -> String {
     if message.len() <= NOTE_BYTES_MAX {
         return message.to_owned();
     }

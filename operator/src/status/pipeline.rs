@@ -12,7 +12,11 @@ use super::conditions::{self, Said};
 use super::faults::{self, Fault, Severity};
 use super::{Again, BACKENDS_MAX, BEFORE, GENERATION, LOWERED_AFTER, Reason, text};
 use crate::render::{Use, Verdict};
+use crate::repair::Sidecars;
 use crate::world::ObjectKey;
+
+/// The condition that says which pods lack the sidecar that they asked for; it stands while there is one.
+const SIDECARS: &str = "SidecarsCurrent";
 
 /// What agents make of a pipeline.
 struct Ran {
@@ -80,8 +84,23 @@ pub fn pipeline(
         conditions: said.into_iter().chain(more).map(settled).collect(),
         agents: Some(ran.agents),
         backends: ran.backends,
+        sidecars: None,
     };
     (status, again.at)
+}
+
+/// Returns the status with what is said of pods that asked for the pipeline. Whether they have what they asked for is no part of
+/// `Ready`: what others send flows.
+pub fn with_sidecars(
+    mut status: PipelineStatus,
+    Sidecars { counts, fault }: Sidecars,
+    before: &PipelineStatus,
+    now: Timestamp,
+) -> PipelineStatus {
+    let generation = status.observed_generation.unwrap_or_default();
+    let said = fault.map(|(reason, words)| Said::no(reason, words));
+    status.conditions.extend(said.map(|said| said.settled(SIDECARS, generation, &before.conditions, now)));
+    PipelineStatus { sidecars: counts, ..status }
 }
 
 /// Returns what the last leader saw, while this one has not heard every agent yet.

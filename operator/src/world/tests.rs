@@ -1,5 +1,7 @@
 //! What changes touch.
 
+use spillway_crds::served::PodFacts;
+
 use super::*;
 
 fn key(kind: Kind, namespace: &str, name: &str) -> ObjectKey {
@@ -12,7 +14,13 @@ fn manifest(generation: i64, text: &str) -> Manifest {
 
 fn pod(uid: &str, node: &str) -> (Arc<str>, Option<Pod>) {
     let facts = PodFacts { uid: uid.into(), namespace: "a".into(), name: uid.into(), ..PodFacts::default() };
-    let pod = Pod { facts: Arc::new(facts), node: node.into(), service_account: "default".into(), uid: uid.into() };
+    let pod = Pod {
+        facts: Arc::new(facts),
+        node: node.into(),
+        service_account: "default".into(),
+        uid: uid.into(),
+        ..Pod::default()
+    };
     (uid.into(), Some(pod))
 }
 

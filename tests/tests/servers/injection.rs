@@ -27,7 +27,7 @@ fn a_pod_that_asks_has_a_sidecar_and_no_other_pod_costs_a_call() {
     let Some(api) = KubeApi::of_test(TEST) else { return };
     let ground = Ground { api };
     ground.prepare(&helm);
-    let operator = ground.operator();
+    let operator = ground.operator(&ground.replica());
     ground.mount();
     let port = ground.lead_here();
     let rights = ground.api.kubeconfig_of(NAMESPACE, "spillway-webhook").unwrap();
@@ -43,13 +43,16 @@ fn a_pod_that_asks_has_a_sidecar_and_no_other_pod_costs_a_call() {
     operator.stop();
 }
 
-struct Ground {
-    api: KubeApi,
+/// An API server with what the chart installs where it gives sidecars.
+pub(crate) struct Ground {
+    /// The API server.
+    pub(crate) api: KubeApi,
 }
 
 impl Ground {
-    fn prepare(&self, helm: &Helm) {
-        let text = helm.render(self.api.folder(), &["--no-hooks", "--set", "injection.enabled=true"]).unwrap();
+    pub(crate) fn prepare(&self, helm: &Helm) {
+        let values = "injection.enabled=true,injection.recreate.enabled=true";
+        let text = helm.render(self.api.folder(), &["--no-hooks", "--set", values]).unwrap();
         assert!(text.ok, "{}", text.err);
         self.api.must(&["create", "namespace", NAMESPACE], "");
         // Kinds first: what is of them is not in the chart.
@@ -68,9 +71,15 @@ impl Ground {
         }
     }
 
-    fn operator(&self) -> Operator {
+    /// Returns a replica with the rights of the chart.
+    pub(crate) fn replica(&self) -> Replica {
         let rights = self.api.kubeconfig_of(NAMESPACE, "spillway-controller").unwrap();
-        let operator = Replica::new(&rights, "first").with_webhook(CONFIGURATION).that_gives_sidecars().start();
+        Replica::new(&rights, "first").with_webhook(CONFIGURATION).that_gives_sidecars()
+    }
+
+    /// Starts it and waits until API servers trust the webhook.
+    pub(crate) fn operator(&self, replica: &Replica) -> Operator {
+        let operator = replica.start();
         let form = "jsonpath={.webhooks[*].clientConfig.caBundle}";
         eventually("API servers have our CA for both webhooks", || {
             let bundles = self.api.must(&["get", "mutatingwebhookconfiguration", CONFIGURATION, "-o", form], "");
@@ -79,12 +88,13 @@ impl Ground {
         operator
     }
 
-    fn mounted(&self) -> PathBuf {
+    /// Returns the folder of what the webhook mounts.
+    pub(crate) fn mounted(&self) -> PathBuf {
         self.api.folder().join("mounted")
     }
 
     /// Does with what the webhook mounts what a kubelet does.
-    fn mount(&self) {
+    pub(crate) fn mount(&self) {
         fs::create_dir_all(self.mounted()).unwrap();
         let value = |words: &[&str]| {
             let said = self.api.said(words, "");
@@ -103,7 +113,7 @@ impl Ground {
     }
 
     /// Lets the Service lead to a port of this machine.
-    fn lead_here(&self) -> u16 {
+    pub(crate) fn lead_here(&self) -> u16 {
         let port = free_port();
         self.api.must(&["delete", "service", "spillway-webhook", "-n", NAMESPACE], "");
         let service = json!({"apiVersion": "v1", "kind": "Service",
@@ -116,7 +126,7 @@ impl Ground {
         port
     }
 
-    fn created(&self, pod: &Value, more: &[&str]) -> Value {
+    pub(crate) fn created(&self, pod: &Value, more: &[&str]) -> Value {
         let said = self.api.must(&[&["create", "-f", "-", "-o", "json"], more].concat(), &pod.to_string());
         serde_json::from_str(&said).unwrap()
     }
@@ -218,13 +228,13 @@ impl Ground {
     }
 }
 
-fn pod(namespace: &str, name: &str, asks: Option<&str>) -> Value {
+pub(crate) fn pod(namespace: &str, name: &str, asks: Option<&str>) -> Value {
     let annotations = asks.map(|name| json!({"spillway.dev/inject": name}));
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
         "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "example.test/app:1"}]}})
 }
 
 /// Returns the sidecar of a pod, which comes before every other container.
-fn sidecar(pod: &Value) -> Option<Value> {
+pub(crate) fn sidecar(pod: &Value) -> Option<Value> {
     pod["spec"]["initContainers"].get(0).cloned()
 }

@@ -14,6 +14,7 @@ mod events;
 mod injection;
 mod operator;
 mod releases;
+mod repair;
 mod s3;
 mod s3_machine_keys;
 mod search;
