@@ -64,8 +64,9 @@ impl Endpoint {
     /// [`STOP_GRACE`](limits::STOP_GRACE).
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let Self { hub, verifier, certificates, stats, clock, leader } = self;
-        let doorman =
-            Doorman::new(limits::CONNECTIONS_MAX, &stats.connections).with_at_most(limits::ADDRESS_CONNECTIONS_MAX);
+        let doorman = Doorman::new(limits::CONNECTIONS_MAX, &stats.connections)
+            .with_at_most(limits::ADDRESS_CONNECTIONS_MAX)
+            .with_sidecars_at_most(limits::SIDECAR_CONNECTIONS_MAX);
         let shared = Shared::new((hub, leader), verifier, stats, clock, stop.clone());
         listen::serve(socket, &*certificates, doorman, handler::router(Arc::new(shared)), stop).await
     }

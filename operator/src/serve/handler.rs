@@ -25,7 +25,10 @@ use tokio_util::sync::CancellationToken;
 use super::body::{self, ERROR_CHARS_MAX};
 use super::certificates::now;
 use super::encode::{Coding, EncodeError};
-use super::limits::{BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, TOLD_EVERY};
+use super::limits::{
+    BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX, TOLD_EVERY,
+};
+use super::listen::Place;
 use super::polls::Polls;
 use super::problem::Problem;
 use super::stats::Stats;
@@ -116,6 +119,11 @@ impl Shared {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the cluster is being read").retry());
         }
         let (identity, place) = self.identity(request.headers())?;
+        let connection = request.extensions().get::<Place>();
+        if place::is_pod(&place) && !connection.is_none_or(Place::enter_as_sidecar) {
+            let detail = format!("{SIDECAR_CONNECTIONS_MAX} sidecars are connected already");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sidecars", detail).retry().closing());
+        }
         let coding = Coding::taken(request.headers());
         let ask = parse(&body::read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;
         self.hub.acknowledge(&identity.pod_uid, &ask, now(&self.clock))?;
@@ -141,8 +149,10 @@ impl Shared {
 
     /// Returns what is new to who asks, or nothing where nothing is within the time it gives or the process stops.
     async fn wait(&self, (identity, place): (&Identity, &str), ask: &Ask) -> Result<Option<News>, Problem> {
-        let Some(poll) = self.polls.enter(&identity.pod_uid) else {
-            let detail = format!("{POLLS_MAX} asks wait already");
+        let is_sidecar = place::is_pod(place);
+        let Some(poll) = self.polls.enter(&identity.pod_uid, is_sidecar) else {
+            let most = if is_sidecar { SIDECAR_POLLS_MAX } else { POLLS_MAX };
+            let detail = format!("{most} asks wait already");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "polls", detail).retry());
         };
         let _counted = Counted::new(&self.stats);

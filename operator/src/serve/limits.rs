@@ -7,11 +7,18 @@ use std::time::Duration;
 /// Most connections at a time: twice the 5,000 nodes of the largest cluster that Kubernetes promises to carry.
 pub const CONNECTIONS_MAX: usize = 10_240;
 
+/// Most of them of sidecars, which come with as many pods as there are: the other half is for the agents of nodes, one of which
+/// serves a whole node.
+pub const SIDECAR_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+
 /// Most of them from one address: a node full of pods with sidecars, where their addresses are hidden behind its own.
 pub const ADDRESS_CONNECTIONS_MAX: usize = 512;
 
 /// Most asks that wait at a time.
 pub const POLLS_MAX: usize = 10_240;
+
+/// Most of them of sidecars, as with connections.
+pub const SIDECAR_POLLS_MAX: usize = POLLS_MAX / 2;
 
 /// Most requests at a time of one HTTP/2 connection. An agent needs one, and a second one to end the first.
 pub const STREAMS_MAX: u32 = 8;

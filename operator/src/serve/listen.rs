@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::middleware::AddExtension;
 use axum::{Extension, Router};
@@ -66,6 +66,8 @@ fn server(socket: TcpListener) -> io::Result<Server<SocketAddr>> {
 #[derive(Debug, Clone)]
 pub(crate) struct Doorman {
     places: Arc<Semaphore>,
+    /// Of these, those that may be of sidecars.
+    of_sidecars: Arc<Semaphore>,
     addresses: Arc<Addresses>,
     connections: Connections,
 }
@@ -111,13 +113,16 @@ impl Drop for OfAddress {
 /// The place of one connection; who serves it holds it.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    _held: Arc<Held>,
+    held: Arc<Held>,
 }
 
 #[derive(Debug)]
 struct Held {
     connections: Connections,
     _permit: OwnedSemaphorePermit,
+    of_sidecars: Arc<Semaphore>,
+    /// The place among those of sidecars, once it is known that it is one.
+    as_sidecar: OnceLock<OwnedSemaphorePermit>,
     _of_address: OfAddress,
 }
 
@@ -127,11 +132,41 @@ impl Drop for Held {
     }
 }
 
+impl Place {
+    /// Takes a place among those of sidecars as well, as long as the connection lasts; returns whether there was one.
+    pub(crate) fn enter_as_sidecar(&self) -> bool {
+        let Held { of_sidecars, as_sidecar, .. } = &*self.held;
+        if as_sidecar.get().is_some() {
+            return true;
+        }
+        // Where two requests of the connection ask at once, the second gives its own back.
+        Arc::clone(of_sidecars).try_acquire_owned().map(|permit| drop(as_sidecar.set(permit))).is_ok()
+    }
+}
+
 impl Doorman {
     /// Returns one with so many places.
     pub(crate) fn new(places: usize, connections: &Connections) -> Self {
         let addresses = Arc::new(Addresses { most: usize::MAX, known: Mutex::default() });
-        Self { places: Arc::new(Semaphore::new(places)), addresses, connections: connections.clone() }
+        let [places, of_sidecars] = [places, places].map(|count| Arc::new(Semaphore::new(count)));
+        Self { places, of_sidecars, addresses, connections: connections.clone() }
+    }
+
+    fn placed(&self, permit: OwnedSemaphorePermit, of_address: OfAddress) -> Place {
+        self.connections.open.inc();
+        let held = Held {
+            connections: self.connections.clone(),
+            _permit: permit,
+            of_sidecars: Arc::clone(&self.of_sidecars),
+            as_sidecar: OnceLock::new(),
+            _of_address: of_address,
+        };
+        Place { held: Arc::new(held) }
+    }
+
+    /// Leaves so many places to sidecars, and the others to who is none.
+    pub(crate) fn with_sidecars_at_most(self, most: usize) -> Self {
+        Self { of_sidecars: Arc::new(Semaphore::new(most)), ..self }
     }
 
     /// Lets so many in from one address, and no more.
@@ -152,9 +187,7 @@ impl<S> Accept<TcpStream, S> for Doorman {
             self.connections.turned_away.inc();
             return ready(Err(io::Error::other("too many connections")));
         };
-        self.connections.open.inc();
-        let held = Held { connections: self.connections.clone(), _permit: permit, _of_address: of_address };
-        let place = Place { _held: Arc::new(held) };
+        let place = self.placed(permit, of_address);
         // An answer is written whole, so waiting to fill packets gains nothing.
         ready(stream.set_nodelay(true).map(|()| (stream, Extension(place).layer(service))))
     }
@@ -181,6 +214,20 @@ mod tests {
         drop(request_under_way);
         assert_eq!(connections.open.get(), 0);
         assert!(doorman.accept(connect().await, Router::<()>::new()).await.is_ok());
+    }
+
+    #[test]
+    fn sidecars_do_not_take_the_places_of_others() {
+        let doorman = Doorman::new(3, &Connections::default()).with_sidecars_at_most(1);
+        let place = || {
+            let permit = Arc::clone(&doorman.places).try_acquire_owned().unwrap();
+            doorman.placed(permit, doorman.addresses.enter([127, 0, 0, 1].into()).unwrap())
+        };
+        let places = [place(), place()];
+        assert!(places[0].enter_as_sidecar() && places[0].clone().enter_as_sidecar(), "each asks again and again");
+        assert!(!places[1].enter_as_sidecar());
+        drop(places);
+        assert!(place().enter_as_sidecar());
     }
 
     #[tokio::test]
