@@ -4,7 +4,7 @@
 //! [`CONNECTION_LIFE_MAX`] from the first byte to the last, [`HEADER_BYTES_MAX`] of request, and small bodies where one is read.
 //! So a slow or idle client costs little and for a short time, and nobody can keep the others out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,9 +73,23 @@ pub async fn serve_figures(
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AdminError> {
     let failed = |source| AdminError { flag, address, source };
-    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = match TcpListener::bind(address).await {
+        Err(error) => match without_ipv6(address, &error) {
+            Some(other) => TcpListener::bind(other).await,
+            None => Err(error),
+        },
+        bound => bound,
+    };
+    let socket = bound.map_err(failed)?;
     let local = socket.local_addr().map_err(failed)?;
     Ok((socket, local))
+}
+
+/// Returns what to listen at in place of every address, where that failed since the machine has no IPv6: every one that it has.
+fn without_ipv6(address: SocketAddr, error: &std::io::Error) -> Option<SocketAddr> {
+    let absent = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(|errno| Some(errno.raw_os_error()));
+    let is_every_one = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    (is_every_one && absent.contains(&error.raw_os_error())).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 async fn authorized(security: Arc<ListenerSecurity>, request: Request, next: Next) -> Response {
@@ -134,5 +149,33 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "admin connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_system(errno: Errno) -> std::io::Error {
+        std::io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
+    #[tokio::test]
+    async fn every_address_is_one_of_either_family() {
+        let (socket, local) = bind("--metrics", "[::]:0".parse().unwrap()).await.unwrap();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, local.port()));
+        let (connected, accepted) = tokio::join!(client, socket.accept());
+        assert!(connected.is_ok() && accepted.is_ok());
+    }
+
+    #[test]
+    fn every_address_of_a_machine_without_ipv6_is_every_one_of_ipv4() {
+        let instead = |address: &str, errno| without_ipv6(address.parse().unwrap(), &of_system(errno));
+        let every = "0.0.0.0:8413".parse().ok();
+        assert_eq!(instead("[::]:8413", Errno::AFNOSUPPORT), every);
+        assert_eq!(instead("[::]:8413", Errno::ADDRNOTAVAIL), every);
+        assert_eq!(instead("[::]:8413", Errno::ADDRINUSE), None, "another fault is told");
+        assert_eq!(instead("[::1]:8413", Errno::AFNOSUPPORT), None, "one address is meant and no other");
+        assert_eq!(instead("0.0.0.0:8413", Errno::AFNOSUPPORT), None);
     }
 }

@@ -66,7 +66,8 @@ pub(super) fn container(settings: &Settings, tuning: Tuning, resources: Option<V
             "--pod-logs=off",
             "--http=127.0.0.1:8411",
             "--admin=127.0.0.1:8412",
-            "--metrics=0.0.0.0:8413",
+            // Of IPv4 as well, and of it alone where a node has no IPv6.
+            "--metrics=[::]:8413",
             "--log-format=json",
             format!("--log-level={}", tuning.log_level),
         ],

@@ -115,6 +115,8 @@ fn a_sidecar_passes_the_restricted_standard_and_decides_neither_start_nor_readin
         assert_eq!(sidecar.get(absent), None);
     }
     assert_eq!(sidecar["livenessProbe"]["httpGet"], json!({"path": "/livez", "port": 8413}));
+    // The kubelet asks at the address of the pod, of whichever family that is.
+    assert!(sidecar["args"].as_array().unwrap().contains(&json!("--metrics=[::]:8413")));
     let volumes = &after["spec"]["volumes"];
     assert_eq!(volumes[0], json!({"name": "spillway-spool", "emptyDir": {"sizeLimit": "256Mi"}}));
     let sources = &volumes[1]["projected"]["sources"];
