@@ -45,7 +45,7 @@ use crate::manifest::nearest::nearest;
 use patch::Add;
 use pod::{Container, Pod, Spec};
 pub use settings::{Amounts, PullPolicy, Settings};
-pub use sidecar::CONTAINER;
+pub use sidecar::{CONTAINER, PORTS};
 use tuning::Tuning;
 
 /// The annotation with which a pod asks: the name of a pipeline of its namespace, or `false`.
@@ -143,6 +143,8 @@ pub enum Reason {
     HostNetwork,
     /// It is of another operating system.
     OperatingSystem,
+    /// A container of it listens at a port that the sidecar needs.
+    PortTaken,
     /// It has a container or a volume of our name that is not ours.
     NameTaken,
     /// It carries a sidecar of another pipeline or version.
@@ -168,6 +170,7 @@ impl Reason {
             Self::BadAnnotation => "bad-annotation",
             Self::HostNetwork => "host-network",
             Self::OperatingSystem => "operating-system",
+            Self::PortTaken => "port-taken",
             Self::NameTaken => "name-taken",
             Self::Outdated => "outdated",
             Self::NoRoom => "no-room",
@@ -343,6 +346,11 @@ fn takes_one(spec: &Spec) -> Result<(), Unchanged> {
     }
     if spec.is_of_another_system() {
         return Err(Unchanged::told(Reason::OperatingSystem, "the agent runs on Linux only"));
+    }
+    if let Some((container, port)) = spec.clash() {
+        let [first, _, last] = PORTS;
+        let words = format!("container `{}` has port {port}; a sidecar needs {first} to {last}", quoted(container));
+        return Err(Unchanged::told(Reason::PortTaken, words));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::quantity::Quantity;
+use super::sidecar::{CONTAINER, PORTS};
 
 /// A pod.
 #[derive(Debug, Deserialize)]
@@ -51,7 +52,19 @@ pub(super) struct Container {
     #[serde(default)]
     pub(super) env: Option<Vec<Named>>,
     #[serde(default)]
+    ports: Option<Vec<Port>>,
+    #[serde(default)]
     resources: Option<Resources>,
+}
+
+/// A port that a container says it listens at.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    #[serde(default)]
+    container_port: Option<i64>,
+    #[serde(default)]
+    protocol: Option<String>,
 }
 
 /// Anything with a name.
@@ -100,6 +113,17 @@ impl Spec {
     pub(super) fn shares_resources(&self) -> bool {
         let given = |amounts: &Option<BTreeMap<String, Value>>| amounts.as_ref().is_some_and(|all| !all.is_empty());
         self.resources.as_ref().is_some_and(|own| given(&own.requests) || given(&own.limits))
+    }
+
+    /// Returns a container and its port, where that is one that the sidecar needs: containers of a pod share its ports.
+    pub(super) fn clash(&self) -> Option<(&str, i64)> {
+        let all = self.containers.iter().chain(self.init_containers.iter().flatten());
+        let mut clashes = all.filter(|one| one.name != CONTAINER).filter_map(|one| {
+            let ports = one.ports.iter().flatten().filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+            let mut ports = ports.filter_map(|port| port.container_port);
+            Some((&*one.name, ports.find(|port| PORTS.iter().any(|ours| i64::from(*ours) == *port))?))
+        });
+        clashes.next()
     }
 
     pub(super) fn is_of_another_system(&self) -> bool {

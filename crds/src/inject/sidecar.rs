@@ -32,6 +32,9 @@ pub(super) const VOLUMES: [&str; 2] = [SPOOL, IDENTITY];
 /// Where applications of the pod send events.
 pub(super) const URL: &str = "http://127.0.0.1:8411";
 
+/// The ports that it listens at, of TCP: two of them at the loopback address, the last at all addresses of the pod.
+pub const PORTS: [u16; 3] = [8411, 8412, 8413];
+
 /// The least volume of what is not delivered yet.
 pub(super) const SPOOL_MIN: Quantity = Quantity::mebibytes(64);
 

@@ -357,6 +357,26 @@ fn what_every_sidecar_is_made_of_decides_the_revision_and_nothing_else_does() {
 }
 
 #[test]
+fn a_pod_that_listens_where_the_sidecar_does_is_taken_as_it_is() {
+    let with_ports = |ports: Value| with("/spec/containers/0/ports", ports);
+    for port in PORTS {
+        let words = format!("container `app` has port {port}; a sidecar needs 8411 to 8413");
+        unchanged(&with_ports(json!([{"containerPort": 80}, {"containerPort": port}])), Reason::PortTaken, &words);
+    }
+    let of_init =
+        json!([{"name": "x".repeat(63), "image": "p", "ports": [{"containerPort": 8412, "protocol": "TCP"}]}]);
+    unchanged(&with("/spec/initContainers", of_init), Reason::PortTaken, "has port 8412; a sidecar needs 8411 to 8413");
+    for ports in [
+        json!([{"containerPort": 8410}, {"containerPort": 8414}]),
+        json!([{"containerPort": 8411, "protocol": "UDP"}]),
+        json!([{}]),
+        Value::Null,
+    ] {
+        injected(&with_ports(ports));
+    }
+}
+
+#[test]
 fn a_container_that_comes_later_is_told_where_the_sidecar_is() {
     let mut later = injected(&pod());
     later["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "proxy", "image": "p"}));

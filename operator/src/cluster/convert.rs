@@ -8,13 +8,13 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_crds::inject::{self, AUTHORITIES, CONTAINER, REVISION};
+use spillway_crds::inject::{self, AUTHORITIES, CONTAINER, PORTS, REVISION};
 use spillway_crds::kinds::labels::Labels;
 use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, Recreation, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
 
 use super::GROUP;
-use super::slim::{SlimContainer, SlimObject, SlimPod, SlimPodSpec, SlimRevision};
+use super::slim::{SlimContainer, SlimObject, SlimPod, SlimPodSpec, SlimPort, SlimRevision};
 use crate::texts::held;
 use crate::world::{Carried, LastGood, Maker, Manifest, ObjectKey, Pod};
 use spillway_crds::kinds::Kind;
@@ -201,6 +201,8 @@ fn carried(pod: &SlimPod) -> Carried {
         Some(inject::Reason::HostNetwork)
     } else if systems.into_iter().flatten().any(|name| name != "linux") {
         Some(inject::Reason::OperatingSystem)
+    } else if init().chain(&spec.containers).any(clashes) {
+        Some(inject::Reason::PortTaken)
     } else {
         let is_taken = !is_there && init().chain(&spec.containers).any(|one| one.name == CONTAINER);
         is_taken.then_some(inject::Reason::NameTaken)
@@ -220,6 +222,13 @@ fn carried(pod: &SlimPod) -> Carried {
         is_going: metadata.deletion_timestamp.is_some(),
         maker: maker.map(Arc::new),
     }
+}
+
+/// Returns whether a container, other than a sidecar, listens where a sidecar does.
+fn clashes(container: &SlimContainer) -> bool {
+    let is_tcp = |port: &&SlimPort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
+    let mut ports = container.ports.iter().flatten().filter(is_tcp);
+    container.name != CONTAINER && ports.any(|port| PORTS.iter().any(|ours| i64::from(*ours) == port.container_port))
 }
 
 /// Returns the annotations of our group, but for those that no agent needs: certificates are for the pod's kubelet, and what a

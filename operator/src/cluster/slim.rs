@@ -90,6 +90,18 @@ pub struct SlimContainer {
     pub name: String,
     /// `restartPolicy`, of an init container that is a sidecar.
     pub restart_policy: Option<String>,
+    /// `ports`.
+    pub ports: Option<Vec<SlimPort>>,
+}
+
+/// A port that a container says it listens at.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlimPort {
+    /// `containerPort`.
+    pub container_port: i64,
+    /// `protocol`; TCP where it says none.
+    pub protocol: Option<String>,
 }
 
 /// What became of a pod.

@@ -26,7 +26,8 @@ use super::body::{self, ERROR_CHARS_MAX};
 use super::certificates::now;
 use super::encode::{Coding, EncodeError};
 use super::limits::{
-    BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX, TOLD_EVERY,
+    BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX,
+    TOLD_EVERY,
 };
 use super::listen::Place;
 use super::polls::Polls;
