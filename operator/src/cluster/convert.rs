@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_crds::inject::{self, AUTHORITIES, CONTAINER, PORTS, REVISION};
+use spillway_crds::inject::{self, AUTHORITIES, CONTAINER, INJECT, INJECTED, PORTS, REVISION};
 use spillway_crds::kinds::labels::Labels;
 use spillway_crds::kinds::status::{BackendStatus, PipelineStatus, Recreation, StatusCondition};
 use spillway_crds::served::{Owner, PodFacts};
@@ -168,7 +168,7 @@ pub fn stored(place: Place, revision: SlimRevision) -> Option<Stored> {
 
 /// Returns what selection and origin need of the pod of that `metadata.uid`; `None` for one without a name.
 pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
-    let metadata = &pod.metadata;
+    let (metadata, carried) = (&pod.metadata, carried(pod));
     let labels: Labels = metadata.labels.iter().flatten().map(|(key, value)| (held(key), held(value))).collect();
     let annotations = metadata.annotations.as_ref();
     let of_static = annotations.and_then(|annotations| annotations.get(STATIC_UID));
@@ -178,11 +178,10 @@ pub fn pod(uid: Arc<str>, pod: &SlimPod) -> Option<Pod> {
         name: metadata.name.as_deref()?.into(),
         has_ended: ENDED.contains(&pod.status.phase.as_str()),
         owner: owner(metadata.owner_references.as_deref().unwrap_or_default(), &labels),
-        annotations: annotations.map(own_annotations).unwrap_or_default(),
+        annotations: annotations.map(|all| own_annotations(all, carried.is_there)).unwrap_or_default(),
         labels,
     };
     let SlimPodSpec { node_name, service_account_name, .. } = &pod.spec;
-    let carried = carried(pod);
     Some(Pod { facts: facts.into(), node: held(node_name), service_account: held(service_account_name), uid, carried })
 }
 
@@ -192,7 +191,7 @@ fn carried(pod: &SlimPod) -> Carried {
     let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key));
     let init = || spec.init_containers.iter().flatten();
     let is_sidecar = |one: &SlimContainer| one.name == CONTAINER && one.restart_policy.as_deref() == Some("Always");
-    let is_there = init().any(is_sidecar);
+    let is_there = init().any(is_sidecar) && annotation(INJECTED).is_some();
     let selected = spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
     let systems = [selected, spec.os.as_ref().map(|os| &os.name)];
     let barred = if annotation(STATIC_UID).is_some() {
@@ -232,10 +231,18 @@ fn clashes(container: &SlimContainer) -> bool {
 }
 
 /// Returns the annotations of our group, but for those that no agent needs: certificates are for the pod's kubelet, and what a
-/// sidecar was made of is for us.
-fn own_annotations(all: &BTreeMap<String, String>) -> Labels {
-    let ours =
-        all.iter().filter(|(key, _)| key.starts_with("spillway.dev/") && ![AUTHORITIES, REVISION].contains(&&***key));
+/// sidecar was made of is for us. What a sidecar runs is written by whoever may write the pod: it counts where the pod has a
+/// sidecar, and asked for the same, if it asked itself.
+fn own_annotations(all: &BTreeMap<String, String>, has_sidecar: bool) -> Labels {
+    let get = |key: &str| all.get(key).map(String::as_str);
+    let asked = get(INJECT);
+    let is_meant = has_sidecar && asked.is_none_or(|asked| get(INJECTED) == Some(asked));
+    let is_ours = |key: &str| match key {
+        AUTHORITIES | REVISION => false,
+        INJECTED => is_meant,
+        key => key.starts_with("spillway.dev/"),
+    };
+    let ours = all.iter().filter(|(key, _)| is_ours(key));
     ours.map(|(key, value)| (held(key), held(value))).collect()
 }
 
@@ -336,6 +343,34 @@ mod tests {
         assert_eq!((&*pod.facts.uid, &*pod.uid, &*pod.node), ("abc", "u", "n1"));
         assert_eq!(pod.facts.annotations.iter().collect::<Vec<_>>(), [("spillway.dev/logs", "false")]);
         assert!(read_pod(&SlimPod::default()).is_none());
+    }
+
+    #[test]
+    fn what_a_sidecar_runs_counts_where_there_is_one_and_the_pod_asked_for_it() {
+        let sidecar = json!([{"name": "spillway", "restartPolicy": "Always"}]);
+        let runs = |asks: Option<&str>, init: &Value| {
+            let annotations = json!({INJECTED: "jobs", INJECT: asks});
+            let annotations: BTreeMap<&str, &Value> = annotations
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(k, v)| (&**k, v))
+                .collect();
+            let pod = slim(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": annotations},
+                "spec": {"nodeName": "n1", "initContainers": init}}));
+            let pod = read_pod(&pod).unwrap();
+            (pod.sidecar().map(str::to_owned), pod.carried.is_there)
+        };
+        let jobs = Some("jobs".to_owned());
+        assert_eq!(runs(Some("jobs"), &sidecar), (jobs.clone(), true));
+        assert_eq!(runs(None, &sidecar), (jobs, true), "its namespace asked");
+        assert_eq!(runs(Some("other"), &sidecar), (None, true));
+        assert_eq!(runs(Some("false"), &sidecar), (None, true));
+        for init in [json!([]), json!([{"name": "spillway"}]), json!([{"name": "x", "restartPolicy": "Always"}])] {
+            assert_eq!(runs(Some("jobs"), &init), (None, false), "{init}");
+            assert_eq!(runs(None, &init), (None, false), "{init}");
+        }
     }
 
     #[test]

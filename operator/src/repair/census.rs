@@ -114,15 +114,12 @@ fn asked<'a>(pod: &'a Pod, default: Option<&'a str>) -> Option<&'a str> {
 
 fn state(pod: &Pod, asked: &str, is_pipeline: bool, made: Option<&Made>) -> State {
     let annotations = &pod.facts.annotations;
-    match annotations.get(INJECTED).filter(|_| pod.carried.is_there) {
-        Some(injected) => {
-            let is_current = made.is_none_or(|made| pod.carried.revision.as_ref() == Some(&made.revision));
-            if injected == asked && is_current { State::Current } else { State::Outdated }
-        }
-        None => {
-            let unknown = || (!is_pipeline).then_some(Reason::UnknownPipeline);
-            let refused = || made.and_then(|made| made.settings.refuses(annotations.iter()));
-            State::Missing(pod.carried.barred.or_else(unknown).or_else(refused))
-        }
+    if pod.carried.is_there {
+        let is_current = made.is_none_or(|made| pod.carried.revision.as_ref() == Some(&made.revision));
+        let is_meant = annotations.get(INJECTED) == Some(asked);
+        return if is_meant && is_current { State::Current } else { State::Outdated };
     }
+    let unknown = || (!is_pipeline).then_some(Reason::UnknownPipeline);
+    let refused = || made.and_then(|made| made.settings.refuses(annotations.iter()));
+    State::Missing(pod.carried.barred.or_else(unknown).or_else(refused))
 }
