@@ -13,6 +13,8 @@
 //!   remembered. A batch that is refused is submitted again, never dropped.
 //! - A file is known by its inode and its first bytes, never by its name; a position counts decompressed bytes.
 //! - A pipeline that takes nothing holds up nobody but itself.
+//! - What is renamed or cannot be opened while a directory is listed is no new file when it is found: after a start, a reader
+//!   takes its place once the file of its position is found, or a listing in which nothing changed or failed lacks it.
 //! - A file that is unlinked while it is read is read to its end.
 //! - Who made an event is taken from the kubelet's directory name, and from what the operator tells of the pod with that
 //!   uid; no line can change it. A pod with the annotation `spillway.dev/logs: "false"` is left out: the chart gives it to

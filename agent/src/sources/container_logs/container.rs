@@ -1,15 +1,20 @@
 //! A container that is followed: its files, who reads them, and when it is looked at.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::files::Files;
-use super::reader::Reader;
+use super::reader::{Reader, Taking};
 
 /// How often a container that writes all the time is looked at; writes that come faster than this make it one.
 pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// Most listings in a row of a directory that changes meanwhile: one rotation takes three, and the kubelet has minutes
+/// between two. After that the next event or scan goes on.
+const LISTINGS_MAX: usize = 6;
 
 /// How many looks without anything new make it quiet again.
 const QUIET_TICKS: u8 = 10;
@@ -148,6 +153,44 @@ impl Container {
     /// Returns whether the timer looks at it.
     pub(super) fn is_timed(&self) -> bool {
         self.pace != Pace::AtWrites
+    }
+
+    /// Lists the directory, again until what is found is enough for every reader, and lets them take it; returns how many
+    /// entries were refused.
+    pub(super) fn look(&mut self, taking: &mut Taking<'_>, now: Instant) -> io::Result<usize> {
+        let Self { directory, files, seats, .. } = self;
+        let mut new = Vec::new();
+        let mut listed = files.list(directory, taking.opener, now, &mut new);
+        for _ in 1..LISTINGS_MAX {
+            // A new file is not taken before an older one that had another name when the names were read.
+            let is_known = new.is_empty() && Self::readers(seats).all(|reader| reader.can_take_place(files));
+            let is_enough = is_known || files.is_complete() || files.has_failed();
+            if listed.is_err() || is_enough && !files.has_vanished() {
+                break;
+            }
+            listed = files.list(directory, taking.opener, now, &mut new);
+        }
+        files.sort(&mut new);
+        for reader in Self::readers(seats) {
+            reader.take_found(&new, files, taking);
+        }
+        self.release();
+        listed
+    }
+
+    /// Takes note that the directory is gone.
+    pub(super) fn lose(&mut self, taking: &mut Taking<'_>, now: Instant) {
+        self.is_gone = true;
+        self.gone_at.get_or_insert(now);
+        self.files.end(now);
+        for reader in Self::readers(&mut self.seats) {
+            reader.take_found(&[], &mut self.files, taking);
+        }
+        self.release();
+    }
+
+    fn readers(seats: &mut [Seat]) -> impl Iterator<Item = &mut Reader> {
+        seats.iter_mut().filter(|seat| seat.gate != Gate::Closed).map(|seat| &mut seat.reader)
     }
 
     /// Closes and forgets files that nobody wants.

@@ -1,6 +1,6 @@
 //! One log file, plain or compressed: opened without following links, read by decompressed offset, known by its head.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, ReadDir};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub(super) struct LogFile {
     pub(super) generation: u32,
     /// Whether the last listing of the directory had it.
     pub(super) listed: bool,
+    /// Whether it begins as another that still has its name: a copy made before a truncation.
+    pub(super) is_copy: bool,
     /// Its size on disk when the directory was last listed.
     pub(super) size_listed: u64,
     path: PathBuf,
@@ -90,9 +92,51 @@ pub(super) struct Opener {
     pub(super) held_max: u64,
     /// Counts them.
     pub(super) stats: Arc<ContainerLogStats>,
+    /// What comes between two steps.
+    #[cfg(test)]
+    pub(super) between: super::tests::between::Between,
+}
+
+/// What is done to a path; whoever rotates and deletes may come before any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The names below it are read.
+    List,
+    /// It is looked at.
+    Look,
+    /// It is opened.
+    Open,
 }
 
 impl Opener {
+    /// Lists a directory.
+    pub(super) fn list(&self, directory: &Path) -> io::Result<ReadDir> {
+        self.before(Step::List, directory)?;
+        directory.read_dir()
+    }
+
+    /// Reads what an entry is.
+    pub(super) fn look(&self, path: &Path) -> io::Result<Metadata> {
+        self.before(Step::Look, path)?;
+        self.links.metadata(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        self.before(Step::Open, path)?;
+        open_regular(path, self.links)
+    }
+
+    #[cfg(test)]
+    fn before(&self, step: Step, path: &Path) -> io::Result<()> {
+        self.between.come(step, path)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "what comes between is told by tests alone")]
+    fn before(&self, _: Step, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Returns whether what is open may stay open.
     pub(super) fn may_hold(&self) -> bool {
         self.stats.open_files.load(Ordering::Relaxed) <= self.held_max
@@ -138,6 +182,7 @@ impl LogFile {
             gone_at: None,
             generation: 0,
             listed: true,
+            is_copy: false,
             size_listed: entry.size,
             path: entry.path,
             inode: entry.inode,
@@ -157,7 +202,7 @@ impl LogFile {
         if self.open.is_some() {
             return Ok(());
         }
-        let file = open_regular(&self.path, opener.links)?;
+        let file = opener.open(&self.path)?;
         if !self.gzip && file.metadata()?.ino() != self.inode {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -181,6 +226,11 @@ impl LogFile {
             && !self.reads_gzip()
             && entry.inode == self.inode
             && (self.is_open() || entry.name.key == self.key && entry.size >= self.size_listed)
+    }
+
+    /// Returns whether `entry` is a plain file with this one's inode.
+    pub(super) fn has_inode_of(&self, entry: &Entry) -> bool {
+        !entry.name.gzip && entry.inode == self.inode
     }
 
     /// Returns whether `other` begins as this file does, so that it is a copy of it.
@@ -288,7 +338,7 @@ pub enum Links {
 
 impl Links {
     /// Reads what an entry is, or what it links to.
-    pub(super) fn metadata(self, path: &Path) -> io::Result<Metadata> {
+    fn metadata(self, path: &Path) -> io::Result<Metadata> {
         match self {
             Self::Refuse => path.symlink_metadata(),
             Self::Follow => path.metadata(),

@@ -3,16 +3,22 @@
 //! A listing of the directory is merged into what is known: by inode (renamed), by name (compressed), by head
 //! (compressed or copied while nobody looked); what is left is new. A known file that has no name any more stays while
 //! somebody reads it: its descriptor is held, and its bytes are there until it is closed.
+//!
+//! A name is read, looked at and opened one after the other, and a rotation comes in between any two of these: what a
+//! listing lacks may be there all the same. [`Files::is_complete`] says when nothing can be that is not known.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::file::{Entry, LogFile, Opener};
 use super::layout::{Age, file_name};
+use super::position::FileId;
 use super::stats::ContainerLogStats;
 
 /// How long a file may still be written after its successor appeared: containerd makes the new file first and then
@@ -36,69 +42,165 @@ pub(super) enum Growth {
     Closed,
 }
 
-/// What a listing brought.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Files nobody read, in the order they were written.
-    pub(super) new: Vec<u32>,
-    /// Files that begin as another that still has its name: copies made before a truncation.
-    pub(super) copies: Vec<u32>,
-}
-
 /// The files of one container.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     list: Vec<LogFile>,
     serial_next: u32,
+    last: Last,
 }
 
-/// Lists the log files of `directory`, in the order they were written; returns how many entries were refused.
-pub(super) fn list(directory: &Path, opener: &Opener) -> io::Result<(Vec<Entry>, usize)> {
-    use std::os::unix::fs::MetadataExt;
-    let (mut entries, mut refused) = (Vec::new(), 0);
-    for entry in directory.read_dir()? {
-        let entry = entry?;
-        let Some(name) = entry.file_name().to_str().and_then(file_name) else {
-            continue;
-        };
-        let path = entry.path();
-        match opener.links.metadata(&path) {
-            Ok(metadata) if metadata.is_file() => {
-                entries.push(Entry { name, path, inode: metadata.ino(), size: metadata.len() });
+/// What the last listing left open.
+#[derive(Debug, Default)]
+struct Last {
+    /// Hash of its names and inodes, `None` before the first.
+    hash: Option<u64>,
+    /// What it had and could not be opened.
+    unopened: Vec<Entry>,
+    /// Whether something was renamed or deleted meanwhile.
+    has_vanished: bool,
+    /// Whether something could not be looked at or opened that may be there.
+    has_failed: bool,
+    /// Whether nothing is there that is not known.
+    is_complete: bool,
+}
+
+/// The log files of a directory.
+#[derive(Debug, Default)]
+struct Listing {
+    entries: Vec<Entry>,
+    refused: usize,
+    vanished: usize,
+    failed: usize,
+}
+
+impl Listing {
+    /// Lists `directory` in the order its files were written.
+    fn read(directory: &Path, opener: &Opener) -> io::Result<Self> {
+        let mut listing = Self::default();
+        for entry in opener.list(directory)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().and_then(file_name) else {
+                continue;
+            };
+            let path = entry.path();
+            match opener.look(&path) {
+                Ok(metadata) if metadata.is_file() => {
+                    listing.entries.push(Entry { name, path, inode: metadata.ino(), size: metadata.len() });
+                }
+                Ok(_) => listing.refused += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => listing.vanished += 1,
+                Err(_) => listing.failed += 1,
             }
-            Ok(_) => refused += 1,
-            // Renamed or deleted since it was listed; the change wakes us again.
-            Err(_) => {}
         }
+        listing.entries.sort_by(|a, b| (&a.name.key, a.name.gzip).cmp(&(&b.name.key, b.name.gzip)));
+        listing.entries.truncate(FILES_MAX);
+        Ok(listing)
     }
-    entries.sort_by(|a, b| (&a.name.key, a.name.gzip).cmp(&(&b.name.key, b.name.gzip)));
-    entries.truncate(FILES_MAX);
-    Ok((entries, refused))
+
+    fn hash(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        for entry in &self.entries {
+            hash.update(entry.path.file_name().unwrap_or_default().as_encoded_bytes());
+            // A name holds no slash.
+            hash.update(b"/");
+            hash.update(&entry.inode.to_le_bytes());
+        }
+        hash.digest()
+    }
 }
 
 impl Files {
-    /// Takes a listing in.
-    pub(super) fn merge(&mut self, listing: Vec<Entry>, opener: &Opener, now: Instant) -> Found {
+    /// Lists `directory` and takes in what is there: `new` gets the files nobody knew. Returns how many entries were
+    /// refused.
+    pub(super) fn list(
+        &mut self,
+        directory: &Path,
+        opener: &Opener,
+        now: Instant,
+        new: &mut Vec<u32>,
+    ) -> io::Result<usize> {
+        let before = std::mem::take(&mut self.last).hash;
+        let listing = Listing::read(directory, opener)?;
+        let (hash, refused) = (listing.hash(), listing.refused);
+        opener.stats.read_errors.fetch_add(listing.failed as u64, Ordering::Relaxed);
+        self.last = Last {
+            hash: Some(hash),
+            has_vanished: listing.vanished > 0,
+            has_failed: listing.failed > 0,
+            ..Last::default()
+        };
+        self.merge(listing.entries, opener, now, new);
+        let is_known = !self.last.has_vanished && !self.last.has_failed && self.last.unopened.is_empty();
+        // What had another name when the names were read than when they were looked at has one in the listing before.
+        self.last.is_complete = is_known && before == Some(hash);
+        Ok(refused)
+    }
+
+    /// Takes note that the directory is gone.
+    pub(super) fn end(&mut self, now: Instant) {
+        for file in &mut self.list {
+            file.listed = false;
+            file.gone_at.get_or_insert(now);
+        }
+        self.last = Last { is_complete: true, ..Last::default() };
+    }
+
+    /// Returns whether there is no file that is not known: one that is lacking is gone.
+    pub(super) fn is_complete(&self) -> bool {
+        self.last.is_complete
+    }
+
+    /// Returns whether the directory changed while it was listed, so that the next listing says more.
+    pub(super) fn has_vanished(&self) -> bool {
+        self.last.has_vanished
+    }
+
+    /// Returns whether something could not be read that another listing right now would not read either.
+    pub(super) fn has_failed(&self) -> bool {
+        self.last.has_failed
+    }
+
+    /// Returns whether the file that a position means is known, and not one that could not be opened.
+    pub(super) fn has(&self, id: &FileId) -> bool {
+        !self.last.unopened.iter().any(|entry| entry.inode == id.inode) && find(&self.in_order(), id).is_some()
+    }
+
+    /// Returns whether no newer file than those that are known is there.
+    pub(super) fn has_newest(&self) -> bool {
+        let newest = self.list.iter().map(|file| &file.key).max();
+        let is_older = |entry: &Entry| newest.is_some_and(|newest| entry.name.key < *newest);
+        self.last.hash.is_some() && !self.last.has_vanished && self.last.unopened.iter().all(is_older)
+    }
+
+    /// Sorts files by the order they were written, as far as their names tell.
+    pub(super) fn sort(&self, serials: &mut [u32]) {
+        serials.sort_by_key(|serial| self.get(*serial).map(|file| &file.key));
+    }
+
+    fn merge(&mut self, entries: Vec<Entry>, opener: &Opener, now: Instant, new: &mut Vec<u32>) {
         for file in &mut self.list {
             file.listed = false;
         }
         let unknown: Vec<Entry> =
-            listing.into_iter().filter(|entry| !self.take_renamed(entry, &opener.stats)).collect();
-        let mut found = Found::default();
+            entries.into_iter().filter(|entry| !self.take_renamed(entry, &opener.stats)).collect();
         for entry in unknown {
             if !self.take_compressed(&entry) {
-                self.take_unknown(&entry, opener, now, &mut found);
+                self.take_unknown(entry, opener, now, new);
             }
         }
-        for file in self.list.iter_mut().filter(|file| !file.listed) {
-            file.gone_at.get_or_insert(now);
+        let Self { list, last, .. } = self;
+        if !last.has_vanished {
+            let is_unopened = |file: &LogFile| last.unopened.iter().any(|entry| file.has_inode_of(entry));
+            for file in list.iter_mut().filter(|file| !file.listed && !is_unopened(file)) {
+                file.gone_at.get_or_insert(now);
+            }
         }
-        found
     }
 
-    /// Returns every file as if it was found just now.
-    pub(super) fn all(&self) -> Found {
-        Found { new: self.in_order().into_iter().map(|file| file.serial).collect(), copies: Vec::new() }
+    /// Returns every file in the order they were written.
+    pub(super) fn all(&self) -> Vec<u32> {
+        self.in_order().into_iter().map(|file| file.serial).collect()
     }
 
     /// Returns a file.
@@ -170,22 +272,33 @@ impl Files {
         true
     }
 
-    fn take_unknown(&mut self, entry: &Entry, opener: &Opener, now: Instant, found: &mut Found) {
-        let file = match LogFile::open(self.serial_next, entry.clone(), now, opener) {
+    fn take_unknown(&mut self, entry: Entry, opener: &Opener, now: Instant, new: &mut Vec<u32>) {
+        let mut file = match LogFile::open(self.serial_next, entry.clone(), now, opener) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(_) => {
-                opener.stats.read_errors.fetch_add(1, Ordering::Relaxed);
+            Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound {
+                    self.last.has_vanished = true;
+                } else {
+                    self.last.has_failed = true;
+                    opener.stats.read_errors.fetch_add(1, Ordering::Relaxed);
+                }
+                self.last.unopened.push(entry);
                 return;
             }
         };
         let known = self.list.iter_mut().filter(|known| known.has_head_of(&file));
         match known.max_by_key(|known| !known.listed) {
-            Some(known) if !known.listed => return known.rename(entry),
-            Some(_) => found.copies.push(file.serial),
-            None => found.new.push(file.serial),
+            Some(known) if !known.listed => return known.rename(&entry),
+            known => file.is_copy = known.is_some(),
         }
+        new.push(file.serial);
         self.serial_next += 1;
         self.list.push(file);
     }
+}
+
+/// Finds the file a position means: the same inode first, else the same head under another (compressed, copied).
+pub(super) fn find(files: &[&LogFile], id: &FileId) -> Option<u32> {
+    let exact = files.iter().find(|file| file.matches(id, true));
+    exact.or_else(|| files.iter().find(|file| file.matches(id, false))).map(|file| file.serial)
 }

@@ -9,6 +9,8 @@
 //! has a successor or no name, a moment after it was seen so. A file that was cut below what was read of it goes on from
 //! its end while its head is the same; with another head it is begun anew.
 
+mod place;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -17,11 +19,13 @@ use bytes::Bytes;
 use spillway_delivery::event::{Origin, Position};
 use tokio::time::Instant;
 
-use super::assemble::{Assembler, Replay, Sink};
+use self::place::Place;
+use super::assemble::{Assembler, Sink};
 use super::file::{GzipStream, LogFile, Opener};
-use super::files::{Files, Found, Growth};
+use super::files::{Files, Growth};
 use super::position::{DONE_MAX, FileId, Mark};
-use super::stats::Counts;
+
+pub(super) use self::place::{Start, Taking};
 
 /// What a turn works with.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ pub(super) struct Reader {
     /// Who made the events.
     pub(super) origin: Arc<Origin>,
     source: Bytes,
+    place: Place,
     queue: VecDeque<u32>,
     done: Vec<u32>,
     floor: Option<(u64, Box<str>)>,
@@ -79,6 +84,7 @@ impl Reader {
             pipeline,
             origin,
             source,
+            place: Place::Taken,
             queue: VecDeque::new(),
             done: Vec::new(),
             floor: None,
@@ -87,80 +93,6 @@ impl Reader {
             generation: None,
             gzip: None,
             assembler: Assembler::default(),
-        }
-    }
-
-    /// Takes up where `mark` stood. A file that is gone is counted, and so is a tail that is.
-    pub(super) fn resume(&mut self, files: &Files, mark: &Mark, found: &Found, counts: &mut Counts) {
-        let files = files.in_order();
-        let current = find(&files, &mark.file);
-        let begun = mark.groups.iter().any(|group| group.in_previous);
-        let previous = mark.previous.as_ref().filter(|_| begun && current.is_some()).and_then(|id| find(&files, id));
-        self.floor.clone_from(&mark.floor);
-        let newest = files.last().map(|file| &file.key);
-        let others = files.iter().filter(|file| ![current, previous].contains(&Some(file.serial)));
-        for file in others {
-            // An empty file is not listed as done; one that has a successor stays empty.
-            let is_known = file.done_hash().map_or(Some(&file.key) != newest, |hash| mark.done.contains(&hash));
-            let is_done = is_known || found.copies.contains(&file.serial) || self.is_below_floor(file);
-            if is_done {
-                self.done.push(file.serial);
-            } else {
-                self.queue.push_back(file.serial);
-            }
-        }
-        let Some(current) = files.iter().find(|file| Some(file.serial) == current) else {
-            counts.missed_files += 1;
-            return;
-        };
-        self.queue.push_front(current.serial);
-        self.generation = Some((current.serial, current.generation));
-        self.queue.extend(previous);
-        self.queue.rotate_right(usize::from(previous.is_some()));
-        let end = if current.reads_gzip() { mark.offset } else { current.size_listed.min(mark.offset) };
-        counts.lost_tail_bytes += mark.offset - end;
-        self.previous = mark.previous.filter(|_| previous.is_some());
-        self.resume_lines(mark, end);
-    }
-
-    fn resume_lines(&mut self, mark: &Mark, end: u64) {
-        let mut groups = mark.groups.clone();
-        groups.retain(|group| !group.in_previous || self.previous.is_some());
-        self.assembler.resume(&groups);
-        let in_previous = groups.iter().any(|group| group.in_previous);
-        let starts = groups.iter().filter(|group| group.in_previous == in_previous).map(|group| group.start);
-        self.offset = starts.chain((!in_previous).then_some(end)).min().unwrap_or(end);
-        if groups.is_empty() {
-            return;
-        }
-        let mut replay = Replay { in_previous, until: end, starts: [None; 3] };
-        for group in &groups {
-            replay.starts[group.slot as usize] = Some((group.in_previous, group.start));
-        }
-        self.assembler.replay = Some(replay);
-    }
-
-    /// Takes what a listing found.
-    pub(super) fn add(&mut self, found: &Found) {
-        self.queue.extend(&found.new);
-        self.done.extend(&found.copies);
-    }
-
-    /// Leaves what is there now unread: begins at the end of the newest file, behind its last line break.
-    pub(super) fn skip_to_end(&mut self, files: &mut Files, opener: &Opener, chunk: &mut [u8]) {
-        while self.queue.len() > 1 {
-            self.done.extend(self.queue.pop_front());
-        }
-        let Some(file) = self.queue.front().and_then(|serial| files.get_mut(*serial)) else {
-            return;
-        };
-        if file.reopen(opener).is_ok() && !file.reads_gzip() {
-            let size = file.size().unwrap_or(0);
-            let from = size.saturating_sub(chunk.len() as u64);
-            let length = file.read(from, chunk, &mut None).unwrap_or(0);
-            let line = memchr::memrchr(b'\n', &chunk[..length]).map(|at| from + at as u64 + 1);
-            self.offset = line.unwrap_or(if from == 0 { 0 } else { size });
-            self.generation = Some((file.serial, file.generation));
         }
     }
 
@@ -182,7 +114,7 @@ impl Reader {
 
     /// Returns whether the reader has yet to read `serial`.
     pub(super) fn wants(&self, serial: u32) -> bool {
-        self.queue.contains(&serial)
+        !self.is_placed() || self.queue.contains(&serial)
     }
 
     /// Forgets files that are gone.
@@ -214,7 +146,13 @@ impl Reader {
         let current = files.get(*self.queue.get(usize::from(in_previous))?)?;
         self.bound_done(files);
         let reread = self.queue.front().filter(|_| in_previous);
-        let done = self.done.iter().chain(reread).filter_map(|serial| files.get(*serial)?.done_hash()).collect();
+        let done = self.done.iter().chain(reread).filter_map(|serial| files.get(*serial)?.done_hash());
+        let mut done: Vec<u64> = done.collect();
+        if let Place::Early(Start::Mark(mark)) = &self.place {
+            let unseen: Vec<u64> = mark.done.iter().filter(|hash| !done.contains(hash)).copied().collect();
+            done.extend(unseen);
+            done.truncate(DONE_MAX);
+        }
         let groups = self.assembler.marks();
         let offset = match replay {
             Some(replay) => replay.until,
@@ -374,10 +312,4 @@ impl Reader {
     fn is_below_floor(&self, file: &LogFile) -> bool {
         self.floor.as_ref().is_some_and(|floor| file.key.floor() <= *floor)
     }
-}
-
-/// Finds the file a position means: the same inode first, else the same head under another (compressed, copied).
-fn find(files: &[&LogFile], id: &FileId) -> Option<u32> {
-    let exact = files.iter().find(|file| file.matches(id, true));
-    exact.or_else(|| files.iter().find(|file| file.matches(id, false))).map(|file| file.serial)
 }

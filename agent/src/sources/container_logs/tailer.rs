@@ -86,7 +86,13 @@ impl Tailer {
     ) -> Self {
         let held_max = settings.held_files_max;
         Self {
-            opener: Opener { links: settings.links, held_max, stats: stats.clone() },
+            opener: Opener {
+                links: settings.links,
+                held_max,
+                stats: stats.clone(),
+                #[cfg(test)]
+                between: super::tests::between::Between::default(),
+            },
             settings,
             shares: Shares::new(stats.clone()),
             stats,
@@ -108,6 +114,12 @@ impl Tailer {
     /// Watches from now on; directories are added as scans find them.
     pub(super) fn attach(&mut self, watch: Watch) {
         self.watch = Some(watch);
+    }
+
+    /// What comes between two steps of a listing.
+    #[cfg(test)]
+    pub(super) fn between(&mut self) -> &mut super::tests::between::Between {
+        &mut self.opener.between
     }
 
     /// Looks where the watch says.
@@ -234,7 +246,7 @@ impl Tailer {
 
     fn turn(&mut self, key: u32, index: usize, now: Instant) -> Option<Outgoing> {
         let seat = &mut self.pods.container(key)?.seats[index];
-        if seat.gate != Gate::Open {
+        if seat.gate != Gate::Open || !seat.reader.is_placed() {
             seat.state = SeatState::Idle;
             self.leave(key);
             return None;

@@ -1,9 +1,11 @@
 //! The source on a real directory, driven step by step: what a log would have kept is compared with what was written.
 
+pub(super) mod between;
 mod engine;
 mod faults;
 mod lines;
 mod log;
 mod model;
 mod pods;
+mod races;
 mod world;

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::container::{Container, Gate, Past, Seat, SeatState};
-use super::super::file::Links;
-use super::super::files::{self, Found};
+use super::super::file::{Links, Opener};
 use super::super::position::{self, Mark};
-use super::super::reader::Reader;
+use super::super::reader::{Reader, Start, Taking};
 use super::pods::Known;
 use super::state;
 use super::{ContainerLogStats, Counts, Place, PodFacts, StartAt, Tailer, Writes};
@@ -56,7 +55,7 @@ impl Tailer {
     fn list_root(&mut self, now: Instant) -> Option<Vec<Arc<str>>> {
         let root = self.settings.root.clone();
         self.watch_directory(&root, Place::Root);
-        let there = match directories(&root, self.settings.links) {
+        let there = match directories(&root, &self.opener) {
             Ok(there) => there,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -92,10 +91,15 @@ impl Tailer {
     pub(super) fn scan_pod(&mut self, pod: &Arc<str>, now: Instant) {
         let directory = self.settings.root.join(&**pod);
         self.watch_directory(&directory, Place::Pod(pod.clone()));
-        let there = match directories(&directory, self.settings.links) {
+        let there = match directories(&directory, &self.opener) {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
-            Err(_) => return ContainerLogStats::add(&self.stats.read_errors, 1),
+            Err(_) => {
+                if !self.is_started {
+                    self.pods.unlisted.insert(pod.clone());
+                }
+                return ContainerLogStats::add(&self.stats.read_errors, 1);
+            }
         };
         let known = self.pods.names.get(pod).cloned().unwrap_or_default();
         for (_, key) in known.iter().filter(|(name, _)| !there.contains(*name)) {
@@ -117,6 +121,9 @@ impl Tailer {
                 }
             }
         }
+        if self.pods.unlisted.remove(pod) && self.is_started {
+            self.settle_positions();
+        }
     }
 
     /// Finds the files of a container.
@@ -128,24 +135,16 @@ impl Tailer {
         let Some(container) = self.pods.container(key) else {
             return 0;
         };
-        let (listing, refused) = match files::list(&container.directory, &self.opener) {
-            Ok(listing) => listing,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.lose(key, now);
-                return 0;
-            }
-            Err(_) => {
-                ContainerLogStats::add(&self.stats.read_errors, 1);
-                return 0;
-            }
-        };
-        let found = container.files.merge(listing, &self.opener, now);
-        for seat in container.seats.iter_mut().filter(|seat| seat.gate != Gate::Closed) {
-            seat.reader.add(&found);
-        }
-        container.release();
+        let mut taking = Taking { opener: &self.opener, chunk: &mut self.chunk, counts: Counts::default() };
+        let listed = container.look(&mut taking, now);
+        self.stats.add_turn(&taking.counts);
         self.wake(key);
-        refused
+        match listed {
+            Ok(refused) => return refused,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.lose(key, now),
+            Err(_) => ContainerLogStats::add(&self.stats.read_errors, 1),
+        }
+        0
     }
 
     /// Begins to follow a container, for the pipelines that have a gate for it.
@@ -154,24 +153,18 @@ impl Tailer {
             return;
         };
         let directory = self.settings.root.join(&**pod).join(&**name);
-        let key = self.pods.add(pod, name.clone(), Container::new(directory.clone()));
+        let key = self.pods.add(pod, name.clone(), Container::new(directory));
         self.watch_container(key, Writes::Told);
-        let found = match (files::list(&directory, &self.opener), self.pods.container(key)) {
-            (Ok((listing, _)), Some(container)) => container.files.merge(listing, &self.opener, now),
-            _ => Found::default(),
-        };
         let origin = state::origin(&facts, name, self.settings.node.as_deref(), told);
         let source = position::source(&facts.uid, name);
         let is_silenced = self.is_silenced(pod);
+        let is_first_look = !self.is_started || self.pods.unlisted.contains(pod);
         for (pipeline, gate) in gates.iter().enumerate() {
             let Some(gate) = *gate else { continue };
             let reader = Reader::new(pipeline, origin.clone(), source.clone());
-            self.seat(key, reader, &Entry { source: &source, found: &found, gate, is_silenced });
+            self.seat(key, reader, &Entry { source: &source, gate, is_silenced, is_first_look });
         }
-        if let Some(container) = self.pods.container(key) {
-            container.release();
-        }
-        self.wake(key);
+        self.list_container(key, now);
     }
 
     /// Gives a reader its place in the files: where its pipeline stood, at their end, or at their beginning.
@@ -188,22 +181,16 @@ impl Tailer {
         let lane = &mut self.lanes[pipeline];
         let stored = lane.positions.remove(entry.source);
         // What is there of a container that the pipeline read, and then did not want, was not meant for it.
-        let was_unwanted = entry.is_silenced || self.is_started && stored.is_some();
-        let mark = stored.as_deref().and_then(Mark::decode).filter(|_| !was_unwanted);
-        let is_late = !self.is_started && lane.is_first_start && starts_at_end && stored.is_none();
-        let mut counts = Counts::default();
-        if let Some(mark) = mark {
-            reader.resume(&container.files, &mark, entry.found, &mut counts);
-        } else {
-            reader.add(entry.found);
-        }
+        let was_unwanted = entry.is_silenced || !entry.is_first_look && stored.is_some();
+        let is_late = entry.is_first_look && lane.is_first_start && starts_at_end && stored.is_none();
         let skips = is_late || was_unwanted;
         if skips {
-            reader.skip_to_end(&mut container.files, &self.opener, &mut self.chunk);
+            reader.begin_at(Start::End);
+        } else if let Some(mark) = stored.as_deref().and_then(Mark::decode) {
+            reader.begin_at(Start::Mark(mark));
         }
         let announces = skips && gate == Gate::Open;
         lane.announcing += usize::from(announces);
-        self.stats.add_turn(&counts);
         let past = match gate {
             Gate::Open => Past::Read,
             _ if skips => Past::Skipped,
@@ -240,10 +227,9 @@ impl Tailer {
         let Some(container) = self.pods.container(key) else {
             return;
         };
-        container.is_gone = true;
-        container.gone_at.get_or_insert(now);
-        container.files.merge(Vec::new(), &self.opener, now);
-        container.release();
+        let mut taking = Taking { opener: &self.opener, chunk: &mut self.chunk, counts: Counts::default() };
+        container.lose(&mut taking, now);
+        self.stats.add_turn(&taking.counts);
         self.wake(key);
     }
 
@@ -294,17 +280,18 @@ impl Tailer {
 /// How a reader finds its place.
 struct Entry<'a> {
     source: &'a Bytes,
-    found: &'a Found,
     gate: Gate,
     is_silenced: bool,
+    /// Whether nobody could list its pod since the start: a position is one of the process before.
+    is_first_look: bool,
 }
 
 /// Lists the directories below `directory` by name.
-pub(super) fn directories(directory: &Path, links: Links) -> io::Result<BTreeSet<Arc<str>>> {
+pub(super) fn directories(directory: &Path, opener: &Opener) -> io::Result<BTreeSet<Arc<str>>> {
     let mut names = BTreeSet::new();
-    for entry in directory.read_dir()? {
+    for entry in opener.list(directory)? {
         let entry = entry?;
-        let is_directory = match links {
+        let is_directory = match opener.links {
             Links::Refuse => entry.file_type().is_ok_and(|kind| kind.is_dir()),
             Links::Follow => entry.path().is_dir(),
         };

@@ -12,6 +12,7 @@
 //! counted as missed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 
 use super::super::container::{Container, Gate, Past, SeatState};
 use super::super::position;
-use super::super::reader::Reader;
+use super::super::reader::{Reader, Start, Taking};
 use super::{Counts, PodFacts, Tailer, state};
 use crate::pods::{NodePods, opts_out};
 use crate::settings::UnknownPods;
@@ -158,10 +159,14 @@ impl Tailer {
             }
             (Gate::Closed, Gate::Open) => {
                 let was_read = seat.past == Past::Read || lane.positions.remove(seat.reader.source()).is_some();
-                seat.reader.add(&container.files.all());
                 if was_read || is_silenced || skips {
-                    seat.reader.skip_to_end(&mut container.files, &self.opener, &mut self.chunk);
+                    let mut taking = Taking { opener: &self.opener, chunk: &mut self.chunk, counts: Counts::default() };
+                    seat.reader.begin_at(Start::End);
+                    seat.reader.take_found(&[], &mut container.files, &mut taking);
+                    self.stats.add_turn(&taking.counts);
                     skips = true;
+                } else {
+                    seat.reader.take_all(&container.files);
                 }
             }
             _ => {}
@@ -176,13 +181,13 @@ impl Tailer {
         seat.gate = gate;
     }
 
-    /// Keeps the positions of containers that are there and not read; the others are forgotten.
+    /// Keeps the positions of containers that are there and not read, and of pods that could not be listed; the others are
+    /// forgotten.
     pub(super) fn settle_positions(&mut self) {
-        let there = if self.settings.pods.is_some() { self.there() } else { HashSet::new() };
+        let (there, unlisted) = self.there();
+        let stays = |source: &Bytes| there.contains(source) || unlisted.iter().any(|pod| source.starts_with(pod));
         for lane in &mut self.lanes {
-            let gone: Vec<Bytes> = lane.positions.keys().filter(|source| !there.contains(*source)).cloned().collect();
-            lane.positions.retain(|source, _| there.contains(source));
-            lane.farewells.extend(gone);
+            lane.farewells.extend(lane.positions.extract_if(|source, _| !stays(source)).map(|(source, _)| source));
         }
     }
 
@@ -198,17 +203,26 @@ impl Tailer {
         }
         self.told.facts.remove(pod);
         self.told.silenced.remove(pod);
+        self.pods.unlisted.remove(pod);
     }
 
-    /// The sources of every container whose directory is there.
-    fn there(&self) -> HashSet<Bytes> {
-        let mut there = HashSet::new();
+    /// The sources of containers that are there though nobody may read them, and what those of pods begin with that could
+    /// not be listed.
+    fn there(&self) -> (HashSet<Bytes>, Vec<Bytes>) {
+        let (mut there, mut unlisted) = (HashSet::new(), Vec::new());
         for pod in self.pods.names.keys() {
             let Some(path) = PodFacts::from_directory(pod) else { continue };
-            let containers = super::discover::directories(&self.settings.root.join(&**pod), self.settings.links);
-            there.extend(containers.into_iter().flatten().map(|name| position::source(&path.uid, &name)));
+            if self.pods.unlisted.contains(pod) {
+                unlisted.push(position::source(&path.uid, ""));
+            } else if self.settings.pods.is_some() {
+                match super::discover::directories(&self.settings.root.join(&**pod), &self.opener) {
+                    Ok(names) => there.extend(names.iter().map(|name| position::source(&path.uid, name))),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(_) => unlisted.push(position::source(&path.uid, "")),
+                }
+            }
         }
-        there
+        (there, unlisted)
     }
 
     /// Gives up what is held of pods that are gone and that the operator, which answers, does not tell of.

@@ -1,6 +1,6 @@
 //! What the tailer knows: pipelines and what waits in them, pods and their containers.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -135,6 +135,8 @@ impl Lane {
 pub(super) struct Pods {
     /// Containers by the pod's directory and their own.
     pub(super) names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+    /// Pods whose directories could not be listed since the start.
+    pub(super) unlisted: BTreeSet<Arc<str>>,
     containers: BTreeMap<u32, Container>,
     key_next: u32,
 }

@@ -1,14 +1,19 @@
-//! Any interleaving of writes, renames, compression, truncation, unlinking, restarts, refusals and lost events: every line
-//! exactly once, in order. The seed of a failure is in its message.
+//! Any interleaving of writes, renames, compression, truncation, unlinking, restarts, refusals and lost events, also while
+//! a directory is listed: every line exactly once, in order. The seed of a failure is in its message.
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
+use super::super::file::Step;
 use super::super::tailer::Outgoing;
 use super::super::watch::Hints;
-use super::world::{World, cri, everything};
+use super::world::{World, compress, cri, everything};
 
 /// A small generator; the same seed makes the same run.
 struct Random(u64);
@@ -44,6 +49,25 @@ struct Writer {
 impl Writer {
     fn live(&self) -> String {
         format!("{}.log", self.restart)
+    }
+}
+
+/// What is done to a file.
+enum Change {
+    Rename(PathBuf, PathBuf),
+    Create(PathBuf),
+    Compress(PathBuf),
+    Remove(PathBuf),
+}
+
+fn apply(changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Rename(from, to) => fs::rename(from, to).unwrap(),
+            Change::Create(path) => drop(fs::File::create_new(path).unwrap()),
+            Change::Compress(path) => compress(&path),
+            Change::Remove(path) => fs::remove_file(path).unwrap(),
+        }
     }
 }
 
@@ -108,36 +132,75 @@ impl Run {
     }
 
     fn rotate(&mut self, index: usize) {
+        apply(self.rotation(index));
+    }
+
+    /// Takes note of a rotation and returns what it does.
+    fn rotation(&mut self, index: usize) -> Vec<Change> {
         let writer = &mut self.writers[index];
         // A line that goes on over three files is let go; no runtime writes one.
         let is_over_two = writer.begun.values().any(|begun| begun.rotations < writer.rotations);
         if !writer.is_live || writer.torn.is_some() || is_over_two {
-            return;
+            return Vec::new();
         }
         writer.rotations += 1;
         self.stamp += 1;
         let name = format!("{}.log.20260101-{:06}", writer.restart, self.stamp);
-        self.world.rename(writer.name, &writer.live(), &name);
+        let live = self.world.path(writer.name, &writer.live());
+        let mut changes = vec![Change::Rename(live.clone(), self.world.path(writer.name, &name))];
         writer.rotated.push((name, false));
         writer.is_live = self.random.below(2) == 0;
         if writer.is_live {
-            let live = writer.live();
-            self.world.write(self.writers[index].name, &live, b"");
+            changes.push(Change::Create(live));
         }
+        changes
     }
 
     fn compress(&mut self, index: usize) {
+        apply(self.compression(index));
+    }
+
+    /// Takes note of a compression and returns what it does.
+    fn compression(&mut self, index: usize) -> Vec<Change> {
         let keeps_plain = self.random.below(3) == 0;
         let writer = &mut self.writers[index];
         let last = writer.rotated.len().saturating_sub(1);
         let Some((name, is_compressed)) = writer.rotated[..last].iter_mut().find(|(_, compressed)| !compressed) else {
-            return;
+            return Vec::new();
         };
-        self.world.compress(writer.name, name);
+        let path = self.world.path(writer.name, name);
+        let mut changes = vec![Change::Compress(path.clone())];
         if !keeps_plain {
-            self.world.remove(writer.name, name);
+            changes.push(Change::Remove(path));
             *is_compressed = true;
         }
+        changes
+    }
+
+    /// Looks at everything while a file is rotated, compressed or both, before any of the steps.
+    fn scan_amid(&mut self) {
+        let index = self.random.below(2) as usize;
+        let mut changes = Vec::new();
+        if self.random.below(4) > 0 {
+            changes.extend(self.rotation(index));
+        }
+        if self.random.below(2) == 0 {
+            changes.extend(self.compression(index));
+        }
+        let fails = self.random.below(6) == 0;
+        let mut steps = self.random.below(30);
+        let changes = Arc::new(Mutex::new(Some(changes)));
+        let come = changes.clone();
+        self.world.between(move |step, _| {
+            if steps == 0 {
+                apply(come.lock().unwrap().take().unwrap_or_default());
+            }
+            steps = steps.saturating_sub(1);
+            if fails && step == Step::Open { Err(Errno::MFILE.into()) } else { Ok(()) }
+        });
+        self.world.tailer.scan(self.world.now);
+        self.world.calm();
+        apply(changes.lock().unwrap().take().unwrap_or_default());
     }
 
     fn delete_oldest(&mut self, index: usize) {
@@ -207,7 +270,8 @@ impl Run {
             17 => self.delete_oldest(index),
             18 => self.restart_container(index),
             19 => self.truncate(index),
-            20..=21 => self.world.tailer.scan(self.world.now),
+            20 => self.world.tailer.scan(self.world.now),
+            21 => self.scan_amid(),
             22 => {
                 let hints = Hints { overflowed: true, ..Hints::default() };
                 self.world.tailer.follow(hints, self.world.now);
@@ -219,7 +283,11 @@ impl Run {
             }
             26..=27 => self.world.pass(Duration::from_millis(150)),
             28 => self.world.tailer.tick(),
-            29..=30 if self.may_restart => self.world.restart(),
+            29 if self.may_restart => self.world.restart(),
+            30 if self.may_restart => {
+                self.world.restart();
+                self.scan_amid();
+            }
             31 if self.writers.iter().all(|writer| writer.begun.is_empty() && writer.torn.is_none()) => {
                 self.world.settle();
                 self.may_restart = true;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,11 @@ use spillway_delivery::event::Batch;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::super::file::Step;
 use super::super::stats::ContainerLogStats;
 use super::super::tailer::{Outgoing, Tailer, Want};
 use super::super::{ContainerLogsSettings, StartAt};
+use super::between::Between;
 
 /// One pipeline's log: events and positions are kept together or not at all.
 #[derive(Debug, Default, Clone)]
@@ -131,12 +133,17 @@ impl World {
     }
 
     pub(super) fn compress(&self, container: &str, file: &str) {
-        let plain = fs::read(self.path(container, file)).unwrap();
-        let temporary = self.path(container, &format!("{file}.tmp"));
-        let mut gzip = flate2::write::GzEncoder::new(File::create(&temporary).unwrap(), flate2::Compression::fast());
-        gzip.write_all(&plain).unwrap();
-        gzip.finish().unwrap();
-        fs::rename(temporary, self.path(container, &format!("{file}.gz"))).unwrap();
+        compress(&self.path(container, file));
+    }
+
+    /// Has `comes` called before each step of a listing, until the next restart.
+    pub(super) fn between(&mut self, comes: impl FnMut(Step, &Path) -> io::Result<()> + Send + 'static) {
+        *self.tailer.between() = Between::new(comes);
+    }
+
+    /// Has nothing come between any more.
+    pub(super) fn calm(&mut self) {
+        *self.tailer.between() = Between::default();
     }
 
     pub(super) fn remove(&self, container: &str, file: &str) {
@@ -179,6 +186,19 @@ impl World {
         let positions = self.logs.iter().map(|log| log.positions.clone().into_iter().collect()).collect();
         self.tailer = Tailer::new(self.settings.clone(), self.wants.clone(), positions, self.stats.clone());
     }
+}
+
+/// Compresses a file as the kubelet does, and leaves the plain one.
+pub(super) fn compress(path: &Path) {
+    let with = |extension: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(extension);
+        PathBuf::from(name)
+    };
+    let mut gzip = flate2::write::GzEncoder::new(File::create(with(".tmp")).unwrap(), flate2::Compression::fast());
+    gzip.write_all(&fs::read(path).unwrap()).unwrap();
+    gzip.finish().unwrap();
+    fs::rename(with(".tmp"), with(".gz")).unwrap();
 }
 
 /// Returns a line as a runtime writes it; `at` makes its time unique.

@@ -1,0 +1,226 @@
+//! What happens while a directory is listed, most of all at the start: nothing comes twice and no position is lost.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::super::StartAt;
+use super::super::file::Step;
+use super::world::{POD, World, compress, cri, everything};
+
+fn lines(range: std::ops::Range<u64>) -> Vec<u8> {
+    range.flat_map(|at| cri(at, "stdout", "F", &format!("line {at}"))).collect()
+}
+
+fn texts(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|at| format!("line {at}")).collect()
+}
+
+/// A world whose agent was ended when it had read lines 0 to 20 of 30: one file is done, one is being read.
+fn ended() -> World {
+    let mut world = World::new(vec![everything(0)]);
+    world.write("main", "0.log", &lines(0..10));
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    world.write("main", "0.log", &lines(10..20));
+    world.settle();
+    world.write("main", "0.log", &lines(20..30));
+    world.restart();
+    world
+}
+
+/// Asserts that lines `0..end` came once each, and that nothing else comes after another restart, nor once the file that
+/// is read ends, behind which others may wait.
+fn assert_once(mut world: World, end: u64, case: &str) {
+    for _ in 0..2 {
+        world.settle();
+        assert_eq!(world.logs[0].messages("main"), texts(0..end), "{case}");
+        assert_eq!(world.stats.missed_files.load(Ordering::Relaxed), 0, "{case}");
+        world.restart();
+    }
+    world.settle();
+    if world.path("main", "0.log").exists() {
+        world.rename("main", "0.log", "0.log.20260101-090909");
+    }
+    world.write("main", "0.log", &lines(end..end + 5));
+    world.settle();
+    assert_eq!(world.logs[0].messages("main"), texts(0..end + 5), "{case}, once it has ended");
+}
+
+fn is_file(path: &Path, name: &str) -> bool {
+    path.file_name().is_some_and(|file| file == name)
+}
+
+/// Fails `step` of what is called `name` for the first `times`.
+fn failing(step: Step, name: &'static str, errno: Errno, times: usize) -> impl FnMut(Step, &Path) -> io::Result<()> {
+    let mut left = times;
+    move |at, path| {
+        let fails = left > 0 && at == step && is_file(path, name);
+        left -= usize::from(fails);
+        if fails { Err(errno.into()) } else { Ok(()) }
+    }
+}
+
+/// Rotates a file as a kubelet does, and goes on as far as it has come.
+fn rotate(path: &Path, (is_begun, is_compressed): (bool, bool)) {
+    let rotated = path.with_file_name("0.log.20260101-020202");
+    fs::rename(path, &rotated).unwrap();
+    if is_compressed {
+        compress(&rotated);
+        fs::remove_file(&rotated).unwrap();
+    }
+    if is_begun {
+        fs::write(path, lines(30..40)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_rotated_while_the_start_lists_goes_on_where_it_was() {
+    let how = [(true, false), (false, false), (true, true), (false, true)];
+    for (step, how) in [Step::Look, Step::Open].into_iter().flat_map(|step| how.map(|how| (step, how))) {
+        let mut world = ended();
+        let mut is_over = false;
+        world.between(move |at, path| {
+            if at == step && is_file(path, "0.log") && !is_over {
+                is_over = true;
+                rotate(path, how);
+            }
+            Ok(())
+        });
+        assert_once(world, if how.0 { 40 } else { 30 }, &format!("{step:?}, (begun, compressed) {how:?}"));
+    }
+}
+
+#[test]
+fn a_file_that_is_compressed_while_the_start_lists_stays_done() {
+    for step in [Step::Look, Step::Open] {
+        let mut world = ended();
+        let mut is_over = false;
+        world.between(move |at, path| {
+            if at == step && is_file(path, "0.log.20260101-010101") && !is_over {
+                is_over = true;
+                compress(path);
+                fs::remove_file(path).unwrap();
+            }
+            Ok(())
+        });
+        assert_once(world, 30, &format!("{step:?}"));
+    }
+}
+
+#[test]
+fn a_file_that_is_compressed_while_a_later_listing_runs_stays_done() {
+    let mut world = ended();
+    world.settle();
+    let mut is_over = false;
+    world.between(move |at, path| {
+        if at == Step::Look && is_file(path, "0.log.20260101-010101") && !is_over {
+            is_over = true;
+            compress(path);
+            fs::remove_file(path).unwrap();
+        }
+        Ok(())
+    });
+    assert_once(world, 30, "later");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_at_the_start_goes_on_where_it_was() {
+    for errno in [Errno::MFILE, Errno::IO] {
+        for (step, name) in [(Step::Open, "0.log"), (Step::Look, "0.log"), (Step::List, "main")] {
+            let mut world = ended();
+            world.between(failing(step, name, errno, 6));
+            world.tailer.scan(world.now);
+            world.take_all();
+            assert_eq!(world.logs[0].messages("main"), texts(0..20), "{errno:?} {step:?}: nothing is read meanwhile");
+            assert!(world.stats.read_errors.load(Ordering::Relaxed) > 0, "{errno:?} {step:?}");
+            assert_once(world, 30, &format!("{errno:?} {step:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_done_and_cannot_be_opened_holds_nothing_up_and_stays_done() {
+    let mut world = ended();
+    world.between(failing(Step::Open, "0.log.20260101-010101", Errno::IO, usize::MAX));
+    world.settle();
+    assert_eq!(world.logs[0].messages("main"), texts(0..30));
+    // Also over a start that cannot open it either, and one that can.
+    world.restart();
+    world.between(failing(Step::Open, "0.log.20260101-010101", Errno::IO, usize::MAX));
+    world.write("main", "0.log", &lines(30..40));
+    world.settle();
+    assert_eq!(world.logs[0].messages("main"), texts(0..40));
+    world.calm();
+    assert_once(world, 40, "done");
+}
+
+#[test]
+fn a_file_that_is_deleted_while_it_cannot_be_opened_is_missed_and_holds_nothing_up() {
+    let mut world = ended();
+    world.between(failing(Step::Open, "0.log", Errno::IO, usize::MAX));
+    world.settle();
+    assert_eq!(world.logs[0].messages("main"), texts(0..20));
+    world.remove("main", "0.log");
+    world.write("main", "1.log", &lines(30..40));
+    world.settle();
+    let expected = [texts(0..20), texts(30..40)].concat();
+    assert_eq!(world.logs[0].messages("main"), expected);
+    assert_eq!(world.stats.missed_files.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_pod_that_cannot_be_listed_at_the_start_keeps_its_positions() {
+    let mut world = ended();
+    let positions = world.logs[0].positions.clone();
+    world.between(failing(Step::List, POD, Errno::MFILE, 2));
+    for _ in 0..2 {
+        world.tailer.scan(world.now);
+        world.take_all();
+        assert_eq!(world.logs[0].positions, positions);
+    }
+    assert_once(world, 30, "pod");
+}
+
+#[test]
+fn of_a_pod_that_could_not_be_listed_what_is_gone_is_forgotten() {
+    for is_pod in [true, false] {
+        let mut world = World::new(vec![everything(0)]);
+        world.write("main", "0.log", &lines(0..10));
+        world.write("side", "0.log", &lines(0..10));
+        world.settle();
+        assert_eq!(world.logs[0].positions.len(), 3);
+        world.restart();
+        world.between(failing(Step::List, POD, Errno::MFILE, 1));
+        world.tailer.scan(world.now);
+        world.take_all();
+        assert_eq!(world.logs[0].positions.len(), 3);
+        let gone = if is_pod { world.root.path().join(POD) } else { world.directory("side") };
+        fs::remove_dir_all(gone).unwrap();
+        world.settle();
+        assert_eq!(world.logs[0].positions.len(), if is_pod { 1 } else { 2 }, "pod {is_pod}");
+    }
+}
+
+#[test]
+fn a_start_at_the_end_waits_for_the_newest_file() {
+    let mut want = everything(0);
+    want.start_at = StartAt::End;
+    let mut world = World::new(vec![want]);
+    world.write("main", "0.log.20260101-010101", &lines(0..10));
+    world.write("main", "0.log", &lines(10..20));
+    world.between(failing(Step::Open, "0.log", Errno::MFILE, 2));
+    world.tailer.scan(world.now);
+    world.take_all();
+    assert!(world.logs[0].positions.is_empty(), "the node counts as seen once the place is kept");
+    world.settle();
+    world.write("main", "0.log", &lines(20..30));
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    world.restart();
+    world.settle();
+    assert_eq!(world.logs[0].messages("main"), texts(20..30));
+}
