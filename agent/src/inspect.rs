@@ -38,11 +38,8 @@ pub fn run(flags: &InspectFlags) -> Result<ExitCode, Failure> {
         Output::Json => serde_json::to_string_pretty(&log).unwrap_or_default() + "\n",
     };
     exit::to_stdout(&text)?;
-    Ok(if log.segments.iter().any(is_damaged) { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
-}
-
-fn is_damaged(segment: &SegmentInspection) -> bool {
-    !segment.readable || segment.damaged > 0
+    let is_damaged = log.segments.iter().any(SegmentInspection::is_damaged);
+    Ok(if is_damaged { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
 }
 
 /// Prints events as they are met, so that a log of any size takes no memory: for people `<id> <event>`, for programs
@@ -149,7 +146,7 @@ fn human(dir: &Path, log: &Inspection, paint: Paint) -> String {
         out.push_str(line);
         out.push('\n');
     }
-    let damaged = log.segments.iter().filter(|segment| is_damaged(segment)).count();
+    let damaged = log.segments.iter().filter(|segment| segment.is_damaged()).count();
     let verdict = match damaged {
         0 => paint.good("the log is whole"),
         _ => paint.bad(&format!("damaged: {damaged} of {count} segments; what can be read is delivered")),
@@ -159,9 +156,19 @@ fn human(dir: &Path, log: &Inspection, paint: Paint) -> String {
 
 fn segment_row(segment: &SegmentInspection) -> [Cell; 7] {
     let state = match segment {
+        SegmentInspection { error: Some(error), .. } => {
+            Cell::new(format!("cannot be read: {}", plain(error)), Mood::Bad)
+        }
         segment if !segment.readable => Cell::new("unreadable", Mood::Bad),
-        segment if segment.damaged > 0 => Cell::new(counted(segment.damaged, "damaged place"), Mood::Bad),
+        segment if segment.is_damaged() => {
+            let places = (segment.damaged > 0).then(|| counted(segment.damaged, "damaged place"));
+            let end = segment.lacks_end.then(|| "its end is missing".to_owned());
+            Cell::new(places.into_iter().chain(end).collect::<Vec<_>>().join(", "), Mood::Bad)
+        }
         segment if segment.sealed => "sealed".into(),
+        segment if segment.hidden_bytes > 0 => {
+            format!("given up, {} at its end do not count", bytes(segment.hidden_bytes)).into()
+        }
         segment if segment.torn_bytes > 0 => format!("open, {} torn at the end", bytes(segment.torn_bytes)).into(),
         _ => "open".into(),
     };

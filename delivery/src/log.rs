@@ -70,6 +70,7 @@ mod resolved;
 mod scan;
 mod segment;
 mod state;
+mod successors;
 
 pub use core::{CommitError, Committed, CoreEdit, Keep, LogCore, OpenOptions};
 pub use frame::{Frame, Masks, Pending};

@@ -14,6 +14,7 @@ use super::device::{Device, is_lack};
 use super::format::{Footer, Place, SegmentHeader};
 use super::segment::{Later, SegmentFile, Stop, Summary, ordinal_of, path_of};
 use super::state::State;
+use super::successors::{hidden_from, lacks_end};
 use crate::event::Origin;
 use crate::filesystem::Filesystem;
 
@@ -103,8 +104,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     }
     let mut refused = Vec::new();
     for (index, Headed { ordinal, path, header }) in headed.iter().enumerate() {
-        // A later base hides what stands here from there on: it was written again, or never acknowledged.
-        let limit = headed[index + 1..].iter().map(|later| later.header.base_seq).min().unwrap_or(u64::MAX);
+        let limit = hidden_from(headed[index + 1..].iter().map(|later| &*later.header));
         let file = match device.ask(|| SegmentFile::open(fs, path)) {
             Ok(Some(file)) if file.header == *header => file,
             Err(error) if is_lack(&error) || Later::is(&error) => return Err(error),
@@ -119,12 +119,8 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
             continue;
         };
         found.unsealed.extend(unsealed);
-        let next = headed.get(index + 1).map(|next| &next.header);
-        let lacks_end = |next: &SegmentHeader| info.whole && info.summary.end_seq < next.follows_seq;
-        if next.is_some_and(|next| next.incarnation == file.header.incarnation && lacks_end(next)) {
-            // The next segment was begun when this one was whole: what is missing at its end is damage, not a torn tail.
-            report.damaged_records += 1;
-        }
+        let next = headed.get(index + 1).map(|next| &*next.header).filter(|_| info.whole);
+        report.damaged_records += u64::from(lacks_end(&file.header, info.summary.end_seq, next));
         found.end_seq = found.end_seq.max(info.summary.end_seq).max(info.base_seq);
         found.running_ms = found.running_ms.max(ending.running_ms);
         found.state = ending.state;
@@ -285,7 +281,7 @@ fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report:
 }
 
 /// Finds the next good frame behind a bad place, where that place had been synced: it is damage. `None`: a torn tail.
-fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> io::Result<Option<u64>> {
+pub(super) fn next_synced(file: &SegmentFile, bad: u64, end: u64) -> io::Result<Option<u64>> {
     let Some(next) = file.resync(bad, end)? else { return Ok(None) };
     let mut at = next;
     while at < end {

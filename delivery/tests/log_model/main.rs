@@ -8,6 +8,7 @@
 mod acts;
 mod device;
 mod formats;
+mod inspecting;
 mod invariant;
 mod model;
 mod reading;

@@ -33,7 +33,7 @@ pub(crate) async fn append(log: &Log, numbers: std::ops::Range<u64>) {
 }
 
 /// A log whose segments have room for seven events.
-fn opened() -> (FaultyFs, Subject) {
+pub(crate) fn opened() -> (FaultyFs, Subject) {
     opened_for(16 << 20)
 }
 
