@@ -16,7 +16,7 @@
 //! - **Nothing is lost silently.** Each transform counts what came, what it changed, what it dropped and where it failed; what
 //!   is dropped is counted by the log, too, with the batch ([`crate::log::Pending::dropped`]).
 //! - **A failure changes nothing**: a field that cannot be set stays as it was, an event for which a condition has no answer
-//!   is not dropped.
+//!   is not dropped; one that cannot be parsed is where that is told.
 //!
 //! # Must not know
 //! Routes, the log, who counts what for whom.
@@ -31,8 +31,13 @@ mod chain;
 mod counts;
 mod edit;
 mod keep;
+mod lift;
+mod parse;
 mod path;
+mod pattern;
+mod severity;
 mod splice;
+mod timestamp;
 
 use std::sync::Arc;
 
@@ -41,7 +46,11 @@ use crate::condition::{Condition, EvalFailure, Expression};
 pub use batch::Shaped;
 pub use chain::Chain;
 pub use counts::Counts;
+pub use parse::{OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp};
 pub use path::{FieldPath, PATH_KEYS_MAX, PathError};
+pub use pattern::{GROUPS_MAX, PATTERN_CHARACTERS_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError};
+pub use severity::SeverityNumbers;
+pub use timestamp::{TimeForm, TimeFormat, TimeFormatError};
 
 /// Most transforms of a pipeline.
 pub const TRANSFORMS_MAX: usize = 32;
@@ -61,6 +70,14 @@ pub struct Transform {
 /// What a transform does to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Makes fields of a text that is JSON.
+    ParseJson(ParseJson),
+    /// Makes fields of what a pattern finds in a text.
+    ParseRegex(ParseRegex),
+    /// Makes a time in RFC 3339 of one in another form.
+    ParseTimestamp(ParseTimestamp),
+    /// Makes one of six words of a severity.
+    ParseSeverity(ParseSeverity),
     /// Gives fields a value, whether they are there or not. All values are made from the event as it came.
     Set(Vec<SetField>),
     /// Takes fields out.
@@ -104,6 +121,10 @@ impl Action {
     /// Returns the name of its type, as manifests write it.
     pub fn type_name(&self) -> &'static str {
         match self {
+            Self::ParseJson(_) => "ParseJSON",
+            Self::ParseRegex(_) => "ParseRegex",
+            Self::ParseTimestamp(_) => "ParseTimestamp",
+            Self::ParseSeverity(_) => "ParseSeverity",
             Self::Set(_) => "Set",
             Self::Remove(_) => "Remove",
             Self::Rename(_) => "Rename",
@@ -112,9 +133,13 @@ impl Action {
         }
     }
 
-    /// Returns the fields it names, in order; those of `Rename` in pairs.
+    /// Returns the fields it names, in order: those of `Rename` in pairs, what is parsed before what it becomes.
     pub fn paths(&self) -> Vec<&FieldPath> {
         match self {
+            Self::ParseJson(parse) => std::iter::once(&parse.field).chain(&parse.into).collect(),
+            Self::ParseRegex(parse) => std::iter::once(&parse.field).chain(&parse.fields).collect(),
+            Self::ParseTimestamp(parse) => vec![&parse.field, &parse.into],
+            Self::ParseSeverity(parse) => vec![&parse.field, &parse.into],
             Self::Set(fields) => fields.iter().map(|field| &field.path).collect(),
             Self::Remove(paths) | Self::Keep(paths) => paths.iter().collect(),
             Self::Rename(fields) => fields.iter().flat_map(|field| [&field.from, &field.to]).collect(),
@@ -122,12 +147,37 @@ impl Action {
         }
     }
 
+    /// Returns the field that it parses, the first of its paths.
+    pub(crate) fn source(&self) -> Option<&FieldPath> {
+        match self {
+            Self::ParseJson(parse) => Some(&parse.field),
+            Self::ParseRegex(parse) => Some(&parse.field),
+            Self::ParseTimestamp(parse) => Some(&parse.field),
+            Self::ParseSeverity(parse) => Some(&parse.field),
+            _ => None,
+        }
+    }
+
+    /// Returns what becomes of an event for which it fails.
+    pub(crate) fn on_error(&self) -> OnError {
+        match self {
+            Self::ParseJson(parse) => parse.on_error,
+            Self::ParseRegex(parse) => parse.on_error,
+            Self::ParseTimestamp(parse) => parse.on_error,
+            Self::ParseSeverity(parse) => parse.on_error,
+            _ => OnError::Keep,
+        }
+    }
+
     /// Returns the first two of [`Action::paths`] of which one is the other or leads to it: what the transform would do then
-    /// is not defined.
+    /// is not defined. What is parsed may be what it becomes.
     pub fn conflict(&self) -> Option<(usize, usize)> {
-        let paths = self.paths();
-        let of =
-            |later: usize| (0..later).find(|earlier| paths[*earlier].overlaps(paths[later])).map(|one| (one, later));
+        let (paths, parses) = (self.paths(), self.source().is_some());
+        let conflict = |earlier: usize, later: usize| {
+            let in_place = parses && earlier == 0 && paths[0] == paths[later];
+            paths[earlier].overlaps(paths[later]) && !in_place
+        };
+        let of = |later: usize| (0..later).find(|earlier| conflict(*earlier, later)).map(|one| (one, later));
         (0..paths.len()).find_map(of)
     }
 }
@@ -143,11 +193,13 @@ pub enum Failure {
     TooLarge,
     /// Brackets would be nested deeper than their limit.
     TooDeep,
+    /// A text or a number is not what is to be read.
+    Unparsed,
 }
 
 impl Failure {
     /// Every failure, in the order of its number.
-    pub const ALL: [Self; 4] = [Self::Absent, Self::TypeMismatch, Self::TooLarge, Self::TooDeep];
+    pub const ALL: [Self; 5] = [Self::Absent, Self::TypeMismatch, Self::TooLarge, Self::TooDeep, Self::Unparsed];
 
     /// Returns the failure as a label of a metric.
     pub fn as_str(self) -> &'static str {
@@ -156,6 +208,7 @@ impl Failure {
             Self::TypeMismatch => "type_mismatch",
             Self::TooLarge => "too_large",
             Self::TooDeep => "too_deep",
+            Self::Unparsed => "unparsed",
         }
     }
 }

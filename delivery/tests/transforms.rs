@@ -15,7 +15,8 @@ use spillway_delivery::condition::{Condition, Expression};
 use spillway_delivery::event::{BATCH_BYTES_MAX, Batch, BatchBuilder, EVENT_BYTES_MAX, Origin, OriginBuilder};
 use spillway_delivery::json::{DEPTH_MAX, normalize_into, validate_object};
 use spillway_delivery::transform::{
-    Action, Chain, Counts, Failure, FieldPath, RenameField, SetField, SetValue, Shaped, Transform,
+    Action, Chain, Counts, Failure, FieldPath, OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex, ParseSeverity,
+    ParseTimestamp, Pattern, RenameField, SetField, SetValue, SeverityNumbers, Shaped, TimeForm, TimeFormat, Transform,
 };
 
 // ── The reference ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,6 +90,21 @@ enum Wanted {
     Keep(Vec<Vec<String>>),
     DropWhereText(Vec<String>, &'static str),
     DropWhere(Vec<String>),
+    Parse(Parsed, Vec<Vec<String>>, OnError),
+}
+
+/// What is parsed; the first path is that of the source.
+#[derive(Debug, Clone, Copy)]
+enum Parsed {
+    /// Members of the event.
+    Lifted,
+    /// The value of the second path, or of the first.
+    Json,
+    /// `a-b` into the second and the third path, the latter where it is there.
+    Pair,
+    /// Seconds.
+    Time,
+    Severity,
 }
 
 /// What a field is set to.
@@ -156,6 +172,7 @@ impl Wanted {
                 Action::Drop(Condition::compile(&format!("{} == \"{text}\"", written(path))).unwrap())
             }
             Self::DropWhere(path) => Action::Drop(Condition::compile(&written(path)).unwrap()),
+            Self::Parse(parsed, paths, on_error) => parsed.action(paths.iter().map(|path| field(path)), *on_error),
         }
     }
 
@@ -197,8 +214,117 @@ impl Wanted {
                 Ok(_) => note(Err(Failure::TypeMismatch)),
                 Err(why) => note(Err(why)),
             },
+            Self::Parse(parsed, paths, on_error) => {
+                match event.get(&paths[0]).and_then(|value| parsed.read(value)) {
+                    Ok(values) => parsed.place(&mut after, paths, values, &mut note),
+                    Err(why) => note(Err(why)),
+                }
+                if failure.is_some() && *on_error == OnError::Drop {
+                    return (None, failure);
+                }
+            }
         }
         (Some(after), failure)
+    }
+}
+
+impl Parsed {
+    fn action(self, mut paths: impl Iterator<Item = FieldPath>, on_error: OnError) -> Action {
+        let field = paths.next().unwrap();
+        let mut target = || paths.next().unwrap_or_else(|| field.clone());
+        match self {
+            Self::Lifted => Action::ParseJson(ParseJson { field, into: None, on_error }),
+            Self::Json => Action::ParseJson(ParseJson { into: Some(target()), field, on_error }),
+            Self::Pair => {
+                let pattern = Pattern::compile("^(?<first>[a-z]+)(?:-(?<second>.*))?$").unwrap();
+                Action::ParseRegex(ParseRegex {
+                    fields: vec![target(), paths.next().unwrap()],
+                    field,
+                    pattern,
+                    on_error,
+                })
+            }
+            Self::Time => {
+                let format = TimeFormat::new(TimeForm::UnixSeconds, None).unwrap();
+                Action::ParseTimestamp(ParseTimestamp { into: target(), field, format, on_error })
+            }
+            Self::Severity => {
+                let numbers = Some(SeverityNumbers::Syslog);
+                Action::ParseSeverity(ParseSeverity { into: target(), field, numbers, on_error })
+            }
+        }
+    }
+
+    fn read(self, value: &Tree) -> Result<Vec<Option<Tree>>, Failure> {
+        let (text, is_text) = match value {
+            Tree::Text(text) => (text, true),
+            Tree::Other(word) if matches!(self, Self::Time | Self::Severity) && word.parse::<f64>().is_ok() => {
+                (word, false)
+            }
+            _ => return Err(Failure::TypeMismatch),
+        };
+        let text_tree = |text: &str| Some(Tree::Text(text.to_owned()));
+        match self {
+            Self::Lifted | Self::Json => {
+                let value: Box<RawValue> = serde_json::from_str(text).map_err(|_| Failure::Unparsed)?;
+                let tree = Tree::read(value.get());
+                let fits = matches!(self, Self::Json) || matches!(tree, Tree::Object(_));
+                if fits { Ok(vec![Some(tree)]) } else { Err(Failure::Unparsed) }
+            }
+            Self::Pair => {
+                let (first, second) =
+                    text.split_once('-').map_or((&**text, None), |(first, second)| (first, Some(second)));
+                let fits = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_lowercase());
+                let fits = fits && second.is_none_or(|second| !second.contains('\n'));
+                if fits { Ok(vec![text_tree(first), second.and_then(text_tree)]) } else { Err(Failure::Unparsed) }
+            }
+            Self::Time => match &**text {
+                "0" | "-0.0" => Ok(vec![text_tree("1970-01-01T00:00:00.000000000Z")]),
+                "0.10" => Ok(vec![text_tree("1970-01-01T00:00:00.100000000Z")]),
+                "7" => Ok(vec![text_tree("1970-01-01T00:00:07.000000000Z")]),
+                "12" => Ok(vec![text_tree("1970-01-01T00:00:12.000000000Z")]),
+                _ => Err(Failure::Unparsed),
+            },
+            Self::Severity => match (&**text, is_text) {
+                ("0", _) => Ok(vec![text_tree("fatal")]),
+                ("7", _) => Ok(vec![text_tree("debug")]),
+                ("WARN", true) => Ok(vec![text_tree("warn")]),
+                _ => Err(Failure::Unparsed),
+            },
+        }
+    }
+
+    fn place(
+        self,
+        after: &mut Tree,
+        paths: &[Vec<String>],
+        values: Vec<Option<Tree>>,
+        note: &mut dyn FnMut(Result<(), Failure>),
+    ) {
+        match self {
+            Self::Lifted => {
+                after.take(&paths[0]);
+                let Some(Some(Tree::Object(members))) = values.into_iter().next() else { unreachable!() };
+                for (key, value) in members.into_iter().filter(|(key, _)| key != "_spillway") {
+                    after.set(&[key], value).unwrap();
+                }
+            }
+            Self::Json if paths.len() > 1 => {
+                let before = after.clone();
+                after.take(&paths[0]);
+                let placed = try_set(after, &paths[1], values.into_iter().flatten().next().unwrap());
+                if placed.is_err() {
+                    *after = before;
+                }
+                note(placed);
+            }
+            _ => {
+                let targets = if paths.len() > 1 { &paths[1..] } else { paths };
+                for (path, value) in targets.iter().zip(values) {
+                    value.into_iter().for_each(|value| note(try_set(after, path, value)));
+                }
+            }
+        }
     }
 }
 
@@ -214,7 +340,16 @@ fn try_set(tree: &mut Tree, path: &[String], value: Tree) -> Result<(), Failure>
 
 /// Keys as they mean; how an event writes them is chosen when it is written.
 const KEYS: [&str; 6] = ["a", "b", "c", "x y", "é\"q", "d.e"];
-const SCALARS: [&str; 16] = [
+const SCALARS: [&str; 25] = [
+    "7",
+    "\"WARN\"",
+    "\"ab-c\"",
+    "\"ab\"",
+    "\"b-\\\"\\n\"",
+    "\"{\\\"a\\\":{\\\"b\\\":\\\"WARN\\\"},\\n\\\"_spillway\\\":1, \\\"\\\\u0062\\\":[7 ]}\"",
+    "\" { } \"",
+    "\"[1,\\n2]\"",
+    "\"{\\\"a\\\":1}x\"",
     "0",
     "-0.0",
     "1E+400",
@@ -362,7 +497,30 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         1 => paths(5).prop_map(Wanted::Keep),
         1 => path().prop_map(|path| Wanted::DropWhereText(path, "one")),
         1 => path().prop_map(Wanted::DropWhere),
+        4 => parsed(),
     ]
+}
+
+fn parsed() -> impl Strategy<Value = Wanted> {
+    let parsed = select(vec![Parsed::Lifted, Parsed::Json, Parsed::Pair, Parsed::Time, Parsed::Severity]);
+    // Most sources stand near to where values are.
+    let source = prop_oneof![3 => prop::collection::vec(select(vec!["a".to_owned(), "b".to_owned()]), 1), 1 => path()];
+    let targets = prop::collection::vec(path(), 4);
+    (parsed, source, targets, select(vec![OnError::Keep, OnError::Keep, OnError::Drop])).prop_map(
+        |(parsed, source, targets, on_error)| {
+            let paths = apart(std::iter::once(source).chain(targets).collect());
+            let most = match parsed {
+                Parsed::Lifted => 1,
+                Parsed::Pair => 3,
+                _ => 2,
+            };
+            match parsed {
+                // Two fields besides the source are needed.
+                Parsed::Pair if paths.len() < 3 => Wanted::Parse(Parsed::Lifted, paths[..1].to_vec(), on_error),
+                _ => Wanted::Parse(parsed, paths.into_iter().take(most).collect(), on_error),
+            }
+        },
+    )
 }
 
 fn transforms(actions: impl IntoIterator<Item = Action>) -> Vec<Transform> {
@@ -520,6 +678,56 @@ fn bytes_that_no_transform_names_stay() {
     }
 }
 
+fn parse_json(name: &str, into: Option<&str>) -> Action {
+    let path = |name| FieldPath::parse(name).unwrap();
+    Action::ParseJson(ParseJson { field: path(name), into: into.map(path), on_error: OnError::Keep })
+}
+
+fn parse_regex(name: &str, pattern: &str) -> Action {
+    let pattern = Pattern::compile(pattern).unwrap();
+    let fields = pattern.names().map(|name| FieldPath::parse(name).unwrap()).collect();
+    let field = FieldPath::parse(name).unwrap();
+    Action::ParseRegex(ParseRegex { field, pattern, fields, on_error: OnError::Drop })
+}
+
+#[test]
+fn what_is_parsed_keeps_its_bytes_and_those_around_it() {
+    for (action, before, after) in [
+        (parse_json("m", None), r#"{ "a" : 1 , "m":"{\"x\": [1.00,  2]}" }"#, r#"{"a" : 1,"x": [1.00,  2]}"#),
+        (parse_json("m", None), r#"{"m":"{}"}"#, "{}"),
+        (parse_json("m", None), r#"{"m":"{\"_spillway\":{}}"}"#, "{}"),
+        (parse_json("m", None), r#"{"m":"\n{\"m\":\n\"new\"}\n","b":2}"#, r#"{"b":2,"m": "new"}"#),
+        (parse_json("m", None), r#"{"\u0061":1,"a":2,"m":"{\"a\":3}","b":4}"#, r#"{"b":4,"a":3}"#),
+        (parse_json("m", None), r#"{"m":"hidden","m":"{\"a\":3,\"a\":4}"}"#, r#"{"a":3,"a":4}"#),
+        (parse_json("o.m", None), r#"{"o":{"m":"{\"a\":1}"},"a":0}"#, r#"{"o":{},"a":1}"#),
+        (parse_json("m", Some("o.m")), r#"{"m":"[1,\n 2.0]","b":2}"#, r#"{"b":2,"o":{"m":[1,  2.0]}}"#),
+        (parse_json("m", Some("m")), r#"{"m":"\"x\"","b":2}"#, r#"{"m":"x","b":2}"#),
+        (parse_json("m", Some("m")), r#"{"m":" -1E5 "}"#, r#"{"m":-1E5}"#),
+        (parse_json("m", Some("d")), r#"{"m":"{\"_spillway\":1}"}"#, r#"{"d":{"_spillway":1}}"#),
+        (parse_regex("m", r"^(?<m>\S+) (?<a.b>.*)$"), r#"{"m":"x \"\u00e9\n"}"#, ""),
+        (parse_regex("m", r"(?s)^(?<m>\S+) (?<a.b>.*)$"), r#"{"m":"x \"\u00e9\n"}"#, r#"{"m":"x","a":{"b":"\"é\n"}}"#),
+        (parse_regex("m", "(?<a>x)|(?<b>y)"), r#"{"m":"y","a":1}"#, r#"{"m":"y","a":1,"b":"y"}"#),
+    ] {
+        let (events, counts) = run([action.clone()], before);
+        assert_eq!(events.first().map_or("", |event| event), after, "{action:?} of {before}");
+        let expected = match after {
+            "" => Counts { events: 1, dropped: 1, failed: [0, 0, 0, 0, 1], ..Counts::default() },
+            _ => Counts { events: 1, changed: 1, ..Counts::default() },
+        };
+        assert_eq!(counts, [expected], "{action:?} of {before}");
+    }
+}
+
+#[test]
+fn what_is_dropped_since_it_cannot_be_parsed_comes_to_no_later_transform() {
+    let actions = [set(&[("s", "x")]), parse_regex("m", "(?<a>y)"), set(&[("t", "x")])];
+    let (events, counts) = run(actions, r#"{"m":"z"}"#);
+    assert!(events.is_empty());
+    assert_eq!(counts[0], Counts { events: 1, changed: 1, ..Counts::default() });
+    assert_eq!(counts[1], Counts { events: 1, dropped: 1, failed: [0, 0, 0, 0, 1], ..Counts::default() });
+    assert_eq!(counts[2], Counts::default());
+}
+
 #[test]
 fn what_changes_nothing_shares_the_bytes_of_the_batch() {
     let before = batch(&[r#"{"a": 1}"#.to_owned(), r#"{"a":2,"b":{"c":3}}"#.to_owned()]);
@@ -529,7 +737,7 @@ fn what_changes_nothing_shares_the_bytes_of_the_batch() {
     assert_eq!(texts(&shaped.batch), [r#"{"a": 1}"#]);
     let shaped = chain.shape(&before, &origin());
     assert_eq!(shaped.batch.payload.as_ptr(), before.payload.as_ptr());
-    assert!(shaped.counts.iter().all(|counts| counts.events == 2 && counts.changed == 0 && counts.failed == [0; 4]));
+    assert!(shaped.counts.iter().all(|counts| counts.events == 2 && counts.changed == 0 && counts.failed == [0; 5]));
 }
 
 #[test]
@@ -607,6 +815,27 @@ fn a_batch_grows_to_its_limit_and_not_beyond() {
 }
 
 #[test]
+fn what_is_parsed_grows_to_the_limits_and_not_beyond() {
+    let pad = "z".repeat(EVENT_BYTES_MAX - 100);
+    let (_, counts) = run([parse_regex("m", "(?<a>x+)")], &format!("{{\"p\":\"{pad}\",\"m\":\"{}\"}}", "x".repeat(70)));
+    assert_eq!((counts[0].dropped, counts[0].failed[Failure::TooLarge as usize]), (1, 1));
+    // Room that an event gives up by going is room for it.
+    let pad = "z".repeat(EVENT_BYTES_MAX - 50);
+    let (events, counts) =
+        run([parse_json("m", Some("elsewhere.far.away"))], &format!("{{\"p\":\"{pad}\",\"m\":\"[1]\"}}"));
+    assert_eq!((events[0].len() <= EVENT_BYTES_MAX, counts[0].changed), (true, 1));
+    for (bytes, failed) in [(PATTERN_TEXT_BYTES_MAX, 0), (PATTERN_TEXT_BYTES_MAX + 1, 1)] {
+        let (_, counts) = run([parse_regex("m", "^(?<a>x)")], &format!("{{\"m\":\"{}\"}}", "x".repeat(bytes)));
+        assert_eq!(counts[0].failed[Failure::TooLarge as usize], failed);
+    }
+    let nested = |brackets: usize| format!("{{\"m\":\"{}{}\"}}", "[".repeat(brackets), "]".repeat(brackets));
+    for (into, brackets, fits) in [("a", 127, true), ("a.b", 126, true), ("a.b", 127, false)] {
+        let (_, counts) = run([parse_json("m", Some(into))], &nested(brackets));
+        assert_eq!(counts[0].changed, u64::from(fits), "{into} {brackets}");
+    }
+}
+
+#[test]
 fn brackets_are_not_nested_deeper_than_the_limit() {
     let depth = DEPTH_MAX as usize;
     let nested = |brackets: usize| format!("{{\"a\":{}{}}}", "[".repeat(brackets), "]".repeat(brackets));
@@ -639,6 +868,9 @@ fn bytes_that_are_no_object_do_no_harm() {
         keep(&["a", "c.d"]),
         rename(&[("a", "e")]),
         drop_when("event.a.b == \"never\""),
+        parse_json("a", None),
+        parse_json("a", Some("f")),
+        parse_regex("a.b", "(?<g>.)"),
     ]);
     for bytes in [
         "",

@@ -45,6 +45,12 @@ spec:
       startAt: End
   - {name: job-events, type: Events, events: {}}
   transforms:
+  - {name: json, type: ParseJSON, parseJSON: {field: message, into: data, onError: Keep}}
+  - {name: line, type: ParseRegex, parseRegex: {field: text, pattern: '^(?<level>\w+) (?<http.status>\d+)', onError: Drop}}
+  - name: time
+    type: ParseTimestamp
+    parseTimestamp: {field: ts, into: time, format: Layout, layout: "%d.%m.%Y %H:%M:%S", zone: "+01:00", onError: Drop}
+  - {name: level, type: ParseSeverity, parseSeverity: {field: level, into: severity, numbers: Pino, onError: Keep}}
   - {name: site, type: Set, set: {fields: [{name: fab, value: "12"}, {name: late, valueExpression: "event.ms > 500"}]}}
   - {name: secrets, type: Remove, remove: {fields: [password]}}
   - {name: names, type: Rename, rename: {fields: [{from: msg, to: message}]}}
@@ -149,7 +155,17 @@ fn every_field_reaches_the_plan() {
     let transforms = pipeline.settings.transforms.iter().map(|one| (&*one.name, one.action.type_name()));
     assert_eq!(
         transforms.collect::<Vec<_>>(),
-        [("site", "Set"), ("secrets", "Remove"), ("names", "Rename"), ("short", "Keep"), ("quiet", "Drop")]
+        [
+            ("json", "ParseJSON"),
+            ("line", "ParseRegex"),
+            ("time", "ParseTimestamp"),
+            ("level", "ParseSeverity"),
+            ("site", "Set"),
+            ("secrets", "Remove"),
+            ("names", "Rename"),
+            ("short", "Keep"),
+            ("quiet", "Drop"),
+        ]
     );
     let condition = pipeline.settings.routes[0].condition.as_ref().unwrap();
     assert!(condition.text().starts_with("event.level in"));

@@ -8,6 +8,8 @@ use crate::kinds::transform::{RenameFieldSpec, SetFieldSpec, TransformSpec, Tran
 use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
 
+mod parse;
+
 /// Returns the transforms that are good, and adds what is wrong with the others.
 pub(super) fn transforms(object: &Object, specs: &[TransformSpec], problems: &mut Vec<Problem>) -> Vec<Transform> {
     let read = specs.iter().enumerate().filter_map(|(index, spec)| {
@@ -29,6 +31,10 @@ impl Reader<'_> {
     /// Returns what the transform does; `None` where something is wrong, which is told here or was told by the schema.
     fn action(&mut self, spec: &TransformSpec) -> Option<Action> {
         let (action, places) = match spec.r#type {
+            TransformType::ParseJson => self.parse_json(spec.parse_json.as_ref()?)?,
+            TransformType::ParseRegex => self.parse_regex(spec.parse_regex.as_ref()?)?,
+            TransformType::ParseTimestamp => self.parse_timestamp(spec.parse_timestamp.as_ref()?)?,
+            TransformType::ParseSeverity => self.parse_severity(spec.parse_severity.as_ref()?)?,
             TransformType::Set => self.set(&spec.set.as_ref()?.fields)?,
             TransformType::Rename => self.rename(&spec.rename.as_ref()?.fields)?,
             TransformType::Remove => {

@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::LABEL_PATTERN;
 use crate::manifest::rules;
 
+mod parse;
+
+pub use parse::{
+    OnErrorSpec, ParseJsonSpec, ParseRegexSpec, ParseSeveritySpec, ParseTimestampSpec, SeverityNumbersSpec,
+    TimeFormatSpec,
+};
+
 /// One transform: `type` and the member of that name.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -17,9 +24,27 @@ pub struct TransformSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
     pub name: String,
 
-    /// What it does: `Set` (gives fields a value), `Remove` (takes fields out), `Rename` (moves fields), `Keep` (takes all
-    /// other fields out) or `Drop` (drops events, counted). The member of the same name in camelCase holds its settings.
+    /// What it does: `ParseJSON` (makes fields of a text that is JSON), `ParseRegex` (makes fields of what a pattern finds in a
+    /// text), `ParseTimestamp` and `ParseSeverity` (write a time and a severity in one form), `Set` (gives fields a value),
+    /// `Remove` (takes fields out), `Rename` (moves fields), `Keep` (takes all other fields out) or `Drop` (drops events,
+    /// counted). The member of the same name, with a small letter first, holds its settings.
     pub r#type: TransformType,
+
+    /// Settings of a transform of type `ParseJSON`. It must be there with this type.
+    #[serde(default, rename = "parseJSON", skip_serializing_if = "Option::is_none")]
+    pub parse_json: Option<ParseJsonSpec>,
+
+    /// Settings of a transform of type `ParseRegex`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parse_regex: Option<ParseRegexSpec>,
+
+    /// Settings of a transform of type `ParseTimestamp`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parse_timestamp: Option<ParseTimestampSpec>,
+
+    /// Settings of a transform of type `ParseSeverity`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parse_severity: Option<ParseSeveritySpec>,
 
     /// Settings of a transform of type `Set`. It must be there with this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +70,15 @@ pub struct TransformSpec {
 /// The kinds of transform.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransformType {
+    /// Makes fields of a text that is JSON.
+    #[serde(rename = "ParseJSON")]
+    ParseJson,
+    /// Makes fields of what a pattern finds in a text.
+    ParseRegex,
+    /// Writes a time in one form.
+    ParseTimestamp,
+    /// Writes a severity in one form.
+    ParseSeverity,
     /// Gives fields a value.
     Set,
     /// Takes fields out.

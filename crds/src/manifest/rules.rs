@@ -36,10 +36,14 @@ pub(crate) enum Check {
     WhenBehindRefused,
     /// A field that is set has one value.
     ValueOrExpression,
+    /// Only a time of that format has a layout, and it has one.
+    LayoutWithFormat,
+    /// A time that tells no zone is given one.
+    ZoneNeeded,
 }
 
 /// Every rule of every kind, but those of the members of a Backend and of a transform.
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 13] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
     Check::NameLength,
@@ -51,11 +55,22 @@ const CHECKS: [Check; 11] = [
     Check::PriorityRefused,
     Check::WhenBehindRefused,
     Check::ValueOrExpression,
+    Check::LayoutWithFormat,
+    Check::ZoneNeeded,
 ];
 
 /// The types of transform and their members.
-const TRANSFORMS: [(&str, &str); 5] =
-    [("Set", "set"), ("Remove", "remove"), ("Rename", "rename"), ("Keep", "keep"), ("Drop", "drop")];
+const TRANSFORMS: [(&str, &str); 9] = [
+    ("ParseJSON", "parseJSON"),
+    ("ParseRegex", "parseRegex"),
+    ("ParseTimestamp", "parseTimestamp"),
+    ("ParseSeverity", "parseSeverity"),
+    ("Set", "set"),
+    ("Remove", "remove"),
+    ("Rename", "rename"),
+    ("Keep", "keep"),
+    ("Drop", "drop"),
+];
 
 /// Returns every rule of every kind.
 pub(crate) fn checks() -> impl Iterator<Item = Check> {
@@ -133,6 +148,16 @@ pub(crate) fn value_or_expression() -> Rule {
     Check::ValueOrExpression.rule()
 }
 
+/// A time has a layout with that format, and only with it.
+pub(crate) fn layout_with_format() -> Rule {
+    Check::LayoutWithFormat.rule()
+}
+
+/// A time that tells no zone is given one.
+pub(crate) fn zone_needed() -> Rule {
+    Check::ZoneNeeded.rule()
+}
+
 /// The field never changes; `why` says what to do instead.
 pub(crate) fn immutable(field: &str, why: &str) -> Rule {
     Rule::new("self == oldSelf")
@@ -161,6 +186,8 @@ impl Check {
                     .to_owned()
             }
             Self::ValueOrExpression => "`value` or `valueExpression` must be set, and not both".to_owned(),
+            Self::LayoutWithFormat => "`layout` must be set when `format` is 'Layout', and only then".to_owned(),
+            Self::ZoneNeeded => "`zone` must be set when `format` is 'Syslog'".to_owned(),
         }
     }
 
@@ -172,6 +199,8 @@ impl Check {
             }
             Self::NameLength => "",
             Self::ValueOrExpression => "value",
+            Self::LayoutWithFormat => "layout",
+            Self::ZoneNeeded => "zone",
             Self::ValuesNeeded | Self::ValuesRefused => "values",
             Self::InitialAtMostMax => "initialMilliseconds",
             Self::PriorityRefused | Self::WhenBehindRefused => "backendRefs",
@@ -202,6 +231,8 @@ impl Check {
             Self::ValuesNeeded => !compares || values,
             Self::ValuesRefused => compares || !values,
             Self::ValueOrExpression => has("value") != has("valueExpression"),
+            Self::LayoutWithFormat => has("layout") == (text("format") == "Layout"),
+            Self::ZoneNeeded => text("format") != "Syslog" || has("zone"),
             Self::InitialAtMostMax => {
                 let number = |field: &str| object.get(field).and_then(Value::as_u64);
                 match (number("initialMilliseconds"), number("maxSeconds")) {
@@ -216,7 +247,7 @@ impl Check {
     pub(crate) fn rule(self) -> Rule {
         let rule = Rule::new(self.to_string()).message(self.message().as_str());
         let rule = match self {
-            Self::NeededWith { .. } | Self::ValuesNeeded => rule.reason(Reason::FieldValueRequired),
+            Self::NeededWith { .. } | Self::ValuesNeeded | Self::ZoneNeeded => rule.reason(Reason::FieldValueRequired),
             _ => rule.reason(Reason::FieldValueInvalid),
         };
         match self.field() {
@@ -250,6 +281,8 @@ impl fmt::Display for Check {
             }
             Self::InitialAtMostMax => f.write_str("self.initialMilliseconds <= self.maxSeconds * 1000"),
             Self::ValueOrExpression => f.write_str("has(self.value) != has(self.valueExpression)"),
+            Self::LayoutWithFormat => f.write_str("has(self.layout) == (self.format == 'Layout')"),
+            Self::ZoneNeeded => f.write_str("self.format != 'Syslog' || has(self.zone)"),
         }
     }
 }

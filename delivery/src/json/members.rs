@@ -142,6 +142,25 @@ impl Paths {
     }
 }
 
+/// Calls `each` with every member of a valid object: its key as it is written, without the quotes, and all of its bytes.
+pub(crate) fn each_member<'o>(object: &'o [u8], mut each: impl FnMut(&'o [u8], &'o [u8])) {
+    let mut walk = Walk::new(object);
+    let mut at = walk.space(0) + 1;
+    loop {
+        at = walk.space(at);
+        match walk.byte(at) {
+            b',' => at += 1,
+            b'"' => {
+                let (key, _, value) = walk.key(at);
+                let end = walk.skip_value(value);
+                each(key, object.get(at..end).unwrap_or_default());
+                at = end;
+            }
+            _ => return,
+        }
+    }
+}
+
 /// Returns how many brackets are open at once in a valid value, at most.
 pub(crate) fn depth(value: &[u8]) -> usize {
     let mut walk = Walk::new(value);

@@ -28,7 +28,8 @@ impl Chain {
         let mut dropped = 0;
         for index in 0..batch.len() {
             let event = batch.event(index);
-            let subject = Subject { event, origin, bytes_max: bytes_max(batch, index, out.as_ref()) };
+            let bytes_max = bytes_max(batch, index, out.as_ref());
+            let subject = Subject { event, origin, bytes_max, received: batch.received };
             match (self.run(subject, &mut scratch, &mut counts), &mut out) {
                 (Verdict::Same, None) => {}
                 (Verdict::Same, Some(out)) => out.push(event),

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::counts::{Counters, Counts};
 use super::edit::{EditScratch, Program, Subject};
 use super::keep::{Keep, KeepScratch};
+use super::lift::{Lift, LiftScratch};
+use super::parse::ParseJson;
 use super::path::overlap;
-use super::{Action, FIELDS_MAX, Failure, SetValue, Transform};
+use super::{Action, FIELDS_MAX, SetValue, Transform};
 use crate::condition::Condition;
 use crate::event::{EVENT_BYTES_MAX, Origin};
 
@@ -22,6 +24,7 @@ pub struct Chain {
 #[derive(Debug)]
 enum Step {
     Edit(Program),
+    Lift { transform: usize, lift: Lift },
     Keep { transform: usize, keep: Keep },
     Drop { transform: usize, condition: Condition },
 }
@@ -42,6 +45,7 @@ pub(super) enum Verdict {
 pub(super) struct Scratch {
     edit: EditScratch,
     keep: KeepScratch,
+    lift: LiftScratch,
     /// The event as the steps so far made it.
     event: Vec<u8>,
     /// What the step under way writes.
@@ -90,7 +94,7 @@ impl Chain {
     /// Returns what the transforms make of one event (a valid object on one line); `None` when it is dropped. Counts nothing.
     pub fn apply(&self, event: &[u8], origin: &Origin) -> Option<Vec<u8>> {
         let (mut scratch, mut counts) = (Scratch::default(), vec![Counts::default(); self.transforms.len()]);
-        let subject = Subject { event, origin, bytes_max: EVENT_BYTES_MAX.max(event.len()) };
+        let subject = Subject { event, origin, bytes_max: EVENT_BYTES_MAX.max(event.len()), received: 0 };
         match self.run(subject, &mut scratch, &mut counts) {
             Verdict::Same => Some(event.to_vec()),
             Verdict::Changed => Some(scratch.event),
@@ -100,35 +104,61 @@ impl Chain {
 
     /// Runs the transforms over one event.
     pub(super) fn run(&self, subject: Subject<'_>, scratch: &mut Scratch, counts: &mut [Counts]) -> Verdict {
-        let Scratch { edit, keep, event, next } = scratch;
         let mut verdict = Verdict::Same;
         for step in &self.steps {
-            let event_now: &[u8] = if verdict == Verdict::Same { subject.event } else { event };
-            next.clear();
-            let changed = match step {
-                Step::Edit(program) => program.run(Subject { event: event_now, ..subject }, edit, next, counts),
-                Step::Keep { transform, keep: fields } => {
-                    let changed = fields.run(event_now, keep, next);
-                    counts[*transform].event(changed, None);
-                    changed
+            match step.run(subject, verdict, scratch, counts) {
+                Verdict::Same => {}
+                Verdict::Changed => {
+                    std::mem::swap(&mut scratch.event, &mut scratch.next);
+                    verdict = Verdict::Changed;
                 }
-                Step::Drop { transform, condition } => {
-                    let counts = &mut counts[*transform];
-                    let holds = condition.eval(event_now, subject.origin);
-                    counts.event(false, holds.err().map(Failure::from));
-                    if holds == Ok(true) {
-                        counts.dropped += 1;
-                        return Verdict::Dropped;
-                    }
-                    false
-                }
-            };
-            if changed {
-                std::mem::swap(event, next);
-                verdict = Verdict::Changed;
+                Verdict::Dropped => return Verdict::Dropped,
             }
         }
         verdict
+    }
+}
+
+impl Step {
+    /// Returns the step of a transform that runs by itself; `None` for edits.
+    fn own(transform: usize, action: &Action) -> Option<Self> {
+        Some(match action {
+            Action::ParseJson(parse @ ParseJson { into: None, .. }) => {
+                Self::Lift { transform, lift: Lift::new(parse)? }
+            }
+            Action::Keep(fields) => Self::Keep { transform, keep: Keep::new(fields) },
+            Action::Drop(condition) => Self::Drop { transform, condition: condition.clone() },
+            _ => return None,
+        })
+    }
+
+    /// Runs over the event as the steps so far made it; what it makes of it is in [`Scratch::next`].
+    fn run(&self, subject: Subject<'_>, so_far: Verdict, scratch: &mut Scratch, counts: &mut [Counts]) -> Verdict {
+        let Scratch { edit, keep, lift, event, next } = scratch;
+        let event: &[u8] = if so_far == Verdict::Same { subject.event } else { event };
+        let subject = Subject { event, ..subject };
+        next.clear();
+        match self {
+            Self::Edit(program) => program.run(subject, edit, next, counts),
+            Self::Lift { transform, lift: fields } => fields.run(subject, lift, next, &mut counts[*transform]),
+            Self::Keep { transform, keep: fields } => {
+                let changed = fields.run(event, keep, next);
+                counts[*transform].event(changed, None);
+                if changed { Verdict::Changed } else { Verdict::Same }
+            }
+            Self::Drop { transform, condition } => {
+                let counts = &mut counts[*transform];
+                match condition.eval(event, subject.origin) {
+                    Ok(true) => {
+                        counts.dropped_event(None);
+                        return Verdict::Dropped;
+                    }
+                    Ok(false) => counts.event(false, None),
+                    Err(failure) => counts.event(false, Some(failure.into())),
+                }
+                Verdict::Same
+            }
+        }
     }
 }
 
@@ -136,16 +166,12 @@ impl Chain {
 fn steps(transforms: &[Transform]) -> Vec<Step> {
     let (mut steps, mut group) = (Vec::new(), Group::default());
     for (number, transform) in transforms.iter().enumerate() {
-        let step = match &transform.action {
-            Action::Set(_) | Action::Remove(_) | Action::Rename(_) => {
-                if !group.takes(&transform.action) {
-                    steps.extend(std::mem::take(&mut group).program(transforms));
-                }
-                group.add(number, &transform.action);
-                continue;
+        let Some(step) = Step::own(number, &transform.action) else {
+            if !group.takes(&transform.action) {
+                steps.extend(std::mem::take(&mut group).program(transforms));
             }
-            Action::Keep(fields) => Step::Keep { transform: number, keep: Keep::new(fields) },
-            Action::Drop(condition) => Step::Drop { transform: number, condition: condition.clone() },
+            group.add(number, &transform.action);
+            continue;
         };
         steps.extend(std::mem::take(&mut group).program(transforms));
         steps.push(step);
@@ -166,16 +192,14 @@ impl Group {
     /// Returns whether an edit may run in the same walk: it neither changes nor reads what the others change. The fields of
     /// one walk are bounded, since each key of an event is compared with them.
     fn takes(&self, action: &Action) -> bool {
-        let read = read_by(action);
-        let written = action.paths().into_iter().map(|path| path.keys().to_vec());
-        let touched: Vec<Vec<String>> = written.chain(read).collect();
+        let touched: Vec<Vec<String>> = written_by(action).chain(read_by(action)).collect();
         self.paths.len() + touched.len() <= 2 * FIELDS_MAX
             && touched.iter().all(|one| self.paths.iter().all(|other| !overlap(one, other)))
     }
 
     fn add(&mut self, number: usize, action: &Action) {
         self.transforms.push(number);
-        self.paths.extend(action.paths().into_iter().map(|path| path.keys().to_vec()));
+        self.paths.extend(written_by(action));
     }
 
     fn program(self, transforms: &[Transform]) -> Option<Step> {
@@ -183,12 +207,20 @@ impl Group {
     }
 }
 
+/// Returns the fields that an edit changes.
+fn written_by(action: &Action) -> impl Iterator<Item = Vec<String>> {
+    let reads_first = matches!(action, Action::ParseRegex(_) | Action::ParseTimestamp(_) | Action::ParseSeverity(_));
+    action.paths().into_iter().skip(usize::from(reads_first)).map(|path| path.keys().to_vec())
+}
+
 /// Returns the fields that an edit reads besides those it changes.
 fn read_by(action: &Action) -> Vec<Vec<String>> {
-    let Action::Set(fields) = action else { return Vec::new() };
-    let expressions = fields.iter().filter_map(|field| match &field.value {
-        SetValue::Expression(expression) => Some(expression),
-        SetValue::Text(_) => None,
-    });
+    let expressions = match action {
+        Action::Set(fields) => fields.iter().filter_map(|field| match &field.value {
+            SetValue::Expression(expression) => Some(expression),
+            SetValue::Text(_) => None,
+        }),
+        _ => return action.source().into_iter().map(|path| path.keys().to_vec()).collect(),
+    };
     expressions.flat_map(|expression| expression.fields().iter().cloned()).collect()
 }

@@ -27,6 +27,12 @@ impl Counts {
             self.failed[failure as usize] += 1;
         }
     }
+
+    /// Counts an event that is not passed on.
+    pub(super) fn dropped_event(&mut self, failure: Option<Failure>) {
+        self.event(false, failure);
+        self.dropped += 1;
+    }
 }
 
 /// The same since the start.

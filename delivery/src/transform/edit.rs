@@ -4,12 +4,15 @@
 //! A program holds edits of different fields alone, so that their order means nothing; the chain sees to that. What an
 //! expression reads is the event as it came to the program.
 
+use super::chain::Verdict;
 use super::counts::Counts;
+use super::parse::{OnError, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp, Parser};
 use super::splice::{Append, Level, Piece, Plan, Splice};
 use super::{Action, Failure, FieldPath, SetValue, Transform};
+use crate::clock::UnixNanos;
 use crate::condition::Expression;
 use crate::event::Origin;
-use crate::json::{DEPTH_MAX, Live, Members, Paths, depth, write_string};
+use crate::json::{DEPTH_MAX, Live, Member, Members, Paths, depth, write_string};
 
 /// Edits of different fields.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ struct Part {
     /// Which transform of the chain.
     transform: usize,
     edits: Vec<Edit>,
+    on_error: OnError,
 }
 
 /// One field.
@@ -37,6 +41,18 @@ enum Edit {
     Rename { from: usize, to: usize, to_keys: usize },
     SetConstant { slot: usize, constant: usize },
     SetExpression { slot: usize, keys: usize, expression: Expression },
+    Parse(Parse),
+}
+
+/// What a field says, as others.
+#[derive(Debug)]
+struct Parse {
+    source: usize,
+    /// Whether the source goes.
+    takes: bool,
+    parser: Parser,
+    /// Where each thing that is read goes: a slot, and how many keys lead there.
+    targets: Vec<(usize, usize)>,
 }
 
 /// Memory of a program, used for one event after the other.
@@ -46,8 +62,10 @@ pub(super) struct EditScratch {
     /// By slot.
     pub(super) plan: Vec<Plan>,
     pub(super) appends: Vec<Append>,
-    /// What expressions wrote.
+    /// What expressions and parsers wrote.
     pub(super) written: Vec<u8>,
+    /// Where in it each thing is that a parser read.
+    places: Vec<Option<(usize, usize)>>,
     pub(super) levels: Vec<Level>,
 }
 
@@ -60,6 +78,8 @@ pub(super) struct Subject<'e> {
     pub(super) origin: &'e Origin,
     /// Most bytes it may have afterwards; at least what it has.
     pub(super) bytes_max: usize,
+    /// When it came.
+    pub(super) received: UnixNanos,
 }
 
 impl Program {
@@ -78,20 +98,25 @@ impl Program {
         let mut constants = Vec::new();
         let parts = actions.into_iter().map(|(transform, action)| {
             let edits = edits(action, &paths, &mut constants);
-            Part { transform, edits }
+            Part { transform, edits, on_error: action.on_error() }
         });
         let transforms: Vec<Part> = parts.collect();
         (!transforms.is_empty()).then_some(Self { paths, keys, constants, transforms })
     }
 
-    /// Writes the event as it is afterwards to `out`, and returns whether it is another one; nothing is written where not.
+    /// Returns how many slots its paths have; the last one is that of the last path.
+    pub(super) fn slots(&self) -> usize {
+        self.paths.slots()
+    }
+
+    /// Writes the event as it is afterwards to `out` where it is another one.
     pub(super) fn run(
         &self,
         subject: Subject<'_>,
         scratch: &mut EditScratch,
         out: &mut Vec<u8>,
         counts: &mut [Counts],
-    ) -> bool {
+    ) -> Verdict {
         self.paths.members(subject.event, &mut scratch.members);
         scratch.plan.clear();
         scratch.plan.resize(self.paths.slots(), Plan::Leave);
@@ -102,19 +127,23 @@ impl Program {
         for part in &self.transforms {
             let (mut changed, mut failure) = (false, None);
             for edit in &part.edits {
-                match deciding.edit(edit) {
-                    Ok(done) => changed |= done,
-                    Err(why) => failure = failure.or(Some(why)),
-                }
+                let (done, why) = deciding.edit(edit);
+                changed |= done;
+                failure = failure.or(why);
+            }
+            if failure.is_some() && part.on_error == OnError::Drop {
+                counts[part.transform].dropped_event(failure);
+                return Verdict::Dropped;
             }
             counts[part.transform].event(changed, failure);
             any_changed |= changed;
         }
-        if any_changed {
-            scratch.appends.sort_unstable_by_key(|append| append.slot);
-            Splice::new(self, subject.event, scratch).write(out);
+        if !any_changed {
+            return Verdict::Same;
         }
-        any_changed
+        scratch.appends.sort_unstable_by_key(|append| append.slot);
+        Splice::new(self, subject.event, scratch).write(out);
+        Verdict::Changed
     }
 }
 
@@ -145,8 +174,30 @@ fn edits(action: &Action, paths: &Paths, constants: &mut Vec<Box<[u8]>>) -> Vec<
             };
             fields.iter().map(|field| (&field.path, &field.value)).map(set).collect()
         }
-        Action::Keep(_) | Action::Drop(_) => Vec::new(),
+        _ => parse(action, slot).map(Edit::Parse).into_iter().collect(),
     }
+}
+
+/// Returns what a transform that parses does; `None` for any other one.
+fn parse(action: &Action, slot: impl Fn(&FieldPath) -> usize) -> Option<Parse> {
+    let (field, parser, targets) = match action {
+        Action::ParseJson(ParseJson { field, into: Some(into), .. }) => {
+            (field, Parser::Json, std::slice::from_ref(into))
+        }
+        Action::ParseRegex(ParseRegex { field, pattern, fields, .. }) => {
+            (field, Parser::Regex(pattern.clone()), &fields[..])
+        }
+        Action::ParseTimestamp(ParseTimestamp { field, into, format, .. }) => {
+            (field, Parser::Timestamp(format.clone()), std::slice::from_ref(into))
+        }
+        Action::ParseSeverity(ParseSeverity { field, into, numbers, .. }) => {
+            (field, Parser::Severity(*numbers), std::slice::from_ref(into))
+        }
+        _ => return None,
+    };
+    let takes = matches!(parser, Parser::Json) && !targets.contains(field);
+    let targets = targets.iter().map(|target| (slot(target), target.keys().len())).collect();
+    Some(Parse { source: slot(field), takes, parser, targets })
 }
 
 /// What becomes of the fields of one event.
@@ -159,9 +210,10 @@ struct Deciding<'e, 's> {
 }
 
 impl Deciding<'_, '_> {
-    /// Decides one field; returns whether that changes anything.
-    fn edit(&mut self, edit: &Edit) -> Result<bool, Failure> {
-        match edit {
+    /// Decides one edit; returns whether that changes anything, and why not all of it could be done.
+    fn edit(&mut self, edit: &Edit) -> (bool, Option<Failure>) {
+        let done = match edit {
+            Edit::Parse(parse) => return self.parse(parse),
             Edit::Remove(slot) => Ok(self.remove(*slot)),
             Edit::Rename { from, to, to_keys } => self.rename(*from, (*to, *to_keys)),
             Edit::SetConstant { slot, constant } => {
@@ -177,7 +229,58 @@ impl Deciding<'_, '_> {
                 }
                 placed.map(|()| true)
             }
+        };
+        (done == Ok(true), done.err())
+    }
+
+    fn parse(&mut self, parse: &Parse) -> (bool, Option<Failure>) {
+        let start = self.scratch.written.len();
+        let (mut changed, mut failure) = (false, None);
+        match self.read(parse) {
+            Ok(member) => {
+                // Where it goes, it leaves its place at the same time.
+                let freed = if parse.takes { (member.end - member.start) as usize } else { 0 };
+                self.bytes -= freed;
+                for (index, target) in parse.targets.iter().enumerate() {
+                    match self.place_read(index, *target) {
+                        Ok(placed) => changed |= placed,
+                        Err(why) => failure = failure.or(Some(why)),
+                    }
+                }
+                match changed {
+                    true if parse.takes => self.scratch.plan[parse.source] = Plan::Cut,
+                    true => {}
+                    false => self.bytes += freed,
+                }
+            }
+            Err(why) => failure = Some(why),
         }
+        if !changed {
+            self.scratch.written.truncate(start);
+        }
+        (changed, failure)
+    }
+
+    /// Reads the value of a field; returns the member that it is.
+    fn read(&mut self, parse: &Parse) -> Result<Member, Failure> {
+        let EditScratch { members, written, places, .. } = &mut *self.scratch;
+        places.clear();
+        let Live::At(index) = members.live[parse.source] else {
+            let blocked = members.live[parse.source] == Live::Blocked;
+            return Err(if blocked { Failure::TypeMismatch } else { Failure::Absent });
+        };
+        let member = members.list[index as usize];
+        let value = &self.subject.event[member.value as usize..member.end as usize];
+        parse.parser.read(value, self.subject.received, written, places)?;
+        Ok(member)
+    }
+
+    /// Gives a field what was read for it; returns whether anything was.
+    fn place_read(&mut self, index: usize, (slot, keys): (usize, usize)) -> Result<bool, Failure> {
+        let Some((start, end)) = self.scratch.places.get(index).copied().flatten() else { return Ok(false) };
+        check_depth(&self.scratch.written[start..end], keys)?;
+        self.place(slot, Piece::Written(start, end), end - start)?;
+        Ok(true)
     }
 
     fn compute(&mut self, slot: usize, keys: usize, expression: &Expression) -> Result<(), Failure> {

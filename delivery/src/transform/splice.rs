@@ -19,7 +19,7 @@ pub(super) enum Plan {
 pub(super) enum Piece {
     /// In the event, from one place to another.
     Event(usize, usize),
-    /// In what expressions wrote.
+    /// In what expressions and parsers wrote.
     Written(usize, usize),
     /// A constant of the program.
     Constant(usize),
@@ -60,7 +60,7 @@ pub(super) struct Splice<'e> {
 impl<'e> Splice<'e> {
     /// Returns the splice that the scratch's plan says; its additions in the order of their slots.
     pub(super) fn new(program: &'e Program, event: &'e [u8], scratch: &'e mut EditScratch) -> Self {
-        let EditScratch { members, plan, appends, written, levels } = scratch;
+        let EditScratch { members, plan, appends, written, levels, .. } = scratch;
         levels.clear();
         Self { program, event, members, plan, appends, written, levels, at: 0 }
     }

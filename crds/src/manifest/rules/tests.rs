@@ -44,6 +44,13 @@ fn each_rule_takes_the_good_and_refuses_the_bad() {
         (Check::ValueOrExpression, json!({"name": "a", "valueExpression": "event.a"}), true),
         (Check::ValueOrExpression, json!({"name": "a"}), false),
         (Check::ValueOrExpression, json!({"name": "a", "value": "b", "valueExpression": "event.a"}), false),
+        (Check::LayoutWithFormat, json!({"format": "Layout", "layout": "%F %T"}), true),
+        (Check::LayoutWithFormat, json!({"format": "Layout"}), false),
+        (Check::LayoutWithFormat, json!({"format": "RFC3339"}), true),
+        (Check::LayoutWithFormat, json!({"format": "RFC3339", "layout": "%F %T"}), false),
+        (Check::ZoneNeeded, json!({"format": "Syslog", "zone": "UTC"}), true),
+        (Check::ZoneNeeded, json!({"format": "Syslog"}), false),
+        (Check::ZoneNeeded, json!({"format": "RFC3339"}), true),
     ] {
         assert_eq!(check.holds(&object), holds, "{check} over {object}");
         assert_eq!(by_cel(check, &object), holds, "by CEL: {check} over {object}");
