@@ -42,8 +42,9 @@ impl Delivery {
                 Ok(Formed::Nothing(first, end)) => self.progress.resolve(first, end),
                 Ok(Formed::Wait) => return true,
                 Err(error) => {
-                    tracing::warn!(%error, route = %self.key.route, "what a removed reference holds cannot be read now");
-                    return true;
+                    // It is looked at again; what cannot be read for long counts as damage.
+                    tracing::debug!(%error, route = %self.key.route, "what a removed reference holds cannot be read now");
+                    return false;
                 }
             }
         }

@@ -185,7 +185,11 @@ impl DeadLetters {
             let log = open.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
             let progress = resolved(&log);
             // Saved before anybody else reads here: nothing below goes that is not resolved.
-            log.save(&key(), &progress, true).await.map_err(io::Error::other)?;
+            if let Err(error) = log.save(&key(), &progress, true).await {
+                // Nobody else ends its writer, and the next attempt opens the same files.
+                log.end().await;
+                return Err(io::Error::other(error));
+            }
             Ok::<_, io::Error>(Shelf { log, progress: Mutex::new(progress), hidden: Mutex::default() })
         });
         let opened = opened.await;

@@ -370,15 +370,15 @@ impl LogCore {
             if is_all || (!due && over == 0) {
                 break;
             }
-            let (ordinal, path, bytes) = (first.ordinal, first.path.clone(), first.bytes);
-            let may_stay = over == 0 && bytes >= self.segment_bytes() && first.whole;
+            let (ordinal, path, bytes, is_whole) = (first.ordinal, first.path.clone(), first.bytes, first.whole);
+            let may_stay = over == 0 && bytes >= self.segment_bytes() && is_whole;
             if !(may_stay && self.spares.keep(&*self.fs, &path)) {
                 match self.let_go(ordinal) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => break,
                     _ => {}
                 }
             }
-            over = over.saturating_sub(bytes);
+            over = over.saturating_sub(if is_whole { bytes } else { 0 });
             self.segments.remove(&ordinal);
             freed.push(ordinal);
         }

@@ -10,6 +10,7 @@
 //! says so. A slot whose snapshot is damaged gives its records over the other slot's end, which was the snapshot.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,8 +32,8 @@ use slot::{Slot, blank};
 /// Bytes of a slot at first; it grows to four snapshots where that is more.
 const SLOT_BYTES: u64 = 256 << 10;
 const RECORD_HEADER_BYTES: usize = 16;
-/// Numbers left out behind damage.
-const GENERATIONS_LEFT_OUT: u64 = 16;
+/// Most numbers left out behind damage; how many is drawn.
+const GENERATIONS_LEFT_OUT: u64 = 1 << 40;
 const KIND_SNAPSHOT_V1: u8 = 1;
 const KIND_ONE_V1: u8 = 2;
 const KIND_REMOVED: u8 = 3;
@@ -295,7 +296,7 @@ impl Journal {
     }
 
     /// The same for a process that will save: room for that is set aside. What this process lacks (file descriptors, rights) is
-    /// an error: an earlier truth is for damage alone.
+    /// an error, and so is a device that gives neither slot: an earlier truth is for damage alone.
     pub fn open_to_save(fs: Arc<dyn Filesystem>, dir: &Path) -> io::Result<Self> {
         let (mut journal, lacks) = Self::read(fs, dir);
         if let Some(error) = lacks {
@@ -319,6 +320,8 @@ impl Journal {
                 Err(error) if is_lack(&error) => lacks = Some(error),
                 Err(error) => {
                     tracing::error!(%error, dir = %dir.display(), slot = index, "cursors cannot be read; an earlier truth is used");
+                    // With neither there is no truth at all, and a delivery would begin behind what it has not delivered.
+                    lacks = Some(error).filter(|_| unreadable > 0).or(lacks);
                     unreadable += 1;
                 }
             }
@@ -343,8 +346,10 @@ impl Journal {
         }
         damaged += unreadable;
         if damaged > 0 {
-            // A number that stands in a slot which was not read, or not followed, is not used again.
-            generation = most.saturating_add(GENERATIONS_LEFT_OUT);
+            // A number that stands in a slot which was not read, or not followed, is not used again, and not by the next
+            // start either, which may find the same.
+            let left_out = RandomState::new().hash_one(most) % GENERATIONS_LEFT_OUT;
+            generation = most.saturating_add(2 + left_out);
             tracing::error!(dir = %dir.display(), damaged, "cursors are damaged; some may stand earlier than they did");
         }
         let (dir, distrusted, slots) = (dir.to_owned(), true, [first, second]);

@@ -48,6 +48,9 @@ pub struct Recovered {
 /// The folder of what is set aside.
 const QUARANTINE: &str = "quarantine";
 
+/// Most files set aside under one name.
+const QUARANTINE_NAMES_MAX: u32 = 100;
+
 /// Sequences left out above a segment that cannot be read: more than one can hold.
 const UNREADABLE_SEQ_GAP: u64 = 1 << 32;
 
@@ -90,9 +93,12 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     let mut ordinals: Vec<u64> = paths.iter().filter_map(|path| ordinal_of(path)).collect();
     ordinals.sort_unstable();
     report.segments = ordinals.len() as u64;
+    // No name is used again, and no sequence of one that was newer than all that is there.
+    let aside = fs.list(&dir.join(QUARANTINE)).unwrap_or_default().iter().filter_map(|path| ordinal_of(path)).max();
+    let hides_newest = aside > ordinals.last().copied();
     let mut found = Found {
         segments: BTreeMap::new(),
-        next_ordinal: ordinals.last().map_or(1, |last| last + 1),
+        next_ordinal: ordinals.last().copied().max(aside).map_or(1, |last| last + 1),
         end_seq: 1,
         running_ms: 0,
         state: State::default(),
@@ -131,9 +137,13 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         report.unreadable_segments += 1;
         set_aside(fs, dir, &path, None, &mut report);
     }
-    if report.unreadable_segments > 0 {
+    if report.unreadable_segments > 0 || hides_newest {
         // What they hold must not be hidden by a new segment's base once they can be read again.
         found.end_seq += UNREADABLE_SEQ_GAP;
+    }
+    if found.segments.values().any(|info| !info.whole) {
+        // While there is room: what is set aside later needs none but this.
+        fs.create_dir_all(&dir.join(QUARANTINE)).ok();
     }
     report.end_seq = found.end_seq;
     Ok((report, found))
@@ -183,13 +193,16 @@ fn examine(
         Ok(bytes) => bytes,
     };
     // One that cannot be read costs a scan.
-    let sealed = device.ask(|| file.footer()).unwrap_or(None);
+    let sealed = match device.ask(|| file.footer()) {
+        Err(error) if is_lack(&error) => return Err(error),
+        found => found.unwrap_or(None),
+    };
     let (mut unsealed, mut whole) = (None, true);
     let (summary, data_end, ending) = if let Some((at, footer)) = sealed {
         (footer.summary, at, Ending { state: footer.state, running_ms: footer.running_ms })
     } else {
         report.scanned += 1;
-        let scan = scan(device, file, bytes, limit, report);
+        let scan = scan(device, file, bytes, limit, report)?;
         whole = scan.complete;
         unsealed = whole.then(|| Unsealed {
             ordinal: header.ordinal,
@@ -229,7 +242,7 @@ struct Scan {
     complete: bool,
 }
 
-fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> Scan {
+fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> io::Result<Scan> {
     let header = &*file.header;
     let mut scan = Scan {
         summary: Summary::new(header.base_seq, header.routes.len()),
@@ -240,23 +253,31 @@ fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report:
         complete: true,
     };
     let mut at = file.data_start;
-    let refused = |mut scan: Scan, report: &mut Recovered| {
+    let refused = |mut scan: Scan, error: io::Error, report: &mut Recovered| {
+        if is_lack(&error) {
+            return Err(error);
+        }
         scan.complete = false;
         report.unreadable_segments += 1;
-        scan
+        Ok(scan)
     };
     while at < bytes {
         let known = scan.origins.clone();
         let read = device.ask(|| {
             let mut origins = known.clone();
-            Ok((file.block(at, &mut origins, bytes)?, origins))
+            Ok((file.readable_block(at, &mut origins, bytes)?, origins))
         });
-        let Ok((block, origins)) = read else { return refused(scan, report) };
-        scan.origins = origins;
+        let block = match read {
+            Ok((block, origins)) => {
+                scan.origins = origins;
+                block
+            }
+            Err(error) => return refused(scan, error, report),
+        };
         for placed in &block.frames {
             if placed.frame.first_seq >= limit {
                 scan.end = placed.offset;
-                return scan;
+                return Ok(scan);
             }
             let tallies = scan.summary.push(&placed.frame, placed.offset);
             scan.state.apply(&placed.frame, &tallies);
@@ -272,12 +293,12 @@ fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report:
                     at = next;
                 }
                 Ok(None) => break,
-                Err(_) => return refused(scan, report),
+                Err(error) => return refused(scan, error, report),
             },
         }
     }
     report.cut_bytes += bytes.saturating_sub(scan.end.max(header.stale_end));
-    scan
+    Ok(scan)
 }
 
 /// Finds the next good frame behind a bad place, where that place had been synced: it is damage. `None`: a torn tail.
@@ -376,5 +397,11 @@ fn set_aside(fs: &dyn Filesystem, dir: &Path, path: &Path, bytes_max: Option<u64
 pub(super) fn to_quarantine(fs: &dyn Filesystem, dir: &Path, path: &Path) -> io::Result<()> {
     let quarantine = dir.join(QUARANTINE);
     fs.create_dir_all(&quarantine)?;
-    fs.rename(path, &quarantine.join(path.file_name().unwrap_or_default()))
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // What an earlier start set aside under this name stays.
+    let names = std::iter::once(name.clone()).chain((1..QUARANTINE_NAMES_MAX).map(|number| format!("{name}.{number}")));
+    let is_free = |target: &PathBuf| fs.open(target, false).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let target = names.map(|name| quarantine.join(name)).find(is_free);
+    let target = target.ok_or_else(|| io::Error::other("no name is free in quarantine/"))?;
+    fs.rename(path, &target)
 }

@@ -207,8 +207,17 @@ impl SegmentFile {
         self.block_of(offset, origins, (end, READ_BYTES_MAX))
     }
 
-    /// The same with reads of at most `bytes_max`, unless a frame is larger.
-    pub(super) fn block_of(
+    /// The same; one frame alone where so many cannot be read, so that what stands before a bad place is not lost with it.
+    pub(super) fn readable_block(&self, offset: u64, origins: &mut Vec<Arc<Origin>>, end: u64) -> io::Result<Block> {
+        let before = origins.clone();
+        self.block(offset, origins, end).or_else(|_| {
+            *origins = before;
+            self.block_of(offset, origins, (end, FRAME_HEADER_BYTES))
+        })
+    }
+
+    /// Reads so with reads of at most `bytes_max`, unless a frame is larger.
+    fn block_of(
         &self,
         offset: u64,
         origins: &mut Vec<Arc<Origin>>,

@@ -219,6 +219,31 @@ async fn a_place_that_cannot_be_read_is_waited_for_and_after_minutes_costs_its_o
     assert_eq!(report.log.damaged, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_footer_that_cannot_be_read_costs_no_event_and_no_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, place) = (FaultyFs::new(1), Place::of(0));
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::manual(1));
+    let pipeline = add(&engine, Durability::Disk, &place).await;
+    for first in (0..1000).step_by(10) {
+        send(&pipeline, first..first + 10).await;
+    }
+    drain(&engine).await;
+    drop((pipeline, engine));
+    let (path, _) = place_of(&fs, 835);
+    let end = fs.content(&path).unwrap().len() as u64;
+    assert!(fs.spoil(&path, end - 1..end));
+    place.take(2000);
+    let begun = Instant::now();
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::manual(1));
+    let pipeline = add(&engine, Durability::Disk, &place).await;
+    place.until(1000).await;
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
+    assert!(drain(&engine).await);
+    balanced(&pipeline).await;
+    assert_eq!(place.store.all(), numbers(0..1000));
+}
+
 /// A destination like files: it is cut to its mark, and keeps what it has where a mark was lost.
 #[derive(Debug, Default)]
 struct Kept {

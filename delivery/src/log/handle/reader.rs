@@ -9,10 +9,8 @@ use tokio::time::Instant;
 
 use super::Log;
 use crate::event::Origin;
-use crate::log::READ_BYTES_MAX;
 use crate::log::core::SegmentInfo;
 use crate::log::device::is_lack;
-use crate::log::format::FRAME_HEADER_BYTES;
 use crate::log::frame::Frame;
 use crate::log::segment::{Block, SegmentFile, Stop, tally_below};
 use crate::log::state::Tally;
@@ -237,10 +235,20 @@ pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<Open
             .filter(|frame| frame.end_seq() > seq && frame.first_seq < info.summary.end_seq)
             .map(Arc::new)
             .collect();
-        if block.stop == Stop::Bad && log.shared().segments.contains_key(&info.ordinal) {
-            at.offset = past_damage(log, &at, &info)?;
+        let is_bad = block.stop == Stop::Bad && log.shared().segments.contains_key(&info.ordinal);
+        // What stands before a bad place goes its way first.
+        if is_bad && frames.is_empty() {
+            let from = at.offset;
+            at.offset = match at.file.resync(from, info.data_end) {
+                Ok(next) => next.unwrap_or(info.data_end),
+                Err(error) => {
+                    wait_for_device(log, &info, from, error)?;
+                    next_readable(&at.file, from, info.data_end)?
+                }
+            };
+            tell_damage(log, &info, (from, at.offset));
             over_damage = true;
-        } else if block.stop != Stop::More {
+        } else if block.stop != Stop::More && !is_bad {
             // The end; or its file is another segment's by now: it was let go while it was read.
             at.offset = info.data_end;
         }
@@ -254,52 +262,49 @@ pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<Open
 
 /// Reads a block; `None` where the device has refused the place for so long that it is damage: then `open` stands behind it.
 fn readable_block(log: &Log, open: &mut OpenSegment, info: &SegmentInfo) -> io::Result<Option<Block>> {
-    let read =
-        |at: &OpenSegment, bytes_max| at.file.block_of(at.offset, &mut at.origins.clone(), (info.data_end, bytes_max));
-    // One frame alone where a block of them cannot be read, so that what stands before a bad place is not lost with it.
-    let refused = match read(open, READ_BYTES_MAX).or_else(|_| read(open, FRAME_HEADER_BYTES)) {
+    let refused = match open.file.readable_block(open.offset, &mut open.origins.clone(), info.data_end) {
         Ok(block) => return Ok(Some(block)),
         Err(error) => error,
     };
     wait_for_device(log, info, open.offset, refused)?;
-    let (from, mut step) = (open.offset, STEP_BYTES_MIN);
-    let next = loop {
-        if let Some(next) = open.file.behind_frame(from, info.data_end).filter(|_| open.offset == from) {
-            break next;
-        }
-        match open.file.resync(open.offset, info.data_end) {
-            Ok(next) => break next.unwrap_or(info.data_end),
+    let from = open.offset;
+    open.offset = next_readable(&open.file, from, info.data_end)?;
+    tell_damage(log, info, (from, open.offset));
+    Ok(None)
+}
+
+/// Finds where the device reads a whole frame again, behind one at `from` that it refuses.
+fn next_readable(file: &SegmentFile, from: u64, end: u64) -> io::Result<u64> {
+    if let Some(next) = file.behind_frame(from, end) {
+        return Ok(next);
+    }
+    let (mut at, mut step) = (from, STEP_BYTES_MIN);
+    loop {
+        match file.resync(at, end) {
+            Ok(next) => return Ok(next.unwrap_or(end)),
             Err(error) if is_lack(&error) => return Err(error),
-            Err(_) if open.offset + step >= info.data_end => break info.data_end,
-            Err(_) => open.offset += step,
+            Err(_) if at + step >= end => return Ok(end),
+            Err(_) => at += step,
         }
         step = (step * 2).min(STEP_BYTES_MAX);
-    };
-    open.offset = next;
-    tell_damage(log, info, (from, next));
-    Ok(None)
+    }
 }
 
 /// Takes note that a place cannot be read; an error while the device is given time.
 fn wait_for_device(log: &Log, info: &SegmentInfo, offset: u64, error: io::Error) -> io::Result<()> {
     let (mut shared, now) = (log.shared(), Instant::now());
-    if is_lack(&error) || shared.unreadable.len() >= DAMAGED_PLACES_MAX {
+    let place = (info.ordinal, offset);
+    let is_new = !shared.unreadable.contains_key(&place);
+    if is_lack(&error) || is_new && shared.unreadable.len() >= DAMAGED_PLACES_MAX {
         return Err(error);
     }
-    let (first, last) = shared.unreadable.entry((info.ordinal, offset)).or_insert((now, now));
+    let (first, last) = shared.unreadable.entry(place).or_insert((now, now));
     if now.duration_since(*last) >= UNREADABLE_MAX {
         // Nobody has asked meanwhile: it may have been readable.
         *first = now;
     }
     *last = now;
     if now.duration_since(*first) < UNREADABLE_MAX { Err(error) } else { Ok(()) }
-}
-
-/// Finds where to go on behind a damaged place, and counts it.
-fn past_damage(log: &Log, open: &OpenSegment, info: &SegmentInfo) -> io::Result<u64> {
-    let next = open.file.resync(open.offset, info.data_end)?.unwrap_or(info.data_end);
-    tell_damage(log, info, (open.offset, next));
-    Ok(next)
 }
 
 /// Counts a damaged place when it is met first: whoever counts events reads over it too, again and again.
@@ -328,21 +333,40 @@ fn open_segment(log: &Log, info: &SegmentInfo, seq: u64) -> io::Result<OpenSegme
     let file = SegmentFile::open(&**fs, &info.path)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "segment header is damaged"))?;
     let mut open = OpenSegment { ordinal: info.ordinal, file, origins: Vec::new(), origins_known: true, offset };
-    if let Some((_, footer)) = open.file.footer()? {
-        open.origins = footer.known_origins();
-    } else {
-        // No footer: read the origins on the way from the start.
-        let mut at = info.data_start;
-        while at < info.data_end {
-            let block = open.file.block(at, &mut open.origins, info.data_end)?;
-            at = match block.stop {
-                Stop::More => block.next,
-                Stop::End => break,
-                Stop::Bad => open.file.resync(block.next, info.data_end)?.unwrap_or(info.data_end),
-            };
-        }
+    // One that cannot be read costs the scan of one that is not there.
+    match open.file.footer() {
+        Ok(Some((_, footer))) => open.origins = footer.known_origins(),
+        Err(error) if is_lack(&error) => return Err(error),
+        _ => scan_origins(log, &mut open, info)?,
     }
     Ok(open)
+}
+
+/// Reads the origins on the way from the start. Those in a place that the device refuses for too long stay unknown.
+fn scan_origins(log: &Log, open: &mut OpenSegment, info: &SegmentInfo) -> io::Result<()> {
+    let (mut at, end) = (info.data_start, info.data_end);
+    while at < end {
+        let block = match open.file.readable_block(at, &mut open.origins, end) {
+            Ok(block) => block,
+            Err(error) => {
+                wait_for_device(log, info, at, error)?;
+                at = next_readable(&open.file, at, end)?;
+                continue;
+            }
+        };
+        at = match block.stop {
+            Stop::More => block.next,
+            Stop::End => break,
+            Stop::Bad => match open.file.resync(block.next, end) {
+                Ok(next) => next.unwrap_or(end),
+                Err(error) => {
+                    wait_for_device(log, info, block.next, error)?;
+                    next_readable(&open.file, block.next, end)?
+                }
+            },
+        };
+    }
+    Ok(())
 }
 
 /// While a segment is written, new origins appear in it.

@@ -184,3 +184,26 @@ fn a_slot_is_asked_for_again_and_what_a_process_lacks_is_no_damage() {
     let journal = Journal::open_to_save(disk, dir).unwrap();
     assert_eq!((journal.progress().len(), journal.damaged()), (0, 1));
 }
+
+#[test]
+fn records_of_a_start_that_could_not_read_a_slot_are_never_taken_for_those_of_the_next() {
+    let fs = FaultyFs::new(1);
+    fs.put(Path::new("/log/x"), b"");
+    let (dir, at) = (Path::new("/log"), |cursor| Progress { cursor, ..Progress::default() });
+    let disk: Arc<dyn Filesystem> = Arc::new(fs.clone());
+    let mut journal = Journal::open_to_save(disk.clone(), dir).unwrap();
+    journal.save(&key("r"), &at(1), true).unwrap();
+    journal.turn().unwrap();
+    let path = journal.slots[journal.current].path();
+    drop(journal);
+    // Twice the same slot cannot be read at the start, as often as it is asked for, and is written all the same.
+    for (cursor, records) in [(10, 20), (100, 1)] {
+        (0..8).for_each(|_| fs.fail(Call::Read, u64::from(path.ends_with("cursors.b")), Fault::Io));
+        let mut journal = Journal::open_to_save(Arc::new(fs.clone()), dir).unwrap();
+        (0..records).for_each(|more| journal.save(&key("r"), &at(cursor + more), true).unwrap());
+    }
+    assert_eq!(Journal::open(Arc::new(fs.kill()), dir).progress()[&key("r")].cursor, 100);
+    (0..16).for_each(|_| fs.fail(Call::Read, 0, Fault::Io));
+    let neither = Journal::open_to_save(Arc::new(fs.clone()), dir);
+    assert_eq!(neither.unwrap_err().raw_os_error(), Some(5), "without any truth nothing is begun");
+}
