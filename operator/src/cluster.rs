@@ -21,7 +21,7 @@
 //!   evicted where that is enabled.
 //! - In a quiet hour nothing is written but the Lease (and the webhook's certificate, every twenty days, and a successor of our
 //!   CA, every ten years).
-//! - An API server that is away stops nothing: watches go on from where they were, writes are made again.
+//! - An API server that is away stops nothing: watches go on from where they were, writes are made again, what was read goes on.
 
 pub mod authority;
 pub mod convert;
@@ -39,6 +39,8 @@ pub mod watch;
 pub mod webhook;
 pub mod write;
 
+use anyhow::Context;
+use kube::{Client, Config};
 use spillway_crds::words;
 
 /// The name under which our fields are managed.
@@ -46,6 +48,20 @@ pub const FIELD_MANAGER: &str = "spillway-operator";
 
 /// The API group of our kinds.
 pub const GROUP: &str = "spillway.dev";
+
+/// Returns the way to the API server that this machine is set up with.
+///
+/// It asks once. Whoever asks takes "too many requests" (429, which is also how a disruption budget answers), 503 and 504 as what they
+/// are, and asks again at its own pace, which is bounded, told and stops with the process. The retries that the crate has by default
+/// go on for up to fifteen times and a thousand seconds within one call, which nobody sees.
+///
+/// # Errors
+/// What is wrong with the kubeconfig, or with the account that is mounted.
+pub async fn connect() -> anyhow::Result<Client> {
+    let mut config = Config::infer().await.context("no way to the API server is known")?;
+    config.default_retry = false;
+    Client::try_from(config).context("no client can be made of the way to the API server")
+}
 
 /// Returns an error of the API server in one line, without what it repeats.
 pub(crate) fn in_words(error: &kube::Error) -> String {

@@ -160,9 +160,9 @@ impl Repair {
 
     /// Counts anew where something changed; returns the pipelines of which something else is to be said.
     pub fn look(&mut self, world: &World, touched: &Touched) -> BTreeSet<ObjectKey> {
-        let all = || world.namespaces().map(|(name, _)| name).cloned();
-        let namespaces: BTreeSet<Arc<str>> = if std::mem::take(&mut self.is_new) {
-            all().collect()
+        let is_new = std::mem::take(&mut self.is_new);
+        let namespaces: BTreeSet<Arc<str>> = if is_new {
+            world.namespaces().map(|(name, _)| name).cloned().collect()
         } else {
             let of_pipelines = touched.objects.iter().filter(|key| key.kind == Kind::MonitoringPipeline);
             let of_pipelines = of_pipelines.map(|key| &key.namespace);
@@ -171,6 +171,10 @@ impl Repair {
         let mut moved = BTreeSet::new();
         for namespace in namespaces {
             moved.extend(self.look_at(world, &namespace));
+        }
+        if is_new {
+            // Also where no count moved: what is to be recreated depends on what sidecars are made of, and since when.
+            moved.extend(self.covered.keys().cloned());
         }
         if !moved.is_empty() {
             self.stats.count(&self.covered);

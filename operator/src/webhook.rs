@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::Client;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::cli::WebhookFlags;
+use crate::cluster;
 use crate::cluster::watch::{self, Noted, Over};
 use crate::mutate::Sidecars;
 use crate::serve::mounted::Mounted;
@@ -51,7 +51,7 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
     let socket = TcpListener::bind(flags.listen).with_context(|| format!("{} cannot be listened at", flags.listen))?;
     let stats = Stats::default();
     let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
-    let client = Client::try_default().await.context("no way to the API server is known")?;
+    let client = cluster::connect().await?;
     let certificates = Arc::new(mounted(&flags.certificate).await);
     let sidecars = sidecars(flags)?.map(Arc::new);
     let over = if sidecars.is_some() { &OVER[..] } else { &OVER[..OVER.len() - 1] };

@@ -25,7 +25,7 @@ use crate::cluster::lease::{Lead, Leading, Member};
 use crate::cluster::queue::{self, Line};
 use crate::cluster::watch::{self as watches, Over};
 use crate::cluster::webhook::{self, Keeper};
-use crate::cluster::{events, evict, in_words, keep, secrets, write};
+use crate::cluster::{self, events, evict, in_words, keep, secrets, write};
 use crate::hub::Hub;
 use crate::mutate;
 use crate::repair::RepairStats;
@@ -56,7 +56,7 @@ pub async fn start(flags: &ControllerFlags, owner: &Arc<Supervisor>) -> anyhow::
         registry.register_collector(Box::new(expiry.clone()));
     };
     let (admin, health) = admin::serve(flags.admin, register, owner).await?;
-    let client = Client::try_default().await.context("no way to the API server is known")?;
+    let client = cluster::connect().await?;
     let (authority::Found { authority, trusted, tickets }, published) = found(&client, flags, &clock).await?;
     let names = names(flags, &flags.service);
     let certificates = Certificates::new(authority, names, clock.clone()).context("no certificate can be issued")?;

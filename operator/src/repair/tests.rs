@@ -188,6 +188,21 @@ fn a_namespace_asks_for_its_pods_and_those_of_ours_and_of_the_system_are_left_al
 }
 
 #[test]
+fn pipelines_are_looked_at_again_when_what_sidecars_are_made_of_becomes_known() {
+    let mut stage = Stage::new();
+    let look = |stage: &mut Stage| {
+        let touched = stage.world.take_touched();
+        stage.repair.look(&stage.world, &touched)
+    };
+    stage.repair.made_of(None, at(0));
+    stage.pod("p", WEB, 0, Has::Nothing);
+    assert_eq!(look(&mut stage), [jobs()].into());
+    assert_eq!(look(&mut stage), [].into());
+    stage.repair.made_of(Some(made("agent:1")), at(1));
+    assert_eq!(look(&mut stage), [jobs()].into(), "no count moved, and now it may be recreated");
+}
+
+#[test]
 fn what_a_pod_asks_for_wrongly_is_said_and_it_is_never_evicted() {
     let mut stage = Stage::new();
     stage.pod("p", WEB, 0, Has::Nothing);
