@@ -31,6 +31,10 @@ const WINDOW_ATTEMPTS_MIN: u32 = 10;
 /// What part of its time an open breaker may be shorter, at random: a thousand agents do not probe in step.
 const OPEN_JITTER: f64 = 0.2;
 
+/// Longest pause after a fault of this machine, whatever `retry.maxSeconds` allows a destination: a device that gives again what it
+/// refused is asked within a minute.
+const LOCAL_PAUSE_MAX: Duration = Duration::from_mins(1);
+
 /// What became of the last attempts, the newest in the lowest bit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
@@ -194,7 +198,10 @@ impl Breaker {
             }
             (_, Blame::Local) => {}
         }
-        let pause = self.backoff.failed(asked);
+        let mut pause = self.backoff.failed(asked);
+        if blame == Blame::Local {
+            pause = pause.min(LOCAL_PAUSE_MAX);
+        }
         self.pause_until = self.pause_until.max(Some(now + pause));
         pause
     }

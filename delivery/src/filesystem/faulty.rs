@@ -253,6 +253,16 @@ impl FaultyFs {
         })
     }
 
+    /// Lets every byte of a file be read again; false when it is not there.
+    pub fn mend(&self, path: &Path) -> bool {
+        let mut disk = self.disk();
+        let Ok(inode) = disk.file(path) else { return false };
+        disk.inode(inode).is_ok_and(|inode| {
+            inode.spoilt.clear();
+            true
+        })
+    }
+
     /// Returns the most files that were open at a time.
     pub fn open_files_most(&self) -> usize {
         self.disk().open_most

@@ -89,7 +89,8 @@ pub(super) struct SegmentInfo {
     pub(super) bytes: u64,
     /// Running time at which it was sealed; `None` while it is written.
     pub(super) sealed_ms: Option<u64>,
-    /// Whether all of its file could be read. Where not it is set aside, and not deleted or written over, when it goes.
+    /// Whether all of its file could be read, by this start and by the one that began the next. Where not it is set aside, and not
+    /// deleted or written over, when it goes.
     pub(super) whole: bool,
 }
 

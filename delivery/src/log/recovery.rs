@@ -14,7 +14,7 @@ use super::device::{Device, is_lack};
 use super::format::{Footer, Place, SegmentHeader};
 use super::segment::{Later, SegmentFile, Stop, Summary, ordinal_of, path_of};
 use super::state::State;
-use super::successors::{hidden_from, lacks_end};
+use super::successors::{hidden_from, lacks_end, unread_end};
 use crate::event::Origin;
 use crate::filesystem::Filesystem;
 
@@ -120,13 +120,15 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
                 continue;
             }
         };
-        let Some((info, ending, unsealed)) = examine(&device, &file, path, limit, &mut report)? else {
+        let Some((mut info, ending, unsealed)) = examine(&device, &file, path, limit, &mut report)? else {
             refused.push(path_of(dir, *ordinal));
             continue;
         };
         found.unsealed.extend(unsealed);
         let next = headed.get(index + 1).map(|next| &*next.header).filter(|_| info.whole);
         report.damaged_records += u64::from(lacks_end(&file.header, info.summary.end_seq, next));
+        let has_events = info.data_end > info.data_start;
+        info.whole &= !(has_events && unread_end(&file.header, info.summary.end_seq, next));
         found.end_seq = found.end_seq.max(info.summary.end_seq).max(info.base_seq);
         found.running_ms = found.running_ms.max(ending.running_ms);
         found.state = ending.state;

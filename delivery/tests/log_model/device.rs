@@ -8,7 +8,7 @@ use spillway_delivery::log::{LogCore, Recovered, scan};
 use spillway_delivery::settings::Durability;
 
 use crate::subject::{self, DIR};
-use crate::writer::{commit, files, fill, free_all, open};
+use crate::writer::{commit, files, fill, free_all, open, open_as};
 
 /// Segments that are full and one that is not, of a process that was killed.
 fn killed(segments: usize) -> (FaultyFs, u64) {
@@ -102,6 +102,58 @@ fn the_unread_rest_of_what_a_kill_left_is_neither_removed_nor_written_over() {
     assert_eq!(recovered.unreadable_segments, 1, "{recovered:?}");
     assert_eq!(set_aside(&fs).iter().map(|path| fs.content(path).unwrap()).collect::<Vec<_>>(), [content]);
     assert!(core.next_seq() > 1 << 32, "no sequence of what may come to light is used again");
+}
+
+#[test]
+fn what_one_start_could_not_read_outlives_the_starts_that_can() {
+    for sealed_first in [false, true] {
+        let fs = subject::disk(1);
+        let (mut core, _) = open(&fs, Durability::Disk);
+        commit(&mut core, 0..1000);
+        commit(&mut core, 1000..2000);
+        drop(core);
+        let fs = fs.kill();
+        let path = last_segment(&fs);
+        let content = fs.content(&path).unwrap();
+        let second = content.windows(9).position(|bytes| bytes == b"{\"n\":1000").unwrap() as u64;
+        assert!(second > 2 * 4096, "behind what is read with the header");
+        fs.spoil(&path, second..content.len() as u64);
+        let (mut core, recovered) = open_as(&fs, Durability::Disk, 2).unwrap();
+        assert_eq!(recovered.unreadable_segments, 1);
+        commit(&mut core, 3000..3010);
+        drop(core);
+        // The device gives it back. Whoever went past it delivers it no more, so the file stays.
+        let fs = fs.kill();
+        assert!(fs.mend(&path));
+        if sealed_first {
+            let (mut core, _) = open_as(&fs, Durability::Disk, 3).unwrap();
+            commit(&mut core, 110..120);
+        }
+        let fs = fs.kill();
+        let (mut core, recovered) = open_as(&fs, Durability::Disk, 4).unwrap();
+        assert_eq!(recovered.unreadable_segments, 0);
+        commit(&mut core, 120..130);
+        core.seal(Duration::ZERO).expect("the disk writes");
+        commit(&mut core, 130..140);
+        assert!(free_all(&mut core, u64::MAX) > 0);
+        let kept: Vec<_> = set_aside(&fs).iter().map(|path| fs.content(path).unwrap()).collect();
+        let [kept] = &kept[..] else { panic!("{sealed_first}: {} are set aside", kept.len()) };
+        assert!(kept.windows(10).any(|bytes| bytes == b"{\"n\":1999}"), "{sealed_first}");
+    }
+}
+
+#[test]
+fn a_segment_that_every_start_could_read_is_removed() {
+    let (fs, _) = killed(1);
+    for incarnation in 2..5 {
+        let (mut core, _) = open_as(&fs, Durability::Disk, incarnation).unwrap();
+        commit(&mut core, 0..10);
+        core.seal(Duration::ZERO).expect("the disk writes");
+    }
+    let (mut core, _) = open_as(&fs, Durability::Disk, 5).unwrap();
+    commit(&mut core, 10..20);
+    assert!(free_all(&mut core, u64::MAX) > 3);
+    assert_eq!(set_aside(&fs), [] as [PathBuf; 0]);
 }
 
 #[test]

@@ -20,12 +20,21 @@ pub(crate) fn open(fs: &FaultyFs, durability: Durability) -> (LogCore, Recovered
 }
 
 pub(crate) fn try_open(fs: &FaultyFs, durability: Durability) -> std::io::Result<(LogCore, Recovered)> {
+    open_as(fs, durability, 1)
+}
+
+/// Opens it as a process that calls itself so: no two have the same name.
+pub(crate) fn open_as(
+    fs: &FaultyFs,
+    durability: Durability,
+    incarnation: u64,
+) -> std::io::Result<(LogCore, Recovered)> {
     let options = OpenOptions {
         dir: PathBuf::from(DIR),
         durability,
         bytes_max: BYTES_MAX,
         routes: vec!["all".into()],
-        incarnation: 1,
+        incarnation,
         seq_min: 0,
         now: 1,
     };
