@@ -30,7 +30,7 @@ mod write;
 mod tests;
 
 pub use find::{Found, Paths};
-pub(crate) use members::{Live, Member, Members, depth, each_member};
+pub(crate) use members::{Live, Member, Members, depth, each_element, each_member, value_at_key};
 pub use split::{Element, Elements, split_values};
 pub use text::Text;
 pub use validate::{ObjectInfo, validate_object};

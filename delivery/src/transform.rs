@@ -195,11 +195,14 @@ pub enum Failure {
     TooDeep,
     /// A text or a number is not what is to be read.
     Unparsed,
+    /// A number that an expression or a condition makes does not fit, or is divided by zero.
+    Arithmetic,
 }
 
 impl Failure {
     /// Every failure, in the order of its number.
-    pub const ALL: [Self; 5] = [Self::Absent, Self::TypeMismatch, Self::TooLarge, Self::TooDeep, Self::Unparsed];
+    pub const ALL: [Self; 6] =
+        [Self::Absent, Self::TypeMismatch, Self::TooLarge, Self::TooDeep, Self::Unparsed, Self::Arithmetic];
 
     /// Returns the failure as a label of a metric.
     pub fn as_str(self) -> &'static str {
@@ -209,6 +212,7 @@ impl Failure {
             Self::TooLarge => "too_large",
             Self::TooDeep => "too_deep",
             Self::Unparsed => "unparsed",
+            Self::Arithmetic => "arithmetic",
         }
     }
 }
@@ -218,6 +222,8 @@ impl From<EvalFailure> for Failure {
         match failure {
             EvalFailure::Absent => Self::Absent,
             EvalFailure::TypeMismatch => Self::TypeMismatch,
+            EvalFailure::Arithmetic => Self::Arithmetic,
+            EvalFailure::TooLarge => Self::TooLarge,
         }
     }
 }

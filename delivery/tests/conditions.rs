@@ -27,6 +27,11 @@ enum Wanted {
     Compare(Side, &'static str, Side),
     In(Side, Vec<Constant>),
     Search(Side, &'static str, String),
+    SearchFor(Side, &'static str, Side),
+    Choice(Box<[Wanted; 3]>),
+    Within(Side, Vec<&'static str>),
+    /// For how many elements of a list a comparison with a constant holds.
+    Each(Vec<&'static str>, &'static str, &'static str, Constant),
 }
 
 #[derive(Debug, Clone)]
@@ -34,6 +39,12 @@ enum Side {
     Constant(Constant),
     Event(Vec<&'static str>),
     Origin(&'static str),
+    Operate(Box<Side>, &'static str, Box<Side>),
+    OrValue(Vec<&'static str>, Constant),
+    Size(Vec<&'static str>),
+    Element(Vec<&'static str>, usize),
+    /// A function of a field's text.
+    Text(Vec<&'static str>, &'static str),
 }
 
 #[derive(Debug, Clone)]
@@ -104,6 +115,38 @@ fn origin_side() -> impl Strategy<Value = Side> {
     select(ORIGIN_FIELDS.to_vec()).prop_map(Side::Origin)
 }
 
+fn number() -> impl Strategy<Value = Constant> {
+    prop_oneof![
+        3 => select(INTS.to_vec()).prop_map(Constant::Int),
+        1 => select(UINTS.to_vec()).prop_map(Constant::Uint),
+        2 => select(DOUBLES.to_vec()).prop_map(Constant::Double),
+    ]
+}
+
+/// What is made of fields and numbers, and is a number or nothing.
+fn made_number() -> impl Strategy<Value = Side> {
+    let operator = select(vec!["-", "*", "/", "%", "+"]);
+    let side = || prop_oneof![2 => event_side(), 1 => number().prop_map(Side::Constant)];
+    // One of two is a number, so that the result is known to be one.
+    let operation = (side(), operator, number(), any::<bool>()).prop_map(|(side, operator, number, turned)| {
+        let (side, number) = (Box::new(side), Box::new(Side::Constant(number)));
+        if turned { Side::Operate(number, operator, side) } else { Side::Operate(side, operator, number) }
+    });
+    prop_oneof![4 => operation, 1 => path().prop_map(Side::Size)]
+}
+
+/// What is read from the event in another way than by its path alone.
+fn read_otherwise() -> impl Strategy<Value = Side> {
+    let text = select(vec!["lowerAscii", "upperAscii", "trim"]);
+    let joined = (event_side(), event_side()).prop_map(|(left, right)| Side::Operate(left.into(), "+", right.into()));
+    prop_oneof![
+        3 => (path(), constant()).prop_map(|(path, constant)| Side::OrValue(path, constant)),
+        2 => (path(), 0..3_usize).prop_map(|(path, index)| Side::Element(path, index)),
+        1 => joined,
+        1 => (path(), text).prop_map(|(path, function)| Side::Text(path, function)),
+    ]
+}
+
 fn order() -> impl Strategy<Value = &'static str> {
     select(vec!["<", "<=", ">", ">="])
 }
@@ -117,6 +160,10 @@ fn comparison() -> impl Strategy<Value = Wanted> {
     let ordered = constant().prop_filter("null has no order", |constant| !matches!(constant, Constant::Null));
     prop_oneof![
         (event_side(), equality(), constant_side()).prop_map(|(l, op, r)| Wanted::Compare(l, op, r)),
+        (made_number(), prop_oneof![order(), equality()], prop_oneof![event_side(), number().prop_map(Side::Constant)])
+            .prop_map(|(l, op, r)| Wanted::Compare(l, op, r)),
+        (read_otherwise(), equality(), prop_oneof![event_side(), text_constant().prop_map(Side::Constant)])
+            .prop_map(|(l, op, r)| Wanted::Compare(l, op, r)),
         (constant_side(), equality(), event_side()).prop_map(|(l, op, r)| Wanted::Compare(l, op, r)),
         (event_side(), order(), ordered.prop_map(Side::Constant)).prop_map(|(l, op, r)| Wanted::Compare(l, op, r)),
         (event_side(), prop_oneof![order(), equality()], event_side()).prop_map(|(l, op, r)| Wanted::Compare(l, op, r)),
@@ -142,6 +189,12 @@ fn leaf() -> impl Strategy<Value = Wanted> {
         1 => (origin_side(), prop::collection::vec(text_constant(), 1..4)).prop_map(|(side, list)| Wanted::In(side, list)),
         2 => (prop_oneof![3 => event_side(), 1 => origin_side()], function, select(STRINGS.to_vec()))
             .prop_map(|(side, function, text)| Wanted::Search(side, function, text.into())),
+        1 => (event_side(), select(vec!["startsWith", "endsWith", "contains"]), event_side())
+            .prop_map(|(side, function, wanted)| Wanted::SearchFor(side, function, wanted)),
+        2 => (prop_oneof![event_side(), constant().prop_map(Side::Constant)], path())
+            .prop_map(|(side, path)| Wanted::Within(side, path)),
+        2 => (path(), select(vec!["all", "exists", "exists_one"]), equality(), constant())
+            .prop_map(|(path, quantity, operator, constant)| Wanted::Each(path, quantity, operator, constant)),
     ]
 }
 
@@ -150,6 +203,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         prop_oneof![
             inner.clone().prop_map(|inner| Wanted::Not(Box::new(inner))),
             prop::collection::vec(inner.clone(), 2..4).prop_map(Wanted::And),
+            [inner.clone(), inner.clone(), inner.clone()].prop_map(|parts| Wanted::Choice(Box::new(parts))),
             prop::collection::vec(inner, 2..4).prop_map(Wanted::Or),
         ]
     })
@@ -205,16 +259,75 @@ impl Side {
             Self::Constant(constant) => constant.written(),
             Self::Event(path) => written_path(path),
             Self::Origin(field) => (*field).into(),
+            Self::Operate(left, operator, right) => format!("({} {operator} {})", left.written(), right.written()),
+            Self::OrValue(path, constant) => {
+                let (last, before) = path.split_last().unwrap();
+                let before = if before.is_empty() { "event".into() } else { written_path(before) };
+                format!("{before}[?{}].orValue({})", quoted(last), constant.written())
+            }
+            Self::Size(path) => format!("size({})", written_path(path)),
+            Self::Element(path, index) => format!("{}[{index}]", written_path(path)),
+            Self::Text(path, function) => format!("{}.{function}()", written_path(path)),
         }
     }
 
     fn value(&self, event: &Value) -> Result<Value, EvalFailure> {
+        let read_text = |path: &[&str]| read(event, path)?.as_str().ok_or(EvalFailure::TypeMismatch);
         match self {
             Self::Constant(constant) => Ok(constant.value()),
             Self::Event(path) => read(event, path).cloned(),
             Self::Origin(field) => origin_value(field).ok_or(EvalFailure::Absent).map(Value::from),
+            Self::Operate(left, operator, right) => operate(&left.value(event)?, operator, &right.value(event)?),
+            Self::OrValue(path, constant) => Ok(read(event, path).cloned().unwrap_or_else(|_| constant.value())),
+            Self::Size(path) => match read(event, path)? {
+                Value::String(text) => Ok(text.chars().count().into()),
+                Value::Array(list) => Ok(list.len().into()),
+                Value::Object(object) => Ok(object.len().into()),
+                _ => Err(EvalFailure::TypeMismatch),
+            },
+            Self::Element(path, index) => {
+                let list = read(event, path)?.as_array().ok_or(EvalFailure::TypeMismatch)?;
+                list.get(*index).cloned().ok_or(EvalFailure::Absent)
+            }
+            Self::Text(path, "lowerAscii") => Ok(read_text(path)?.to_ascii_lowercase().into()),
+            Self::Text(path, "upperAscii") => Ok(read_text(path)?.to_ascii_uppercase().into()),
+            Self::Text(path, _) => Ok(read_text(path)?.trim().into()),
         }
     }
+}
+
+/// `left operator right` by its meaning: exact between integers, floats otherwise.
+fn operate(left: &Value, operator: &str, right: &Value) -> Result<Value, EvalFailure> {
+    if let (Value::String(left), Value::String(right), "+") = (left, right, operator) {
+        return Ok(format!("{left}{right}").into());
+    }
+    let (Value::Number(left), Value::Number(right)) = (left, right) else { return Err(EvalFailure::TypeMismatch) };
+    if let (Some(left), Some(right)) = (left.as_i128(), right.as_i128()) {
+        let exact = match operator {
+            "+" => left + right,
+            "-" => left - right,
+            "*" => left.checked_mul(right).ok_or(EvalFailure::Arithmetic)?,
+            _ if right == 0 => return Err(EvalFailure::Arithmetic),
+            "/" => left / right,
+            _ => left % right,
+        };
+        let int = i64::try_from(exact).map(Value::from).ok();
+        return int.or_else(|| u64::try_from(exact).map(Value::from).ok()).ok_or(EvalFailure::Arithmetic);
+    }
+    // What stands for a number beyond `f64` in the tree is infinite.
+    let float = |number: &serde_json::Number| {
+        let float = number.as_f64().unwrap();
+        if float == 1e300 { f64::INFINITY } else { float }
+    };
+    let (left, right) = (float(left), float(right));
+    let result = match operator {
+        "+" => left + right,
+        "-" => left - right,
+        "*" => left * right,
+        "/" => left / right,
+        _ => return Err(EvalFailure::TypeMismatch),
+    };
+    if result.is_finite() { Ok(result.into()) } else { Err(EvalFailure::Arithmetic) }
 }
 
 impl Wanted {
@@ -240,6 +353,15 @@ impl Wanted {
                 format!("{} in [{}]", side.written(), list.join(", "))
             }
             Self::Search(side, function, text) => format!("{}.{function}({})", side.written(), quoted(text)),
+            Self::SearchFor(side, function, wanted) => format!("{}.{function}({})", side.written(), wanted.written()),
+            Self::Choice(parts) => {
+                let [condition, yes, no] = &**parts;
+                format!("(({}) ? ({}) : ({}))", condition.written(), yes.written(), no.written())
+            }
+            Self::Within(side, path) => format!("{} in {}", side.written(), written_path(path)),
+            Self::Each(path, quantity, operator, constant) => {
+                format!("{}.{quantity}(x, x {operator} {})", written_path(path), constant.written())
+            }
         }
     }
 
@@ -260,13 +382,49 @@ impl Wanted {
             Self::Search(side, function, text) => {
                 let value = side.value(event)?;
                 let value = value.as_str().ok_or(EvalFailure::TypeMismatch)?;
-                Ok(match *function {
-                    "startsWith" => value.starts_with(text),
-                    "endsWith" => value.ends_with(text),
-                    _ => value.contains(text),
-                })
+                Ok(search(value, function, text))
+            }
+            Self::SearchFor(side, function, wanted) => {
+                let (value, wanted) = (side.value(event)?, wanted.value(event)?);
+                let (Some(value), Some(wanted)) = (value.as_str(), wanted.as_str()) else {
+                    return Err(EvalFailure::TypeMismatch);
+                };
+                Ok(search(value, function, wanted))
+            }
+            Self::Choice(parts) => {
+                let [condition, yes, no] = &**parts;
+                if condition.evaluate(event)? { yes.evaluate(event) } else { no.evaluate(event) }
+            }
+            Self::Within(side, path) => {
+                let value = side.value(event)?;
+                match read(event, path)? {
+                    Value::Array(list) => Ok(list.iter().any(|element| compare(&value, "==", element) == Ok(true))),
+                    Value::Object(object) => Ok(object.contains_key(value.as_str().ok_or(EvalFailure::TypeMismatch)?)),
+                    _ => Err(EvalFailure::TypeMismatch),
+                }
+            }
+            Self::Each(path, quantity, operator, constant) => {
+                let list = read(event, path)?.as_array().ok_or(EvalFailure::TypeMismatch)?;
+                let results: Vec<_> =
+                    list.iter().map(|element| compare(element, operator, &constant.value())).collect();
+                let failure = results.iter().find_map(|result| result.err());
+                match *quantity {
+                    "all" if results.contains(&Ok(false)) => Ok(false),
+                    "exists" if results.contains(&Ok(true)) => Ok(true),
+                    _ if let Some(failure) = failure => Err(failure),
+                    "exists_one" => Ok(results.iter().filter(|result| **result == Ok(true)).count() == 1),
+                    quantity => Ok(quantity == "all"),
+                }
             }
         }
+    }
+}
+
+fn search(value: &str, function: &str, text: &str) -> bool {
+    match function {
+        "startsWith" => value.starts_with(text),
+        "endsWith" => value.ends_with(text),
+        _ => value.contains(text),
     }
 }
 
@@ -353,7 +511,7 @@ fn event_value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         4 => select(NUMBERS.to_vec()).prop_map(str::to_owned),
         4 => (select(STRINGS.to_vec()), 0..3_u8).prop_map(|(text, way)| written_string(text, way)),
-        2 => select(vec!["null", "true", "false", "[]", "[1, \"}\"]", "{}"]).prop_map(str::to_owned),
+        2 => select(vec!["null", "true", "false", "[]", "[1, \"}\"]", "[ \"\\u0061\",1.0 ,{}, null,[2]]", "{}"]).prop_map(str::to_owned),
     ];
     leaf.prop_recursive(2, 12, 4, |inner| event_of(inner).boxed())
 }

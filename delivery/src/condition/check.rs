@@ -2,16 +2,19 @@
 
 use cel::IdedExpr;
 use cel::common::ast::operators::{
-    EQUALS, GREATER, GREATER_EQUALS, IN, INDEX, LESS, LESS_EQUALS, LOGICAL_AND, LOGICAL_NOT, LOGICAL_OR, NOT_EQUALS,
+    ADD, CONDITIONAL, DIVIDE, EQUALS, GREATER, GREATER_EQUALS, IN, INDEX, LESS, LESS_EQUALS, LOGICAL_AND, LOGICAL_NOT,
+    LOGICAL_OR, MODULO, MULTIPLY, NEGATE, NOT_EQUALS, OPT_INDEX, OPT_SELECT, SUBSTRACT,
 };
-use cel::common::ast::{CallExpr, Expr, LiteralValue, SelectExpr, SourceInfo};
-use memchr::memmem::Finder;
+use cel::common::ast::{CallExpr, Expr, LiteralValue, SourceInfo};
 
-use super::evaluate::{Constant, Node, Relation, Search};
-use super::names::{not_available, unknown_function};
+use super::node::{Constant, Node, Relation};
+use super::operate::{Function, Operator};
 use super::parse::Parsed;
-use super::{ConditionError, nearest, origin};
+use super::{ConditionError, origin};
 use crate::json::{Number, Paths};
+
+mod calls;
+mod fields;
 
 /// Most operators inside each other, so that evaluation needs little stack: each of 16 brackets may hold an `||` of
 /// `&&` of `!` of a comparison.
@@ -23,6 +26,8 @@ pub(super) struct Checker<'s> {
     /// The paths below `event` in order of appearance; a node holds the index here until all are known.
     paths: Vec<Vec<String>>,
     depth: usize,
+    /// What the element of a list is called, inside a macro.
+    variable: Option<String>,
 }
 
 /// What an expression is, as far as it is known without an event.
@@ -53,7 +58,7 @@ type Checked<T> = Result<T, ConditionError>;
 impl<'s> Checker<'s> {
     /// Returns a checker of the expression that `source` belongs to.
     pub(super) fn new(source: &'s SourceInfo) -> Self {
-        Self { source, paths: Vec::new(), depth: 0 }
+        Self { source, paths: Vec::new(), depth: 0, variable: None }
     }
 
     /// Checks a whole condition.
@@ -71,14 +76,14 @@ impl<'s> Checker<'s> {
     fn finish(self, mut node: Node) -> Parsed {
         let paths = Paths::new(&self.paths);
         let slots: Vec<usize> = self.paths.iter().filter_map(|path| paths.slot(path)).collect();
-        set_slots(&mut node, &slots);
+        node.renumber(&slots);
         Parsed { node, paths, fields: self.paths }
     }
 
     fn boolean(&mut self, expression: &IdedExpr, wanted: &str) -> Checked<Node> {
         let (node, kind) = self.any(expression)?;
         if !matches!(kind, Kind::Bool | Kind::Dynamic) {
-            let message = format!("{} is {}, not {wanted}", describe(&node, &self.paths), kind.name());
+            let message = format!("{}, not {wanted}", is(&describe(&node, kind, &self.paths), kind));
             return Err(self.error(expression, message));
         }
         Ok(node)
@@ -91,16 +96,13 @@ impl<'s> Checker<'s> {
         }
         let checked = match &expression.expr {
             Expr::Literal(literal) => self.literal(expression, literal),
-            Expr::Select(select) if select.test => self.has(select),
+            Expr::Select(select) if select.test => self.has(expression, select),
             Expr::Ident(_) | Expr::Select(_) => self.field(expression),
             Expr::Call(call) => self.call(expression, call),
             Expr::List(_) => Err(self.error(expression, "a list stands only on the right of `in`")),
             Expr::Map(_) => Err(self.error(expression, "a map is not available in conditions")),
             Expr::Struct(_) => Err(self.error(expression, "a message is not available in conditions")),
-            Expr::Comprehension(_) => {
-                let message = "`all`, `exists`, `exists_one`, `map` and `filter` are not available in conditions";
-                Err(self.error(expression, message))
-            }
+            Expr::Comprehension(of) => self.each(expression, of),
             Expr::Unspecified => Err(self.error(expression, "syntax error")),
         };
         self.depth -= 1;
@@ -122,11 +124,18 @@ impl<'s> Checker<'s> {
 
     fn call(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {
         let relation = match call.func_name.as_str() {
-            INDEX => return self.field(expression),
+            INDEX | OPT_INDEX | OPT_SELECT => return self.field(expression),
             LOGICAL_AND => return Ok((Node::All(self.operands(expression, call)?), Kind::Bool)),
             LOGICAL_OR => return Ok((Node::Any(self.operands(expression, call)?), Kind::Bool)),
             LOGICAL_NOT => return self.not(expression, call),
-            IN => return self.in_list(expression, call),
+            IN => return self.within(expression, call),
+            CONDITIONAL => return self.choice(expression, call),
+            NEGATE => return self.negative(expression, call),
+            ADD => return self.operation(expression, call, Operator::Add),
+            SUBSTRACT => return self.operation(expression, call, Operator::Subtract),
+            MULTIPLY => return self.operation(expression, call, Operator::Multiply),
+            DIVIDE => return self.operation(expression, call, Operator::Divide),
+            MODULO => return self.operation(expression, call, Operator::Remainder),
             EQUALS => Relation::Equal,
             NOT_EQUALS => Relation::Different,
             LESS => Relation::Less,
@@ -167,18 +176,70 @@ impl<'s> Checker<'s> {
             return Err(self.error(expression, "null has no order"));
         }
         if left_kind != right_kind && left_kind != Kind::Dynamic && right_kind != Kind::Dynamic {
-            let (left, right) = (describe(&left, &self.paths), describe(&right, &self.paths));
+            let (left, right) = (describe(&left, left_kind, &self.paths), describe(&right, right_kind, &self.paths));
             let message = never(&left, left_kind, &right, right_kind, equality);
             return Err(self.error(expression, message));
         }
         Ok((Node::Compare(Box::new(left), relation, Box::new(right)), Kind::Bool))
     }
 
-    fn in_list(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {
+    fn choice(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {
+        let [condition, yes, no] = &call.args[..] else { return Err(self.error(expression, "syntax error")) };
+        let condition = self.boolean(condition, "what stands before `?`")?;
+        let ((yes, yes_kind), (no, no_kind)) = (self.any(yes)?, self.any(no)?);
+        let kind = if yes_kind == no_kind { yes_kind } else { Kind::Dynamic };
+        Ok((Node::Choice(Box::new([condition, yes, no])), kind))
+    }
+
+    fn negative(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {
+        let [operand] = &call.args[..] else { return Err(self.error(expression, "syntax error")) };
+        let node = self.number(operand, "-")?;
+        Ok((Node::Call(Function::Negate, Box::new(node)), Kind::Number))
+    }
+
+    fn number(&mut self, operand: &IdedExpr, operator: &str) -> Checked<Node> {
+        let (node, kind) = self.any(operand)?;
+        if !matches!(kind, Kind::Number | Kind::Dynamic) {
+            let node = describe(&node, kind, &self.paths);
+            return Err(self.error(operand, format!("`{operator}` is for numbers, {}", is(&node, kind))));
+        }
+        Ok(node)
+    }
+
+    fn operation(&mut self, expression: &IdedExpr, call: &CallExpr, operator: Operator) -> Checked<(Node, Kind)> {
+        let [left, right] = &call.args[..] else { return Err(self.error(expression, "syntax error")) };
+        let (left, right, kind) = if operator == Operator::Add {
+            self.addition(expression, left, right)?
+        } else {
+            let sign = call.func_name.trim_matches('_');
+            (self.number(left, sign)?, self.number(right, sign)?, Kind::Number)
+        };
+        Ok((Node::Operate(Box::new(left), operator, Box::new(right)), kind))
+    }
+
+    /// `+` of two numbers, or of two strings.
+    fn addition(&mut self, expression: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Checked<(Node, Node, Kind)> {
+        let ((left, left_kind), (right, right_kind)) = (self.any(left)?, self.any(right)?);
+        let kind = if left_kind == Kind::Dynamic { right_kind } else { left_kind };
+        let fits = |one: Kind| one == Kind::Dynamic || one == kind;
+        if !matches!(kind, Kind::Dynamic | Kind::Number | Kind::String) || !fits(left_kind) || !fits(right_kind) {
+            let left = is(&describe(&left, left_kind, &self.paths), left_kind);
+            let right = is(&describe(&right, right_kind, &self.paths), right_kind);
+            return Err(self.error(expression, format!("`+` is for two numbers or two strings: {left} and {right}")));
+        }
+        Ok((left, right, kind))
+    }
+
+    fn within(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {
         let [value, list] = &call.args[..] else { return Err(self.error(expression, "syntax error")) };
         let (value, value_kind) = self.any(value)?;
         let Expr::List(list) = &list.expr else {
-            return Err(self.error(expression, "`in` takes a list of constants on its right"));
+            let (list_node, kind) = self.any(list)?;
+            if kind != Kind::Dynamic {
+                let list_node = describe(&list_node, kind, &self.paths);
+                return Err(self.error(list, format!("`in` takes a list, {}", is(&list_node, kind))));
+            }
+            return Ok((Node::Within(Box::new(value), Box::new(list_node)), Kind::Bool));
         };
         if list.elements.is_empty() {
             return Err(self.error(expression, "nothing is in an empty list"));
@@ -187,111 +248,15 @@ impl<'s> Checker<'s> {
         for element in &list.elements {
             let (node, kind) = self.any(element)?;
             if kind != value_kind && kind != Kind::Dynamic && value_kind != Kind::Dynamic {
-                let (value, node) = (describe(&value, &self.paths), describe(&node, &self.paths));
+                let (value, node) = (describe(&value, value_kind, &self.paths), describe(&node, kind, &self.paths));
                 return Err(self.error(element, never(&value, value_kind, &node, kind, true)));
             }
             let Node::Constant(constant) = node else {
-                return Err(self.error(element, "`in` takes a list of constants on its right"));
+                return Err(self.error(element, "a list that is written here is of constants"));
             };
             constants.push(constant);
         }
         Ok((Node::In(Box::new(value), constants), Kind::Bool))
-    }
-
-    fn function(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {
-        let name = call.func_name.as_str();
-        let search: fn(&str) -> Search = match name {
-            "startsWith" => |text| Search::Start(text.as_bytes().into()),
-            "endsWith" => |text| Search::End(text.as_bytes().into()),
-            "contains" => |text| Search::Anywhere(Box::new(Finder::new(text).into_owned())),
-            "has" => {
-                let message = "`has` takes one field selected with a dot, like `has(event.a.b)`";
-                return Err(self.error(expression, message));
-            }
-            _ if let Some(message) = not_available(name) => return Err(self.error(expression, message)),
-            _ => return Err(self.place(expression, unknown_function(name))),
-        };
-        let Some(target) = &call.target else {
-            return Err(self.error(expression, format!("`{name}` is called on a field, like `event.x.{name}(\"a\")`")));
-        };
-        let (target, kind) = self.any(target)?;
-        if !matches!(kind, Kind::Dynamic | Kind::String) {
-            let message = format!("`{name}` is for strings, {} is {}", describe(&target, &self.paths), kind.name());
-            return Err(self.error(expression, message));
-        }
-        let text = match &call.args[..] {
-            [IdedExpr { expr: Expr::Literal(LiteralValue::String(text)), .. }] => text.inner(),
-            _ => return Err(self.error(expression, format!("`{name}` takes one constant string"))),
-        };
-        Ok((Node::Search(Box::new(target), search(text)), Kind::Bool))
-    }
-
-    fn has(&mut self, select: &SelectExpr) -> Checked<(Node, Kind)> {
-        let (root, mut keys) = self.keys(&select.operand)?;
-        keys.push(select.field.clone());
-        let node = if root == "event" {
-            Node::HasEvent(self.path(keys))
-        } else {
-            Node::HasOrigin(origin::field(&keys).map_err(|error| self.place(&select.operand, error))?)
-        };
-        Ok((node, Kind::Bool))
-    }
-
-    fn field(&mut self, expression: &IdedExpr) -> Checked<(Node, Kind)> {
-        let (root, keys) = self.keys(expression)?;
-        if root == "origin" {
-            let field = origin::field(&keys).map_err(|error| self.place(expression, error))?;
-            return Ok((Node::Origin(field), Kind::String));
-        }
-        if keys.is_empty() {
-            let message = "`event` alone is not a value: name a field of it, like `event.level`";
-            return Err(self.error(expression, message));
-        }
-        Ok((Node::Event(self.path(keys)), Kind::Dynamic))
-    }
-
-    fn path(&mut self, keys: Vec<String>) -> usize {
-        self.paths.push(keys);
-        self.paths.len() - 1
-    }
-
-    /// Returns the variable and the keys below it that an expression spells.
-    fn keys<'e>(&self, expression: &'e IdedExpr) -> Checked<(&'e str, Vec<String>)> {
-        let mut keys = Vec::new();
-        let mut here = expression;
-        let root = loop {
-            here = match &here.expr {
-                Expr::Ident(name) => break name,
-                Expr::Select(select) if !select.test => {
-                    keys.push(select.field.clone());
-                    &select.operand
-                }
-                Expr::Call(call) if call.func_name == INDEX => {
-                    let [operand, index] = &call.args[..] else { return Err(self.error(here, "syntax error")) };
-                    keys.push(self.key(index)?);
-                    operand
-                }
-                Expr::Call(CallExpr { func_name, .. }) if let Some(message) = not_available(func_name) => {
-                    return Err(self.error(here, message));
-                }
-                _ => return Err(self.error(here, "fields are read from `event` and `origin` only")),
-            };
-        };
-        if root != "event" && root != "origin" {
-            let suggestion = nearest(root, ["event", "origin"]).map_or_else(|| format!("event.{root}"), str::to_owned);
-            let error = ConditionError::new(format!("unknown variable `{root}`")).suggest(Some(suggestion));
-            return Err(self.place(here, error));
-        }
-        keys.reverse();
-        Ok((root, keys))
-    }
-
-    fn key(&self, index: &IdedExpr) -> Checked<String> {
-        match &index.expr {
-            Expr::Literal(LiteralValue::String(key)) => Ok(key.inner().to_owned()),
-            Expr::Literal(_) => Err(self.error(index, "an element of an array is not available in conditions")),
-            _ => Err(self.error(index, "a key is a constant string, like `event[\"a b\"]`")),
-        }
     }
 
     fn error(&self, expression: &IdedExpr, message: impl Into<String>) -> ConditionError {
@@ -308,15 +273,18 @@ impl<'s> Checker<'s> {
     }
 }
 
+/// Returns what something is, in words.
+fn is(text: &str, kind: Kind) -> String {
+    if text == kind.name() { text.into() } else { format!("{text} is {}", kind.name()) }
+}
+
 fn never(left: &str, left_kind: Kind, right: &str, right_kind: Kind, equality: bool) -> String {
     let what = if equality { "never equal" } else { "in no order" };
-    let is =
-        |text: &str, kind: Kind| if text == kind.name() { text.into() } else { format!("{text} is {}", kind.name()) };
     format!("{} and {}: they are {what}", is(left, left_kind), is(right, right_kind))
 }
 
 /// Returns a node as users wrote it, or near to it.
-fn describe(node: &Node, paths: &[Vec<String>]) -> String {
+fn describe(node: &Node, kind: Kind, paths: &[Vec<String>]) -> String {
     match node {
         Node::Event(index) => format!("`event.{}`", paths.get(*index).map_or(String::new(), |path| path.join("."))),
         Node::Origin(field) => format!("`{}`", origin::name(field)),
@@ -326,24 +294,6 @@ fn describe(node: &Node, paths: &[Vec<String>]) -> String {
         Node::Constant(Constant::Number(Number::Int(value))) => format!("`{value}`"),
         Node::Constant(Constant::Number(Number::Uint(value))) => format!("`{value}u`"),
         Node::Constant(Constant::Number(Number::Float(value))) => format!("`{value:?}`"),
-        _ => "a boolean".into(),
-    }
-}
-
-/// Turns indexes of paths into slots of the walk.
-fn set_slots(node: &mut Node, slots: &[usize]) {
-    match node {
-        Node::Event(index) | Node::HasEvent(index) => *index = slots[*index],
-        Node::Not(operand) | Node::In(operand, _) | Node::Search(operand, _) => set_slots(operand, slots),
-        Node::All(operands) | Node::Any(operands) => {
-            for operand in operands {
-                set_slots(operand, slots);
-            }
-        }
-        Node::Compare(left, _, right) => {
-            set_slots(left, slots);
-            set_slots(right, slots);
-        }
-        Node::Constant(_) | Node::Origin(_) | Node::HasOrigin(_) => {}
+        _ => kind.name().into(),
     }
 }

@@ -1,81 +1,12 @@
-//! The lowered condition and its meaning.
+//! What a lowered condition means.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 
-use memchr::memmem::Finder;
-
-use super::EvalFailure;
-use crate::event::{Origin, OriginField};
-use crate::json::{Found, Number, Paths, Text, Value, write_string};
-
-/// A checked expression.
-#[derive(Debug)]
-pub(super) enum Node {
-    /// The same for every event.
-    Constant(Constant),
-    /// The field of the event in this slot of the walk.
-    Event(usize),
-    /// A field of the origin.
-    Origin(OriginField),
-    /// Whether the slot holds a value.
-    HasEvent(usize),
-    /// Whether the origin has the field.
-    HasOrigin(OriginField),
-    /// The opposite.
-    Not(Box<Node>),
-    /// `&&` of all, at least two.
-    All(Vec<Node>),
-    /// `||` of all, at least two.
-    Any(Vec<Node>),
-    /// A comparison.
-    Compare(Box<Node>, Relation, Box<Node>),
-    /// Whether the value equals one of these.
-    In(Box<Node>, Vec<Constant>),
-    /// A search in a string.
-    Search(Box<Node>, Search),
-}
-
-/// A constant, ready to be compared.
-#[derive(Debug)]
-pub(super) enum Constant {
-    Null,
-    Bool(bool),
-    Number(Number),
-    String(Box<str>),
-}
-
-/// A relation between two values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relation {
-    Equal,
-    Different,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-/// What is searched, and where in a string.
-#[derive(Debug)]
-pub(super) enum Search {
-    Start(Box<[u8]>),
-    End(Box<[u8]>),
-    Anywhere(Box<Finder<'static>>),
-}
-
-/// A value while it is looked at.
-#[derive(Clone, Copy)]
-enum Seen<'v> {
-    Null,
-    Bool(bool),
-    Number(Number),
-    /// A string of the event, maybe with escapes.
-    Text(Text<'v>),
-    /// A string as it is.
-    Plain(&'v str),
-    Array,
-    Object,
-}
+use super::node::{Node, Quantity};
+use super::seen::{Seen, equal};
+use super::{EvalFailure, LIST_ELEMENTS_MAX};
+use crate::event::Origin;
+use crate::json::{Found, Paths, each_element, value_at_key};
 
 /// Slots that need no allocation: few conditions name more fields.
 const SLOTS_ON_STACK: usize = 8;
@@ -92,29 +23,7 @@ pub(super) fn write(
     (event, origin): (&[u8], &Origin),
     out: &mut Vec<u8>,
 ) -> Result<(), EvalFailure> {
-    over(paths, event, origin, |evaluation| {
-        if let Node::Event(slot) = node {
-            out.extend_from_slice(evaluation.event_bytes(*slot)?);
-            return Ok(());
-        }
-        write_seen(evaluation.value(node)?, out);
-        Ok(())
-    })
-}
-
-fn write_seen(seen: Seen<'_>, out: &mut Vec<u8>) {
-    let text = match seen {
-        Seen::Plain(text) => return write_string(out, text),
-        Seen::Bool(true) => "true".into(),
-        Seen::Bool(false) => "false".into(),
-        Seen::Number(Number::Int(int)) => int.to_string(),
-        Seen::Number(Number::Uint(uint)) => uint.to_string(),
-        // The shortest text that reads back as the number, always with a fraction or an exponent.
-        Seen::Number(Number::Float(float)) => format!("{float:?}"),
-        // But for the constant, these are values of fields, which are copied.
-        Seen::Null | Seen::Text(_) | Seen::Array | Seen::Object => "null".into(),
-    };
-    out.extend_from_slice(text.as_bytes());
+    over(paths, event, origin, |evaluation| evaluation.write(node, out))
 }
 
 /// Makes the places for what the walk finds, and evaluates.
@@ -133,7 +42,7 @@ fn over<'e, T>(
         many.resize(slots, Found::Absent);
         &mut many[..]
     };
-    evaluated(&mut Evaluation { event, origin, paths, found, walked: false })
+    evaluated(&mut Evaluation { event, origin, paths, found, walked: false, element: b"null" })
 }
 
 struct Evaluation<'e, 'f> {
@@ -142,6 +51,8 @@ struct Evaluation<'e, 'f> {
     paths: &'e Paths,
     found: &'f mut [Found],
     walked: bool,
+    /// What [`Node::Variable`] is.
+    element: &'e [u8],
 }
 
 impl<'e> Evaluation<'e, '_> {
@@ -155,22 +66,57 @@ impl<'e> Evaluation<'e, '_> {
     fn value(&mut self, node: &'e Node) -> Result<Seen<'e>, EvalFailure> {
         Ok(match node {
             Node::Constant(constant) => constant.seen(),
-            Node::Event(slot) => self.event_field(*slot)?,
-            Node::Origin(field) => Seen::Plain(self.origin.get(field).ok_or(EvalFailure::Absent)?),
-            Node::HasEvent(slot) => Seen::Bool(matches!(self.slot(*slot), Found::At { .. })),
-            Node::HasOrigin(field) => Seen::Bool(self.origin.get(field).is_some()),
+            Node::Event(slot) => Seen::read(self.event_bytes(*slot)?),
+            Node::Origin(field) => Seen::Plain(Cow::Borrowed(self.origin.get(field).ok_or(EvalFailure::Absent)?)),
             Node::Not(operand) => Seen::Bool(!self.decide(operand)?),
             Node::All(operands) => Seen::Bool(self.logic(operands, false)?),
             Node::Any(operands) => Seen::Bool(self.logic(operands, true)?),
             Node::Compare(left, relation, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                Seen::Bool(relation.holds(left, right)?)
+                Seen::Bool(relation.holds(&left, &right)?)
             }
             Node::In(operand, constants) => {
                 let value = self.value(operand)?;
-                Seen::Bool(constants.iter().any(|constant| equal(value, constant.seen()) == Ok(true)))
+                Seen::Bool(constants.iter().any(|constant| equal(&value, &constant.seen()) == Ok(true)))
             }
-            Node::Search(operand, search) => Seen::Bool(search.found_in(self.value(operand)?)?),
+            Node::Search(operand, search) => Seen::Bool(search.found_in(&self.value(operand)?)?),
+            other => return self.other_value(other),
+        })
+    }
+
+    /// What is asked for less often: not in the way of the rest.
+    #[inline(never)]
+    fn other_value(&mut self, node: &'e Node) -> Result<Seen<'e>, EvalFailure> {
+        Ok(match node {
+            Node::Has(operand) => Seen::Bool(self.is_there(operand)),
+            Node::OrValue(operand, or) => match self.value(operand) {
+                Ok(value) => value,
+                Err(_) => self.value(or)?,
+            },
+            Node::Choice(parts) => {
+                let [condition, yes, no] = &**parts;
+                let chosen = if self.decide(condition)? { yes } else { no };
+                self.value(chosen)?
+            }
+            Node::Within(operand, list) => {
+                let (value, list) = (self.value(operand)?, self.value(list)?);
+                Seen::Bool(is_within(&value, &list)?)
+            }
+            Node::SearchFor(operand, place, wanted) => {
+                let (value, wanted) = (self.value(operand)?, self.value(wanted)?);
+                Seen::Bool(place.found(&wanted.bytes()?, &value.bytes()?))
+            }
+            Node::Matches(operand, pattern) => Seen::Bool(pattern.is_in(&self.value(operand)?.bytes()?)),
+            Node::Call(function, operand) => function.of(self.value(operand)?)?,
+            Node::Operate(left, operator, right) => {
+                let (left, right) = (self.value(left)?, self.value(right)?);
+                operator.of(left, right)?
+            }
+            Node::Each(list, quantity, condition) => Seen::Bool(self.each(list, *quantity, condition)?),
+            node => match self.bytes(node) {
+                Some(bytes) => Seen::read(bytes?),
+                None => self.value(node)?,
+            },
         })
     }
 
@@ -187,6 +133,88 @@ impl<'e> Evaluation<'e, '_> {
         failure.map_or(Ok(!deciding), Err)
     }
 
+    /// A macro over the elements of an array; for all and for some, one that decides does so whatever fails beside it.
+    fn each(&mut self, list: &'e Node, quantity: Quantity, condition: &'e Node) -> Result<bool, EvalFailure> {
+        let Seen::Array(list) = self.value(list)? else { return Err(EvalFailure::TypeMismatch) };
+        let (mut left, mut hold, mut failure, mut decided) = (LIST_ELEMENTS_MAX, 0, None, None);
+        each_element(list, |element| {
+            if left == 0 {
+                failure = Some(EvalFailure::TooLarge);
+                return false;
+            }
+            left -= 1;
+            self.element = element;
+            match self.decide(condition) {
+                Ok(holds) => {
+                    hold += usize::from(holds);
+                    decided = quantity.decided_by(holds);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+            decided.is_none()
+        });
+        match (decided, failure) {
+            (Some(decided), _) => Ok(decided),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(quantity == Quantity::All || quantity == Quantity::One && hold == 1),
+        }
+    }
+
+    /// Returns whether something is there.
+    fn is_there(&mut self, node: &'e Node) -> bool {
+        match node {
+            Node::Event(slot) => matches!(self.slot(*slot), Found::At { .. }),
+            Node::Origin(field) => self.origin.get(field).is_some(),
+            node => self.bytes(node).is_some_and(|bytes| bytes.is_ok()),
+        }
+    }
+
+    /// Returns the bytes of what stands in the event; `None` for what is made.
+    fn bytes(&mut self, node: &'e Node) -> Option<Result<&'e [u8], EvalFailure>> {
+        match node {
+            Node::Event(slot) => Some(self.event_bytes(*slot)),
+            Node::Variable => Some(Ok(self.element)),
+            Node::Member(of, key) => Some(self.member(of, key)),
+            Node::Element(of, index) => Some(self.element(of, *index)),
+            _ => None,
+        }
+    }
+
+    fn member(&mut self, of: &'e Node, key: &str) -> Result<&'e [u8], EvalFailure> {
+        let Seen::Object(object) = self.value(of)? else { return Err(EvalFailure::TypeMismatch) };
+        value_at_key(object, key).ok_or(EvalFailure::Absent)
+    }
+
+    fn element(&mut self, of: &'e Node, index: usize) -> Result<&'e [u8], EvalFailure> {
+        let Seen::Array(list) = self.value(of)? else { return Err(EvalFailure::TypeMismatch) };
+        let (mut before, mut found) = (index, None);
+        each_element(list, |element| {
+            found = (before == 0).then_some(element);
+            before = before.saturating_sub(1);
+            found.is_none()
+        });
+        found.ok_or(EvalFailure::Absent)
+    }
+
+    /// Appends a value as JSON; what is a field keeps every digit.
+    fn write(&mut self, node: &'e Node, out: &mut Vec<u8>) -> Result<(), EvalFailure> {
+        match node {
+            Node::OrValue(operand, or) => self.write(operand, out).or_else(|_| self.write(or, out)),
+            Node::Choice(parts) => {
+                let [condition, yes, no] = &**parts;
+                let chosen = if self.decide(condition)? { yes } else { no };
+                self.write(chosen, out)
+            }
+            node => {
+                match self.bytes(node) {
+                    Some(bytes) => out.extend_from_slice(bytes?),
+                    None => self.value(node)?.write(out),
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn slot(&mut self, slot: usize) -> Found {
         if !self.walked {
             self.paths.find(self.event, self.found);
@@ -201,85 +229,35 @@ impl<'e> Evaluation<'e, '_> {
         let failure = if found == Found::Blocked { EvalFailure::TypeMismatch } else { EvalFailure::Absent };
         found.of(self.event).ok_or(failure)
     }
-
-    fn event_field(&mut self, slot: usize) -> Result<Seen<'e>, EvalFailure> {
-        Ok(match Value::read(self.event_bytes(slot)?) {
-            Value::Null => Seen::Null,
-            Value::Bool(value) => Seen::Bool(value),
-            Value::Number(number) => Seen::Number(number),
-            Value::String(text) => Seen::Text(text),
-            Value::Array(_) => Seen::Array,
-            Value::Object(_) => Seen::Object,
-        })
-    }
 }
 
-impl Constant {
-    fn seen(&self) -> Seen<'_> {
+impl Quantity {
+    /// Returns what one element decides for all of them.
+    fn decided_by(self, holds: bool) -> Option<bool> {
         match self {
-            Self::Null => Seen::Null,
-            Self::Bool(value) => Seen::Bool(*value),
-            Self::Number(number) => Seen::Number(*number),
-            Self::String(text) => Seen::Plain(text),
+            Self::All => (!holds).then_some(false),
+            Self::Some => holds.then_some(true),
+            Self::One => None,
         }
     }
 }
 
-impl Relation {
-    fn holds(self, left: Seen<'_>, right: Seen<'_>) -> Result<bool, EvalFailure> {
-        Ok(match self {
-            Self::Equal => equal(left, right)?,
-            Self::Different => !equal(left, right)?,
-            Self::Less => order(left, right)?.is_lt(),
-            Self::LessOrEqual => order(left, right)?.is_le(),
-            Self::Greater => order(left, right)?.is_gt(),
-            Self::GreaterOrEqual => order(left, right)?.is_ge(),
-        })
-    }
-}
-
-/// Values of different types are different; arrays and objects are not compared with their like.
-fn equal(left: Seen<'_>, right: Seen<'_>) -> Result<bool, EvalFailure> {
-    Ok(match (left, right) {
-        (Seen::Null, Seen::Null) => true,
-        (Seen::Bool(left), Seen::Bool(right)) => left == right,
-        (Seen::Number(left), Seen::Number(right)) => left.compare(right) == Some(Ordering::Equal),
-        (Seen::Plain(left), Seen::Plain(right)) => left == right,
-        (Seen::Text(text), Seen::Plain(plain)) | (Seen::Plain(plain), Seen::Text(text)) => text.is(plain.as_bytes()),
-        (Seen::Text(left), Seen::Text(right)) => left.is(&right.unescape()),
-        (Seen::Array, Seen::Array) | (Seen::Object, Seen::Object) => return Err(EvalFailure::TypeMismatch),
-        _ => false,
-    })
-}
-
-/// Strings are ordered by code point, which is the order of their UTF-8.
-fn order(left: Seen<'_>, right: Seen<'_>) -> Result<Ordering, EvalFailure> {
-    let ordering = match (left, right) {
-        (Seen::Bool(left), Seen::Bool(right)) => Some(left.cmp(&right)),
-        (Seen::Number(left), Seen::Number(right)) => left.compare(right),
-        (Seen::Plain(left), Seen::Plain(right)) => Some(left.cmp(right)),
-        (Seen::Text(left), Seen::Plain(right)) => Some((*left.unescape()).cmp(right.as_bytes())),
-        (Seen::Plain(left), Seen::Text(right)) => Some(left.as_bytes().cmp(&right.unescape())),
-        (Seen::Text(left), Seen::Text(right)) => Some(left.unescape().cmp(&right.unescape())),
-        _ => None,
-    };
-    ordering.ok_or(EvalFailure::TypeMismatch)
-}
-
-impl Search {
-    fn found_in(&self, value: Seen<'_>) -> Result<bool, EvalFailure> {
-        match value {
-            Seen::Plain(text) => Ok(self.matches(text.as_bytes())),
-            Seen::Text(text) => Ok(self.matches(&text.unescape())),
-            _ => Err(EvalFailure::TypeMismatch),
+/// Returns whether a value is an element of an array, or a key of an object.
+fn is_within(value: &Seen<'_>, list: &Seen<'_>) -> Result<bool, EvalFailure> {
+    match list {
+        Seen::Array(list) => {
+            let mut is_there = false;
+            each_element(list, |element| {
+                is_there = equal(value, &Seen::read(element)) == Ok(true);
+                !is_there
+            });
+            Ok(is_there)
         }
-    }
-
-    fn matches(&self, text: &[u8]) -> bool {
-        match self {
-            Self::Start(start) => text.starts_with(start),
-            Self::End(end) => text.ends_with(end),
-            Self::Anywhere(finder) => finder.find(text).is_some(),
+        Seen::Object(object) => {
+            let key = value.bytes()?;
+            let key = std::str::from_utf8(&key).map_err(|_| EvalFailure::TypeMismatch)?;
+            Ok(value_at_key(object, key).is_some())
         }
+        _ => Err(EvalFailure::TypeMismatch),
     }
 }

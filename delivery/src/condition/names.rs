@@ -1,37 +1,32 @@
 //! The names of CEL that conditions do not have, and the nearest of those they have.
 
-use cel::common::ast::operators::{
-    ADD, CONDITIONAL, DIVIDE, MODULO, MULTIPLY, NEGATE, OPT_INDEX, OPT_SELECT, SUBSTRACT,
-};
-
 use super::{ConditionError, nearest};
 
-const FUNCTIONS: [&str; 4] = ["has", "startsWith", "endsWith", "contains"];
-
-/// Operators as the parser names them, and as users write them.
-const OTHER_OPERATORS: [(&str, &str); 9] = [
-    (ADD, "+"),
-    (CONDITIONAL, "? :"),
-    (DIVIDE, "/"),
-    (MODULO, "%"),
-    (MULTIPLY, "*"),
-    (NEGATE, "-"),
-    (OPT_INDEX, "[?"),
-    (OPT_SELECT, ".?"),
-    (SUBSTRACT, "-"),
+const FUNCTIONS: [&str; 15] = [
+    "has",
+    "startsWith",
+    "endsWith",
+    "contains",
+    "matches",
+    "size",
+    "lowerAscii",
+    "upperAscii",
+    "trim",
+    "string",
+    "int",
+    "double",
+    "orValue",
+    "exists",
+    "all",
 ];
 
 /// Functions of CEL and its usual extensions.
-const OTHER_FUNCTIONS: [&str; 37] = [
-    "all",
+const OTHER_FUNCTIONS: [&str; 28] = [
     "bool",
     "bytes",
     "charAt",
-    "double",
     "duration",
     "dyn",
-    "exists",
-    "exists_one",
     "filter",
     "format",
     "getDate",
@@ -44,29 +39,22 @@ const OTHER_FUNCTIONS: [&str; 37] = [
     "getMinutes",
     "getMonth",
     "getSeconds",
+    "hasValue",
     "indexOf",
-    "int",
     "join",
-    "lowerAscii",
     "map",
-    "matches",
-    "orValue",
     "replace",
-    "size",
     "split",
-    "string",
     "substring",
     "timestamp",
-    "trim",
     "type",
     "uint",
+    "value",
 ];
 
-/// Returns what to say about an operator or a function of CEL that conditions do not have.
+/// Returns what to say about a function of CEL that conditions do not have.
 pub(super) fn not_available(name: &str) -> Option<String> {
-    let operator = OTHER_OPERATORS.iter().find(|(parsed, _)| *parsed == name).map(|(_, written)| *written);
-    let function = OTHER_FUNCTIONS.binary_search(&name).is_ok().then_some(name);
-    operator.or(function).map(|written| format!("`{written}` is not available in conditions"))
+    OTHER_FUNCTIONS.binary_search(&name).ok().map(|_| format!("`{name}` is not available in conditions"))
 }
 
 /// Returns the error for a function nobody knows; it has no place yet.

@@ -4,7 +4,7 @@ use cel::parser::Parser;
 use cel::{ParseError, ParseErrors};
 
 use super::check::Checker;
-use super::evaluate::Node;
+use super::node::Node;
 use super::{CHARACTERS_MAX, ConditionError, NESTING_MAX, PARSER_STACK_BYTES};
 use crate::json::Paths;
 
@@ -39,7 +39,7 @@ pub(super) fn on_own_stack(text: &str, wanted: Wanted) -> Result<Parsed, Conditi
 }
 
 fn parse(text: &str, wanted: Wanted) -> Result<Parsed, ConditionError> {
-    // The two syntaxes are allowed so that keys like `a-b` can be written, and so that `.?` is refused by its name.
+    // For fields that may be absent, and for keys like `a-b`.
     let parser = Parser::default().enable_optional_syntax(true).enable_ident_escape_syntax(true);
     let (expression, source) = parser.parse_with_source_info(text).map_err(|errors| syntax_error(text, &errors))?;
     let checker = Checker::new(&source);

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod full;
+
 use super::*;
 use crate::event::OriginBuilder;
 
@@ -97,7 +99,7 @@ fn a_condition_without_an_answer_says_why() {
     for (condition, failure) in failures {
         assert_eq!(eval(condition, EVENT), Err(failure), "{condition}");
     }
-    assert_eq!(EvalFailure::ALL.map(EvalFailure::as_str), ["absent", "type_mismatch"]);
+    assert_eq!(EvalFailure::ALL.map(EvalFailure::as_str), ["absent", "type_mismatch", "arithmetic", "too_large"]);
 }
 
 #[test]
@@ -211,7 +213,7 @@ fn what_is_no_boolean_is_refused() {
         ("1", "`1` is a number, not a condition at character 1"),
         ("'a'", "`\"a\"` is a string, not a condition at character 1"),
         ("origin.pod", "`origin.pod` is a string, not a condition at character 7"),
-        ("null", "null is null, not a condition at character 1"),
+        ("null", "null, not a condition at character 1"),
         ("event.x && 3", "`3` is a number, not an operand of `&&` at character 12"),
         ("origin.pod || event.x", "`origin.pod` is a string, not an operand of `||` at character 7"),
         ("!'a'", "`\"a\"` is a string, not an operand of `!` at character 2"),
@@ -234,29 +236,23 @@ fn the_rest_of_cel_is_refused_by_name() {
         ("origin.labels == 'a'", "`origin.labels` needs a key, like `origin.labels[\"app\"]` at character 7"),
         ("origin.pod.x == 'a'", "`origin.pod` is a string and has no fields at character 11"),
         ("origin.labels.a.b == 'a'", "`origin.labels.a` is a string and has no fields at character 16"),
-        ("event.x + 1 == 2", "`+` is not available in conditions at character 9"),
-        ("-event.x == 2", "`-` is not available in conditions at character 1"),
-        ("event.x % 2 == 0", "`%` is not available in conditions at character 9"),
-        ("event.x ? true : false", "`? :` is not available in conditions at character 9"),
-        ("event.?x == 1", "`.?` is not available in conditions at character 6"),
-        ("event.?x.orValue(1) == 1", "`orValue` is not available in conditions at character 17"),
-        ("event[?'x'] == 1", "`[?` is not available in conditions at character 6"),
-        ("event.x[0] == 1", "an element of an array is not available in conditions at character 9"),
-        ("event[event.y] == 1", "a key is a constant string, like `event[\"a b\"]` at character 12"),
-        ("size(event.x) == 1", "`size` is not available in conditions at character 5"),
-        ("event.x.matches('a')", "`matches` is not available in conditions at character 16"),
+        ("event.?x == 1", "a field that is read with `?` is followed by `.orValue(...)` at character 6"),
+        ("event[?'x'] == 1", "a field that is read with `?` is followed by `.orValue(...)` at character 6"),
+        ("event.?x.hasValue()", "`hasValue` is not available in conditions at character 18"),
         (
-            "event.x.all(y, y > 1)",
-            "`all`, `exists`, `exists_one`, `map` and `filter` are not available in conditions at character 12",
+            "event[event.y] == 1",
+            "a key is a constant string, like `event[\"a b\"]`, and an element a number at character 12",
         ),
+        ("event.x.map(y, y)[0] == 1", "`map` and `filter` are not available in conditions at character 12"),
+        ("event.x.filter(y, y > 1) == 1", "`map` and `filter` are not available in conditions at character 15"),
+        ("event.x.split(',')[0] == 'a'", "`split` is not available in conditions at character 14"),
+        ("timestamp(event.x) < 1", "`timestamp` is not available in conditions at character 10"),
         ("event.x == [1]", "a list stands only on the right of `in` at character 12"),
         ("event.x == {'a': 1}", "a map is not available in conditions at character 12"),
         ("event.x == a{b: 1}", "a message is not available in conditions at character 13"),
         ("event.x == b'a'", "bytes are not available in conditions at character 12"),
-        ("event.x in event.y", "`in` takes a list of constants on its right at character 9"),
-        ("event.x in [event.y]", "`in` takes a list of constants on its right at character 18"),
-        ("event.x.startsWith(event.y)", "`startsWith` takes one constant string at character 19"),
-        ("event.x.endsWith('a', 'b')", "`endsWith` takes one constant string at character 17"),
+        ("event.x in [event.y]", "a list that is written here is of constants at character 18"),
+        ("event.x.endsWith('a', 'b')", "`endsWith` takes one string at character 17"),
         ("contains(event.x, 'a')", "`contains` is called on a field, like `event.x.contains(\"a\")` at character 9"),
         ("(event.x == 1).y", "fields are read from `event` and `origin` only at character 10"),
     ];
@@ -318,7 +314,7 @@ fn the_reference_says_what_is_taken_and_what_is_refused() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let (taken, not) = (lines("cel"), lines("cel-refused"));
-    assert!(taken.len() > 5 && not.len() > 4);
+    assert!(taken.len() > 5 && not.len() > 3);
     for condition in taken {
         assert!(Condition::compile(&condition).is_ok(), "{condition}");
     }

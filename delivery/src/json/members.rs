@@ -4,6 +4,7 @@
 //! Who cuts a field must cut all of them, or the one before would count in its place.
 
 use super::find::{Paths, Walk};
+use super::text::Text;
 
 /// One member at a path, as places in the object that was walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +162,48 @@ pub(crate) fn each_member<'o>(object: &'o [u8], mut each: impl FnMut(&'o [u8], &
     }
 }
 
+/// Returns the value at a key of a valid object: of duplicate keys the last one counts.
+pub(crate) fn value_at_key<'o>(object: &'o [u8], wanted: &str) -> Option<&'o [u8]> {
+    let mut walk = Walk::new(object);
+    let (mut at, mut found) = (walk.space(0) + 1, None);
+    loop {
+        at = walk.space(at);
+        match walk.byte(at) {
+            b',' => at += 1,
+            b'"' => {
+                let (key, escaped, value) = walk.key(at);
+                at = walk.skip_value(value);
+                let is_it = if escaped { Text::from_raw(key).is(wanted.as_bytes()) } else { key == wanted.as_bytes() };
+                if is_it {
+                    found = object.get(value..at);
+                }
+            }
+            _ => return found,
+        }
+    }
+}
+
+/// Calls `each` with every element of a valid array, in order, until it returns `false`.
+pub(crate) fn each_element<'o>(array: &'o [u8], mut each: impl FnMut(&'o [u8]) -> bool) {
+    let mut walk = Walk::new(array);
+    let mut at = walk.space(0) + 1;
+    loop {
+        at = walk.space(at);
+        match walk.byte(at) {
+            b',' => at += 1,
+            b']' | 0 => return,
+            _ => {
+                let end = walk.skip_value(at);
+                // What is no array may not go on.
+                if end <= at || !each(array.get(at..end).unwrap_or_default()) {
+                    return;
+                }
+                at = end;
+            }
+        }
+    }
+}
+
 /// Returns how many brackets are open at once in a valid value, at most.
 pub(crate) fn depth(value: &[u8]) -> usize {
     let mut walk = Walk::new(value);
@@ -212,6 +255,35 @@ mod tests {
         let mut members = Members::default();
         paths.members(br#"{"a":{"b":1},"a":3}"#, &mut members);
         assert_eq!(members.live, [Live::Absent, Live::At(2), Live::Blocked]);
+    }
+
+    #[test]
+    fn elements_come_in_order_until_it_is_enough() {
+        let elements = |array: &str, most: usize| {
+            let mut found = Vec::new();
+            each_element(array.as_bytes(), |element| {
+                found.push(String::from_utf8_lossy(element).into_owned());
+                found.len() < most
+            });
+            found
+        };
+        assert_eq!(
+            elements(r#" [ 1 , "a,]" , [2,[3]],{"k":[4]},null ] "#, 9),
+            ["1", r#""a,]""#, "[2,[3]]", r#"{"k":[4]}"#, "null"]
+        );
+        assert_eq!(elements("[1,2,3]", 2), ["1", "2"]);
+        assert_eq!(elements("[]", 9), [""; 0]);
+        for bytes in ["", "[", "[,", "[}", "[1", "[\"", "{}", "7"] {
+            elements(bytes, 9);
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_by_its_key() {
+        let object = r#"{"a":1,"b":{"a":2},"\u0061" : [3] }"#;
+        assert_eq!(value_at_key(object.as_bytes(), "a"), Some(&b"[3]"[..]));
+        assert_eq!(value_at_key(object.as_bytes(), "b"), Some(&br#"{"a":2}"#[..]));
+        assert_eq!(value_at_key(object.as_bytes(), "c"), None);
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl<'e> Text<'e> {
         Self { raw }
     }
 
+    /// Returns its inside as it is written.
+    pub(crate) fn raw(self) -> &'e [u8] {
+        self.raw
+    }
+
     /// Returns what it means, in UTF-8; borrowed when it is written without escapes.
     pub fn unescape(self) -> Cow<'e, [u8]> {
         match memchr::memchr(b'\\', self.raw) {

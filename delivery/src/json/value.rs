@@ -69,7 +69,14 @@ impl Number {
         }
     }
 
-    fn integer(self) -> Result<i128, f64> {
+    /// Returns the integer that fits 64 bits; `None` where it does not.
+    pub(crate) fn from_integer(integer: i128) -> Option<Self> {
+        let int = i64::try_from(integer).map(Self::Int);
+        int.or_else(|_| u64::try_from(integer).map(Self::Uint)).ok()
+    }
+
+    /// Returns it as an integer, or as the float that it is.
+    pub(crate) fn integer(self) -> Result<i128, f64> {
         match self {
             Self::Int(int) => Ok(int.into()),
             Self::Uint(uint) => Ok(uint.into()),

@@ -70,6 +70,11 @@ impl Pattern {
         &self.0.text
     }
 
+    /// Returns whether the pattern is found in a text.
+    pub(crate) fn is_in(&self, text: &[u8]) -> bool {
+        self.0.regex.is_match(text)
+    }
+
     /// Looks for the pattern in a text and says for each named group where it stands; returns whether it was found.
     pub(super) fn find(&self, text: &[u8], places: &mut Vec<Option<(usize, usize)>>) -> bool {
         let mut slots = [None::<NonMaxUsize>; 2 * (GROUPS_MAX + 1)];
