@@ -49,6 +49,8 @@ pub enum Command {
     Run(Box<RunFlags>),
     /// Check manifests without running anything.
     Check(CheckFlags),
+    /// Test pipelines: events, and what the manifests are to make of them. Nothing is started, stored or sent.
+    Test(TestFlags),
     /// Ask a running agent what became of its data: the ledger, a line per delivery, and what is wrong.
     Status(StatusFlags),
     /// Look at the durable log.
@@ -258,6 +260,37 @@ pub struct RunFlags {
 pub struct CheckFlags {
     /// Manifests to check: files, or folders whose .yaml, .yml and .json files are taken. Repeatable.
     #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., required = true, value_hint = ValueHint::AnyPath)]
+    pub manifests: Vec<PathBuf>,
+
+    /// How to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "human")]
+    pub output: Output,
+}
+
+/// What `test` can be told.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "A file of tests:\n  \
+    manifests: [pipelines/]            # beside the file; -f adds others\n  \
+    tests:\n  \
+    - name: an error goes to the pager\n    \
+    pipeline: etch-line\n    \
+    origin: {pod: etcher-0}\n    \
+    events:\n    \
+    - event: {level: error, wafer: 7}  # or json: '{\"level\": \"error\"}'\n      \
+      expect: {routes: [pager], fields: {site: fab12}, absent: [secret]}\n    \
+    - event: {level: debug}\n      \
+      expect: {dropped: true}\n\n\
+    Exit codes: 0 all passed, 1 one failed or could not be tried.\n\n\
+    Examples:\n  \
+    spillway-agent test etch-line.tests.yaml\n  \
+    spillway-agent test tests/*.yaml -f pipelines/ -o json")]
+pub struct TestFlags {
+    /// Files of tests.
+    #[arg(value_name = "FILE", num_args = 1.., required = true, value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+
+    /// Manifests to test, besides those that the files name. Repeatable.
+    #[arg(short = 'f', long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub manifests: Vec<PathBuf>,
 
     /// How to print.

@@ -16,7 +16,7 @@
 //! | [`pods`] | the pods of the node, as the operator tells of them |
 //! | [`overview`] | what the process is and does now |
 //! | [`admin`], [`metrics`] | the endpoint that tells it |
-//! | [`check`], [`status`], [`inspect`], [`dead_letters`], [`jobs`], [`round_trip`] | the other subcommands |
+//! | [`check`], [`trials`], [`status`], [`inspect`], [`dead_letters`], [`jobs`], [`round_trip`] | the other subcommands |
 //! | [`ask`] | how they ask a running agent |
 //! | [`exit`], [`logging`], [`table`] | exit codes and failures, log lines, text in columns |
 //!
@@ -43,3 +43,4 @@ pub mod settings;
 pub mod sources;
 pub mod status;
 pub mod table;
+pub mod trials;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use spillway_agent::cli::{self, Command, LogCommand};
 use spillway_agent::exit::{self, Failure};
-use spillway_agent::{check, dead_letters, inspect, jobs, round_trip, run, status};
+use spillway_agent::{check, dead_letters, inspect, jobs, round_trip, run, status, trials};
 
 /// Gives freed memory back to the system, so that a burst does not stay in the resident size.
 #[global_allocator]
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Run(flags) => run::run(flags, &from_environment),
         Command::Check(flags) => check::run(flags),
+        Command::Test(flags) => trials::run(flags),
         Command::Status(flags) => status::run(flags),
         Command::Log(LogCommand::Inspect(flags)) => inspect::run(flags),
         Command::DeadLetters(command) => dead_letters::run(command),

@@ -197,3 +197,44 @@ fn completions_and_the_manual_page_are_printed() {
     assert!(stdout(&agent.run(&["completions", "bash"]).success()).contains("--filesystem-root"));
     assert!(stdout(&agent.run(&["man"]).success()).contains(".TH spillway-agent 1"));
 }
+
+/// The files of `examples/tests`, beside one another.
+fn with_examples() -> Agent {
+    let agent = Agent::new();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/tests");
+    for name in ["etch-line.yaml", "etch-line.tests.yaml"] {
+        agent.file(name, &std::fs::read_to_string(folder.join(name)).unwrap());
+    }
+    agent
+}
+
+#[test]
+fn tests_of_a_pipeline_pass_as_the_page_shows_it() {
+    let page = include_str!("../../docs/how-to/test-pipelines.md");
+    let shown = page.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
+    let (command, printed) = shown.split_once('\n').unwrap();
+    assert!(command.ends_with("/etch-line.tests.yaml"), "{command}");
+    let run = with_examples().run(&["test", "etch-line.tests.yaml"]).success();
+    assert_eq!(stdout(&run), printed);
+}
+
+#[test]
+fn a_test_that_fails_and_one_that_cannot_be_tried_exit_with_1() {
+    let agent = with_examples();
+    let failing = "\
+manifests: [etch-line.yaml]
+tests:
+- {name: a job without a status, pipeline: etch-line, events: [{event: {kind: finished, ms: 5}, expect: {routes: [archive, alarms]}}]}
+";
+    agent.file("failing.yaml", failing);
+    let run = agent.run(&["test", "failing.yaml"]).code(1);
+    let told = "event 1: routes: expected alarms, archive, found archive (`match` of route `alarms` has no answer: absent field)";
+    assert!(stdout(&run).contains(told), "{}", stdout(&run));
+    assert!(stdout(&run).ends_with("0 passed, 1 failed, 0 errors\n"), "{}", stdout(&run));
+    let run = agent.run(&["test", "etch-line.tests.yaml", "none.yaml", "-o", "json"]).code(1);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&run)).unwrap();
+    assert_eq!((&report["passed"], &report["errors"][0]["file"]), (&3.into(), &"none.yaml".into()));
+    agent.file("alone.yaml", "tests: [{name: a, pipeline: p, events: [{event: {}, expect: {dropped: true}}]}]");
+    let run = agent.run(&["test", "alone.yaml"]).code(1);
+    assert!(stdout(&run).contains("no manifests: name them in `manifests`, or with -f"), "{}", stdout(&run));
+}

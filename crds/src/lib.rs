@@ -18,6 +18,7 @@
 //! | [`inject`] | a pod that asks for it, with the agent as a sidecar: JSON in, a JSON Patch out |
 //! | [`served`] | what agent and operator say to one another about configuration |
 //! | [`nodes`] | what a status says of nodes: the words, and who reads them |
+//! | [`trials`] | tests of pipelines: events, and what the manifests are to make of them |
 //! | [`words`] | errors on one line, and text to stdout |
 //!
 //! Guarantees: the same documents give the same answer in every place that compiles them; every error of every
@@ -37,6 +38,7 @@ pub mod manifest;
 pub mod nodes;
 pub mod render;
 pub mod served;
+pub mod trials;
 pub mod words;
 
 pub use compile::{

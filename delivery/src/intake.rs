@@ -31,9 +31,11 @@ mod shaping;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod version;
 
 pub use pipeline::Pipeline;
+pub use trial::{Trial, Tried};
 pub(crate) use version::Version;
 
 /// How long a key is remembered, in running time.
