@@ -76,8 +76,8 @@ pub async fn read(
         }
         for (name, found) in found {
             let turn = turns.entry(name.clone()).or_insert_with(Turn::first);
-            if let Some(data) = turn.note(found, again)
-                && out.send(Change::Secret(name, data)).await.is_err()
+            if let Some(change) = turn.note(name, found, again)
+                && out.send(change).await.is_err()
             {
                 return;
             }
@@ -109,7 +109,7 @@ impl Turn {
     }
 
     /// Takes note of what a read found; returns what is to be told, if something is.
-    fn note(&mut self, found: Found, again: Duration) -> Option<Option<SecretData>> {
+    fn note(&mut self, name: SecretName, found: Found, again: Duration) -> Option<Change> {
         let now = Instant::now();
         let data = match found {
             Found::There(data) => Some(data),
@@ -122,11 +122,11 @@ impl Turn {
                     return None;
                 }
                 self.is_told = true;
-                return Some(None);
+                return Some(Change::Secret(name, None));
             }
         };
         *self = Self { at: now + again, is_told: true, in_vain: 0 };
-        Some(data)
+        Some(Change::Secret(name, data))
     }
 }
 
