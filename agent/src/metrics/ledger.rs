@@ -229,7 +229,7 @@ fn resolved(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::R
     )?;
     families.counter(
         "delivery_unknown_batches",
-        "Batches tried whose encoding was edited before they were answered, sent again under other keys, since the start.",
+        "Batches tried and not answered that go elsewhere: under other keys after an edit, or to another backend; since the start.",
         each_delivery(pipelines, |one| one.unknown_batches),
     )
 }

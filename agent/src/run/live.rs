@@ -3,6 +3,7 @@
 //! # Guarantees
 //! - Per pipeline all or nothing: what cannot be applied is refused with its reason, and its last good version runs on.
 //! - A pipeline that goes is taken from its sources first; one that comes is given to them last.
+//! - A backend that is edited is edited for the jobs that run, too.
 //! - One log line per reading that changed or refused something.
 
 use std::collections::BTreeMap;
@@ -171,6 +172,7 @@ impl Live {
                 Err(error) => self.refuse(&unit, &error, &mut done),
             }
         }
+        self.workshop.renew(&self.engine).await;
         self.sources.follow(&self.opened).await;
         self.tell(done, read);
         self.feed.applied(&read.compiled, &self.overview.excluded());

@@ -1,12 +1,16 @@
-//! Makes deliveries for jobs, of the backends as the manifests have them.
+//! Makes deliveries for jobs, of the backends as the manifests have them, and makes them anew when their backends are edited.
+//!
+//! # Guarantees
+//! - A job that runs goes to the backend that it began with, as the manifests have that now; never to another of its name.
+//! - A backend that is gone, or that cannot be made, leaves the job with what it had.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::{BackendPlan, Compiled};
-use spillway_delivery::deliver::DeliverySpec;
 use spillway_delivery::deliver::jobs::JobTarget;
+use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::settings::PipelineSettings;
 
 use super::pipelines::Binder;
@@ -19,7 +23,12 @@ const LISTED_MAX: usize = 20;
 pub(super) struct Workshop {
     binder: Binder,
     known: Mutex<Known>,
+    /// Of what the delivery of each job was made.
+    made: Mutex<BTreeMap<JobName, BackendPlan>>,
 }
+
+/// Namespace and name of a pipeline, and the id of one of its jobs.
+type JobName = (Arc<str>, Arc<str>, String);
 
 /// What the manifests say.
 #[derive(Debug, Clone, Default)]
@@ -32,32 +41,71 @@ struct Known {
 
 impl Workshop {
     pub(super) fn new(binder: Binder) -> Self {
-        Self { binder, known: Mutex::default() }
+        Self { binder, known: Mutex::default(), made: Mutex::default() }
     }
 
     /// Takes the backends as they are from now on.
     pub(super) fn set_backends(&self, compiled: &Compiled) {
-        let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
-        let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
-        let known = Known { backends: backends.collect(), references: references.collect() };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known::of(compiled);
     }
 
     /// Makes the delivery of one job; says in words why it cannot.
     pub(super) fn make(&self, target: &JobTarget) -> Result<DeliverySpec, String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.make_of(target, known.find(target)?)
+    }
+
+    /// Gives jobs that run their backends as they are now.
+    pub(super) async fn renew(&self, engine: &Engine) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let running = Mutex::new(BTreeSet::new());
+        let renewed = |target: &JobTarget| {
+            running.lock().unwrap_or_else(PoisonError::into_inner).insert(name_of(target));
+            let made = self.made().get(&name_of(target)).cloned();
+            let spec = self.make_of(target, known.newer(target, made.as_ref())?);
+            let told = |error: &String| tracing::warn!(job = target.job, error, "job goes on with the backend it had");
+            spec.inspect_err(told).ok()
+        };
+        engine.renew_jobs(&renewed).await;
+        let running = running.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.made().retain(|job, _| running.contains(job));
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeMap<JobName, BackendPlan>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_of(&self, target: &JobTarget, plan: &BackendPlan) -> Result<DeliverySpec, String> {
         let JobTarget { namespace, pipeline, route, backend, job } = target;
-        let plan = known.find(target)?;
         // A name of its own, so that files and keys of a job and of a delivery never meet.
         let known_as: Arc<str> = format!("{backend}/job-{job}").into();
         let names = (namespace.clone(), pipeline.clone());
         let spec = self.binder.delivery(&names, route, plan, known_as);
         let spec = spec.map_err(|error| format!("backend {backend} cannot be used: {error}"))?;
+        self.made().insert(name_of(target), plan.clone());
         Ok(DeliverySpec { backend_name: backend.clone(), ..spec })
     }
 }
 
+fn name_of(target: &JobTarget) -> JobName {
+    (target.namespace.clone(), target.pipeline.clone(), target.job.clone())
+}
+
 impl Known {
+    fn of(compiled: &Compiled) -> Self {
+        let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
+        let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
+        Self { backends: backends.collect(), references: references.collect() }
+    }
+
+    /// Returns the backend of a job as it is now, where that is not what its delivery was `made` of.
+    fn newer(&self, target: &JobTarget, made: Option<&BackendPlan>) -> Option<&BackendPlan> {
+        match made {
+            Some(made) => self.backends.values().find(|plan| plan.uid == made.uid).filter(|plan| *plan != made),
+            None => self.find(target).ok(),
+        }
+    }
+
     /// Returns the backend that the route means by its name, else the one of the pipeline's namespace, else the one of the
     /// cluster: manifests of files are the machine's own, so whoever runs it may send to any.
     fn find(&self, target: &JobTarget) -> Result<&BackendPlan, String> {
@@ -119,22 +167,48 @@ spec:
   - {name: shared, backendRefs: [{kind: ClusterBackend, name: lake}]}
 ";
 
+    fn known(text: &str) -> Known {
+        Known::of(&compile(&[Document::new("a.yaml", text)]))
+    }
+
+    fn target(namespace: &str, route: &str, backend: &str) -> JobTarget {
+        JobTarget {
+            namespace: namespace.into(),
+            pipeline: "jobs".into(),
+            route: route.into(),
+            backend: backend.into(),
+            job: "1".into(),
+        }
+    }
+
+    #[test]
+    fn a_job_goes_over_when_its_own_backend_is_edited_and_never_to_another_of_its_name() {
+        let before = known(MANIFESTS);
+        let job = target("default", "shared", "lake");
+        let made = before.find(&job).unwrap().clone();
+        assert_eq!((&*made.uid, before.newer(&job, Some(&made))), ("_cluster.lake", None));
+        // The pipeline is left out, so that nothing says what its route means.
+        let edited =
+            MANIFESTS.replace("{type: Blackhole, allowed", "{type: Stdout, allowed").replace("name: own", "nam: own");
+        let now = known(&edited);
+        assert_eq!(now.find(&job).map(|plan| &*plan.uid), Ok("default.lake"));
+        assert_eq!(now.newer(&job, Some(&made)).map(|plan| (&*plan.uid, plan != &made)), Some(("_cluster.lake", true)));
+        let gone = known(
+            &MANIFESTS
+                .replace("kind: ClusterBackend\nmetadata: {name: lake}", "kind: ClusterBackend\nmetadata: {name: sea}"),
+        );
+        assert_eq!(gone.newer(&job, Some(&made)), None);
+        // One that began without a backend takes what its name means.
+        assert_eq!(before.newer(&job, None), Some(&made));
+    }
+
     #[test]
     fn a_job_goes_to_what_its_route_means_by_the_name() {
         let compiled = compile(&[Document::new("a.yaml", MANIFESTS)]);
         assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
-        let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
-        let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
-        let known = Known { backends: backends.collect(), references: references.collect() };
+        let known = Known::of(&compiled);
         let found_from = |namespace: &str, route: &str, backend: &str| {
-            let target = JobTarget {
-                namespace: namespace.into(),
-                pipeline: "jobs".into(),
-                route: route.into(),
-                backend: backend.into(),
-                job: "1".into(),
-            };
-            known.find(&target).map(|plan| plan.uid.to_string())
+            known.find(&target(namespace, route, backend)).map(|plan| plan.uid.to_string())
         };
         let found = |route: &str, backend: &str| found_from("default", route, backend);
         assert_eq!(found("own", "lake").as_deref(), Ok("default.lake"));

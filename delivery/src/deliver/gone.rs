@@ -10,6 +10,9 @@ use crate::backend::{Backend, Fault, FaultKind, Items, OutBatch};
 use crate::log::DeliveryKey;
 use crate::settings::{DeliverySettings, WhenBehind};
 
+/// What kind of backend one is called that is gone.
+pub(super) const TYPE: &str = "Gone";
+
 #[derive(Debug)]
 struct Gone;
 
@@ -25,7 +28,7 @@ pub(super) fn spec(key: &DeliveryKey, drain: Duration) -> DeliverySpec {
         route: key.route.clone(),
         backend_uid: key.backend_uid.clone(),
         backend_name: key.backend_uid.clone(),
-        backend_type: "Gone".into(),
+        backend_type: TYPE.into(),
         backend: Arc::new(Gone),
         settings: DeliverySettings {
             retry_initial: Duration::from_secs(1),

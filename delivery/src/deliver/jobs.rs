@@ -11,6 +11,8 @@
 //! - Two redrives never mean the same letter: one at a time for a route and backend.
 //! - A crash at any moment loses nothing, and counts nothing twice: what a job has resolved is counted in with its end, under
 //!   its id. An event whose batch was under way may reach the backend again, as in any delivery.
+//! - A job goes to its backend as the configuration has it now: an edit reaches one that runs as it reaches a delivery, and
+//!   one that waits for a backend goes on when that comes. Batches that were planned keep their members and their keys.
 //!
 //! # Limits
 //! [`ACTIVE_MAX`] jobs of one pipeline at once; the last [`ENDED_MAX`] that are over are remembered. A replay keeps the
@@ -30,17 +32,19 @@ use super::budget::Budget;
 use super::deliveries::{Order, Task};
 use super::delivery::{Delivery, Ground, JobGround};
 use super::desk::Desk;
+use super::life::BackendKind;
 use super::status::DeliveryStatus;
 use super::{DeliverySpec, dead_letters};
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
-use crate::ledger::DeliveryState;
+use crate::ledger::{BreakerState, DeliveryState};
 use crate::log::{Log, Progress, ReadError};
 use crate::settings::OnUndeliverable;
 use crate::supervisor::Supervisor;
 
 mod job;
 mod redrive;
+mod renew;
 mod replay;
 mod report;
 mod store;
@@ -48,6 +52,7 @@ mod store;
 pub(super) use job::is_job;
 pub use job::{Job, JobEnd, JobKind, Outcome};
 pub use redrive::{RedriveRequest, Redriven};
+pub use renew::Renew;
 pub use replay::{ReplayRequest, Replayed};
 pub(super) use store::Store;
 
@@ -125,6 +130,9 @@ pub(super) struct Jobs {
     running: Mutex<BTreeMap<String, Running>>,
     /// Taken by whoever begins or ends a job, or resolves letters.
     turn: tokio::sync::Mutex<()>,
+    /// Held from the moment that deliveries of jobs are made until they run: an edit of their backends is either in them, or
+    /// finds them running.
+    making: tokio::sync::Mutex<()>,
 }
 
 /// A job at run time.
@@ -133,12 +141,20 @@ struct Running {
     status: Arc<DeliveryStatus>,
     log: Log,
     cancel: CancellationToken,
+    orders: Arc<watch::Sender<Order>>,
 }
 
 impl Jobs {
     pub(super) fn new(hand: Hand, uid: &Arc<str>) -> Self {
         let store = Store::new(&hand.filesystem, &hand.data_dir, uid);
-        Self { hand, store, list: Mutex::default(), running: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self {
+            hand,
+            store,
+            list: Mutex::default(),
+            running: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+        }
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Job>> {
@@ -206,6 +222,7 @@ impl Desk {
         for log in [Some(self.pipeline.log().clone()), shelf].into_iter().flatten() {
             self.forget_unknown(&log).await;
         }
+        let _making = self.jobs.making.lock().await;
         for job in self.jobs().into_iter().filter(|job| job.outcome.is_none()) {
             let Some(log) = self.log_of(job.kind).await else { continue };
             let saved = log.progress(&job.key());
@@ -252,20 +269,21 @@ impl Desk {
     }
 
     fn spec(&self, job: &Job) -> Result<DeliverySpec, String> {
-        let settings = self.pipeline.settings();
         let Some(workshop) = self.jobs.hand.workshop.get() else {
             return Err("this process makes no deliveries for jobs".into());
         };
-        let target = JobTarget {
+        workshop(&self.target_of(job)).map(kept_when_refused)
+    }
+
+    fn target_of(&self, job: &Job) -> JobTarget {
+        let settings = self.pipeline.settings();
+        JobTarget {
             namespace: settings.namespace.clone(),
             pipeline: settings.name.clone(),
             route: job.route.clone(),
             backend: job.backend.clone(),
             job: job.id.clone(),
-        };
-        let mut spec = workshop(&target)?;
-        spec.settings.on_undeliverable = OnUndeliverable::DeadLetter;
-        Ok(spec)
+        }
     }
 
     /// Writes a job down and runs it.
@@ -300,9 +318,8 @@ impl Desk {
             cancel.cancel();
         }
         let status = DeliveryStatus::new(&spec, progress.clone(), DeliveryState::Healthy, hand.clock.clone());
-        // A job gets no other order; the sender lives as long as it.
-        let (orders, receiver) =
-            watch::channel(Order { spec: spec.clone(), task: Task::Deliver, seat: None, at_once: false });
+        let (orders, receiver) = watch::channel(Order { spec, task: Task::Deliver, seat: None, at_once: false });
+        let orders = Arc::new(orders);
         let ground = Ground {
             log: log.clone(),
             names: Names::of_job(&self.pipeline.settings(), job),
@@ -322,13 +339,11 @@ impl Desk {
         if let Some(shelf) = self.dead_letters.shelf.get().filter(|_| job.kind == JobKind::Redrive) {
             shelf.hide(job);
         }
-        let delivery = Delivery::new(spec, ground, progress, xxhash_rust::xxh3::xxh3_64(job.id.as_bytes()));
-        let running = Running { status, log, cancel: cancel.clone() };
+        let running = Running { status, log, cancel: cancel.clone(), orders };
         self.jobs.running().insert(job.id.clone(), running.clone());
         let (desk, id) = (self.clone(), job.id.clone());
         hand.deliveries.spawn("job", async move {
-            delivery.run(cancel).await;
-            drop(orders);
+            deliver(ground, progress, xxhash_rust::xxh3::xxh3_64(id.as_bytes()), cancel).await;
             desk.over(&id, &running.log).await;
         });
     }
@@ -386,6 +401,30 @@ impl Desk {
         tracing::info!(job = id, ?kind, done, selected, delivered, duplicates, rejected, "job is over");
         Ok(())
     }
+}
+
+/// Delivers a job's range until that is done, it is cancelled or the process stops; goes over to another backend when told so.
+async fn deliver(mut ground: Ground, mut progress: Progress, seed: u64, cancel: CancellationToken) {
+    let mut kind = BackendKind::default();
+    loop {
+        let spec = ground.orders.borrow_and_update().spec.clone();
+        kind.turn(&spec, &mut progress);
+        ground.status.bind(&spec);
+        let parted = Delivery::new(spec, ground, progress, seed).run(cancel.clone()).await;
+        let has_other = parted.ground.orders.has_changed().unwrap_or(false);
+        if parted.ended || cancel.is_cancelled() || !has_other {
+            return;
+        }
+        (ground, progress) = (parted.ground, parted.progress);
+        let breaker = if ground.was_well { BreakerState::Closed } else { BreakerState::HalfOpen };
+        ground.status.enter(DeliveryState::Healthy, breaker);
+    }
+}
+
+/// What a backend refuses of a job is a letter, whatever its route says.
+fn kept_when_refused(mut spec: DeliverySpec) -> DeliverySpec {
+    spec.settings.on_undeliverable = OnUndeliverable::DeadLetter;
+    spec
 }
 
 /// Returns an id that no job of the desk has.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliveries::{Order, Task};
 use super::delivery::{Delivery, Ground};
 use super::group::{Done, Group};
+use super::{DeliverySpec, gone};
 use crate::ledger::{BreakerState, DeliveryState};
 use crate::log::{DeliveryKey, Log, Progress};
 
@@ -28,17 +29,30 @@ pub(super) struct Parted {
     pub(super) ended: bool,
 }
 
+/// Which kind of backend a delivery had last.
+#[derive(Debug, Default)]
+pub(super) struct BackendKind(Option<Arc<str>>);
+
+impl BackendKind {
+    /// Notes what comes. Where another kind of backend stood means nothing to it; that one was gone for a while says nothing.
+    pub(super) fn turn(&mut self, spec: &DeliverySpec, progress: &mut Progress) {
+        if &*spec.backend_type == gone::TYPE {
+            return;
+        }
+        let before = self.0.replace(spec.backend_type.clone());
+        if before.is_some_and(|before| before != spec.backend_type) {
+            progress.mark = None;
+        }
+    }
+}
+
 /// Obeys the orders of `ground` until the process stops, or the delivery has come to its end.
 pub(super) async fn run(mut ground: Ground, key: DeliveryKey, mut progress: Progress, stop: CancellationToken) {
     let seed = ground.log.incarnation() ^ xxhash_rust::xxh3::xxh3_64(key.route.as_bytes());
-    let mut backend_type = None;
+    let mut kind = BackendKind::default();
     loop {
         let order = ground.orders.borrow_and_update().clone();
-        if backend_type.replace(order.spec.backend_type.clone()).is_some_and(|before| before != order.spec.backend_type)
-        {
-            // Where another kind of backend stood means nothing to this one.
-            progress.mark = None;
-        }
+        kind.turn(&order.spec, &mut progress);
         prepare(&mut ground, &key, &mut progress, &order).await;
         let parted = match order.task {
             Task::Rest => rest(ground, progress, &stop).await,

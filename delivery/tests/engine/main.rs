@@ -10,6 +10,7 @@ mod edits;
 mod edits_unsaved;
 mod failover;
 mod in_and_out;
+mod jobs_renewed;
 mod letters;
 mod letters_wait;
 mod log;

@@ -85,3 +85,25 @@ fn a_replay_under_load_goes_on_after_a_kill_and_each_event_is_there_once() {
     let files = output::lines_below(&place.path("out"));
     output::assert_exactly_once(&files, "id", &acknowledged, &fixtures::ids(0, sent));
 }
+
+#[test]
+fn a_replay_that_runs_goes_on_at_the_new_address_when_its_backend_is_edited() {
+    let (old, new) = (Receiver::start(), Receiver::start());
+    old.mode(Mode::Refuse(503));
+    let place = Place::new(&manifests(&old.url));
+    let mut agent = place.start();
+    for first in (0..2000).step_by(BATCH as usize) {
+        fixtures::post(&agent.http, first, BATCH);
+    }
+    agent.wait_until_delivered(2000);
+    text(&ask(&agent, &["replay", "--pipeline", "jobs", "--route", "everything", "--from", "1", "--backend", "api"]));
+    old.wait_for_requests(3);
+    let status = agent.wait_until("it tries again", |status| jobs(status)[0]["state"] == "retrying");
+    assert_eq!(jobs(&status)[0]["heldEvents"], 2000, "{status:#}");
+    place.write_manifests(&manifests(&new.url));
+    wait_for_jobs(&mut agent, 1);
+    agent.stop();
+    let all = fixtures::ids(0, 2000);
+    output::assert_exactly_once(&new.lines(), "id", &all, &all);
+    assert!(old.lines().is_empty());
+}

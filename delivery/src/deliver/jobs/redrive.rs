@@ -110,6 +110,7 @@ impl Desk {
             cancelled: false,
             outcome: None,
         };
+        let _making = self.jobs.making.lock().await;
         let spec = self.spec(&job).map_err(JobError::Request)?;
         let Some(shelf) = self.dead_letters.shelf.get() else {
             return Err(JobError::Nothing("the dead letters are not open".into()));

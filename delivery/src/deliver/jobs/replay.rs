@@ -142,6 +142,7 @@ impl Desk {
             let text = format!("that would be {active} jobs of the pipeline at once, allowed: {ACTIVE_MAX}");
             return Err(JobError::UnderWay(text));
         }
+        let _making = self.jobs.making.lock().await;
         let mut made = Vec::new();
         for backend in &replayed.backends {
             let id = draw_id(&self.jobs());
