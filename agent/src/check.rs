@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use spillway_crds::{check, render};
+use spillway_crds::{check, explain, render};
 
 use crate::cli::{CheckFlags, Output};
 use crate::exit::{self, Failure};
@@ -11,9 +11,10 @@ use crate::exit::{self, Failure};
 /// Prints what is wrong, and returns 1 when anything is.
 pub fn run(flags: &CheckFlags) -> Result<ExitCode, Failure> {
     let compiled = check::read_standalone(&flags.manifests);
+    let conditions = flags.explain.then(|| explain::conditions(&compiled));
     let text = match flags.output {
-        Output::Human => render::human(&compiled),
-        Output::Json => render::json(&compiled),
+        Output::Human => explain::human(conditions.as_deref().unwrap_or_default()) + &render::human(&compiled),
+        Output::Json => render::json(&compiled, conditions.as_deref()),
     };
     exit::to_stdout(&text)?;
     Ok(if compiled.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })

@@ -264,6 +264,10 @@ pub struct CheckFlags {
     #[arg(short = 'f', long, value_name = "PATH", num_args = 1.., required = true, value_hint = ValueHint::AnyPath)]
     pub manifests: Vec<PathBuf>,
 
+    /// Say of every condition which fields of an event it reads, and what it costs: `origin`, `walk`, `text`, `pattern` or `list`.
+    #[arg(long)]
+    pub explain: bool,
+
     /// How to print.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "human")]
     pub output: Output,

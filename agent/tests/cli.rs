@@ -294,3 +294,16 @@ tests:
     let run = agent.run(&["test", "alone.yaml"]).code(1);
     assert!(stdout(&run).contains("no manifests: name them in `manifests`, or with -f"), "{}", stdout(&run));
 }
+
+#[test]
+fn conditions_are_explained() {
+    let agent = with_examples();
+    let told = stdout(&agent.run(&["check", "-f", "etch-line.yaml", "--explain"]).success());
+    let line = "MonitoringPipeline default/etch-line: route alarms: costs `walk`, reads event.kind, event.retries, event.status\n";
+    assert!(told.contains(line), "{told}");
+    let report = stdout(&agent.run(&["check", "-f", "etch-line.yaml", "--explain", "-o", "json"]).success());
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["conditions"][0]["place"], "transform quiet");
+    let report = stdout(&agent.run(&["check", "-f", "etch-line.yaml", "-o", "json"]).success());
+    assert!(!report.contains("conditions"), "{report}");
+}

@@ -19,6 +19,6 @@ pub fn run(paths: &[PathBuf], output: Output) -> Result<ExitCode, Failure> {
 pub(crate) fn told(compiled: &Compiled, output: Output) -> String {
     match output {
         Output::Human => render::human(compiled),
-        Output::Json => render::json(compiled),
+        Output::Json => render::json(compiled, None),
     }
 }

@@ -14,6 +14,7 @@
 //! | [`compile()`] | documents into plans and errors: one bad object is left out, the others are there |
 //! | [`manifest`] | the reading beneath: YAML with positions, the check against the schema, the errors |
 //! | [`check`] | files and folders, compiled: what a command of that name does |
+//! | [`explain`] | what conditions read and cost |
 //! | [`render`] | errors and warnings for people and for programs |
 //! | [`inject`] | a pod that asks for it, with the agent as a sidecar: JSON in, a JSON Patch out |
 //! | [`served`] | what agent and operator say to one another about configuration |
@@ -31,6 +32,7 @@
 pub mod check;
 pub mod compile;
 pub mod crd;
+pub mod explain;
 pub mod inject;
 pub mod kinds;
 pub mod load;

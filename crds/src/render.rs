@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::compile::Compiled;
+use crate::explain::Explained;
 use crate::manifest::ManifestError;
 use crate::nodes::counted;
 
@@ -15,6 +16,8 @@ struct Report<'a> {
     backends: Vec<&'a str>,
     errors: &'a [ManifestError],
     warnings: &'a [ManifestError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<&'a [Explained]>,
 }
 
 /// Returns one line an error and a warning, place first, and a line that sums up.
@@ -42,13 +45,15 @@ pub fn summary(compiled: &Compiled) -> String {
     counts.join(", ") + "\n"
 }
 
-/// Returns one JSON object: `pipelines` and `backends` (the good ones, `<namespace>.<name>`), `errors`, `warnings`.
-pub fn json(compiled: &Compiled) -> String {
+/// Returns one JSON object: `pipelines` and `backends` (the good ones, `<namespace>.<name>`), `errors`, `warnings`, and `conditions`
+/// where they are to be explained.
+pub fn json(compiled: &Compiled, conditions: Option<&[Explained]>) -> String {
     let report = Report {
         pipelines: compiled.pipelines.iter().map(|plan| &*plan.settings.uid).collect(),
         backends: compiled.backends.iter().map(|plan| &*plan.uid).collect(),
         errors: &compiled.errors,
         warnings: &compiled.warnings,
+        conditions,
     };
     let mut out = serde_json::to_string_pretty(&report).expect("a report is lists of text and numbers");
     out.push('\n');
@@ -84,7 +89,7 @@ spec: {type: Stdou}
                  help: did you mean `Stdout`?\n0 pipelines, 1 backend, 1 error, 0 warnings\n"
             )
         );
-        let report: serde_json::Value = serde_json::from_str(&json(&compiled)).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&json(&compiled, None)).unwrap();
         assert_eq!(report["backends"][0], "default.good");
         let error = &report["errors"][0];
         assert_eq!((&error["line"], &error["column"], &error["suggestion"]), (&9.into(), &14.into(), &"Stdout".into()));

@@ -216,7 +216,7 @@ spec: {type: Stdout}
     fn programs_know_these_warnings_by_their_reason() {
         let text = pipeline(OF_NAMESPACE, "jobs", &logs(SELECTOR));
         let compiled = compile_standalone(&[Document::new("a.yaml", text)]);
-        let report: serde_json::Value = serde_json::from_str(&crate::render::json(&compiled)).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&crate::render::json(&compiled, None)).unwrap();
         let warning = &report["warnings"][0];
         assert_eq!(warning["reason"], "NotStandalone", "{warning:#}");
         assert_eq!(
