@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use spillway_delivery::condition::Condition;
-use spillway_delivery::transform::Action;
 
 use crate::compile::Compiled;
 
@@ -31,7 +30,7 @@ pub fn conditions(compiled: &Compiled) -> Vec<Explained> {
         let object = plan.label();
         let mut tell = |place: String, condition: &Condition| all.push(explained(&object, place, condition));
         for transform in &plan.settings.transforms {
-            if let Action::Drop(condition) = &transform.action {
+            if let Some(condition) = transform.action.when() {
                 tell(format!("transform {}", transform.name), condition);
             }
         }

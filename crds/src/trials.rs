@@ -18,7 +18,8 @@
 //!   ([`Trial`](spillway_delivery::intake::Trial)).
 //! - Whatever is wrong in a file is told as in a manifest, with its place and the nearest name, before anything is tried; an
 //!   expectation of a route that is not there is wrong, not failed.
-//! - The events of a test go through one pipeline, in their order; each test begins anew.
+//! - The events of a test go through one pipeline, in their order; each test begins anew. Time passes as the events say, whatever the
+//!   clock does.
 //!
 //! # It must not know
 //! Files: who calls has read them.
@@ -32,6 +33,7 @@ mod render;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use spillway_delivery::intake::Trial;
@@ -45,7 +47,7 @@ use crate::manifest::error::{Position, Problem, listed, quoted};
 use crate::manifest::nearest::nearest;
 use file::Given;
 
-/// When events of a test are received: the first second of 2026, in nanoseconds of Unix time.
+/// When the first event of a test is received: the first second of 2026, in nanoseconds of Unix time.
 const RECEIVED: i64 = 1_767_225_600 * 1_000_000_000;
 
 /// A file of tests.
@@ -146,8 +148,10 @@ impl Test {
     fn run(&self, plan: &PipelinePlan) -> Vec<String> {
         let trial = Trial::new(plan.settings.clone());
         let mut failures = Vec::new();
-        for (number, Given { event, origin, expected }) in self.given.iter().enumerate() {
-            let tried = trial.take(event, origin, RECEIVED);
+        let mut since = Duration::ZERO;
+        for (number, Given { event, origin, after, expected }) in self.given.iter().enumerate() {
+            since += *after;
+            let tried = trial.take(event, origin, RECEIVED + since.as_nanos() as i64, since);
             let told = expected.failures(&tried);
             failures.extend(told.into_iter().map(|failure| format!("event {}: {failure}", number + 1)));
         }

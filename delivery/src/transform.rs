@@ -15,6 +15,8 @@
 //!   fields, one for each condition, expression and `Keep`.
 //! - **Nothing is lost silently.** Each transform counts what came, what it changed, what it dropped and where it failed; what
 //!   is dropped is counted by the log, too, with the batch ([`crate::log::Pending::dropped`]).
+//! - **What is remembered is what logs have**: buckets, windows and turns are in memory alone, one of each transform; a batch that
+//!   is refused leaves no trace in them.
 //! - **A failure changes nothing**: a field that cannot be set stays as it was, an event for which a condition has no answer
 //!   is not dropped; one that cannot be parsed is where that is told.
 //!
@@ -30,11 +32,13 @@ mod batch;
 mod chain;
 mod counts;
 mod edit;
+mod gate;
 mod keep;
 mod lift;
 mod parse;
 mod path;
 mod pattern;
+mod redact;
 mod severity;
 mod splice;
 mod timestamp;
@@ -46,9 +50,11 @@ use crate::condition::{Condition, EvalFailure, Expression};
 pub use batch::Shaped;
 pub use chain::Chain;
 pub use counts::Counts;
+pub use gate::{Deduplicate, Effects, KEYS_MAX, Looks, RATE_MAX, RateLimit, Sample, WINDOW_MAX};
 pub use parse::{OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp};
 pub use path::{FieldPath, PATH_KEYS_MAX, PathError};
 pub use pattern::{GROUPS_MAX, PATTERN_CHARACTERS_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError};
+pub use redact::{Builtin, FINDS_MAX, Finders, FindersError, PATTERNS_MAX, Redact};
 pub use severity::SeverityNumbers;
 pub use timestamp::{TimeForm, TimeFormat, TimeFormatError};
 
@@ -88,6 +94,14 @@ pub enum Action {
     Keep(Vec<FieldPath>),
     /// Drops the events for which the condition holds.
     Drop(Condition),
+    /// Takes what is secret out of texts.
+    Redact(Redact),
+    /// Drops all but some of many events.
+    Sample(Sample),
+    /// Drops what is more than so many events a second.
+    RateLimit(RateLimit),
+    /// Drops an event that came before.
+    Deduplicate(Deduplicate),
 }
 
 /// A field and the value it gets.
@@ -130,6 +144,10 @@ impl Action {
             Self::Rename(_) => "Rename",
             Self::Keep(_) => "Keep",
             Self::Drop(_) => "Drop",
+            Self::Redact(_) => "Redact",
+            Self::Sample(_) => "Sample",
+            Self::RateLimit(_) => "RateLimit",
+            Self::Deduplicate(_) => "Deduplicate",
         }
     }
 
@@ -143,7 +161,9 @@ impl Action {
             Self::Set(fields) => fields.iter().map(|field| &field.path).collect(),
             Self::Remove(paths) | Self::Keep(paths) => paths.iter().collect(),
             Self::Rename(fields) => fields.iter().flat_map(|field| [&field.from, &field.to]).collect(),
-            Self::Drop(_) => Vec::new(),
+            Self::Redact(redact) => redact.fields.iter().collect(),
+            Self::Deduplicate(deduplicate) => deduplicate.fields.iter().collect(),
+            Self::Drop(_) | Self::Sample(_) | Self::RateLimit(_) => Vec::new(),
         }
     }
 
@@ -154,6 +174,17 @@ impl Action {
             Self::ParseRegex(parse) => Some(&parse.field),
             Self::ParseTimestamp(parse) => Some(&parse.field),
             Self::ParseSeverity(parse) => Some(&parse.field),
+            _ => None,
+        }
+    }
+
+    /// Returns the condition of which it depends whether it does anything to an event.
+    pub fn when(&self) -> Option<&Condition> {
+        match self {
+            Self::Drop(condition) => Some(condition),
+            Self::Sample(sample) => sample.looks.when.as_ref(),
+            Self::RateLimit(limit) => limit.looks.when.as_ref(),
+            Self::Deduplicate(deduplicate) => deduplicate.looks.when.as_ref(),
             _ => None,
         }
     }
@@ -195,14 +226,23 @@ pub enum Failure {
     TooDeep,
     /// A text or a number is not what is to be read.
     Unparsed,
+    /// There are more keys than a transform may remember.
+    TooManyKeys,
     /// A number that an expression or a condition makes does not fit, or is divided by zero.
     Arithmetic,
 }
 
 impl Failure {
     /// Every failure, in the order of its number.
-    pub const ALL: [Self; 6] =
-        [Self::Absent, Self::TypeMismatch, Self::TooLarge, Self::TooDeep, Self::Unparsed, Self::Arithmetic];
+    pub const ALL: [Self; 7] = [
+        Self::Absent,
+        Self::TypeMismatch,
+        Self::TooLarge,
+        Self::TooDeep,
+        Self::Unparsed,
+        Self::TooManyKeys,
+        Self::Arithmetic,
+    ];
 
     /// Returns the failure as a label of a metric.
     pub fn as_str(self) -> &'static str {
@@ -212,6 +252,7 @@ impl Failure {
             Self::TooLarge => "too_large",
             Self::TooDeep => "too_deep",
             Self::Unparsed => "unparsed",
+            Self::TooManyKeys => "too_many_keys",
             Self::Arithmetic => "arithmetic",
         }
     }

@@ -8,7 +8,12 @@ use crate::kinds::transform::{RenameFieldSpec, SetFieldSpec, TransformSpec, Tran
 use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
 
+mod gate;
 mod parse;
+mod redact;
+
+/// What a transform does, and where its fields are named.
+type Read = Option<(Action, Vec<String>)>;
 
 /// Returns the transforms that are good, and adds what is wrong with the others.
 pub(super) fn transforms(object: &Object, specs: &[TransformSpec], problems: &mut Vec<Problem>) -> Vec<Transform> {
@@ -35,6 +40,10 @@ impl Reader<'_> {
             TransformType::ParseRegex => self.parse_regex(spec.parse_regex.as_ref()?)?,
             TransformType::ParseTimestamp => self.parse_timestamp(spec.parse_timestamp.as_ref()?)?,
             TransformType::ParseSeverity => self.parse_severity(spec.parse_severity.as_ref()?)?,
+            TransformType::Redact => self.redact(spec.redact.as_ref()?)?,
+            TransformType::Sample => self.sample(spec.sample.as_ref()?)?,
+            TransformType::RateLimit => self.rate_limit(spec.rate_limit.as_ref()?)?,
+            TransformType::Deduplicate => self.deduplicate(spec.deduplicate.as_ref()?)?,
             TransformType::Set => self.set(&spec.set.as_ref()?.fields)?,
             TransformType::Rename => self.rename(&spec.rename.as_ref()?.fields)?,
             TransformType::Remove => {

@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::LABEL_PATTERN;
 use crate::manifest::rules;
 
+mod gate;
 mod parse;
+mod redact;
 
+pub use gate::{DeduplicateSpec, RateLimitSpec, SampleSpec};
 pub use parse::{
     OnErrorSpec, ParseJsonSpec, ParseRegexSpec, ParseSeveritySpec, ParseTimestampSpec, SeverityNumbersSpec,
     TimeFormatSpec,
 };
+pub use redact::{BuiltinSpec, RedactSpec};
 
 /// One transform: `type` and the member of that name.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -26,8 +30,10 @@ pub struct TransformSpec {
 
     /// What it does: `ParseJSON` (makes fields of a text that is JSON), `ParseRegex` (makes fields of what a pattern finds in a
     /// text), `ParseTimestamp` and `ParseSeverity` (write a time and a severity in one form), `Set` (gives fields a value),
-    /// `Remove` (takes fields out), `Rename` (moves fields), `Keep` (takes all other fields out) or `Drop` (drops events,
-    /// counted). The member of the same name, with a small letter first, holds its settings.
+    /// `Remove` (takes fields out), `Rename` (moves fields), `Keep` (takes all other fields out), `Drop` (drops events,
+    /// counted), `Redact` (takes secrets out of texts), `Sample` (keeps some of many events), `RateLimit` (keeps so many events a
+    /// second) or `Deduplicate` (drops events that came before). The member of the same name, with a small letter first, holds its
+    /// settings.
     pub r#type: TransformType,
 
     /// Settings of a transform of type `ParseJSON`. It must be there with this type.
@@ -65,6 +71,22 @@ pub struct TransformSpec {
     /// Settings of a transform of type `Drop`. It must be there with this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop: Option<DropSpec>,
+
+    /// Settings of a transform of type `Redact`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redact: Option<RedactSpec>,
+
+    /// Settings of a transform of type `Sample`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleSpec>,
+
+    /// Settings of a transform of type `RateLimit`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
+
+    /// Settings of a transform of type `Deduplicate`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deduplicate: Option<DeduplicateSpec>,
 }
 
 /// The kinds of transform.
@@ -89,6 +111,14 @@ pub enum TransformType {
     Keep,
     /// Drops events.
     Drop,
+    /// Takes secrets out of texts.
+    Redact,
+    /// Keeps some of many events.
+    Sample,
+    /// Keeps so many events a second.
+    RateLimit,
+    /// Drops events that came before.
+    Deduplicate,
 }
 
 /// Settings of a transform of type `Set`.

@@ -40,10 +40,14 @@ pub(crate) enum Check {
     LayoutWithFormat,
     /// A time that tells no zone is given one.
     ZoneNeeded,
+    /// Something is looked for.
+    BuiltinOrPatterns,
+    /// No more is kept than there is.
+    KeepAtMostOutOf,
 }
 
 /// Every rule of every kind, but those of the members of a Backend and of a transform.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 15] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
     Check::NameLength,
@@ -57,10 +61,12 @@ const CHECKS: [Check; 13] = [
     Check::ValueOrExpression,
     Check::LayoutWithFormat,
     Check::ZoneNeeded,
+    Check::BuiltinOrPatterns,
+    Check::KeepAtMostOutOf,
 ];
 
 /// The types of transform and their members.
-const TRANSFORMS: [(&str, &str); 9] = [
+const TRANSFORMS: [(&str, &str); 13] = [
     ("ParseJSON", "parseJSON"),
     ("ParseRegex", "parseRegex"),
     ("ParseTimestamp", "parseTimestamp"),
@@ -70,6 +76,10 @@ const TRANSFORMS: [(&str, &str); 9] = [
     ("Rename", "rename"),
     ("Keep", "keep"),
     ("Drop", "drop"),
+    ("Redact", "redact"),
+    ("Sample", "sample"),
+    ("RateLimit", "rateLimit"),
+    ("Deduplicate", "deduplicate"),
 ];
 
 /// Returns every rule of every kind.
@@ -158,6 +168,16 @@ pub(crate) fn zone_needed() -> Rule {
     Check::ZoneNeeded.rule()
 }
 
+/// Something is looked for.
+pub(crate) fn builtin_or_patterns() -> Rule {
+    Check::BuiltinOrPatterns.rule()
+}
+
+/// No more is kept than there is.
+pub(crate) fn keep_at_most_out_of() -> Rule {
+    Check::KeepAtMostOutOf.rule()
+}
+
 /// The field never changes; `why` says what to do instead.
 pub(crate) fn immutable(field: &str, why: &str) -> Rule {
     Rule::new("self == oldSelf")
@@ -188,6 +208,8 @@ impl Check {
             Self::ValueOrExpression => "`value` or `valueExpression` must be set, and not both".to_owned(),
             Self::LayoutWithFormat => "`layout` must be set when `format` is 'Layout', and only then".to_owned(),
             Self::ZoneNeeded => "`zone` must be set when `format` is 'Syslog'".to_owned(),
+            Self::BuiltinOrPatterns => "`builtin` or `patterns` must be set".to_owned(),
+            Self::KeepAtMostOutOf => "`keep` must be less than or equal to `outOf`".to_owned(),
         }
     }
 
@@ -201,6 +223,8 @@ impl Check {
             Self::ValueOrExpression => "value",
             Self::LayoutWithFormat => "layout",
             Self::ZoneNeeded => "zone",
+            Self::BuiltinOrPatterns => "builtin",
+            Self::KeepAtMostOutOf => "keep",
             Self::ValuesNeeded | Self::ValuesRefused => "values",
             Self::InitialAtMostMax => "initialMilliseconds",
             Self::PriorityRefused | Self::WhenBehindRefused => "backendRefs",
@@ -233,6 +257,13 @@ impl Check {
             Self::ValueOrExpression => has("value") != has("valueExpression"),
             Self::LayoutWithFormat => has("layout") == (text("format") == "Layout"),
             Self::ZoneNeeded => text("format") != "Syslog" || has("zone"),
+            Self::BuiltinOrPatterns => ["builtin", "patterns"]
+                .iter()
+                .any(|field| object.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty())),
+            Self::KeepAtMostOutOf => {
+                let number = |field: &str| object.get(field).and_then(Value::as_u64);
+                number("keep").zip(number("outOf")).is_none_or(|(keep, out_of)| keep <= out_of)
+            }
             Self::InitialAtMostMax => {
                 let number = |field: &str| object.get(field).and_then(Value::as_u64);
                 match (number("initialMilliseconds"), number("maxSeconds")) {
@@ -283,6 +314,10 @@ impl fmt::Display for Check {
             Self::ValueOrExpression => f.write_str("has(self.value) != has(self.valueExpression)"),
             Self::LayoutWithFormat => f.write_str("has(self.layout) == (self.format == 'Layout')"),
             Self::ZoneNeeded => f.write_str("self.format != 'Syslog' || has(self.zone)"),
+            Self::BuiltinOrPatterns => f.write_str(
+                "(has(self.builtin) && size(self.builtin) > 0) || (has(self.patterns) && size(self.patterns) > 0)",
+            ),
+            Self::KeepAtMostOutOf => f.write_str("self.keep <= self.outOf"),
         }
     }
 }

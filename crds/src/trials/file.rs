@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use spillway_delivery::event::{EVENT_BYTES_MAX, Origin};
@@ -21,6 +22,8 @@ use crate::manifest::{Document, ManifestError};
 pub(super) struct Given {
     pub(super) event: Vec<u8>,
     pub(super) origin: Arc<Origin>,
+    /// How long it comes after the one before.
+    pub(super) after: Duration,
     pub(super) expected: Expected,
 }
 
@@ -43,6 +46,7 @@ static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
     }});
     let event = json!({"type": "object", "required": ["expect"], "properties": {
         "event": anything(), "json": {"type": "string", "minLength": 2}, "origin": origin, "expect": expect,
+        "afterSeconds": {"type": "integer", "minimum": 0, "maximum": 86_400},
     }});
     let test = json!({"type": "object", "required": ["name", "pipeline", "events"], "properties": {
         "name": text(), "pipeline": text(), "origin": origin,
@@ -105,7 +109,9 @@ fn test(field: &str, node: &Node, value: &Json, problems: &mut Vec<Problem>) -> 
         let field = format!("{field}.events[{number}]");
         // That of an event stands in for that of its test.
         let origin = origin(value_of.get("origin").or_else(|| value.get("origin")));
-        Some(Given { event: bytes(&field, event, problems)?, origin, expected: expected(&field, event, problems) })
+        let after = Duration::from_secs(value_of["afterSeconds"].as_u64().unwrap_or(0));
+        let event_bytes = bytes(&field, event, problems)?;
+        Some(Given { event: event_bytes, origin, after, expected: expected(&field, event, problems) })
     });
     Test {
         given: given.collect(),

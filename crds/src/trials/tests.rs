@@ -11,6 +11,7 @@ spec:
   - {name: site, type: Set, set: {fields: [{name: site, value: fab12}]}}
   - {name: number, type: Set, set: {fields: [{name: next, valueExpression: event.wafer + 1}]}}
   - {name: quiet, type: Drop, drop: {when: 'has(event.level) && event.level == "debug"'}}
+  - {name: once, type: Deduplicate, deduplicate: {fields: [wafer], windowSeconds: 60, when: has(event.wafer)}}
   routes:
   - {name: lake, backendRefs: [{name: out}]}
   - {name: pager, match: 'event.level == "error" && origin.pod.startsWith("etcher")', backendRefs: [{name: out}]}
@@ -69,6 +70,16 @@ tests:
 "#;
     let (outcomes, errors) = tried(text);
     assert_eq!((outcomes, errors), (vec!["an error goes to both".into(), "a debug line is dropped".into()], vec![]));
+}
+
+#[test]
+fn time_passes_as_the_events_say_and_a_test_begins_anew() {
+    let event = |after: u32, dropped: bool| {
+        format!("{{event: {{wafer: 1, level: a}}, afterSeconds: {after}, expect: {{dropped: {dropped}}}}}")
+    };
+    let events = [event(0, false), event(59, true), event(1, false), event(3600, false), event(0, true)].join(", ");
+    let one = format!("{{name: t, pipeline: etch-line, events: [{events}]}}");
+    assert_eq!(tried(&format!("tests: [{one}, {one}]")), (vec!["t".to_owned(), "t".to_owned()], vec![]));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! # Guarantees
 //! - A batch is shaped once for each pipeline, however often its log is asked for room, and anew only where an edit came
 //!   meanwhile: what is appended has the transforms and the routes of one version.
-//! - What was done is counted when the log has the batch, so that a sender who is refused and comes again counts once.
+//! - What was done is counted and remembered when the log has the batch, so that a sender who is refused and comes again counts
+//!   once and is no duplicate of itself.
 //! - A pipeline without transforms costs a look at its version for each batch, and nothing for an event.
 //!
 //! # Limits
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Version;
 use super::submit::Wanting;
 use crate::event::Batch;
-use crate::transform::{Chain, Counts, Shaped};
+use crate::transform::{Chain, Counts, Effects, Shaped};
 
 /// Most bytes of shaped events on their way to logs, over all pipelines of the process: two batches of the largest size.
 const SHAPED_BYTES_MAX: usize = 32 << 20;
@@ -40,19 +41,22 @@ pub(super) struct Made {
 pub(super) struct MadeCounts {
     chain: Arc<Chain>,
     counts: Vec<Counts>,
+    effects: Effects,
 }
 
 impl Made {
-    /// Lets go of what was made.
+    /// Lets go of what was made, which is on its way into the log.
     pub(super) fn into_counts(self) -> MadeCounts {
-        MadeCounts { chain: self.chain, counts: self.shaped.counts }
+        let Shaped { counts, mut effects, .. } = self.shaped;
+        effects.enqueued();
+        MadeCounts { chain: self.chain, counts, effects }
     }
 }
 
 impl MadeCounts {
-    /// Counts what was done.
-    pub(super) fn add(&self) {
-        self.chain.kept(&self.counts);
+    /// Counts what was done, and remembers it.
+    pub(super) fn add(self) {
+        self.chain.kept(&self.counts, self.effects);
     }
 }
 
@@ -76,7 +80,7 @@ fn make(wanting: &mut [Wanting<'_>], batch: &Batch) -> Option<usize> {
         let version = pipeline.version().clone();
         if let Some(shaped) = made(&version, batch, known) {
             let own = shaped.batch.payload.as_ptr() != batch.payload.as_ptr();
-            *bytes.get_or_insert(0) += if own { shaped.batch.payload.len() } else { 0 };
+            *bytes.get_or_insert(0) += shaped.effects.bytes() + if own { shaped.batch.payload.len() } else { 0 };
         }
     }
     bytes

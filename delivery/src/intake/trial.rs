@@ -4,8 +4,10 @@
 //! that just began: a transform that remembers does so from event to event.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::Version;
 use crate::clock::UnixNanos;
@@ -16,7 +18,10 @@ use crate::transform::Failure;
 
 /// A pipeline that is tried.
 #[derive(Debug)]
-pub struct Trial(Version);
+pub struct Trial {
+    version: Version,
+    began: Instant,
+}
 
 /// What it would do with one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,26 +39,28 @@ pub struct Tried {
 impl Trial {
     /// Returns the pipeline with these settings, as it begins.
     pub fn new(settings: PipelineSettings) -> Self {
-        Self(Version::first(settings))
+        Self { version: Version::first(settings), began: Instant::now() }
     }
 
-    /// Returns what becomes of an event, a valid object as a source hands it over, that comes from `origin` at that time.
-    pub fn take(&self, event: &[u8], origin: &Arc<Origin>, received: UnixNanos) -> Tried {
-        let origin = self.0.origins.merged(origin);
+    /// Returns what becomes of an event, a valid object as a source hands it over, that comes from `origin` at that time, so long after
+    /// the pipeline began.
+    pub fn take(&self, event: &[u8], origin: &Arc<Origin>, received: UnixNanos, after: Duration) -> Tried {
+        let origin = self.version.origins.merged(origin);
         let mut builder = BatchBuilder::default();
         builder.push(event);
         let mut batch = builder.build(origin.clone(), received);
         let mut tried = Tried { event: None, routes: Vec::new(), failed: Vec::new(), unanswered: Vec::new() };
-        if let Some(chain) = &self.0.chain {
-            let shaped = chain.shape(&batch, &origin);
+        if let Some(chain) = &self.version.chain {
+            let shaped = chain.shape_at(&batch, &origin, self.began + after);
             for (transform, counts) in chain.transforms().iter().zip(&shaped.counts) {
                 let failures = Failure::ALL.into_iter().filter(|failure| counts.failed[*failure as usize] > 0);
                 tried.failed.extend(failures.map(|failure| (transform.name.clone(), failure)));
             }
+            chain.kept(&shaped.counts, shaped.effects);
             batch = shaped.batch;
         }
         let Some(event) = batch.events().next() else { return tried };
-        for route in &self.0.settings().routes {
+        for route in &self.version.settings().routes {
             match route.condition.as_ref().map_or(Ok(true), |condition| condition.eval(event, &origin)) {
                 Ok(true) => tried.routes.push(route.name.clone()),
                 Ok(false) => {}

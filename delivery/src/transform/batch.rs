@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Chain;
 use super::chain::{Scratch, Verdict};
 use super::counts::Counts;
 use super::edit::Subject;
+use super::gate::Effects;
 use crate::event::{BATCH_BYTES_MAX, Batch, BatchBuilder, EVENT_BYTES_MAX, Origin};
 
 /// What the transforms made of a batch.
@@ -17,11 +20,18 @@ pub struct Shaped {
     pub dropped: u32,
     /// What each transform did.
     pub counts: Vec<Counts>,
+    /// What it did to what transforms remember, for [`Chain::kept`]; undone where it is dropped.
+    pub effects: Effects,
 }
 
 impl Chain {
-    /// Shapes a batch whose origin the pipeline has filled. Pure: what was done is counted by [`Chain::kept`].
+    /// Shapes a batch whose origin the pipeline has filled. What was done is counted, and remembered, by [`Chain::kept`].
     pub fn shape(&self, batch: &Batch, origin: &Arc<Origin>) -> Shaped {
+        self.shape_at(batch, origin, Instant::now())
+    }
+
+    /// The same at another time.
+    pub fn shape_at(&self, batch: &Batch, origin: &Arc<Origin>, now: Instant) -> Shaped {
         let mut counts = vec![Counts::default(); self.transforms().len()];
         let mut scratch = Scratch::default();
         let mut out: Option<BatchBuilder> = None;
@@ -29,7 +39,7 @@ impl Chain {
         for index in 0..batch.len() {
             let event = batch.event(index);
             let bytes_max = bytes_max(batch, index, out.as_ref());
-            let subject = Subject { event, origin, bytes_max, received: batch.received };
+            let subject = Subject { event, origin, bytes_max, received: batch.received, now };
             match (self.run(subject, &mut scratch, &mut counts), &mut out) {
                 (Verdict::Same, None) => {}
                 (Verdict::Same, Some(out)) => out.push(event),
@@ -50,12 +60,15 @@ impl Chain {
                 ..out.build(batch.origin.clone(), batch.received)
             },
         };
-        Shaped { batch: shaped, dropped, counts }
+        Shaped { batch: shaped, dropped, counts, effects: scratch.into_effects() }
     }
 
-    /// Counts what was done to a batch, once the log has it.
-    pub(crate) fn kept(&self, counts: &[Counts]) {
+    /// Counts what was done to a batch, and remembers it, once the log has it.
+    pub fn kept(&self, counts: &[Counts], effects: Effects) {
         self.count(counts);
+        for (transform, forgotten) in effects.keep() {
+            self.count_forgotten(transform, forgotten);
+        }
     }
 }
 

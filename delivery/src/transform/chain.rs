@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::counts::{Counters, Counts};
 use super::edit::{EditScratch, Program, Subject};
+use super::gate::{Effects, Gate, GateScratch, State};
 use super::keep::{Keep, KeepScratch};
 use super::lift::{Lift, LiftScratch};
 use super::parse::ParseJson;
 use super::path::overlap;
-use super::{Action, FIELDS_MAX, SetValue, Transform};
+use super::redact::{RedactScratch, Redactor};
+use super::{Action, FIELDS_MAX, Failure, SetValue, Transform};
 use crate::condition::Condition;
 use crate::event::{EVENT_BYTES_MAX, Origin};
 
@@ -17,6 +21,8 @@ use crate::event::{EVENT_BYTES_MAX, Origin};
 pub struct Chain {
     transforms: Vec<Transform>,
     counters: Vec<Arc<Counters>>,
+    /// What each transform remembers.
+    states: Vec<State>,
     steps: Vec<Step>,
 }
 
@@ -27,6 +33,8 @@ enum Step {
     Lift { transform: usize, lift: Lift },
     Keep { transform: usize, keep: Keep },
     Drop { transform: usize, condition: Condition },
+    Redact { transform: usize, redactor: Redactor },
+    Gate(Gate),
 }
 
 /// What became of an event.
@@ -46,6 +54,8 @@ pub(super) struct Scratch {
     edit: EditScratch,
     keep: KeepScratch,
     lift: LiftScratch,
+    redact: RedactScratch,
+    gate: GateScratch,
     /// The event as the steps so far made it.
     event: Vec<u8>,
     /// What the step under way writes.
@@ -57,23 +67,37 @@ impl Scratch {
     pub(super) fn event(&self) -> &[u8] {
         &self.event
     }
+
+    /// Returns what the events so far did to the state of the chain.
+    pub(super) fn into_effects(self) -> Effects {
+        self.gate.effects
+    }
 }
 
 impl Chain {
     /// Compiles transforms, which run in this order.
     pub fn new(transforms: &[Transform]) -> Self {
-        let counters = transforms.iter().map(|_| Arc::default()).collect();
-        Self { transforms: transforms.to_vec(), counters, steps: steps(transforms) }
+        Self::of(transforms, |_| None)
     }
 
-    /// Compiles other transforms; one whose name was there before goes on counting.
-    pub(crate) fn next(&self, transforms: &[Transform]) -> Self {
-        let before = |name: &Arc<str>| {
-            let at = self.transforms.iter().position(|transform| transform.name == *name)?;
-            self.counters.get(at).cloned()
-        };
-        let counters = transforms.iter().map(|transform| before(&transform.name).unwrap_or_default()).collect();
-        Self { counters, ..Self::new(transforms) }
+    /// Compiles other transforms; one whose name was there before goes on counting, one that is the same goes on with what it
+    /// remembers.
+    pub fn next(&self, transforms: &[Transform]) -> Self {
+        Self::of(transforms, |name| {
+            self.transforms.iter().position(|transform| transform.name == *name).map(|at| (self, at))
+        })
+    }
+
+    fn of<'c>(transforms: &[Transform], before: impl Fn(&Arc<str>) -> Option<(&'c Self, usize)>) -> Self {
+        let (mut counters, mut states) = (Vec::new(), Vec::new());
+        for transform in transforms {
+            let before = before(&transform.name);
+            counters.push(before.map(|(chain, at)| chain.counters[at].clone()).unwrap_or_default());
+            let same = before.filter(|(chain, at)| chain.transforms[*at].action == transform.action);
+            states.push(same.map_or_else(|| State::new(&transform.action), |(chain, at)| chain.states[at].clone()));
+        }
+        let steps = steps(transforms, &states);
+        Self { transforms: transforms.to_vec(), counters, states, steps }
     }
 
     /// Returns the transforms as they were told.
@@ -82,7 +106,7 @@ impl Chain {
     }
 
     /// Returns what each transform did since the start.
-    pub(crate) fn counted(&self) -> impl Iterator<Item = (&Transform, Counts)> {
+    pub fn counted(&self) -> impl Iterator<Item = (&Transform, Counts)> {
         self.transforms.iter().zip(&self.counters).map(|(transform, counters)| (transform, counters.counts()))
     }
 
@@ -91,10 +115,19 @@ impl Chain {
         self.counters.iter().zip(counts).for_each(|(counters, counts)| counters.add(counts));
     }
 
-    /// Returns what the transforms make of one event (a valid object on one line); `None` when it is dropped. Counts nothing.
+    /// Counts keys that were forgotten before their time.
+    pub(super) fn count_forgotten(&self, transform: usize, keys: u64) {
+        let mut counts = Counts::default();
+        counts.failed[Failure::TooManyKeys as usize] = keys;
+        self.counters[transform].add(&counts);
+    }
+
+    /// Returns what the transforms make of one event (a valid object on one line); `None` when it is dropped. Counts and remembers
+    /// nothing, but that a `Sample` without a key had its turn.
     pub fn apply(&self, event: &[u8], origin: &Origin) -> Option<Vec<u8>> {
         let (mut scratch, mut counts) = (Scratch::default(), vec![Counts::default(); self.transforms.len()]);
-        let subject = Subject { event, origin, bytes_max: EVENT_BYTES_MAX.max(event.len()), received: 0 };
+        let subject =
+            Subject { event, origin, bytes_max: EVENT_BYTES_MAX.max(event.len()), received: 0, now: Instant::now() };
         match self.run(subject, &mut scratch, &mut counts) {
             Verdict::Same => Some(event.to_vec()),
             Verdict::Changed => Some(scratch.event),
@@ -121,25 +154,28 @@ impl Chain {
 
 impl Step {
     /// Returns the step of a transform that runs by itself; `None` for edits.
-    fn own(transform: usize, action: &Action) -> Option<Self> {
+    fn own(transform: usize, action: &Action, state: &State) -> Option<Self> {
         Some(match action {
             Action::ParseJson(parse @ ParseJson { into: None, .. }) => {
                 Self::Lift { transform, lift: Lift::new(parse)? }
             }
             Action::Keep(fields) => Self::Keep { transform, keep: Keep::new(fields) },
             Action::Drop(condition) => Self::Drop { transform, condition: condition.clone() },
-            _ => return None,
+            Action::Redact(redact) => Self::Redact { transform, redactor: Redactor::new(redact) },
+            action => return Gate::new(transform, action, state).map(Self::Gate),
         })
     }
 
     /// Runs over the event as the steps so far made it; what it makes of it is in [`Scratch::next`].
     fn run(&self, subject: Subject<'_>, so_far: Verdict, scratch: &mut Scratch, counts: &mut [Counts]) -> Verdict {
-        let Scratch { edit, keep, lift, event, next } = scratch;
+        let Scratch { edit, keep, lift, redact, gate, event, next } = scratch;
         let event: &[u8] = if so_far == Verdict::Same { subject.event } else { event };
         let subject = Subject { event, ..subject };
         next.clear();
         match self {
             Self::Edit(program) => program.run(subject, edit, next, counts),
+            Self::Gate(step) => step.run(subject, gate, counts),
+            Self::Redact { transform, redactor } => redactor.run(subject, redact, next, &mut counts[*transform]),
             Self::Lift { transform, lift: fields } => fields.run(subject, lift, next, &mut counts[*transform]),
             Self::Keep { transform, keep: fields } => {
                 let changed = fields.run(event, keep, next);
@@ -163,10 +199,10 @@ impl Step {
 }
 
 /// Puts together edits that follow each other and touch different fields, so that one walk does for all.
-fn steps(transforms: &[Transform]) -> Vec<Step> {
+fn steps(transforms: &[Transform], states: &[State]) -> Vec<Step> {
     let (mut steps, mut group) = (Vec::new(), Group::default());
-    for (number, transform) in transforms.iter().enumerate() {
-        let Some(step) = Step::own(number, &transform.action) else {
+    for (number, (transform, state)) in transforms.iter().zip(states).enumerate() {
+        let Some(step) = Step::own(number, &transform.action, state) else {
             if !group.takes(&transform.action) {
                 steps.extend(std::mem::take(&mut group).program(transforms));
             }

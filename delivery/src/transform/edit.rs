@@ -4,6 +4,8 @@
 //! A program holds edits of different fields alone, so that their order means nothing; the chain sees to that. What an
 //! expression reads is the event as it came to the program.
 
+use tokio::time::Instant;
+
 use super::chain::Verdict;
 use super::counts::Counts;
 use super::parse::{OnError, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp, Parser};
@@ -80,6 +82,8 @@ pub(super) struct Subject<'e> {
     pub(super) bytes_max: usize,
     /// When it came.
     pub(super) received: UnixNanos,
+    /// The time that goes on, for what is remembered.
+    pub(super) now: Instant,
 }
 
 impl Program {

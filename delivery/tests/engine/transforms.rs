@@ -14,7 +14,7 @@ use spillway_delivery::intake::{Accepted, Intake, Pipeline, SubmitError};
 use spillway_delivery::ledger::{PipelineReport, TransformReport};
 use spillway_delivery::log::AcceptedEvents;
 use spillway_delivery::settings::{LogSettings, PipelineSettings, Strategy};
-use spillway_delivery::transform::{Action, FieldPath, SetField, SetValue, Transform};
+use spillway_delivery::transform::{Action, Deduplicate, FieldPath, Looks, RateLimit, SetField, SetValue, Transform};
 
 use crate::common::{
     Store, balanced, batch, batch_of, disk, drain, engine, engine_over, kept_in_store, pipeline_of, quick, reference,
@@ -203,6 +203,68 @@ async fn a_sender_that_is_refused_and_comes_again_counts_once() {
     assert_eq!(store.until(|got| got.len() == 2).await, [r#"{"n":0,"site":"a"}"#, r#"{"n":1,"site":"a"}"#]);
     assert_eq!(report(&pipeline).await.transforms[0].in_events, 2);
     assert!(drain(&engine).await);
+}
+
+fn once() -> Transform {
+    let fields = vec![FieldPath::parse("n").unwrap()];
+    let window = Duration::from_secs(3600);
+    transform("once", Action::Deduplicate(Deduplicate { looks: Looks::default(), fields, window, keys_max: 100 }))
+}
+
+fn limited() -> Transform {
+    let limit = RateLimit { looks: Looks::default(), events_per_second: 1, burst_events: 2, keys_max: 1 };
+    transform("limited", Action::RateLimit(limit))
+}
+
+#[tokio::test]
+async fn a_sender_that_is_refused_and_comes_again_is_no_duplicate_and_has_its_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let store = Arc::<Store<String>>::default();
+    let mut full = settings("jobs", vec![once(), limited()]);
+    full.log.bytes_max = 1;
+    let roomy = PipelineSettings { log: LogSettings::default(), ..full.clone() };
+    let pipeline = engine.apply(full, vec![spec("jobs", &store)], &|_| None).await.unwrap();
+    for _ in 0..3 {
+        Intake.submit(std::slice::from_ref(&pipeline), batch(0..2)).await.unwrap_err();
+    }
+    // What is edited is not the transforms, so that they go on with what they remember.
+    engine.apply(roomy, Vec::new(), &|_| None).await.unwrap();
+    submit(&pipeline, batch(0..2)).await;
+    assert_eq!(store.until(|got| got.len() == 2).await, [r#"{"n":0}"#, r#"{"n":1}"#]);
+    submit(&pipeline, batch(0..2)).await;
+    let report = report(&pipeline).await;
+    let figures = |index: usize| {
+        let one: &TransformReport = &report.transforms[index];
+        (one.in_events, one.dropped_events, one.failed_events.len())
+    };
+    assert_eq!((figures(0), figures(1)), ((4, 2, 0), (2, 0, 0)));
+    let parts = AcceptedEvents { dropped: 2, unrouted: 0, routed: 2 };
+    assert_eq!(accepted(&report), (4, parts));
+    assert!(drain(&engine).await);
+}
+
+#[tokio::test]
+async fn what_transforms_remember_outlives_an_edit_beside_them_and_no_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::<Store<String>>::default();
+    for life in 1..=2 {
+        let engine = engine(dir.path());
+        let pipeline =
+            engine.apply(settings("jobs", vec![once()]), vec![spec("jobs", &store)], &|_| None).await.unwrap();
+        submit(&pipeline, batch(0..3)).await;
+        engine
+            .apply(settings("jobs", vec![transform("site", set("site", "a")), once()]), Vec::new(), &|_| None)
+            .await
+            .unwrap();
+        submit(&pipeline, batch(0..4)).await;
+        let got = store.until(|got| got.len() == 4 * life).await;
+        assert_eq!(got[4 * life - 1], r#"{"n":3,"site":"a"}"#);
+        assert!(drain(&engine).await);
+        let life = life as u64;
+        let parts = AcceptedEvents { dropped: 3 * life, unrouted: 0, routed: 4 * life };
+        assert_eq!(accepted(&balanced(&pipeline).await), (7 * life, parts));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Transforms in manifests: what is refused and where, and what the reference shows.
 
-use spillway_delivery::event::OriginBuilder;
+use spillway_delivery::event::{BatchBuilder, OriginBuilder};
 use spillway_delivery::transform::Chain;
 
 use super::*;
@@ -26,14 +26,19 @@ fn every_example_of_the_reference_is_what_it_says() {
         let (transform, rest) = block.split_once("```").unwrap();
         let chain = chain(&format!("- {transform}"));
         let table = rest.split("\n\n").find(|part| part.starts_with("| event | becomes |")).unwrap();
+        // As one batch, for some transforms remember what came before.
+        let (mut batch, mut expected) = (BatchBuilder::default(), Vec::new());
         for row in table.lines().skip(2) {
             let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-            let after = chain.apply(cells[1].as_bytes(), &origin).map(|event| String::from_utf8(event).unwrap());
-            assert_eq!(after.as_deref().unwrap_or("dropped"), cells[2], "{row}");
+            batch.push(cells[1].as_bytes());
+            expected.extend(Some(cells[2]).filter(|after| *after != "dropped"));
             rows += 1;
         }
+        let shaped = chain.shape(&batch.build(origin.clone(), 0), &origin).batch;
+        let after: Vec<&str> = shaped.events().map(|event| std::str::from_utf8(event).unwrap()).collect();
+        assert_eq!(after, expected, "{transform}");
     }
-    assert!(rows >= 32, "only {rows} rows were tried");
+    assert!(rows >= 55, "only {rows} rows were tried");
 }
 
 /// A transform, the field that is wrong, and what is said of it.
@@ -42,7 +47,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "- {name: a, type: Rmove, remove: {fields: [a]}}",
         "spec.transforms[0].type",
         "unknown value; found \"Rmove\"; allowed: `ParseJSON`, `ParseRegex`, `ParseTimestamp`, `ParseSeverity`, `Set`, `Remove`, \
-             `Rename`, `Keep`, `Drop`; help: did you mean `Remove`?",
+             `Rename`, `Keep`, `Drop`, `Redact`, `Sample`, `RateLimit`, `Deduplicate`; help: did you mean `Remove`?",
     ),
     ("- {name: a, type: Drop}", "spec.transforms[0].drop", "`drop` must be set when `type` is 'Drop'; found 'Drop'"),
     (
@@ -169,6 +174,73 @@ const WRONG: &[(&str, &str, &str)] = &[
         "- {name: a, type: ParseSeverity, parseSeverity: {field: l, numbers: Pyno}}",
         "spec.transforms[0].parseSeverity.numbers",
         "unknown value; found \"Pyno\"; allowed: `Syslog`, `Pino`, `Python`, `OpenTelemetry`; help: did you mean `Pino`?",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {replacement: x}}",
+        "spec.transforms[0].redact.builtin",
+        "`builtin` or `patterns` must be set",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {builtin: [JWT, Jwt]}}",
+        "spec.transforms[0].redact.builtin[1]",
+        "unknown value; found \"Jwt\"; allowed: `AWSAccessKey`, `BearerToken`, `CreditCard`, `Email`, `IPv4`, `JWT`, `PrivateKey`, \
+             `URLPassword`; help: did you mean `JWT`?",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {patterns: [a, 'b(']}}",
+        "spec.transforms[0].redact.patterns[1]",
+        "not a pattern: unclosed group at character 2; found \"b(\"; allowed: the syntax of RE2",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {patterns: ['a*']}}",
+        "spec.transforms[0].redact.patterns[0]",
+        "not a pattern: it finds a text of no characters, too; found \"a*\"",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {patterns: ['(\\w{1000}){1000}']}}",
+        "spec.transforms[0].redact.patterns[0]",
+        "not a pattern: its program is larger than 256 KiB",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {patterns: ['[a-z]{4000}x', '[a-z]{4000}y', '[a-z]{4000}z']}}",
+        "spec.transforms[0].redact.patterns",
+        "not a pattern: its program is larger than 256 KiB; found \"[a-z]{4000}x|",
+    ),
+    (
+        "- {name: a, type: Redact, redact: {builtin: [JWT], fields: [a, a.b]}}",
+        "spec.transforms[0].redact.fields[1]",
+        "the field is also that of `spec.transforms[0].redact.fields[0]`, or one is in the other",
+    ),
+    (
+        "- {name: a, type: Sample, sample: {keep: 3, outOf: 2}}",
+        "spec.transforms[0].sample.keep",
+        "`keep` must be less than or equal to `outOf`",
+    ),
+    ("- {name: a, type: Sample, sample: {keep: 0, outOf: 2}}", "spec.transforms[0].sample.keep", ""),
+    (
+        "- {name: a, type: Sample, sample: {keep: 1, outOf: 2, keyExpression: evnt.a}}",
+        "spec.transforms[0].sample.keyExpression",
+        "unknown variable `evnt` at character 1 of the expression",
+    ),
+    (
+        "- {name: a, type: RateLimit, rateLimit: {eventsPerSecond: 1, when: event.a + 1}}",
+        "spec.transforms[0].rateLimit.when",
+        "`+` is not available in conditions",
+    ),
+    (
+        "- {name: a, type: RateLimit, rateLimit: {eventsPerSecond: 1, maxKeys: 100001}}",
+        "spec.transforms[0].rateLimit.maxKeys",
+        "",
+    ),
+    (
+        "- {name: a, type: Deduplicate, deduplicate: {fields: ['a b']}}",
+        "spec.transforms[0].deduplicate.fields[0]",
+        "not the name of a field: ` ` cannot stand at character 2",
+    ),
+    (
+        "- {name: a, type: Deduplicate, deduplicate: {fields: [a], windowSeconds: 0}}",
+        "spec.transforms[0].deduplicate.windowSeconds",
+        "",
     ),
 ];
 

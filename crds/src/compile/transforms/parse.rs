@@ -5,15 +5,12 @@ use spillway_delivery::transform::{
     SeverityNumbers, TimeForm, TimeFormat, TimeFormatError,
 };
 
-use super::Reader;
+use super::{Read, Reader};
 use crate::kinds::transform::{
     OnErrorSpec, ParseJsonSpec, ParseRegexSpec, ParseSeveritySpec, ParseTimestampSpec, SeverityNumbersSpec,
     TimeFormatSpec,
 };
 use crate::manifest::error::{Problem, quoted};
-
-/// What a transform does, and where its fields are named.
-type Read = Option<(Action, Vec<String>)>;
 
 impl Reader<'_> {
     pub(super) fn parse_json(&mut self, spec: &ParseJsonSpec) -> Read {
@@ -97,7 +94,7 @@ impl Reader<'_> {
     }
 }
 
-fn on_error(spec: OnErrorSpec) -> OnError {
+pub(super) fn on_error(spec: OnErrorSpec) -> OnError {
     match spec {
         OnErrorSpec::Keep => OnError::Keep,
         OnErrorSpec::Drop => OnError::Drop,

@@ -51,6 +51,12 @@ fn each_rule_takes_the_good_and_refuses_the_bad() {
         (Check::ZoneNeeded, json!({"format": "Syslog", "zone": "UTC"}), true),
         (Check::ZoneNeeded, json!({"format": "Syslog"}), false),
         (Check::ZoneNeeded, json!({"format": "RFC3339"}), true),
+        (Check::BuiltinOrPatterns, json!({"builtin": ["JWT"]}), true),
+        (Check::BuiltinOrPatterns, json!({"builtin": [], "patterns": ["a"]}), true),
+        (Check::BuiltinOrPatterns, json!({"builtin": [], "replacement": "a"}), false),
+        (Check::BuiltinOrPatterns, json!({"patterns": []}), false),
+        (Check::KeepAtMostOutOf, json!({"keep": 1, "outOf": 1}), true),
+        (Check::KeepAtMostOutOf, json!({"keep": 2, "outOf": 1}), false),
     ] {
         assert_eq!(check.holds(&object), holds, "{check} over {object}");
         assert_eq!(by_cel(check, &object), holds, "by CEL: {check} over {object}");

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test, also outside its test functions")]
 
+mod gates;
+mod redact;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,8 +18,9 @@ use spillway_delivery::condition::{Condition, Expression};
 use spillway_delivery::event::{BATCH_BYTES_MAX, Batch, BatchBuilder, EVENT_BYTES_MAX, Origin, OriginBuilder};
 use spillway_delivery::json::{DEPTH_MAX, normalize_into, validate_object};
 use spillway_delivery::transform::{
-    Action, Chain, Counts, Failure, FieldPath, OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex, ParseSeverity,
-    ParseTimestamp, Pattern, RenameField, SetField, SetValue, SeverityNumbers, Shaped, TimeForm, TimeFormat, Transform,
+    Action, Chain, Counts, Failure, FieldPath, Finders, OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex,
+    ParseSeverity, ParseTimestamp, Pattern, RenameField, SetField, SetValue, SeverityNumbers, Shaped, TimeForm,
+    TimeFormat, Transform,
 };
 
 // ── The reference ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,6 +95,7 @@ enum Wanted {
     DropWhereText(Vec<String>, &'static str),
     DropWhere(Vec<String>),
     Parse(Parsed, Vec<Vec<String>>, OnError),
+    Redact(Vec<redact::Found>, Vec<Vec<String>>),
 }
 
 /// What is parsed; the first path is that of the source.
@@ -173,6 +178,10 @@ impl Wanted {
             }
             Self::DropWhere(path) => Action::Drop(Condition::compile(&written(path)).unwrap()),
             Self::Parse(parsed, paths, on_error) => parsed.action(paths.iter().map(|path| field(path)), *on_error),
+            Self::Redact(patterns, paths) => {
+                let texts: Vec<&str> = patterns.iter().map(|found| found.pattern()).collect();
+                redact::action(Finders::compile(&[], &texts).unwrap(), paths.iter().map(|path| field(path)).collect())
+            }
         }
     }
 
@@ -195,6 +204,7 @@ impl Wanted {
                     after = before;
                 }
             }),
+            Self::Redact(patterns, paths) => redact::apply(patterns, paths, &mut after),
             Self::Keep(paths) => {
                 after = Tree::Object(BTreeMap::new());
                 for path in paths {
@@ -498,6 +508,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         1 => path().prop_map(|path| Wanted::DropWhereText(path, "one")),
         1 => path().prop_map(Wanted::DropWhere),
         4 => parsed(),
+        3 => redact::wanted(),
     ]
 }
 
@@ -547,7 +558,7 @@ fn texts(batch: &Batch) -> Vec<String> {
 /// Checks events against the reference: what is left, in order; and for each transform what came, was dropped and failed.
 fn check(wanted: &[Wanted], events: &[String]) {
     let chain = chain(wanted.iter().map(Wanted::action));
-    let Shaped { batch: shaped, dropped, counts } = chain.shape(&batch(events), &origin());
+    let Shaped { batch: shaped, dropped, counts, .. } = chain.shape(&batch(events), &origin());
     let mut expected_counts = vec![Counts::default(); wanted.len()];
     let mut expected = Vec::new();
     for event in events {
@@ -711,7 +722,7 @@ fn what_is_parsed_keeps_its_bytes_and_those_around_it() {
         let (events, counts) = run([action.clone()], before);
         assert_eq!(events.first().map_or("", |event| event), after, "{action:?} of {before}");
         let expected = match after {
-            "" => Counts { events: 1, dropped: 1, failed: [0, 0, 0, 0, 1], ..Counts::default() },
+            "" => Counts { events: 1, dropped: 1, failed: [0, 0, 0, 0, 1, 0], ..Counts::default() },
             _ => Counts { events: 1, changed: 1, ..Counts::default() },
         };
         assert_eq!(counts, [expected], "{action:?} of {before}");
@@ -724,7 +735,7 @@ fn what_is_dropped_since_it_cannot_be_parsed_comes_to_no_later_transform() {
     let (events, counts) = run(actions, r#"{"m":"z"}"#);
     assert!(events.is_empty());
     assert_eq!(counts[0], Counts { events: 1, changed: 1, ..Counts::default() });
-    assert_eq!(counts[1], Counts { events: 1, dropped: 1, failed: [0, 0, 0, 0, 1], ..Counts::default() });
+    assert_eq!(counts[1], Counts { events: 1, dropped: 1, failed: [0, 0, 0, 0, 1, 0], ..Counts::default() });
     assert_eq!(counts[2], Counts::default());
 }
 
@@ -737,7 +748,7 @@ fn what_changes_nothing_shares_the_bytes_of_the_batch() {
     assert_eq!(texts(&shaped.batch), [r#"{"a": 1}"#]);
     let shaped = chain.shape(&before, &origin());
     assert_eq!(shaped.batch.payload.as_ptr(), before.payload.as_ptr());
-    assert!(shaped.counts.iter().all(|counts| counts.events == 2 && counts.changed == 0 && counts.failed == [0; 5]));
+    assert!(shaped.counts.iter().all(|counts| counts.events == 2 && counts.changed == 0 && counts.failed == [0; 6]));
 }
 
 #[test]
