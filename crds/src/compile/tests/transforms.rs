@@ -71,9 +71,9 @@ const WRONG: &[(&str, &str, &str)] = &[
         "unknown variable `evnt` at character 1 of the expression; found \"evnt.c\"; help: did you mean `event`?",
     ),
     (
-        "- {name: a, type: Drop, drop: {when: 'event.a + 1 == 2'}}",
+        "- {name: a, type: Drop, drop: {when: 'event.a.charAt(1) == 2'}}",
         "spec.transforms[0].drop.when",
-        "`+` is not available in conditions at character 9 of the condition; found \"event.a + 1 == 2\"; allowed: fields",
+        "`charAt` is not available in conditions at character 15 of the condition; found \"event.a.charAt(1) == 2\"; allowed: fields",
     ),
     (
         "- {name: a, type: Keep, keep: {fields: [b, 'c d']}}",
@@ -202,9 +202,9 @@ const WRONG: &[(&str, &str, &str)] = &[
         "not a pattern: its program is larger than 256 KiB",
     ),
     (
-        "- {name: a, type: Redact, redact: {patterns: ['[a-z]{4000}x', '[a-z]{4000}y', '[a-z]{4000}z']}}",
+        "- {name: a, type: Redact, redact: {patterns: ['[a-z]{2000}x', '[a-z]{2000}y', '[a-z]{2000}z']}}",
         "spec.transforms[0].redact.patterns",
-        "not a pattern: its program is larger than 256 KiB; found \"[a-z]{4000}x|",
+        "not a pattern: its program is larger than 256 KiB; found \"[a-z]{2000}x|",
     ),
     (
         "- {name: a, type: Redact, redact: {builtin: [JWT], fields: [a, a.b]}}",
@@ -225,7 +225,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "- {name: a, type: RateLimit, rateLimit: {eventsPerSecond: 1, when: event.a + 1}}",
         "spec.transforms[0].rateLimit.when",
-        "`+` is not available in conditions",
+        "a number, not a condition at character 9",
     ),
     (
         "- {name: a, type: RateLimit, rateLimit: {eventsPerSecond: 1, maxKeys: 100001}}",

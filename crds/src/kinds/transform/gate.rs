@@ -27,7 +27,7 @@ pub struct SampleSpec {
     pub key_expression: Option<String>,
 
     /// Condition over `event.<path>` and `origin.<field>`, at most 1024 characters; an event for which it does not hold, or cannot
-    /// be evaluated, goes on. Without it all are looked at. Example: `event.level == "debug"`.
+    /// be evaluated, goes on. Default: all are looked at. Example: `event.level == "debug"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
@@ -63,7 +63,7 @@ pub struct RateLimitSpec {
     pub max_keys: u32,
 
     /// Condition over `event.<path>` and `origin.<field>`, at most 1024 characters; an event for which it does not hold, or cannot
-    /// be evaluated, goes on. Without it all are looked at. Example: `event.level == "debug"`.
+    /// be evaluated, goes on. Default: all are looked at. Example: `event.level == "debug"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
@@ -84,7 +84,7 @@ pub struct DeduplicateSpec {
     pub fields: Vec<String>,
 
     /// Events with different values of this expression over `event.<path>` and `origin.<field>` are never the same. At most 1024
-    /// characters. Example: `origin.pod`.
+    /// characters. Default: none, the fields alone count. Example: `origin.pod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub key_expression: Option<String>,
@@ -101,7 +101,7 @@ pub struct DeduplicateSpec {
     pub max_keys: u32,
 
     /// Condition over `event.<path>` and `origin.<field>`, at most 1024 characters; an event for which it does not hold, or cannot
-    /// be evaluated, goes on. Without it all are looked at. Example: `has(event.code)`.
+    /// be evaluated, goes on. Default: all are looked at. Example: `has(event.code)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,

@@ -14,13 +14,13 @@ use crate::manifest::rules;
 pub struct RedactSpec {
     /// What is looked for that is known: `AWSAccessKey` (the id of an access key), `BearerToken` (what follows the word `Bearer`),
     /// `CreditCard` (a number whose check digit is right), `Email`, `IPv4`, `JWT`, `PrivateKey` (in PEM) and `URLPassword` (between
-    /// the user and the host). `builtin` or `patterns` must be there. Example: `[JWT, CreditCard]`.
+    /// the user and the host). Default: none; `builtin` or `patterns` must be there. Example: `[JWT, CreditCard]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub builtin: Vec<BuiltinSpec>,
 
     /// Patterns that are looked for besides, in the syntax of RE2, at most 16 of at most 1024 characters. What a group named
-    /// `secret` finds is meant where it finds something, else all that the pattern finds. Example: `['tok_[a-z0-9]+']`.
+    /// `secret` finds is meant where it finds something, else all that the pattern finds. Default: none. Example: `['tok_[a-z0-9]+']`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 1024)), extend("x-kubernetes-list-type" = "set"))]
     pub patterns: Vec<String>,
