@@ -10,7 +10,8 @@
 //! | --- | --- |
 //! | [`event`] | a batch of events as bytes, who made it, and how one event is named |
 //! | [`json`] | the walker over raw JSON: validate, find, splice; never a tree of values |
-//! | [`condition`] | conditions and expressions: the CEL subset, checked and lowered to closures |
+//! | [`condition`] | conditions and expressions: CEL, checked and lowered to a tree of its own |
+//! | [`pattern`] | regular expressions, linear in the text |
 //! | [`transform`] | what a pipeline does to its events before the log: fields set, cut, moved, events dropped |
 //! | [`settings`] | what a pipeline and a delivery can be told, with defaults and bounds |
 //! | [`log`] | the durable log: segments, cursors, recovery; everything is a reader of it |
@@ -35,6 +36,7 @@ pub mod intake;
 pub mod json;
 pub mod ledger;
 pub mod log;
+pub mod pattern;
 pub mod secret;
 pub mod settings;
 pub mod supervisor;

@@ -317,7 +317,7 @@ fn operate(left: &Value, operator: &str, right: &Value) -> Result<Value, EvalFai
     // What stands for a number beyond `f64` in the tree is infinite.
     let float = |number: &serde_json::Number| {
         let float = number.as_f64().unwrap();
-        if float == 1e300 { f64::INFINITY } else { float }
+        if float >= 1e300 { f64::INFINITY } else { float }
     };
     let (left, right) = (float(left), float(right));
     let result = match operator {

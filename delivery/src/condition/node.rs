@@ -3,7 +3,7 @@
 use super::operate::{Function, Operator, Place, Search};
 use crate::event::OriginField;
 use crate::json::Number;
-use crate::transform::Pattern;
+use crate::pattern::Pattern;
 
 /// A checked expression.
 #[derive(Debug)]

@@ -82,6 +82,7 @@ impl Chain {
 
     /// Compiles other transforms; one whose name was there before goes on counting, one that is the same goes on with what it
     /// remembers.
+    #[must_use]
     pub fn next(&self, transforms: &[Transform]) -> Self {
         Self::of(transforms, |name| {
             self.transforms.iter().position(|transform| transform.name == *name).map(|at| (self, at))

@@ -2,9 +2,10 @@
 
 use super::severity::{SeverityNumbers, severity};
 use super::timestamp::TimeFormat;
-use super::{Failure, FieldPath, Pattern};
+use super::{Failure, FieldPath};
 use crate::clock::{UnixNanos, write_rfc3339};
 use crate::json::{Value, split_values, write_string};
+use crate::pattern::Pattern;
 
 /// Most bytes of a text that is looked at for a pattern: what is longer is no line that somebody wrote a pattern for, and would
 /// keep a thread for seconds with a pattern that is made to.

@@ -147,6 +147,7 @@ struct Writing<'e, 'o> {
     bytes: usize,
 }
 
+#[expect(clippy::ptr_arg, reason = "whether a text is borrowed says how it is written")]
 impl Writing<'_, '_> {
     /// Writes the event up to a text and the text without what was found there; fails where there is no room for what shall
     /// stand in its place.

@@ -17,10 +17,11 @@ use serde_json::value::RawValue;
 use spillway_delivery::condition::{Condition, Expression};
 use spillway_delivery::event::{BATCH_BYTES_MAX, Batch, BatchBuilder, EVENT_BYTES_MAX, Origin, OriginBuilder};
 use spillway_delivery::json::{DEPTH_MAX, normalize_into, validate_object};
+use spillway_delivery::pattern::Pattern;
 use spillway_delivery::transform::{
     Action, Chain, Counts, Failure, FieldPath, Finders, OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex,
-    ParseSeverity, ParseTimestamp, Pattern, RenameField, SetField, SetValue, SeverityNumbers, Shaped, TimeForm,
-    TimeFormat, Transform,
+    ParseSeverity, ParseTimestamp, RenameField, SetField, SetValue, SeverityNumbers, Shaped, TimeForm, TimeFormat,
+    Transform,
 };
 
 // ── The reference ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -116,7 +116,7 @@ impl<'a> Lines<'a> {
         ensure!(runs.starts_with(&format!("{program} run ")), "`{runs}` does not run {program}");
         ensure!(!runs.contains(['#', '|', ';', '&']), "`{runs}` is more than one command");
         let spans = words.split('`').skip(1).step_by(2);
-        let answer = spans.filter_map(Answer::promised).next().context("no answer is said after the second block")?;
+        let answer = spans.find_map(Answer::promised).context("no answer is said after the second block")?;
         Ok(Self { program, before: before.to_vec(), runs, after, answer })
     }
 

@@ -1,8 +1,9 @@
 //! Transforms that parse: patterns, layouts and zones compiled.
 
+use spillway_delivery::pattern::{Pattern, PatternError};
 use spillway_delivery::transform::{
-    Action, FieldPath, OnError, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp, Pattern, PatternError,
-    SeverityNumbers, TimeForm, TimeFormat, TimeFormatError,
+    Action, FieldPath, OnError, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp, SeverityNumbers, TimeForm,
+    TimeFormat, TimeFormatError,
 };
 
 use super::{Read, Reader};

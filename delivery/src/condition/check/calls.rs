@@ -7,7 +7,7 @@ use super::{Checked, Checker, Kind, describe, is};
 use crate::condition::names::{not_available, unknown_function};
 use crate::condition::node::Node;
 use crate::condition::operate::{Function, Place, Search};
-use crate::transform::Pattern;
+use crate::pattern::Pattern;
 
 impl Checker<'_> {
     pub(super) fn function(&mut self, expression: &IdedExpr, call: &CallExpr) -> Checked<(Node, Kind)> {

@@ -9,7 +9,7 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_syntax::hir::{Hir, HirKind, Repetition};
 
 use super::builtin::{Builtin, Sieve, cards};
-use crate::transform::pattern::{self, GROUPS_MAX, PatternError};
+use crate::pattern::{self, GROUPS_MAX, PatternError};
 
 /// Most patterns of one `Redact`.
 pub const PATTERNS_MAX: usize = 16;

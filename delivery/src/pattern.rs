@@ -1,4 +1,4 @@
-//! Regular expressions of transforms, in the syntax of RE2.
+//! Regular expressions of conditions and transforms, in the syntax of RE2.
 //!
 //! `\d`, `\w`, `\s` and `\b` are ASCII, everything else is about characters: so a program is small where a pattern repeats
 //! them, and text of any language goes the fast way. `\p{…}` is refused, look-around and back references are no part of RE2.
@@ -76,7 +76,7 @@ impl Pattern {
     }
 
     /// Looks for the pattern in a text and says for each named group where it stands; returns whether it was found.
-    pub(super) fn find(&self, text: &[u8], places: &mut Vec<Option<(usize, usize)>>) -> bool {
+    pub(crate) fn find(&self, text: &[u8], places: &mut Vec<Option<(usize, usize)>>) -> bool {
         let mut slots = [None::<NonMaxUsize>; 2 * (GROUPS_MAX + 1)];
         let slots = &mut slots[..self.0.regex.group_info().slot_len().min(2 * (GROUPS_MAX + 1))];
         if self.0.regex.search_slots(&Input::new(text), slots).is_none() {
@@ -118,7 +118,7 @@ impl PatternError {
     /// What would be right.
     pub const ALLOWED: &'static str = "the syntax of RE2, without `\\p{…}`";
 
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), column: None }
     }
 
@@ -128,7 +128,7 @@ impl PatternError {
 }
 
 /// Reads a pattern.
-pub(super) fn hir(text: &str) -> Result<Hir, PatternError> {
+pub(crate) fn hir(text: &str) -> Result<Hir, PatternError> {
     let characters = text.chars().count();
     if characters > PATTERN_CHARACTERS_MAX {
         return Err(PatternError::new(format!("{characters} characters, more than {PATTERN_CHARACTERS_MAX}")));
@@ -146,7 +146,7 @@ pub(super) fn hir(text: &str) -> Result<Hir, PatternError> {
 }
 
 /// Compiles patterns that are looked for at once.
-pub(super) fn program(patterns: &[Hir]) -> Result<Regex, PatternError> {
+pub(crate) fn program(patterns: &[Hir]) -> Result<Regex, PatternError> {
     let config = Config::new()
         .nfa_size_limit(Some(PROGRAM_BYTES_MAX))
         .onepass_size_limit(Some(PROGRAM_BYTES_MAX))
