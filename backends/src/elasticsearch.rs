@@ -7,6 +7,7 @@
 //!   status means is the table in `answer.rs`.
 //! - An answer that is cut short, that has other items than were sent or that cannot be read is a fault; the batch is
 //!   sent again.
+//! - With `dataStream` no plain index is made and nothing goes to one (`streams.rs`).
 //! - Every document has `@timestamp`: its own, else its `time`, else the time of receipt.
 //! - Neither a secret nor the text of a URL is in any fault or reason.
 //!
@@ -23,6 +24,7 @@
 //! | `answer` | answers to outcomes (pure) |
 //! | `mapping` | the index template (pure) |
 //! | `nodes` | the seam: one function sends a request to one of the nodes |
+//! | `streams` | which names are data streams, or will be |
 //! | `client` | the backend over these |
 
 mod settings;
@@ -37,6 +39,8 @@ mod encode;
 mod mapping;
 #[cfg(feature = "client")]
 mod nodes;
+#[cfg(feature = "client")]
+mod streams;
 
 pub use settings::{ElasticsearchAuth, ElasticsearchCompression, ElasticsearchSettings};
 

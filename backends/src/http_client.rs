@@ -228,7 +228,17 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
     } else {
         FaultKind::Broken
     };
-    Fault::new(kind, format_args!("{what}: {}", root_cause(&error)))
+    Fault::new(kind, format_args!("{what}: {}", in_words(root_cause(&error))))
+}
+
+/// What the library of TLS calls a certificate that another authority has signed, or that one of the same name has, or itself.
+const STRANGERS: [&str; 2] = ["invalid peer certificate: UnknownIssuer", "invalid peer certificate: BadSignature"];
+
+/// Returns what a cause says; these are names where the others are words.
+fn in_words(cause: &dyn Error) -> String {
+    const WORDS: &str =
+        "invalid peer certificate: certificate is signed by no authority that is trusted here (see tls.caSecretRef)";
+    STRANGERS.iter().fold(cause.to_string(), |text, name| text.replace(name, WORDS))
 }
 
 /// Returns the end of the chain of causes.

@@ -10,9 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What is read at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// The header by which Elasticsearch is known, and what stands in its place: as long.
+const PRODUCT: &[u8] = b"x-elastic-product";
+const HIDDEN: &[u8] = b"x-elastic-removed";
+
 #[derive(Debug, Default)]
 struct State {
     cutting: AtomicBool,
+    hiding: AtomicBool,
     cut: AtomicU64,
     route: Mutex<Route>,
 }
@@ -57,6 +62,11 @@ impl CuttingProxy {
         self.state.cutting.store(cutting, Ordering::Release);
     }
 
+    /// From now on answers do not say which product they are from, as proxies do that pass on few headers.
+    pub fn hide_product(&self) {
+        self.state.hiding.store(true, Ordering::Release);
+    }
+
     /// From now on connections lead to `target`; those that are open are closed.
     pub fn lead_to(&self, target: &str) {
         let mut route = self.state.route();
@@ -84,7 +94,10 @@ fn pass(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     std::thread::spawn(move || copy(from_client, to_server, |_| true));
     let state = state.clone();
     std::thread::spawn(move || {
-        copy(server, client, |_| {
+        copy(server, client, |bytes| {
+            if state.hiding.load(Ordering::Acquire) {
+                hide(bytes);
+            }
             let cutting = state.cutting.load(Ordering::Acquire);
             state.cut.fetch_add(u64::from(cutting), Ordering::AcqRel);
             !cutting
@@ -92,11 +105,18 @@ fn pass(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     });
 }
 
-/// Copies until one side ends or `go_on` says no; then both are closed.
-fn copy(mut from: TcpStream, mut to: TcpStream, go_on: impl Fn(&[u8]) -> bool) {
+/// Gives the header another name; servers write the head of an answer at once.
+fn hide(bytes: &mut [u8]) {
+    if let Some(at) = bytes.windows(PRODUCT.len()).position(|window| window.eq_ignore_ascii_case(PRODUCT)) {
+        bytes[at..at + PRODUCT.len()].copy_from_slice(HIDDEN);
+    }
+}
+
+/// Copies until one side ends or `go_on` says no, which may change the bytes; then both are closed.
+fn copy(mut from: TcpStream, mut to: TcpStream, go_on: impl Fn(&mut [u8]) -> bool) {
     let mut chunk = vec![0; CHUNK_BYTES];
     while let Ok(count) = from.read(&mut chunk) {
-        if count == 0 || !go_on(&chunk[..count]) || to.write_all(&chunk[..count]).is_err() {
+        if count == 0 || !go_on(&mut chunk[..count]) || to.write_all(&chunk[..count]).is_err() {
             break;
         }
     }

@@ -22,6 +22,7 @@
 //! | 409 | duplicate | an earlier attempt created it: the id is the event's |
 //! | 408, 429, 5xx | retry | the server asks for less, or is unwell |
 //! | closed, blocked or missing index; no permission for it | retry | somebody may open, unblock, make or permit it |
+//! | its index is no data stream, where one is required | retry | somebody may make a template or the stream |
 //! | no index made now: blocked in the cluster, no shard left | retry | somebody may free disk, raise the limit, delete others |
 //! | any other | rejected, with the server's reason | the same bytes fail again |
 //!
@@ -38,6 +39,7 @@ use spillway_delivery::backend::{Fault, FaultKind, Items, Outcome};
 use spillway_delivery::event::EventId;
 
 use super::encode::Bulk;
+use super::streams::REQUIRED;
 use crate::answer::one_line;
 
 mod usual;
@@ -50,6 +52,9 @@ const BYTES_PER_ITEM: usize = 512;
 
 /// What servers say when an index would have one shard more than the cluster may.
 const SHARDS_FULL: &str = "this action would add";
+
+/// What a server says that was told to make no plain index, and would have made one, or was to write to one.
+const STREAM_MISSING: [&str; 2] = ["the index creation request requires a data stream", REQUIRED];
 
 /// Most bytes of any answer.
 const BYTES_MAX: usize = 8 << 20;
@@ -66,11 +71,13 @@ pub(super) struct Verdict {
     pub(super) items: Items,
     /// Why the first that shall be tried again was not taken, on one line.
     pub(super) waiting: Option<String>,
+    /// Whether each was refused because its index is no data stream.
+    pub(super) has_no_stream: bool,
 }
 
 impl Verdict {
     fn all(outcome: Outcome) -> Self {
-        Self { items: Items::All(outcome), waiting: None }
+        Self { items: Items::All(outcome), waiting: None, has_no_stream: false }
     }
 }
 
@@ -145,6 +152,8 @@ struct Found<'i> {
     /// The first refusal by the server as a whole, and how many there are.
     whole: Option<Fault>,
     whole_count: usize,
+    /// How many were refused because their index is no data stream.
+    streamless_count: usize,
     /// The id of the item being read, as it was sent.
     id_text: Vec<u8>,
 }
@@ -158,6 +167,7 @@ impl<'i> Found<'i> {
             waiting: None,
             whole: None,
             whole_count: 0,
+            streamless_count: 0,
             id_text: Vec::with_capacity(EventId::TEXT_BYTES_MAX),
         }
     }
@@ -167,7 +177,10 @@ impl<'i> Found<'i> {
         match self.whole {
             _ if self.plain => Ok(Verdict::all(Outcome::Delivered)),
             Some(fault) if self.whole_count == self.outcomes.len() => Err(fault),
-            _ => Ok(Verdict { items: Items::Each(self.outcomes), waiting: self.waiting }),
+            _ => {
+                let has_no_stream = self.streamless_count == self.outcomes.len();
+                Ok(Verdict { items: Items::Each(self.outcomes), waiting: self.waiting, has_no_stream })
+            }
         }
     }
 
@@ -204,13 +217,16 @@ impl<'i> Found<'i> {
             return Outcome::Retry;
         }
         let error = error.map(ItemError::read).unwrap_or_default();
+        let wants_stream = status == 404 && STREAM_MISSING.iter().any(|text| error.reason.contains(text));
         let whole = match (status, &*error.kind) {
+            _ if wants_stream => None,
             (500.., _) => Some(FaultKind::Broken),
             (401, _) | (403, "security_exception") => Some(FaultKind::Unauthorized),
             (408 | 429, _) => None,
             _ if error.can_be_mended() => None,
             _ => return Outcome::Rejected(format!("{status} {error}").into()),
         };
+        self.streamless_count += usize::from(wants_stream);
         if let Some(kind) = whole {
             self.whole_count += 1;
             self.whole.get_or_insert_with(|| Fault::new(kind, format_args!("{status} {error}")));

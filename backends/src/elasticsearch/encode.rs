@@ -3,6 +3,8 @@
 //! Two lines per event: `{"create":{"_index":"…","_id":"…"}}`, and the event with `@timestamp`, where it has none, and
 //! `_spillway`, as the metadata says. The name of an index holds only characters that need no escape.
 
+use std::collections::BTreeSet;
+
 use memchr::memchr2;
 use memchr::memmem::Finder;
 use spillway_delivery::backend::{Form, OutBatch, OutEvent, OutRun};
@@ -29,8 +31,19 @@ pub(super) struct Bulk {
     pub(super) body: Vec<u8>,
     /// One id per document, in order.
     pub(super) ids: Vec<EventId>,
-    /// Per event of the batch: `None` when it is in the body, else why it cannot be.
-    pub(super) refused: Vec<Option<Box<str>>>,
+    /// Per event of the batch: `None` when it is in the body, else why it is not.
+    pub(super) left_out: Vec<Option<LeftOut>>,
+    /// The names of the indices, where they are asked for.
+    pub(super) indices: BTreeSet<String>,
+}
+
+/// Why an event is not in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// It never can be.
+    Refused(Box<str>),
+    /// Nothing is sent to its index now.
+    Waits,
 }
 
 /// Turns batches into requests.
@@ -39,20 +52,38 @@ pub(super) struct Encoder {
     index: Renderer,
     metadata: Metadata,
     times: Times,
+    /// Whether the names of indices are asked for.
+    lists: bool,
 }
 
 impl Encoder {
     pub(super) fn new(index: Renderer, metadata: Metadata) -> Self {
-        Self { index, metadata, times: Times::new() }
+        Self { index, metadata, times: Times::new(), lists: false }
+    }
+
+    /// Returns one whose requests tell the names of their indices.
+    pub(super) fn listing(self, lists: bool) -> Self {
+        Self { lists, ..self }
+    }
+
+    /// Whether all events of an hour go to one index.
+    pub(super) fn has_one_index(&self) -> bool {
+        !self.index.depends_on_event() && !self.index.depends_on_origin()
     }
 
     /// Returns the request for a batch, its body in memory of `bodies`: the same bytes for the same batch.
     pub(super) fn bulk(&self, batch: &OutBatch, bodies: &Arenas) -> Bulk {
+        self.bulk_without(batch, bodies, |_| false)
+    }
+
+    /// Returns the same without the events of indices that wait.
+    pub(super) fn bulk_without(&self, batch: &OutBatch, bodies: &Arenas, waits: impl Fn(&str) -> bool) -> Bulk {
         let room = batch.encoded_bytes(Form::Lines, self.metadata) + batch.len() * (ACTION_BYTES_MAX + 32);
         let mut bulk = Bulk {
             body: bodies.take(room),
             ids: Vec::with_capacity(batch.len()),
-            refused: Vec::with_capacity(batch.len()),
+            left_out: Vec::with_capacity(batch.len()),
+            indices: BTreeSet::new(),
         };
         let mut index = Index::default();
         let mut member = Vec::with_capacity(64);
@@ -61,11 +92,17 @@ impl Encoder {
             let mut received = Vec::with_capacity(32);
             write_rfc3339(&mut received, run.received());
             for event in run.events() {
-                if let Err(reason) = self.place(batch, &run, &event, &mut index) {
-                    bulk.refused.push(Some(reason.into()));
+                let left_out = match self.place(batch, &run, &event, &mut index) {
+                    Err(reason) => Some(LeftOut::Refused(reason.into())),
+                    Ok(()) => waits(&index.name).then_some(LeftOut::Waits),
+                };
+                bulk.left_out.push(left_out);
+                if bulk.left_out.last().is_some_and(Option::is_some) {
                     continue;
                 }
-                bulk.refused.push(None);
+                if self.lists && !bulk.indices.contains(&index.name) {
+                    bulk.indices.insert(index.name.clone());
+                }
                 let body = &mut bulk.body;
                 body.extend_from_slice(index.action(event.id));
                 EventId::write_seq(event.id.seq, body);
@@ -290,8 +327,22 @@ mod tests {
         let lines = lines(&bulk);
         let names: Vec<_> = lines.iter().step_by(2).map(|line| line["create"]["_index"].as_str().unwrap()).collect();
         assert_eq!(names, ["jobs-a", "jobs-b"]);
-        let refused: Vec<bool> = bulk.refused.iter().map(Option::is_some).collect();
+        let refused: Vec<bool> = bulk.left_out.iter().map(Option::is_some).collect();
         assert_eq!(refused, [false, true, true, false, true]);
+        assert!(bulk.indices.is_empty());
+    }
+
+    #[test]
+    fn indices_are_told_and_events_of_some_may_be_left_out() {
+        let events = [r#"{"kind":"a"}"#, r#"{"kind":"../x"}"#, r#"{"kind":"b"}"#, r#"{"kind":"a"}"#];
+        let encoder = encoder("jobs-{event.kind}", Metadata::Full).listing(true);
+        let indices = |bulk: &Bulk| bulk.indices.iter().cloned().collect::<Vec<_>>().join(" ");
+        let bulk = encoder.bulk(&batch(&events), &Arenas::default());
+        assert_eq!((indices(&bulk).as_str(), bulk.ids.len(), encoder.has_one_index()), ("jobs-a jobs-b", 3, false));
+        let bulk = encoder.bulk_without(&batch(&events), &Arenas::default(), |name| name == "jobs-a");
+        assert_eq!((indices(&bulk).as_str(), bulk.ids.len()), ("jobs-b", 1));
+        let waits: Vec<bool> = bulk.left_out.iter().map(|one| *one == Some(LeftOut::Waits)).collect();
+        assert_eq!(waits, [true, false, false, true]);
     }
 
     #[test]
@@ -299,7 +350,7 @@ mod tests {
         // What the log holds is one line; an index from a field holds no quote and no break.
         let event = r#"{"kind":"a\"}}\n{\"delete\":{\"_index\":\"x\"}}"}"#;
         let bulk = encoder("jobs-{event.kind}", Metadata::Full).bulk(&batch(&[event]), &Arenas::default());
-        assert!(bulk.body.is_empty() && bulk.refused[0].is_some());
+        assert!(bulk.body.is_empty() && bulk.left_out[0].is_some());
     }
 
     #[test]

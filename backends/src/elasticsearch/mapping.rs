@@ -82,17 +82,6 @@ impl IndexTemplate {
         }
     }
 
-    /// Returns the path that asks for the data streams that events go to; `None` where they go to plain indices.
-    pub(super) fn stream_path(&self) -> Option<String> {
-        self.data_stream.then(|| format!("_data_stream/{}", self.pattern))
-    }
-
-    /// Returns whether an answer to that question shows one.
-    pub(super) fn is_stream(answer: &[u8]) -> bool {
-        let answer: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
-        answer["data_streams"].as_array().is_some_and(|streams| !streams.is_empty())
-    }
-
     /// Returns the body that makes the template; `flattened` is what the server calls a field of any keys.
     pub(super) fn body(&self, flattened: &str) -> Vec<u8> {
         let keyword = serde_json::json!({"type": "keyword", "ignore_above": 1024});
@@ -193,6 +182,5 @@ mod tests {
             let found = (plain.found(answer.as_bytes()), stream.found(answer.as_bytes()));
             assert_eq!(found, (of_plain, of_stream), "{answer}");
         }
-        assert_eq!((plain.stream_path(), stream.stream_path().as_deref()), (None, Some("_data_stream/jobs-*")));
     }
 }

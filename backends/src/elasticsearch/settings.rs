@@ -45,7 +45,7 @@ pub struct ElasticsearchSettings {
     /// case; an event whose values cannot be part of the name of an index goes to the dead letters.
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9{][^\s]*$"))]
     pub index: String,
-    /// Says that `index` is a data stream: the index template makes it one.
+    /// Says that `index` is a data stream: the index template makes it one, and nothing is sent that would make a plain index.
     #[serde(default)]
     pub data_stream: bool,
     /// Makes an index template for what `index` begins with, unless there is one of that name; without the permission to,

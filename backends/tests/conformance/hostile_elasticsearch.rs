@@ -182,6 +182,32 @@ async fn credentials_are_read_at_each_use() {
     assert_eq!(sent, ["Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Basic QWxhZGRpbjpvdGhlcg==", "ApiKey other"]);
 }
 
+#[tokio::test]
+async fn a_template_is_made_although_a_proxy_takes_out_what_names_the_product() {
+    let server = Server::start(move |_, request| match request.line.split(' ').next().unwrap() {
+        "GET" => Reply::with(404, "", "{}"),
+        "PUT" if String::from_utf8_lossy(&request.body).contains("flat_object") => Reply::with(
+            400,
+            "",
+            r#"{"error":{"type":"mapper_parsing_exception","reason":"No handler for type [flat_object] declared on field [labels]"}}"#,
+        ),
+        "PUT" => Reply::with(200, "", "{}"),
+        _ => bulk::reply(request, &|_| 201),
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = at(&[&server]);
+    settings["createTemplate"] = true.into();
+    let backend = backend(directory.path(), settings);
+    for start in 0..2 {
+        assert_eq!(backend.send(&batch(start..start + 1)).await, Ok(Items::All(Outcome::Delivered)));
+    }
+    let seen = server.seen();
+    let methods: Vec<_> = seen.iter().map(|request| request.line.split(' ').next().unwrap()).collect();
+    assert_eq!(methods, ["GET", "PUT", "PUT", "POST", "POST"]);
+    assert!(String::from_utf8_lossy(&seen[2].body).contains("flattened"));
+}
+
 /// A server that knows templates: answers `get` and `put` for them, and creates every document.
 async fn with_templates(get: (u16, &'static str), put: u16, product: &'static str) -> Server {
     Server::start(move |_, request| match request.line.split(' ').next().unwrap() {
@@ -223,46 +249,6 @@ async fn the_index_template_is_made_once_before_the_first_document() {
             member["origin"]["properties"]["labels"]["type"].as_str().unwrap()
         });
         assert_eq!(labels, flattened);
-    }
-}
-
-#[tokio::test]
-async fn no_plain_index_is_made_where_a_data_stream_is_wanted() {
-    const PLAIN: &str = r#"{"index_templates":[{"index_template":{"version":9}}]}"#;
-    const FITTING: &str = r#"{"index_templates":[{"index_template":{"version":9,"data_stream":{}}}]}"#;
-    const STREAM: &str = r#"{"data_streams":[{"name":"jobs-1"}]}"#;
-    let (refused, none) = (Some(FaultKind::Unauthorized), r#"{"data_streams":[]}"#);
-    for (get, put, stream, fault, requests) in [
-        ((404, ""), 200, (404, ""), None, 3),
-        ((404, ""), 403, (404, "{}"), refused, 3),
-        ((404, ""), 403, (200, none), refused, 3),
-        ((404, ""), 403, (403, "{}"), refused, 3),
-        ((404, ""), 403, (200, STREAM), None, 4),
-        ((404, ""), 403, (503, ""), Some(FaultKind::Throttled), 3),
-        ((404, ""), 400, (404, "{}"), Some(FaultKind::Broken), 3),
-        ((403, "{}"), 200, (404, "{}"), refused, 2),
-        ((403, "{}"), 200, (200, STREAM), None, 3),
-        ((200, PLAIN), 200, (404, "{}"), Some(FaultKind::Broken), 2),
-        ((200, PLAIN), 200, (200, STREAM), None, 3),
-        ((200, FITTING), 200, (404, "{}"), None, 2),
-    ] {
-        let server = Server::start(move |_, request| match request.line.split(' ').collect::<Vec<_>>()[..2] {
-            ["GET", "/_data_stream/jobs-*"] => Reply::with(stream.0, "", stream.1),
-            ["GET", _] => Reply::with(get.0, "", get.1),
-            ["PUT", _] => Reply::with(put, "", r#"{"error":{"type":"security_exception","reason":"not you"}}"#),
-            _ => bulk::reply(request, &|_| 201),
-        })
-        .await;
-        let directory = tempfile::tempdir().unwrap();
-        let mut settings = at(&[&server]);
-        settings["createTemplate"] = true.into();
-        settings["dataStream"] = true.into();
-        let sent = backend(directory.path(), settings).send(&batch(0..1)).await;
-        assert_eq!(sent.map_err(|fault| fault.kind).err(), fault, "{get:?} {put} {stream:?}");
-        let seen = server.seen();
-        assert_eq!(seen.len(), requests, "{get:?} {put} {stream:?}");
-        let created = seen.iter().filter(|request| request.line.starts_with("POST")).count();
-        assert_eq!(created, usize::from(fault.is_none()), "{get:?} {put} {stream:?}");
     }
 }
 

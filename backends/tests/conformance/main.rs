@@ -36,6 +36,7 @@ mod encoding;
 mod forbidden;
 mod hostile_echo;
 mod hostile_elasticsearch;
+mod hostile_elasticsearch_streams;
 mod hostile_files;
 mod hostile_http;
 mod hostile_s3;

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 use super::process::{Process, free_port, moment};
-use super::tls::Authority;
+use super::tls::{Authority, Flaw};
 use super::{Package, java, opensearch_security, tools, vendor};
 use crate::http::{Answer, Client};
 
@@ -44,18 +44,19 @@ static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 struct Turn(());
 
 impl Turn {
-    fn wait() -> Self {
+    /// Waits for several at once: whoever had one and waited for another could wait for itself.
+    fn wait<const N: usize>() -> [Self; N] {
         let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = RUNNING.1.wait_while(running, |running| *running >= AT_A_TIME);
-        *free.unwrap_or_else(PoisonError::into_inner) += 1;
-        Self(())
+        let free = RUNNING.1.wait_while(running, |running| *running + N > AT_A_TIME);
+        *free.unwrap_or_else(PoisonError::into_inner) += N;
+        [(); N].map(Self)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        RUNNING.1.notify_one();
+        RUNNING.1.notify_all();
     }
 }
 
@@ -124,7 +125,7 @@ pub struct SearchServer {
 /// TLS with a CA of its own, and users.
 #[derive(Debug)]
 struct Security {
-    ca_pem: String,
+    ca: Authority,
     config: Arc<rustls::ClientConfig>,
 }
 
@@ -132,7 +133,17 @@ impl SearchServer {
     /// Starts a server, once at most one other is running; with TLS and [`USERS`] when `secured`, which
     /// Elasticsearch and OpenSearch 2 take.
     pub fn start(package: Package, secured: bool) -> anyhow::Result<Self> {
-        let turn = Turn::wait();
+        let [turn] = Turn::wait();
+        Self::start_in(turn, package, secured)
+    }
+
+    /// Starts two, once no other is running.
+    pub fn start_two(packages: [Package; 2]) -> anyhow::Result<[Self; 2]> {
+        let ([one, two], [first, second]) = (Turn::wait(), packages);
+        Ok([Self::start_in(one, first, false)?, Self::start_in(two, second, false)?])
+    }
+
+    fn start_in(turn: Turn, package: Package, secured: bool) -> anyhow::Result<Self> {
         let installed = package.installed().context("not installed: run `cargo xtask servers`")?;
         let dir = tempfile::tempdir()?;
         // What the server's user may read: the cache may lie in a home that is closed to it.
@@ -164,8 +175,23 @@ impl SearchServer {
     }
 
     /// Returns the CA of a secured server.
-    pub fn ca_pem(&self) -> &str {
-        self.security.as_ref().map_or("", |security| &security.ca_pem)
+    pub fn ca_pem(&self) -> String {
+        self.security.as_ref().map(|security| security.ca.pem()).unwrap_or_default()
+    }
+
+    /// Gives a secured Elasticsearch a certificate with a flaw, or a good one, and waits until it has taken it, which it does
+    /// within seconds for connections that are made from then on.
+    pub fn set_certificate(&self, flaw: Option<Flaw>) -> anyhow::Result<()> {
+        let ca = &self.security.as_ref().context("the server speaks no TLS")?.ca;
+        let (certificate, key) = flaw.map_or_else(|| ca.certificate(), |flaw| ca.flawed(flaw))?;
+        for (name, text) in [("key.pem", key), ("cert.pem", certificate)] {
+            fs::write(self.dir.path().join("conf").join(name), text)?;
+        }
+        crate::eventually("the server has taken its certificate", || {
+            let trusted = self.ask("GET", "/_cluster/health", "").is_ok();
+            (trusted == flaw.is_none()).then_some(())
+        });
+        Ok(())
     }
 
     /// Ends it with SIGKILL, with everything it has started.
@@ -302,7 +328,7 @@ impl SearchServer {
         {
             fs::write(at(name), text)?;
         }
-        self.security = Some(Security { config: ca.client_config()?, ca_pem: ca.pem() });
+        self.security = Some(Security { config: ca.client_config()?, ca });
         if self.is_elasticsearch() {
             self.add_mail_analysis()?;
             return Ok(SECURITY_SETTINGS);

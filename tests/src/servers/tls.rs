@@ -8,6 +8,17 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its time is over.
+    Expired,
+    /// It is that of another host.
+    OtherName,
+    /// No authority has signed it.
+    SelfSigned,
+}
+
 impl Authority {
     /// Makes one.
     pub fn new() -> anyhow::Result<Self> {
@@ -26,6 +37,20 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         Ok((certificate.signed_by(&key, &self.0)?.pem(), key.serialize_pem()))
+    }
+
+    /// Returns a certificate that a client must not trust, and its key, both in PEM.
+    pub fn flawed(&self, flaw: Flaw) -> anyhow::Result<(String, String)> {
+        let name = if flaw == Flaw::OtherName { "search.example.test" } else { "127.0.0.1" };
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        if flaw == Flaw::Expired {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        }
+        let key = KeyPair::generate()?;
+        let certificate =
+            if flaw == Flaw::SelfSigned { params.self_signed(&key)? } else { params.signed_by(&key, &self.0)? };
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 
     /// Returns the settings of a client that trusts this CA alone.

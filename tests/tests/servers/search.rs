@@ -15,13 +15,13 @@ use spillway_tests::servers::tls::Authority;
 use spillway_tests::servers::{Package, skip};
 
 /// What differs between the manifests of these scenarios.
-struct To<'a> {
-    url: &'a str,
-    index: &'a str,
-    more: &'a str,
+pub(crate) struct To<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) index: &'a str,
+    pub(crate) more: &'a str,
 }
 
-fn manifests(to: &To<'_>) -> String {
+pub(crate) fn manifests(to: &To<'_>) -> String {
     let To { url, index, more } = to;
     let spec = format!(
         "  type: Elasticsearch
@@ -36,7 +36,7 @@ fn manifests(to: &To<'_>) -> String {
 }
 
 /// A place whose agent speaks TLS with the server and proves who it is by `auth`, with the secret `es/password`.
-fn secured(server: &SearchServer, url: &str, index: &str, auth: &str) -> Place {
+pub(crate) fn secured(server: &SearchServer, url: &str, index: &str, auth: &str) -> Place {
     let more = format!(", auth: {{{auth}}}, tls: {{caSecretRef: {{name: es, key: ca.crt}}}}");
     let place = Place::new(&manifests(&To { url, index, more: &more }));
     fs::create_dir_all(place.path("secrets/es")).unwrap();
@@ -44,18 +44,18 @@ fn secured(server: &SearchServer, url: &str, index: &str, auth: &str) -> Place {
     place
 }
 
-fn password(place: &Place, password: &str) {
+pub(crate) fn password(place: &Place, password: &str) {
     let path = place.path("secrets/es/password");
     fs::write(path.with_extension("new"), password).unwrap();
     fs::rename(path.with_extension("new"), path).unwrap();
 }
 
 /// Posts events of some kinds in turn (`a,b`), numbered on from what was sent so far.
-fn post(agent: &Agent, kind: &str, count: u64, sent: &Cell<u64>) {
+pub(crate) fn post(agent: &Agent, kind: &str, count: u64, sent: &Cell<u64>) {
     post_to(&agent.http, kind, count, sent);
 }
 
-fn post_to(address: &str, kinds: &str, count: u64, sent: &Cell<u64>) {
+pub(crate) fn post_to(address: &str, kinds: &str, count: u64, sent: &Cell<u64>) {
     let mut client = Client::connect(address).unwrap();
     let kinds: Vec<&str> = kinds.split(',').collect();
     let event = |n: u64| {
@@ -71,12 +71,12 @@ fn post_to(address: &str, kinds: &str, count: u64, sent: &Cell<u64>) {
     sent.set(sent.get() + count);
 }
 
-fn delivery(status: &Value) -> Value {
+pub(crate) fn delivery(status: &Value) -> Value {
     deliveries(&status["pipelines"][0]).next().cloned().unwrap_or_default()
 }
 
 /// Every event is there once: by its number, and under the id that it carries.
-fn assert_each_once(server: &SearchServer, indices: &str, sent: u64) {
+pub(crate) fn assert_each_once(server: &SearchServer, indices: &str, sent: u64) {
     let documents = server.documents(indices);
     let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
     for (index, id, document) in &documents {
@@ -91,7 +91,7 @@ fn assert_each_once(server: &SearchServer, indices: &str, sent: u64) {
     assert_eq!(counts.len() as u64, sent, "nothing was invented");
 }
 
-fn newest(name: &str) -> Option<Package> {
+pub(crate) fn newest(name: &str) -> Option<Package> {
     runnable().into_iter().rfind(|package| package.name == name)
 }
 
