@@ -115,7 +115,7 @@ impl<'a> Lines<'a> {
         let program = built(build).with_context(|| format!("`{build}` does not build a program for release"))?;
         ensure!(runs.starts_with(&format!("{program} run ")), "`{runs}` does not run {program}");
         ensure!(!runs.contains(['#', '|', ';', '&']), "`{runs}` is more than one command");
-        let spans = words.split('`').skip(1).step_by(2);
+        let mut spans = words.split('`').skip(1).step_by(2);
         let answer = spans.find_map(Answer::promised).context("no answer is said after the second block")?;
         Ok(Self { program, before: before.to_vec(), runs, after, answer })
     }
