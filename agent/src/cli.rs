@@ -276,7 +276,7 @@ pub struct CheckFlags {
 /// What `test` can be told.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "A file of tests:\n  \
-    manifests: [pipelines/]            # beside the file; -f adds others\n  \
+    manifests: [..]                    # seen from the file; -f adds others\n  \
     tests:\n  \
     - name: an error goes to the pager\n    \
     pipeline: etch-line\n    \
@@ -288,7 +288,7 @@ pub struct CheckFlags {
       expect: {dropped: true}\n\n\
     Exit codes: 0 all passed, 1 one failed or could not be tried.\n\n\
     Examples:\n  \
-    spillway-agent test etch-line.tests.yaml\n  \
+    spillway-agent test pipelines/tests/etch-line.yaml\n  \
     spillway-agent test tests/*.yaml -f pipelines/ -o json")]
 pub struct TestFlags {
     /// Files of tests.

@@ -254,11 +254,12 @@ fn completions_and_the_manual_page_are_printed() {
     assert!(stdout(&agent.run(&["man"]).success()).contains(".TH spillway-agent 1"));
 }
 
-/// The files of `examples/tests`, beside one another.
+/// The files of `examples/etch-line`.
 fn with_examples() -> Agent {
     let agent = Agent::new();
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/tests");
-    for name in ["etch-line.yaml", "etch-line.tests.yaml"] {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/etch-line");
+    std::fs::create_dir(agent.dir.path().join("tests")).unwrap();
+    for name in ["etch-line.yaml", "tests/etch-line.yaml"] {
         agent.file(name, &std::fs::read_to_string(folder.join(name)).unwrap());
     }
     agent
@@ -269,8 +270,8 @@ fn tests_of_a_pipeline_pass_as_the_page_shows_it() {
     let page = include_str!("../../docs/how-to/test-pipelines.md");
     let shown = page.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
     let (command, printed) = shown.split_once('\n').unwrap();
-    assert!(command.ends_with("/etch-line.tests.yaml"), "{command}");
-    let run = with_examples().run(&["test", "etch-line.tests.yaml"]).success();
+    assert!(command.ends_with("/tests/etch-line.yaml"), "{command}");
+    let run = with_examples().run(&["test", "tests/etch-line.yaml"]).success();
     assert_eq!(stdout(&run), printed);
 }
 
@@ -287,7 +288,7 @@ tests:
     let told = "event 1: routes: expected alarms, archive, found archive (`match` of route `alarms` has no answer: absent field)";
     assert!(stdout(&run).contains(told), "{}", stdout(&run));
     assert!(stdout(&run).ends_with("0 passed, 1 failed, 0 errors\n"), "{}", stdout(&run));
-    let run = agent.run(&["test", "etch-line.tests.yaml", "none.yaml", "-o", "json"]).code(1);
+    let run = agent.run(&["test", "tests/etch-line.yaml", "none.yaml", "-o", "json"]).code(1);
     let report: serde_json::Value = serde_json::from_str(&stdout(&run)).unwrap();
     assert_eq!((&report["passed"], &report["errors"][0]["file"]), (&3.into(), &"none.yaml".into()));
     agent.file("alone.yaml", "tests: [{name: a, pipeline: p, events: [{event: {}, expect: {dropped: true}}]}]");
