@@ -112,7 +112,7 @@ impl Engine {
         let wanted = keys_of(&settings);
         let new: Vec<_> = specs.iter().map(DeliverySpec::key).filter(|key| !orders.contains_key(key)).collect();
         new.iter().for_each(|key| log.set_floor(key, 0));
-        let seats = Seats::of(&running.bed, &settings);
+        let seats = Seats::of(&running.bed, &settings, &orders);
         let back = wanted.iter().filter(|key| is_draining(&orders, key));
         if let Err(source) = note(log, &seats, &new, back).await {
             withdraw(log, &new).await;
@@ -122,7 +122,7 @@ impl Engine {
         let (table, task) = (table_of(&settings), if settings.suspend { Task::Rest } else { Task::Deliver });
         let log_settings = settings.log.clone();
         let begun = running.pipeline.edit(settings, false, |log| log.edit(table, &log_settings));
-        let released = |key: &DeliveryKey| Seats::releases_running(&running.bed, key, &orders, &wanted);
+        let released = |key: &DeliveryKey| seats.releases_running(&running.bed, key, &orders, &wanted);
         let released: Vec<_> = orders.keys().filter(|key| !wanted.contains(key) && released(key)).cloned().collect();
         let closed = |_| EngineError::Closed { pipeline: running.pipeline.name().clone() };
         let at = begun.await.map_err(closed)?;
@@ -204,9 +204,10 @@ fn order(sender: &Sender<Order>, spec: Option<DeliverySpec>, task: &Task, seat: 
 /// Those that go and leave nothing to others, while their route goes on with other backends, drain by themselves: in their
 /// group they would stand by for ones that never get what they hold.
 fn leave_groups(orders: &Orders, wanted: &[DeliveryKey], released: &[DeliveryKey]) {
-    let alone = |key: &DeliveryKey| {
-        !wanted.contains(key) && !released.contains(key) && wanted.iter().any(|other| other.route == key.route)
-    };
+    // What went before goes on as it went.
+    let goes = |key: &DeliveryKey| !wanted.contains(key) && !is_draining(orders, key);
+    let alone =
+        |key: &DeliveryKey| goes(key) && !released.contains(key) && wanted.iter().any(|other| other.route == key.route);
     for (_, sender) in orders.iter().filter(|(key, _)| alone(key)) {
         sender.send_if_modified(|order| order.seat.take().is_some());
     }

@@ -217,7 +217,7 @@ impl Engine {
         }
         super::beginnings::find(&log).await;
         let saved = log.saved_deliveries();
-        let seats = Seats::of(&bed, &settings);
+        let seats = Seats::of(&bed, &settings, &orders);
         let begun = match begin(&log, &seats, specs, &saved).await {
             Ok(begun) => begun,
             Err(source) => {

@@ -1,14 +1,17 @@
 //! Which seats in groups the references of a pipeline get, at its opening and at an edit.
 //!
 //! # Guarantees
-//! - A backend that is added to a group begins with what the group has not resolved: where its slowest member stands.
+//! - A backend that is added to a group begins with what the group has not resolved: where its slowest member stands; also where
+//!   an edit puts others in the place of all members, which leave what they hold to them.
 //! - Every member that has saved something is seated before any of them sends, so that none sends what another has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::DeliverySpec;
-use super::deliveries::{Orders, Seat};
+use super::deliveries::{Order, Orders, Seat, Task};
 use super::engine::Bed;
 use super::group::{Done, Group};
 use crate::log::{DeliveryKey, Progress};
@@ -28,7 +31,7 @@ struct Wanted {
 }
 
 impl Seats {
-    pub(super) fn of(bed: &Bed, settings: &PipelineSettings) -> Self {
+    pub(super) fn of(bed: &Bed, settings: &PipelineSettings, orders: &Orders) -> Self {
         let mut groups = BTreeMap::new();
         for route in settings.routes.iter().filter(|route| route.strategy != Strategy::All) {
             let known = bed.deliveries.groups.find(&route.name);
@@ -40,6 +43,7 @@ impl Seats {
                 from = Some(from.map_or(progress.cursor, |from: u64| from.min(progress.cursor)));
                 began = began.into_iter().chain(progress.began).min();
             }
+            let from = from.or_else(|| slowest(bed, orders, &group));
             groups.insert(route.name.clone(), Wanted { group, from, began });
         }
         Self { groups }
@@ -75,15 +79,24 @@ impl Seats {
     }
 
     /// Whether a reference that runs leaves what it holds to others of its group, which go on.
-    pub(super) fn releases_running(bed: &Bed, key: &DeliveryKey, orders: &Orders, wanted: &[DeliveryKey]) -> bool {
+    pub(super) fn releases_running(
+        &self,
+        bed: &Bed,
+        key: &DeliveryKey,
+        orders: &Orders,
+        wanted: &[DeliveryKey],
+    ) -> bool {
         let seat = |key: &DeliveryKey| orders.get(key).and_then(|sender| sender.borrow().seat.clone());
         let Some(own) = seat(key) else { return false };
         let Some(cursor) = bed.log.progress(key).map(|progress| progress.cursor) else { return false };
         let has_all = |other: &DeliveryKey| {
             bed.log.progress(other).and_then(|progress| progress.began).is_some_and(|began| began <= cursor)
         };
-        let is_of_group = |other| seat(other).is_some_and(|other| Arc::ptr_eq(&own.group, &other.group));
-        wanted.iter().any(|other| is_of_group(other) && has_all(other))
+        let stays = |other| seat(other).is_some_and(|other| Arc::ptr_eq(&own.group, &other.group));
+        // One that comes is seated there.
+        let goes_on = self.groups.get(&key.route).is_some_and(|wanted| Arc::ptr_eq(&own.group, &wanted.group));
+        let comes = |other: &DeliveryKey| goes_on && other.route == key.route;
+        wanted.iter().any(|other| (stays(other) || comes(other)) && has_all(other))
     }
 
     /// Brings the groups of the pipeline to what is wanted, now that it is, and keeps the places of those that come.
@@ -101,4 +114,15 @@ impl Seats {
             }
         }
     }
+}
+
+/// Returns where the slowest of those stands that sit in a group now and do not go yet.
+fn slowest(bed: &Bed, orders: &Orders, group: &Arc<Group>) -> Option<u64> {
+    let is_member = |sender: &watch::Sender<Order>| {
+        let order = sender.borrow();
+        let is_there = order.seat.as_ref().is_some_and(|seat| Arc::ptr_eq(&seat.group, group));
+        is_there && !matches!(order.task, Task::Drain { .. })
+    };
+    let members = orders.iter().filter(|(_, sender)| is_member(sender));
+    members.filter_map(|(key, _)| bed.log.progress(key)).map(|progress| progress.cursor).min()
 }

@@ -14,7 +14,7 @@ use spillway_delivery::event::Batch;
 use spillway_delivery::filesystem::{RealFs, SplitMix64};
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::ledger::{DeliveryState, PipelineReport};
-use spillway_delivery::log::{Journal, Progress};
+use spillway_delivery::log::{DeliveryKey, Journal, Progress};
 use spillway_delivery::settings::{
     DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, RouteSettings, Strategy, WhenBehind,
 };
@@ -1126,29 +1126,73 @@ async fn one_that_is_removed_while_all_are_down_goes_at_once_and_the_backlog_sta
 }
 
 #[tokio::test]
-async fn the_backlog_of_backends_that_are_all_replaced_at_once_is_delivered_by_them() {
+async fn the_backlog_of_backends_that_are_all_replaced_at_once_goes_to_those_that_come() {
     for (failback, dies) in BOTH.into_iter().flat_map(|failback| [(failback, false), (failback, true)]) {
         let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (Place::new(Mode::Refuse), Place::new(Mode::Take));
-        let two: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+        let (a, b, c) = (Place::new(Mode::Refuse), Place::new(Mode::Refuse), Place::new(Mode::Refuse));
+        let three: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
         let group = Strategy::FirstHealthy(failback);
         let mut engine = engine(dir.path());
-        let pipeline = open(&engine, failback, &two[..1]).await;
+        // Both hold all of it.
+        let mut pipeline = open(&engine, failback, &three[..2]).await;
         send(&pipeline, 0..100).await;
         until(&pipeline, |report| report.routes[0].active.is_none()).await;
-        engine.apply(settings(group, &two[1..]), specs(&two[1..]), &|_| None).await.unwrap();
+        engine.apply(settings(group, &three[2..]), specs(&three[2..]), &|_| None).await.unwrap();
         send(&pipeline, 100..150).await;
-        b.until(|got| got.len() == 50).await;
+        until(&pipeline, |report| of(report, "c").held_events == 150).await;
         if dies {
             drop((pipeline, engine));
             engine = self::engine(dir.path());
-            let gone = specs(&two[..1]);
-            engine.add(settings(group, &two[1..]), specs(&two[1..]), &|_| gone.first().cloned()).await.unwrap();
+            let gone = specs(&three[..2]);
+            let removed = |key: &DeliveryKey| gone.iter().find(|spec| spec.backend_uid == key.backend_uid).cloned();
+            pipeline = engine.add(settings(group, &three[2..]), specs(&three[2..]), &removed).await.unwrap();
         }
         a.turn(Mode::Take);
-        // The new one is healthy, and the old one sends all the same: nobody else has what it holds.
-        a.until(|got| got.len() == 100).await;
+        b.turn(Mode::Take);
+        until(&pipeline, |report| report.deliveries.len() == 1).await;
+        c.turn(Mode::Take);
         assert!(drain(&engine).await);
-        assert_eq!((a.each(), b.each()), (numbers(0..100), numbers(100..150)), "{failback:?}, dies: {dies}");
+        assert_eq!((a.got().len(), b.got().len()), (0, 0), "{failback:?}, dies: {dies}");
+        assert_eq!((c.each(), c.got().len()), (numbers(0..150), 150), "{failback:?}, dies: {dies}");
     }
+}
+
+#[tokio::test]
+async fn members_that_are_replaced_again_and_again_under_load_repeat_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b, c) = (Place::new(Mode::Take), Place::new(Mode::Take), Place::new(Mode::Take));
+    let [a_place, b_place, c_place]: [(&'static str, &Arc<Place>); 3] = [("a", &a), ("b", &b), ("c", &c)];
+    let versions: [&[_]; 8] = [
+        &[b_place],
+        &[a_place, c_place],
+        &[b_place],
+        &[c_place, a_place],
+        &[b_place, c_place],
+        &[a_place],
+        &[c_place],
+        &[a_place, b_place],
+    ];
+    let pipeline = open(&engine, Failback::Leave, &[a_place, b_place]).await;
+    let mut next = 0;
+    for round in 0..48 {
+        send(&pipeline, next..next + 40).await;
+        next += 40;
+        let version = versions[round % versions.len()];
+        engine
+            .apply(settings(Strategy::FirstHealthy(Failback::Leave), version), specs(version), &|_| None)
+            .await
+            .unwrap();
+        if round % 3 == 0 {
+            send(&pipeline, next..next + 25).await;
+            next += 25;
+        }
+        for _ in 0..round % 5 {
+            tokio::task::yield_now().await;
+        }
+    }
+    until_held_nowhere(&pipeline).await;
+    assert!(drain(&engine).await);
+    let all: BTreeSet<u32> = [&a, &b, &c].iter().flat_map(|place| place.each()).collect();
+    assert_eq!((all, doubles(&[&a, &b, &c])), (numbers(0..next), 0));
 }

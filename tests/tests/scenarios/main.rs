@@ -9,6 +9,7 @@
 mod cluster;
 mod disk;
 mod failover;
+mod failover_edits;
 mod fixtures;
 mod input;
 mod kills;
