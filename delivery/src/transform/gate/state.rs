@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::buckets::Buckets;
 use super::window::Window;
+use super::{KEYS_MAX, RATE_MAX, WINDOW_MAX};
 use crate::transform::Action;
 
 /// What a transform remembers from one batch to the next.
@@ -45,11 +46,12 @@ impl State {
                 Self::Sample { keep: sample.keep, out_of: sample.out_of.max(1), count: Arc::default() }
             }
             Action::RateLimit(limit) => {
-                Self::Buckets(Shared::new(Buckets::new(limit.events_per_second, limit.burst_events, limit.keys_max)))
+                let (rate, burst) = (limit.events_per_second.clamp(1, RATE_MAX), limit.burst_events.clamp(1, RATE_MAX));
+                Self::Buckets(Shared::new(Buckets::new(rate, burst, limit.keys_max.min(KEYS_MAX))))
             }
             Action::Deduplicate(deduplicate) => {
-                let life = u64::try_from(deduplicate.window.as_nanos()).unwrap_or(u64::MAX);
-                Self::Window(Shared::new(Window::new(life, deduplicate.keys_max)))
+                let life = deduplicate.window.min(WINDOW_MAX).as_nanos() as u64;
+                Self::Window(Shared::new(Window::new(life, deduplicate.keys_max.min(KEYS_MAX))))
             }
             _ => Self::None,
         }

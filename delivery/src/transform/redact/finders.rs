@@ -82,6 +82,9 @@ impl Finders {
     /// Compiles what is looked for.
     pub fn compile(known: &[Builtin], patterns: &[impl AsRef<str>]) -> Result<Self, FindersError> {
         let all = |error| FindersError { index: None, error };
+        if patterns.len() > PATTERNS_MAX {
+            return Err(all(PatternError::new(format!("{} patterns, more than {PATTERNS_MAX}", patterns.len()))));
+        }
         let known = known.iter().map(|builtin| {
             let search = builtin.pattern().map(|pattern| Search::of(&pattern::hir(pattern)?)).transpose();
             Ok((*builtin, builtin.sieve(), search.map_err(all)?))
@@ -328,6 +331,7 @@ mod tests {
         assert_eq!(told(&["a", "b("]), (Some(1), "unclosed group".into(), Some(2)));
         assert_eq!(told(&["a*"]), (Some(0), "it finds a text of no characters, too".into(), None));
         assert_eq!(told(&[r"\w{1000}{9}"]), (Some(0), "its program is larger than 256 KiB".into(), None));
+        assert_eq!(told(&["a"; PATTERNS_MAX + 1]).1, "17 patterns, more than 16");
         let large = ["[a-z]{2000}w", "[a-z]{2000}x", "[a-z]{2000}y", "[a-z]{2000}z"];
         assert_eq!(told(&large), (None, "its program is larger than 256 KiB".into(), None));
     }
