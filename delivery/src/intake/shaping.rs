@@ -58,6 +58,11 @@ impl MadeCounts {
     pub(super) fn add(self) {
         self.chain.kept(&self.counts, self.effects);
     }
+
+    /// Undoes it: the log never had the batch.
+    pub(super) fn undo(self) {
+        self.effects.undo();
+    }
 }
 
 /// Shapes a batch for every pipeline that has transforms; what is returned is their share of the memory for it.
@@ -90,6 +95,8 @@ fn make(wanting: &mut [Wanting<'_>], batch: &Batch) -> Option<usize> {
 pub(super) fn made<'m>(version: &Arc<Version>, batch: &Batch, known: &'m mut Option<Made>) -> Option<&'m Shaped> {
     let chain = version.chain.as_ref()?;
     if known.as_ref().is_none_or(|made| !Arc::ptr_eq(&made.version, version)) {
+        // What was made for another version is undone first: it may have taken what this one needs.
+        *known = None;
         let shaped = chain.shape(batch, &version.origins.merged(&batch.origin));
         *known = Some(Made { version: version.clone(), chain: chain.clone(), shaped });
     }

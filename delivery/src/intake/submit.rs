@@ -141,8 +141,11 @@ fn never_kept(result: Result<(), Refused>) -> bool {
 
 async fn kept(part: Part) -> (Arc<Pipeline>, Result<(), Refused>) {
     let result = part.receipt.wait().await;
-    if let Some(counts) = part.counts.filter(|_| result.is_ok()) {
-        counts.add();
+    match (part.counts, &result) {
+        (Some(counts), Ok(())) => counts.add(),
+        (Some(counts), Err(Refused { maybe_kept: false, .. })) => counts.undo(),
+        // What may be there stays taken, and is not remembered.
+        _ => {}
     }
     (part.pipeline, result)
 }

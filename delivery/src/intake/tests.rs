@@ -6,6 +6,7 @@ use std::pin::pin;
 use futures_util::poll;
 use tempfile::TempDir;
 
+use super::shaping::made;
 use super::*;
 use crate::clock::Clock;
 use crate::condition::Condition;
@@ -13,6 +14,7 @@ use crate::deliver::{Engine, EngineSettings};
 use crate::event::{BatchBuilder, IdempotencyKey, OriginBuilder};
 use crate::filesystem::RealFs;
 use crate::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
+use crate::transform::{Action, Looks, RateLimit, Transform};
 
 /// Bytes that hold a few small batches, and bytes that hold none.
 const ROOMY: u64 = 1 << 20;
@@ -132,4 +134,47 @@ async fn a_batch_for_one_route_asks_no_condition_and_goes_down_no_other() {
     let error = Intake.submit_to_route(&pipeline, "none", keyed(b"l")).await.unwrap_err();
     assert!(matches!(error, SubmitError::Refused { reason: RefusalReason::Removed, .. }), "{error:?}");
     assert_eq!(pipeline.report().accepted_events, 4);
+}
+
+/// A pipeline that lets two events go on, and then none for a long time.
+fn limited() -> Arc<Version> {
+    let limit = RateLimit { looks: Looks::default(), events_per_second: 1, burst_events: 2, keys_max: 1 };
+    let settings = PipelineSettings {
+        uid: "limited".into(),
+        namespace: "default".into(),
+        name: "limited".into(),
+        log: LogSettings::default(),
+        transforms: vec![Transform { name: "limit".into(), action: Action::RateLimit(limit) }],
+        routes: Vec::new(),
+        origin: OriginBuilder::default(),
+        suspend: false,
+    };
+    Arc::new(Version::first(settings))
+}
+
+#[test]
+fn an_edit_while_a_batch_waits_takes_nothing_twice() {
+    let (before, batch) = (limited(), batch());
+    let mut known = None;
+    assert_eq!(made(&before, &batch, &mut known).map(|shaped| shaped.dropped), Some(0));
+    let edited = PipelineSettings { suspend: true, ..(**before.settings()).clone() };
+    let after = Arc::new(before.next(edited, false));
+    assert_eq!(made(&after, &batch, &mut known).map(|shaped| shaped.dropped), Some(0));
+    assert_eq!(made(&after, &batch, &mut None).map(|shaped| shaped.dropped), Some(2), "they were taken");
+}
+
+#[test]
+fn what_a_log_never_had_is_given_back_and_what_it_may_have_is_not() {
+    let (version, batch) = (limited(), batch());
+    let dropped = |known: &mut Option<shaping::Made>| made(&version, &batch, known).map(|shaped| shaped.dropped);
+    let on_its_way = || {
+        let mut known = None;
+        assert_eq!(dropped(&mut known), Some(0));
+        known.unwrap().into_counts()
+    };
+    on_its_way().undo();
+    let unknown = on_its_way();
+    assert_eq!(dropped(&mut None), Some(2));
+    drop(unknown);
+    assert_eq!(dropped(&mut None), Some(2));
 }

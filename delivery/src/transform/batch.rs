@@ -40,7 +40,9 @@ impl Chain {
             let event = batch.event(index);
             let bytes_max = bytes_max(batch, index, out.as_ref());
             let subject = Subject { event, origin, bytes_max, received: batch.received, now };
-            match (self.run(subject, &mut scratch, &mut counts), &mut out) {
+            let verdict = self.run(subject, &mut scratch, &mut counts);
+            scratch.event_done(verdict == Verdict::Dropped);
+            match (verdict, &mut out) {
                 (Verdict::Same, None) => {}
                 (Verdict::Same, Some(out)) => out.push(event),
                 (verdict, out) => {

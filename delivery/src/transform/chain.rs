@@ -69,6 +69,11 @@ impl Scratch {
     }
 
     /// Returns what the events so far did to the state of the chain.
+    /// Notes that an event is through.
+    pub(super) fn event_done(&mut self, is_dropped: bool) {
+        self.gate.effects.event_done(is_dropped);
+    }
+
     pub(super) fn into_effects(self) -> Effects {
         self.gate.effects
     }

@@ -18,7 +18,6 @@ mod key;
 mod state;
 mod window;
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::chain::Verdict;
@@ -153,7 +152,7 @@ impl Gate {
             (State::None, _) => (true, None),
             (State::Sample { keep, out_of, .. }, Some(_)) => (sample_point(&scratch.key, *out_of) < *keep, None),
             (State::Sample { keep, out_of, count }, None) => {
-                let turn = u128::from(count.fetch_add(1, Ordering::Relaxed));
+                let turn = u128::from(scratch.effects.turn(self.transform, count));
                 let (keep, out_of) = (u128::from(*keep), u128::from(*out_of));
                 // Those that pass stand as far from each other as can be, the first one first.
                 (turn * keep % out_of < keep, None)

@@ -100,7 +100,10 @@ impl Redactor {
                 Cow::Owned(text) => self.finders.suspected(text),
             };
             if text.len() > PATTERN_TEXT_BYTES_MAX && here.has_patterns() {
-                failure = Some(Failure::TooLarge);
+                // What was suspected of the event may stand in another text of it.
+                if self.finders.patterns_may_find(&text) {
+                    failure = Some(Failure::TooLarge);
+                }
                 here = here.without_patterns();
             }
             self.finders.find(&text, here, found);

@@ -313,6 +313,24 @@ fn what_is_refused_leaves_no_trace() {
         assert_eq!(send(&chain, now, &numbered(0..4)), 4);
         assert_eq!(send(&chain, now, &numbered(0..4)), 0);
     }
+    // Nor of the turns: whoever is refused each time and comes again would else never be kept.
+    let halves = chain([Action::Sample(Sample { looks: Looks::default(), keep: 1, out_of: 2 })]);
+    let kept = (0..4).map(|number| {
+        let events = numbered(number..number + 1);
+        drop(halves.shape_at(&batch(&events), &origin(), now));
+        send(&halves, now, &events)
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [1, 0, 1, 0]);
+}
+
+#[test]
+fn what_a_transform_behind_drops_is_no_event_that_another_is_a_duplicate_of() {
+    let now = Instant::now();
+    let chain = chain([Action::Deduplicate(deduplicate(&["a"], 9)), Action::RateLimit(limit(2, None, 9))]);
+    assert_eq!(send(&chain, now, &numbered(0..4)), 2);
+    let later = now + Duration::from_secs(1);
+    assert_eq!(send(&chain, later, &numbered(0..4)), 2, "those that were one too many then");
+    assert_eq!(send(&chain, later + Duration::from_secs(1), &numbered(0..4)), 0);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What a batch did to the state of gates, until it is known whether a log has the batch.
 //!
-//! Tokens are taken at once, or batches on their way at the same time would all find the bucket full; they are given back when the
-//! batch is refused. A key is remembered only when the log has it, or a duplicate could be dropped for an event that is nowhere.
+//! Tokens and turns are taken at once, or batches on their way at the same time would all find the bucket full; they are given back when
+//! the batch is refused, and when the log fails that it was on its way to. A key is remembered only when the log has the batch and no
+//! transform behind dropped the event, or a duplicate could be dropped for an event that is nowhere.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
@@ -11,11 +14,23 @@ use super::buckets::Buckets;
 use super::state::Shared;
 use super::window::Window;
 
-/// What a batch did; dropped, it is undone.
+/// What a batch did; dropped, it is undone, but for one that is on its way into the log.
 #[derive(Debug, Default)]
 pub struct Effects {
     spent: Vec<Spent>,
+    turned: Vec<Turned>,
     fresh: Vec<Fresh>,
+    /// Where in `fresh` the event under way noted a key.
+    noted: Vec<usize>,
+}
+
+/// Turns that were taken.
+#[derive(Debug)]
+struct Turned {
+    transform: usize,
+    count: Arc<AtomicU64>,
+    turns: u64,
+    is_under_way: bool,
 }
 
 /// Tokens that were taken.
@@ -25,6 +40,7 @@ struct Spent {
     buckets: Shared<Buckets>,
     /// By key; `None` is the bucket that keys share.
     events: HashMap<Option<u128>, u64>,
+    is_under_way: bool,
 }
 
 /// Keys that are not remembered yet, a bounded number of them.
@@ -41,11 +57,23 @@ struct Fresh {
 }
 
 impl Effects {
+    /// Takes a turn; returns which one.
+    pub(super) fn turn(&mut self, transform: usize, count: &Arc<AtomicU64>) -> u64 {
+        let known = self.turned.iter().position(|turned| turned.transform == transform);
+        let index = known.unwrap_or_else(|| {
+            self.turned.push(Turned { transform, count: count.clone(), turns: 0, is_under_way: false });
+            self.turned.len() - 1
+        });
+        self.turned[index].turns += 1;
+        count.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Notes that a token was taken.
     pub(super) fn spent(&mut self, transform: usize, buckets: &Shared<Buckets>, key: Option<u128>) {
         let known = self.spent.iter().position(|spent| spent.transform == transform);
         let index = known.unwrap_or_else(|| {
-            self.spent.push(Spent { transform, buckets: buckets.clone(), events: HashMap::new() });
+            let (buckets, events) = (buckets.clone(), HashMap::new());
+            self.spent.push(Spent { transform, buckets, events, is_under_way: false });
             self.spent.len() - 1
         });
         *self.spent[index].events.entry(key).or_default() += 1;
@@ -66,6 +94,7 @@ impl Effects {
         }
         fresh.known.insert(key);
         fresh.order.push_back(key);
+        self.noted.push(index);
         if fresh.order.len() > fresh.keys_max
             && let Some(oldest) = fresh.order.pop_front()
         {
@@ -73,6 +102,19 @@ impl Effects {
             fresh.forgotten += 1;
         }
         true
+    }
+
+    /// Notes that all transforms are through with an event: one that was dropped is no event that another could be a duplicate of.
+    pub(in crate::transform) fn event_done(&mut self, is_dropped: bool) {
+        if self.noted.is_empty() {
+            return;
+        }
+        for index in self.noted.drain(..).filter(|_| is_dropped) {
+            let fresh = &mut self.fresh[index];
+            if let Some(key) = fresh.order.pop_back() {
+                fresh.known.remove(&key);
+            }
+        }
     }
 
     /// Returns how many bytes it takes, about.
@@ -83,7 +125,14 @@ impl Effects {
 
     /// Keeps what was taken: the batch is on its way into the log.
     pub(crate) fn enqueued(&mut self) {
-        self.spent.iter_mut().for_each(|spent| spent.events.clear());
+        self.spent.iter_mut().for_each(|spent| spent.is_under_way = true);
+        self.turned.iter_mut().for_each(|turned| turned.is_under_way = true);
+    }
+
+    /// Gives back what was taken: the batch was on its way, and the log never had it.
+    pub(crate) fn undo(mut self) {
+        self.spent.iter_mut().for_each(|spent| spent.is_under_way = false);
+        self.turned.iter_mut().for_each(|turned| turned.is_under_way = false);
     }
 
     /// Remembers what came, for the log has it; returns by transform how many keys were forgotten for it before their time.
@@ -100,7 +149,18 @@ impl Effects {
 
 impl Drop for Spent {
     fn drop(&mut self) {
+        if self.is_under_way {
+            return;
+        }
         let mut buckets = self.buckets.lock();
         self.events.drain().for_each(|(key, events)| buckets.give(key, events));
+    }
+}
+
+impl Drop for Turned {
+    fn drop(&mut self) {
+        if !self.is_under_way {
+            self.count.fetch_sub(self.turns, Ordering::Relaxed);
+        }
     }
 }

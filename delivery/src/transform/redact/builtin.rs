@@ -50,12 +50,16 @@ impl Builtin {
             Self::Email => {
                 r#"[^\x00-\x20\x7f@<>()\[\]{},:;"'\\/=&?|`]+@(?:[A-Za-z0-9\x{80}-\x{10ffff}-]+\.)+[A-Za-z\x{80}-\x{10ffff}][A-Za-z0-9\x{80}-\x{10ffff}-]+"#
             }
-            Self::Ipv4 => r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b",
+            // What stands behind it is not looked at: of `10.0.0.256` a part goes rather than nothing of `10.0.0.1_eth0`.
+            Self::Ipv4 => {
+                r"(?:^|[^0-9.])(?<secret>(?:(?:25[0-5]|2[0-4]\d|[01]?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|[01]?\d?\d))"
+            }
             Self::Jwt => r"eyJ[A-Za-z0-9_=-]{6,}(?:\.[A-Za-z0-9_=-]*){2,4}",
             Self::PrivateKey => {
                 r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|$)"
             }
-            Self::UrlPassword => r"://[^\s/?#@:]*:(?<secret>[^\s/@]+)@",
+            // Up to the last `@`: a name of a user, and a password, may have one.
+            Self::UrlPassword => r"://[^\s/?#:]*:(?<secret>[^\s/]+)@",
         })
     }
 

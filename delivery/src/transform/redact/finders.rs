@@ -108,8 +108,12 @@ impl Finders {
     /// Returns what may be found in these bytes, or in any part of them.
     pub(super) fn suspected(&self, bytes: &[u8]) -> Suspected {
         let Suspected(known) = self.suspected_of(Suspected(u16::MAX), bytes);
-        let patterns = self.0.sieve.as_ref().is_some_and(|sieve| sieve.is_match(bytes));
-        Suspected(known | if patterns { PATTERNS } else { 0 })
+        Suspected(known | if self.patterns_may_find(bytes) { PATTERNS } else { 0 })
+    }
+
+    /// Returns whether a pattern may find something in these bytes.
+    pub(super) fn patterns_may_find(&self, bytes: &[u8]) -> bool {
+        self.0.sieve.as_ref().is_some_and(|sieve| sieve.is_match(bytes))
     }
 
     /// Returns what of `suspected` may be found in a part of the bytes that it was told of.
@@ -192,8 +196,9 @@ impl Search {
             // No pattern finds nothing at all, so that this goes on.
             input.set_start(whole.1);
         }
-        if input.start() < text.len() {
-            found.push((input.start(), text.len()));
+        let from = input.start();
+        if self.regex.search_slots(&input, slots).is_some() {
+            found.push((from, text.len()));
         }
     }
 }
@@ -271,6 +276,7 @@ mod tests {
             (Builtin::Email, "@here a@b a@b.c", &[]),
             (Builtin::Ipv4, "10.0.0.1:80 and 255.255.255.255", &["10.0.0.1", "255.255.255.255"]),
             (Builtin::Ipv4, "256.0.0.1 1.2.3 1234.1.1.1", &[]),
+            (Builtin::Ipv4, "ip_10.0.0.1_eth0,v192.168.001.010 10.0.0.2", &["10.0.0.1", "192.168.001.010", "10.0.0.2"]),
             (Builtin::Jwt, "t=eyJhbGciOiJI.eyJzdWIi.SflKxw_-; eyJx.y", &["eyJhbGciOiJI.eyJzdWIi.SflKxw_-"]),
             (Builtin::Jwt, "_eyJhbGciOiJI.a.b.c.d!", &["eyJhbGciOiJI.a.b.c.d"]),
             (
@@ -283,6 +289,7 @@ mod tests {
             ),
             (Builtin::PrivateKey, "-----BEGIN PUBLIC KEY-----", &[]),
             (Builtin::UrlPassword, "postgres://ann:s3cr:et@db/x http://a:80/b", &["s3cr:et"]),
+            (Builtin::UrlPassword, "pg://ann:p@ssw0rd@db/x smtp://ann@example.test:pw@mail", &["p@ssw0rd", "pw"]),
         ] {
             assert_eq!(found(&[builtin], &[], text), expected, "{builtin:?} in {text}");
         }
@@ -307,7 +314,7 @@ mod tests {
         let text = "ab".repeat(2 * FINDS_MAX);
         let some = found(&[], &["a"], &text);
         assert_eq!((some.len(), some[FINDS_MAX].len()), (FINDS_MAX + 1, text.len() - 2 * FINDS_MAX + 1));
-        assert_eq!(found(&[], &["a"], &text[..2 * FINDS_MAX]).last(), Some(&"b"), "the last one is the rest");
+        assert_eq!(found(&[], &["a"], &text[..2 * FINDS_MAX]).len(), FINDS_MAX, "no more than is told");
         let cards = "4111111111111111,".repeat(FINDS_MAX + 9);
         assert_eq!(found(&[Builtin::CreditCard], &[], &cards).last().map(|rest| rest.len()), Some(17 * 9));
     }
