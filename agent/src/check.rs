@@ -1,4 +1,5 @@
-//! `check`: compiles manifests and runs nothing.
+//! `check`: compiles manifests and runs nothing. What `run -f` would refuse of good ones is among the warnings: in a cluster it
+//! is right.
 
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use crate::exit::{self, Failure};
 
 /// Prints what is wrong, and returns 1 when anything is.
 pub fn run(flags: &CheckFlags) -> Result<ExitCode, Failure> {
-    let compiled = check::read(&flags.manifests);
+    let compiled = check::read_standalone(&flags.manifests);
     let text = match flags.output {
         Output::Human => render::human(&compiled),
         Output::Json => render::json(&compiled),

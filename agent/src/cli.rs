@@ -47,7 +47,7 @@ const LONG_VERSION: &str =
 pub enum Command {
     /// Run the agent until SIGTERM or SIGINT; a second signal cuts the drain short, a third ends at once. SIGHUP reads the manifests again.
     Run(Box<RunFlags>),
-    /// Check manifests without running anything.
+    /// Check manifests without running anything; what `run -f` would refuse of good ones is a warning.
     Check(CheckFlags),
     /// Ask a running agent what became of its data: the ledger, a line per delivery, and what is wrong.
     Status(StatusFlags),
@@ -251,7 +251,9 @@ pub struct RunFlags {
 
 /// What `check` can be told.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 no error, 1 errors in the manifests or they cannot be read, 2 bad flags.\n\n\
+#[command(after_help = "Warnings also say what `run -f` refuses and a cluster takes: selectors of pods, events in a\n\
+    ClusterMonitoringPipeline, manifests without a pipeline. In JSON their `reason` is `NotStandalone`.\n\n\
+    Exit codes: 0 no error (there may be warnings), 1 errors in the manifests or they cannot be read, 2 bad flags.\n\n\
     Examples:\n  \
     spillway-agent check -f pipelines/\n  \
     spillway-agent check -f jobs.yaml -f backends.yaml -o json")]

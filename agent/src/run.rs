@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use spillway_crds::standalone;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{CUT_SHORT_MAX, Engine, EngineSettings};
 use spillway_delivery::filesystem::{BoundedFs, RealFs};
@@ -98,15 +99,12 @@ fn settle(flags: &RunFlags, from_environment: &FromEnvironment) -> Result<Settin
 fn compile(paths: &[PathBuf], manifests: &mut Manifests) -> Result<Read, Failure> {
     let read = manifests.first();
     let compiled = &read.compiled;
-    if compiled.pipelines.is_empty() {
+    if let Some(nothing) = standalone::nothing_to_run(compiled) {
         for error in &compiled.errors {
             exit::to_stderr(&format!("error[manifest]: {error}\n"));
         }
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let error = anyhow!(
-            "found no valid MonitoringPipeline or ClusterMonitoringPipeline in {}, allowed: at least one",
-            paths.join(", ")
-        );
+        let error = anyhow!("{}: {nothing}", paths.join(", "));
         return Err(Failure::failed("no-pipeline", error).next("correct what `spillway-agent check -f PATH` tells"));
     }
     for warning in &compiled.warnings {

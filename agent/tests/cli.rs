@@ -84,6 +84,64 @@ fn a_bad_manifest_is_told_with_its_place_and_exit_code_1() {
     assert_eq!((&report["errors"][0]["line"], &report["errors"][0]["column"]), (&5.into(), &9.into()));
 }
 
+/// What `check` warns of, each as the object it is about (where there is one) and the words.
+fn warnings(agent: &Agent, file: &str) -> Vec<(Option<String>, String)> {
+    let checked = stdout(&agent.run(&["check", "-f", file]).success());
+    let human: Vec<&str> = checked.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    let report = stdout(&agent.run(&["check", "-f", file, "-o", "json"]).success());
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let json = report["warnings"].as_array().unwrap();
+    assert_eq!(human.len(), json.len(), "{checked}{report:#}");
+    let both = human.iter().zip(json).map(|(line, warning)| {
+        assert_eq!(warning["reason"], "NotStandalone", "{warning:#}");
+        let place = format!("{file}:{}:{}: ", warning["line"], warning["column"]);
+        assert!(line.starts_with(&place), "{place}: {line}");
+        let words = &line[place.len()..];
+        let object = warning["object"].as_str().map(str::to_owned);
+        let words = object.iter().fold(words, |words, object| words.strip_prefix(&format!("{object}: ")).unwrap());
+        (object, words.to_owned())
+    });
+    both.collect()
+}
+
+#[test]
+fn whatever_a_run_refuses_of_good_manifests_the_check_warned_of_in_the_same_words() {
+    let input = "{name: pushed, type: Events}";
+    let selector = "{podSelector: {matchLabels: {app: etcher}}}";
+    let logs = format!("{{name: logs, type: ContainerLogs, containerLogs: {selector}}}");
+    let events = format!("{{name: pushed, type: Events, events: {selector}}}");
+    let of_cluster = GOOD.replace("kind: Backend", "kind: ClusterBackend");
+    let of_cluster = of_cluster.replace("kind: MonitoringPipeline", "kind: ClusterMonitoringPipeline");
+    for (text, count) in [
+        (GOOD.replace(input, &logs), 1),
+        (GOOD.replace(input, &events), 1),
+        (GOOD.replace(input, &format!("{logs}\n  - {events}")), 2),
+        (of_cluster.replace("  inputs:", "  namespaceSelector: {}\n  inputs:"), 1),
+    ] {
+        let agent = Agent::new();
+        agent.file("m.yaml", &text);
+        let warned = warnings(&agent, "m.yaml");
+        assert_eq!(warned.len(), count, "{warned:?}");
+        let words: Vec<&str> = warned.iter().map(|(_, words)| words.as_str()).collect();
+        let object = warned[0].0.as_deref().unwrap();
+        let dirs = ["--data-dir", "data", "--filesystem-root", "out", "--pod-logs", "off"];
+        let listeners = ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let refused = agent.run(&[&["run", "-f", "m.yaml"][..], &dirs, &listeners].concat()).code(1);
+        let refused = stderr(&refused);
+        let expected = format!("error[no-pipeline]: no pipeline can be opened; {object}: {}", words.join("; "));
+        assert_eq!(refused.lines().last(), Some(&*expected));
+    }
+}
+
+#[test]
+fn manifests_of_which_nothing_runs_are_warned_of() {
+    let agent = Agent::new();
+    agent.file("m.yaml", GOOD.split("---").next().unwrap());
+    let [(None, words)] = &warnings(&agent, "m.yaml")[..] else { panic!("one warning without an object") };
+    let refused = stderr(&agent.run(&["run", "-f", "m.yaml", "--data-dir", "data"]).code(1));
+    assert!(refused.starts_with(&format!("error[no-pipeline]: m.yaml: {words}; next: ")), "{refused}");
+}
+
 #[test]
 fn a_path_that_is_not_there_fails_the_check() {
     let checked = Agent::new().run(&["check", "-f", "none.yaml"]).code(1);
@@ -153,10 +211,9 @@ fn an_agent_without_a_good_pipeline_does_not_start() {
     let refused = agent.run(&["run", "-f", "bad.yaml", "--data-dir", "data"]).code(1);
     let text = stderr(&refused);
     assert!(text.contains("bad.yaml:13:26: MonitoringPipeline default/jobs: spec.inputs[0].type"), "{text}");
-    assert!(
-        text.contains("error[no-pipeline]: found no valid MonitoringPipeline or ClusterMonitoringPipeline in bad.yaml"),
-        "{text}"
-    );
+    let nothing = "error[no-pipeline]: bad.yaml: a standalone run does not start without a pipeline; found no valid \
+                   MonitoringPipeline or ClusterMonitoringPipeline; allowed: at least one; next: ";
+    assert!(text.contains(nothing), "{text}");
     assert!(text.ends_with("next: correct what `spillway-agent check -f PATH` tells\n"), "{text}");
     assert!(!agent.dir.path().join("data").exists());
 }

@@ -7,10 +7,19 @@ use std::path::PathBuf;
 
 use crate::load::{LoadError, load};
 use crate::manifest::Reason;
-use crate::{Compiled, ManifestError, compile};
+use crate::{Compiled, Document, ManifestError, compile, compile_standalone};
 
 /// Reads and compiles the manifests of files and folders. What cannot be read is among the errors.
 pub fn read(paths: &[PathBuf]) -> Compiled {
+    read_by(paths, compile)
+}
+
+/// Reads and compiles them as [`read`] does; what an agent without an operator refuses of them is among the warnings.
+pub fn read_standalone(paths: &[PathBuf]) -> Compiled {
+    read_by(paths, compile_standalone)
+}
+
+fn read_by(paths: &[PathBuf], compile: impl FnOnce(&[Document]) -> Compiled) -> Compiled {
     let loaded = load(paths);
     let mut compiled = compile(&loaded.documents);
     let unread: Vec<ManifestError> = loaded.errors.iter().map(unread).collect();

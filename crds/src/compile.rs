@@ -15,6 +15,7 @@ mod backend;
 pub mod namespaces;
 mod pipeline;
 mod references;
+pub mod standalone;
 mod transforms;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,8 +129,20 @@ pub fn compile(documents: &[Document]) -> Compiled {
     compile_with(documents, Namespaces::default())
 }
 
+/// Compiles documents as an agent without an operator takes them: what it refuses of good objects is among the warnings.
+pub fn compile_standalone(documents: &[Document]) -> Compiled {
+    let (mut compiled, objects) = compile_objects(documents, Namespaces::default());
+    standalone::warn(documents, &objects, &mut compiled);
+    compiled
+}
+
 /// Compiles documents into plans and errors, where `namespaces` are known, too; see the module.
 pub fn compile_with(documents: &[Document], namespaces: Namespaces) -> Compiled {
+    compile_objects(documents, namespaces).0
+}
+
+/// Returns the plans and errors, and the objects that they are of.
+fn compile_objects(documents: &[Document], namespaces: Namespaces) -> (Compiled, Vec<Object>) {
     let mut reader = Reader { namespaces, ..Reader::default() };
     documents.iter().for_each(|document| reader.document(document));
     let Reader { objects, namespaces, mut told, .. } = reader;
@@ -166,13 +179,9 @@ pub fn compile_with(documents: &[Document], namespaces: Namespaces) -> Compiled 
         pipelines.extend(plan.map(|plan| (object.key(), plan)));
     }
     let (errors, warnings) = told.finish();
-    Compiled {
-        pipelines: pipelines.into_values().collect(),
-        backends: good.into_values().collect(),
-        errors,
-        warnings,
-        objects: named,
-    }
+    let pipelines = pipelines.into_values().collect();
+    let backends = good.into_values().collect();
+    (Compiled { pipelines, backends, errors, warnings, objects: named }, objects)
 }
 
 fn selects_nothing(object: &Object, known: usize) -> ManifestError {

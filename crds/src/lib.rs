@@ -39,9 +39,10 @@ pub mod render;
 pub mod served;
 pub mod words;
 
+pub use compile::standalone;
 pub use compile::{
     BackendPlan, Compiled, ContainerLogsInput, EventsInput, Input, Namespaces, PipelinePlan, Reach, compile,
-    compile_with,
+    compile_standalone, compile_with,
 };
 pub use crd::crd_yaml;
 pub use manifest::{Document, ManifestError};

@@ -10,9 +10,8 @@ use spillway_backends::{
     BODIES_KEPT_BYTES_MAX, BuildContext, BuildError, Destinations, SecretDir, SecretSource, Secrets,
 };
 use spillway_crds::kinds::CLUSTER;
-use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::NODE_AGENT;
-use spillway_crds::{BackendPlan, EventsInput, Input, PipelinePlan};
+use spillway_crds::{BackendPlan, PipelinePlan, standalone};
 use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
@@ -34,26 +33,11 @@ const HANDED_OVER: &str = "NodeAgent";
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
 
-/// Refuses what an agent without an operator cannot know. Reading every pod instead would deliver what nobody asked for.
-fn check_inputs(plan: &PipelinePlan) -> anyhow::Result<()> {
-    for input in &plan.inputs {
-        match input {
-            Input::ContainerLogs(logs) if logs.pod_selector != LabelSelector::default() => bail!(
-                "input {}: found a podSelector, allowed in a standalone run: {{}}, since it does not know the labels of \
-                 pods; leave podSelector out, or select by `containers` or by `match` on origin.pod",
-                logs.name
-            ),
-            Input::Events(EventsInput { name, .. }) if *plan.settings.namespace == *CLUSTER => bail!(
-                "input {name}: found type Events in a ClusterMonitoringPipeline, allowed in a standalone run: \
-                 ContainerLogs, since it does not know the namespace of a sender; take events with a MonitoringPipeline"
-            ),
-            Input::Events(events) if events.pod_selector != LabelSelector::default() => bail!(
-                "input {}: found a podSelector, allowed in a standalone run: {{}}, since it does not know which pod sends; \
-                 leave podSelector out",
-                events.name
-            ),
-            Input::ContainerLogs(_) | Input::Events(_) => {}
-        }
+/// Refuses what an agent without an operator does not run, with all of it at once.
+fn check_standalone(plan: &PipelinePlan) -> anyhow::Result<()> {
+    let refused: Vec<String> = standalone::refused(plan).iter().map(ToString::to_string).collect();
+    if !refused.is_empty() {
+        bail!("{}", refused.join("; "));
     }
     Ok(())
 }
@@ -114,7 +98,7 @@ impl Binder {
         all: &BTreeMap<Arc<str>, BackendPlan>,
     ) -> anyhow::Result<Arc<Pipeline>> {
         if matches!(self.secrets, SecretPlace::Machine(_)) {
-            check_inputs(&unit.plan)?;
+            check_standalone(&unit.plan)?;
         }
         let unbound = engine.unbound(&unit.plan.settings).await;
         let wanted = |key: &DeliveryKey| {
@@ -295,56 +279,20 @@ mod tests {
     use super::*;
     use spillway_crds::{Document, compile};
 
-    fn logs_of(settings: &str) -> anyhow::Result<()> {
+    #[test]
+    fn all_that_is_refused_is_told_at_once() {
+        let selector = "{podSelector: {matchLabels: {app: etcher}}}";
         let text = format!(
             "apiVersion: spillway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: out}}\nspec: {{type: Stdout}}\n---\n\
              apiVersion: spillway.dev/v1alpha1\nkind: MonitoringPipeline\nmetadata: {{name: jobs}}\nspec:\n  inputs:\n  \
-             - {{name: logs, type: ContainerLogs, containerLogs: {settings}}}\n  routes:\n  \
+             - {{name: logs, type: ContainerLogs, containerLogs: {selector}}}\n  \
+             - {{name: pushed, type: Events, events: {selector}}}\n  routes:\n  \
              - {{name: all, backendRefs: [{{name: out}}]}}\n"
         );
-        let compiled = compile(&[Document::new("a.yaml", text)]);
-        assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
-        check_inputs(&compiled.pipelines[0])
-    }
-
-    #[test]
-    fn namespaces_of_senders_are_not_guessed() {
-        let text = "apiVersion: spillway.dev/v1alpha1\nkind: ClusterBackend\nmetadata: {name: out}\nspec: {type: Stdout}\n---\n\
-                    apiVersion: spillway.dev/v1alpha1\nkind: ClusterMonitoringPipeline\nmetadata: {name: all}\nspec:\n  \
-                    namespaceSelector: {}\n  inputs:\n  - {name: logs, type: ContainerLogs}\n  routes:\n  \
-                    - {name: all, backendRefs: [{name: out}]}\n";
-        let pushed = text.replace("{name: logs, type: ContainerLogs}", "{name: pushed, type: Events}");
-        let checked = |text: &str| {
-            let compiled = compile(&[Document::new("a.yaml", text)]);
-            assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
-            check_inputs(&compiled.pipelines[0])
-        };
-        assert!(checked(text).is_ok());
-        let error = checked(&pushed).unwrap_err().to_string();
-        assert!(error.starts_with("input pushed: found type Events in a ClusterMonitoringPipeline"), "{error}");
-    }
-
-    #[test]
-    fn pods_that_send_are_not_guessed() {
-        let events_of = |settings: &str| {
-            let text = format!(
-                "apiVersion: spillway.dev/v1alpha1\nkind: Backend\nmetadata: {{name: out}}\nspec: {{type: Stdout}}\n---\n\
-                 apiVersion: spillway.dev/v1alpha1\nkind: MonitoringPipeline\nmetadata: {{name: jobs}}\nspec:\n  inputs:\n  \
-                 - {{name: pushed, type: Events, events: {settings}}}\n  routes:\n  - {{name: all, backendRefs: [{{name: out}}]}}\n"
-            );
-            check_inputs(&compile(&[Document::new("a.yaml", text)]).pipelines[0])
-        };
-        assert!(events_of("{}").is_ok());
-        assert!(events_of("{authentication: None}").is_ok());
-        let error = events_of("{podSelector: {matchLabels: {app: etcher}}}").unwrap_err().to_string();
-        assert!(error.starts_with("input pushed: found a podSelector, allowed in a standalone run: {}"), "{error}");
-    }
-
-    #[test]
-    fn labels_of_pods_are_not_guessed() {
-        assert!(logs_of("{}").is_ok());
-        assert!(logs_of("{containers: [main]}").is_ok());
-        let error = logs_of("{podSelector: {matchLabels: {app: etcher}}}").unwrap_err().to_string();
-        assert!(error.starts_with("input logs: found a podSelector, allowed in a standalone run: {}"), "{error}");
+        let checked = |text: &str| check_standalone(&compile(&[Document::new("a.yaml", text)]).pipelines[0]);
+        assert!(checked(&text.replace(selector, "{}")).is_ok());
+        let error = checked(&text).unwrap_err().to_string();
+        assert!(error.starts_with("spec.inputs[0].containerLogs.podSelector: a standalone run"), "{error}");
+        assert!(error.contains("; spec.inputs[1].events.podSelector: a standalone run"), "{error}");
     }
 }

@@ -40,6 +40,8 @@ pub enum Reason {
     RefInvalid,
     /// It refers to something that is not there or does not grant it; which of the two is not said.
     RefNotPermitted,
+    /// The object is good in a cluster, and an agent without an operator refuses it.
+    NotStandalone,
 }
 
 /// The kind of what an object refers to.

@@ -237,7 +237,8 @@ fn key_of(plan: &PipelinePlan) -> ObjectKey {
 
 fn reason(cause: Cause) -> Reason {
     match cause {
-        Cause::Invalid => Reason::Invalid,
+        // What is for an agent without an operator is not asked for here.
+        Cause::Invalid | Cause::NotStandalone => Reason::Invalid,
         Cause::RefNotFound => Reason::BackendNotFound,
         Cause::RefInvalid => Reason::BackendInvalid,
         Cause::RefNotPermitted => Reason::RefNotPermitted,
