@@ -1,4 +1,7 @@
-//! Every manifest that a person may copy is one that the agent takes: folders of `examples/`, blocks of the documents.
+//! Every manifest that a person may copy is one that the agent takes: folders of `examples/`, blocks of the documents. And
+//! the commands that README.md gives to type by hand do what it says.
+
+mod by_hand;
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 use crate::workspace::{Workspace, must_succeed};
 
-/// Checks every example with the agent itself.
+/// Checks every example with the agent itself, and runs the lines of README.md.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let agent = workspace.build("spillway-agent", &[])?;
     let check =
@@ -33,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
         }
     }
     println!("    {} folders and {blocks} blocks of documents: the agent takes them", folders.len());
-    Ok(())
+    by_hand::run(workspace, &agent)
 }
 
 /// Returns the YAML blocks of a document that are whole manifests.

@@ -52,7 +52,7 @@ enum Command {
     Doc,
     /// Checks that each crate builds alone, with the features it asks for itself
     Alone,
-    /// Checks every manifest in `examples/` and in the documents with the agent itself
+    /// Checks every manifest in `examples/` and in the documents with the agent itself, and runs README.md's lines by hand
     Examples,
     /// Shows the main job on real input: takes about 15 seconds, leaves ./demo-out
     Demo(demo::Arguments),
