@@ -95,7 +95,8 @@ fn warnings(agent: &Agent, file: &str) -> Vec<(Option<String>, String)> {
     let both = human.iter().zip(json).map(|(line, warning)| {
         assert_eq!(warning["reason"], "NotStandalone", "{warning:#}");
         let place = format!("{file}:{}:{}: ", warning["line"], warning["column"]);
-        let words = line.strip_prefix(&place).unwrap();
+        assert!(line.starts_with(&place), "{place}: {line}");
+        let words = &line[place.len()..];
         let object = warning["object"].as_str().map(str::to_owned);
         let words = object.iter().fold(words, |words, object| words.strip_prefix(&format!("{object}: ")).unwrap());
         (object, words.to_owned())

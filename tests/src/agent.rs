@@ -265,7 +265,12 @@ impl Agent {
     }
 
     /// Waits for the end.
-    pub fn wait(mut self) -> ExitStatus {
+    pub fn wait(self) -> ExitStatus {
+        self.wait_and_read().0
+    }
+
+    /// Waits for the end; returns every line of its log, too.
+    pub fn wait_and_read(mut self) -> (ExitStatus, Vec<Value>) {
         // The log ends with the process; its end is the event to wait for.
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -275,7 +280,8 @@ impl Agent {
                 Err(RecvTimeoutError::Timeout) => panic!("the agent does not end; its log: {:#?}", self.seen),
             }
         }
-        self.child.wait().expect("the end")
+        let status = self.child.wait().expect("the end");
+        (status, std::mem::take(&mut self.seen))
     }
 
     /// Ends it with SIGTERM and wants it to end well.

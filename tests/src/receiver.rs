@@ -19,6 +19,8 @@ pub enum Mode {
     Refuse(u16),
     /// Reads, and never answers.
     Hang,
+    /// Keeps the batch, and never answers.
+    TakeAndHang,
     /// Closes the connection in the midst of the answer, having kept the batch.
     TakeAndCut,
     /// Closes the connection at once.
@@ -150,7 +152,10 @@ impl Receiver {
                     answers.write_all(b"HTTP/1.1 200 O").ok();
                     return;
                 }
-                Mode::Hang => {
+                mode @ (Mode::Hang | Mode::TakeAndHang) => {
+                    if mode == Mode::TakeAndHang {
+                        self.keep(&request);
+                    }
                     self.state.0.lock().expect("no panic under the lock").held_streams.extend(answers.try_clone().ok());
                     return;
                 }

@@ -5,7 +5,8 @@
 //! - Values of one object are written one after the other, with a rest between them.
 //! - The object that waits longest comes first, however often others change.
 //! - A write that fails is made again, unless something newer is wanted, after a rest that doubles up to [`REST_FAILED_MAX`]; a
-//!   cause is told once. One that finds the object gone is given up.
+//!   cause is told once. One that finds the object gone is given up. One without an answer counts as failed after
+//!   [`WRITE_MAX`], so that answers that never come do not take all places there are.
 //! - Who does not lead begins no write, and forgets what was wanted.
 //!
 //! # Limits
@@ -17,7 +18,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::in_words;
@@ -39,6 +41,10 @@ const REST_FAILED: Duration = Duration::from_secs(5);
 
 /// How long an object rests at most after a write that failed.
 pub const REST_FAILED_MAX: Duration = Duration::from_mins(5);
+
+/// How long a write may take. An API server gives up a request after 60 s by default, so that what is given up here is not done
+/// after what is wanted then.
+pub const WRITE_MAX: Duration = Duration::from_secs(70);
 
 /// What is wanted of one object of ours.
 pub type Wish<V> = (ObjectKey, V);
@@ -92,7 +98,7 @@ pub async fn run<K, V, W, F>(
             let (next, again) = queue.next(Instant::now());
             look_again = again;
             let Some((key, value)) = next else { break };
-            let written = write(key.clone(), value.clone());
+            let written = timeout(WRITE_MAX, write(key.clone(), value.clone()));
             writes.push(async move { (key, value, written.await) });
         }
         tokio::select! {
@@ -103,7 +109,7 @@ pub async fn run<K, V, W, F>(
                 None => return,
             },
             Some((key, value, result)) = writes.next() => {
-                let failure = result.as_ref().err().filter(|error| !is_gone(error)).map(in_words);
+                let failure = failure(result);
                 if let Some(error) = failure.as_ref().filter(|error| queue.failures.get(&key).is_none_or(|known| known.words != **error)) {
                     tracing::warn!(what, object = key.label(), error, "cannot be written; it is tried again");
                 }
@@ -122,8 +128,14 @@ pub async fn run<K, V, W, F>(
     }
 }
 
-fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(answer) if answer.code == 404)
+/// Returns why a write is worth another attempt.
+fn failure(result: Result<kube::Result<()>, Elapsed>) -> Option<String> {
+    match result {
+        Ok(Ok(())) => None,
+        Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => None,
+        Ok(Err(error)) => Some(in_words(&error)),
+        Err(_) => Some(format!("the API server does not answer within {} s", WRITE_MAX.as_secs())),
+    }
 }
 
 async fn until(at: Option<Instant>) {
@@ -221,7 +233,6 @@ impl<K: Key, V> Queue<K, V> {
 #[cfg(test)]
 mod tests {
     use spillway_crds::kinds::Kind;
-    use tokio::time::timeout;
 
     use super::*;
 
@@ -323,6 +334,38 @@ mod tests {
             assert!(later.is_err(), "of an earlier term: {later:?}");
             stop.cancel();
         };
+        tokio::join!(run(line, wishes, write, stop.clone()), story);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_without_an_answer_hold_up_no_other_and_are_made_again() {
+        let (wish, wishes) = mpsc::channel(64);
+        let (written, mut seen) = mpsc::channel(64);
+        for number in 0..AT_ONCE_MAX {
+            wish.send((key(&format!("hangs-{number}")), 0)).await.unwrap();
+        }
+        wish.send((key("other"), 0)).await.unwrap();
+        let write = |key: ObjectKey, _: i32| {
+            let written = written.clone();
+            async move {
+                let hangs = key.name.starts_with("hangs");
+                written.send((key.name.to_string(), Instant::now())).await.unwrap();
+                if hangs { std::future::pending().await } else { Ok(()) }
+            }
+        };
+        let (began, stop) = (Instant::now(), CancellationToken::new());
+        let story = async {
+            for _ in 0..AT_ONCE_MAX {
+                assert!(seen.recv().await.unwrap().0.starts_with("hangs"));
+            }
+            let (name, at) = seen.recv().await.unwrap();
+            assert_eq!((name.as_str(), at - began), ("other", WRITE_MAX));
+            let (name, at) = seen.recv().await.unwrap();
+            assert!(name.starts_with("hangs") && at - began == WRITE_MAX + REST_FAILED, "{name} {:?}", at - began);
+            stop.cancel();
+        };
+        let (_lead, leading) = watch::channel(Some(1));
+        let line = Line { what: "a number", rest: REST, leading };
         tokio::join!(run(line, wishes, write, stop.clone()), story);
     }
 

@@ -1,11 +1,15 @@
 //! The process itself: what it says, how it ends.
 
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
-use spillway_tests::agent::{Place, program};
+use spillway_tests::agent::{Agent, Place, message_of, program};
+use spillway_tests::manifests::jobs;
 use spillway_tests::output;
 use spillway_tests::receiver::{Mode, Receiver};
+use tokio::time::Instant;
 
 use crate::fixtures;
 
@@ -19,24 +23,73 @@ fn sigterm_delivers_what_is_held_and_ends_well() {
     output::assert_exactly_once(&output::lines_below(&place.path("out")), "id", &all, &all);
 }
 
-#[test]
-fn a_second_signal_cuts_the_drain_short_and_nothing_is_lost() {
-    let receiver = Receiver::start();
-    receiver.mode(Mode::Hang);
-    let place = Place::new(&fixtures::to_files_and(&receiver.url)).flag("--drain-seconds", "60");
+/// An agent whose drain cannot end: a request of a hundred events is under way, and its answer never comes.
+fn stuck_in_its_drain(place: &Place, receiver: &Receiver) -> Agent {
     let mut agent = place.start();
     fixtures::post(&agent.http, 0, 100);
     receiver.wait_for_requests(1);
     agent.signal(Signal::TERM);
     agent.wait_for_line("stopping");
-    agent.signal(Signal::TERM);
-    assert_eq!(agent.wait().code(), Some(143));
+    agent
+}
+
+/// A place for it: the request is given five minutes, the drain one.
+fn place_of_one_who_waits(receiver: &Receiver) -> Place {
+    let spec = format!("  {{type: HTTP, http: {{url: \"{}\"}}, delivery: {{timeoutSeconds: 300}}}}", receiver.url);
+    Place::new(&jobs(&[("api", &spec)])).flag("--drain-seconds", "60")
+}
+
+/// The next start delivers what was acknowledged, each event once.
+fn all_comes_once(place: &Place, receiver: &Receiver) {
     receiver.mode(Mode::Take);
     let mut agent = place.start();
     agent.wait_until_delivered(100);
     agent.stop();
     let all = fixtures::ids(0, 100);
     output::assert_exactly_once(&receiver.lines(), "id", &all, &all);
+}
+
+#[test]
+fn a_second_signal_cuts_the_drain_short_in_its_time_and_nothing_is_lost_or_doubled() {
+    for mode in [Mode::Hang, Mode::TakeAndHang] {
+        let receiver = Receiver::start();
+        receiver.mode(mode.clone());
+        let place = place_of_one_who_waits(&receiver);
+        let mut agent = stuck_in_its_drain(&place, &receiver);
+        agent.signal(Signal::TERM);
+        let second = Instant::now();
+        let line = agent.wait_for_line("second signal");
+        let bound = line["at_most_seconds"].as_u64().or(line["fields"]["at_most_seconds"].as_u64());
+        assert_eq!(bound, Some(5), "what the documentation promises: {line}");
+        assert_eq!(agent.wait().code(), Some(143));
+        assert!(second.elapsed() <= Duration::from_secs(5), "{mode:?}: {:?}", second.elapsed());
+        all_comes_once(&place, &receiver);
+        // What it had taken comes again under its key, or not at all.
+        assert_eq!(receiver.repeats() > 0, mode == Mode::TakeAndHang, "{} repeats", receiver.repeats());
+    }
+}
+
+#[test]
+fn a_third_signal_ends_the_process_at_once_and_nothing_is_lost_or_doubled() {
+    let receiver = Receiver::start();
+    receiver.mode(Mode::TakeAndHang);
+    let place = place_of_one_who_waits(&receiver);
+    let mut agent = stuck_in_its_drain(&place, &receiver);
+    // Both are there when it goes on: the third finds it in the time that the second leaves it, however busy the machine is.
+    agent.stand_still();
+    agent.signal(Signal::TERM);
+    agent.signal(Signal::INT);
+    agent.go_on();
+    let third = agent.wait_for_line("third signal, the process ends at once");
+    let at = Instant::now();
+    let signal = third["signal"].as_str().or(third["fields"]["signal"].as_str());
+    let code = if signal == Some("SIGINT") { 130 } else { 143 };
+    let (status, rest) = agent.wait_and_read();
+    assert_eq!(status.code(), Some(code), "{third}");
+    assert!(!rest.iter().any(|line| message_of(line) == "stopped"), "it waited for its drain: {rest:#?}");
+    assert!(at.elapsed() <= Duration::from_secs(3), "{:?}", at.elapsed());
+    all_comes_once(&place, &receiver);
+    assert!(receiver.repeats() > 0);
 }
 
 #[test]
@@ -91,6 +144,66 @@ fn a_log_is_read_without_its_process_and_left_as_it_was() {
     assert_eq!(events, 10, "{found:#}");
     let after: Vec<Vec<u8>> = output::files(&log).iter().map(|file| std::fs::read(file).unwrap()).collect();
     assert_eq!(before, after);
+}
+
+/// What `log inspect` says of a log: its exit code, the text for people, the report for programs.
+fn inspected(log: &Path) -> (Option<i32>, String, serde_json::Value) {
+    let inspect = |more: &[&str]| {
+        let mut command = Command::new(program("spillway-agent"));
+        command.args(["log", "inspect"]).args(more).arg(log).output().unwrap()
+    };
+    let (human, json) = (inspect(&[]), inspect(&["-o", "json"]));
+    assert_eq!(human.status.code(), json.status.code(), "{human:?} {json:?}");
+    (human.status.code(), String::from_utf8(human.stdout).unwrap(), serde_json::from_slice(&json.stdout).unwrap())
+}
+
+#[test]
+fn an_inspection_names_damage_and_exits_with_1_and_with_0_of_a_sound_log() {
+    let receiver = Receiver::start();
+    receiver.mode(Mode::Refuse(500));
+    let place = Place::new(&fixtures::to_files_and(&receiver.url));
+    let agent = place.start();
+    // The second says that the first was synced, so that a hole there is no torn end.
+    fixtures::post(&agent.http, 0, 100);
+    fixtures::post(&agent.http, 100, 100);
+    agent.kill();
+    let log = place.data_dir().join("spool/default.jobs");
+    let is_sound = || {
+        let (code, human, json) = inspected(&log);
+        assert_eq!(code, Some(0), "{human}");
+        assert!(human.ends_with("\nthe log is whole\n"), "{human}");
+        let [segment] = &json["segments"].as_array().unwrap()[..] else { panic!("one segment: {json:#}") };
+        assert_eq!((&segment["damaged"], &segment["readable"]), (&0.into(), &true.into()), "{json:#}");
+        assert_eq!(segment["events"], 200, "{json:#}");
+        segment["file"].as_str().unwrap().to_owned()
+    };
+    let name = is_sound();
+    let path = log.join(&name);
+    let bytes = std::fs::read(&path).unwrap();
+    let event = bytes.windows(5).position(|window| window == b"\"e50\"").expect("an event of the first request");
+    let header = 0;
+    for (at, told, damaged, readable, events) in
+        [(event, "1 damaged place", 1, true, 100), (header, "unreadable", 0, false, 0)]
+    {
+        let mut turned = bytes.clone();
+        turned[at] ^= 1;
+        std::fs::write(&path, &turned).unwrap();
+        let (code, human, json) = inspected(&log);
+        assert_eq!(code, Some(1), "{human}");
+        let row = human
+            .lines()
+            .find(|line| line.trim_start().starts_with(&name))
+            .unwrap_or_else(|| panic!("{name}: {human}"));
+        assert!(row.contains(told), "{human}");
+        assert!(human.ends_with("\ndamaged: 1 of 1 segments; what can be read is delivered\n"), "{human}");
+        let segment = &json["segments"][0];
+        let expected = serde_json::json!([name, damaged, readable, events]);
+        let found = serde_json::json!([segment["file"], segment["damaged"], segment["readable"], segment["events"]]);
+        assert_eq!(found, expected, "{json:#}");
+        assert_eq!(std::fs::read(&path).unwrap(), turned, "an inspection mends nothing");
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(is_sound(), name);
 }
 
 #[test]
