@@ -37,7 +37,7 @@ fn tried(path: &Path, others: &[PathBuf], errors: &mut Vec<ManifestError>) -> Ve
                 continue;
             }
         };
-        let beside = path.parent().unwrap_or(Path::new(""));
+        let beside = Path::new(&*document.file).parent().unwrap_or(Path::new(""));
         let named = file.manifests.iter().map(|manifest| beside.join(manifest));
         let manifests: Vec<PathBuf> = named.chain(others.iter().cloned()).collect();
         if manifests.is_empty() {

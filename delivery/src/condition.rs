@@ -37,7 +37,8 @@
 //! It must not know routes, metrics, or who counts a failure.
 //!
 //! Limits, checked before the parser sees the text: [`CHARACTERS_MAX`], [`NESTING_MAX`] (brackets, and signs in a row). Of a list a macro
-//! looks at [`LIST_ELEMENTS_MAX`] elements, and stands in no other macro; a string that is made has [`TEXT_BYTES_MAX`] at most.
+//! looks at [`LIST_ELEMENTS_MAX`] elements, and stands in no other macro; a string that is made has [`TEXT_BYTES_MAX`] at most. All that
+//! is looked at besides the walk, however often, is [`WORK_FACTOR`] times the event and [`WORK_BYTES_MIN`] more.
 //! The parser is the `cel` crate's grammar-generated one: its other one is hidden from the documentation and gives no
 //! positions. It is recursive, so it runs on a thread of its own with [`PARSER_STACK_BYTES`], and a panic there is an
 //! error here. It takes tens of microseconds, and some 30 ms for the worst texts tried, once for each condition.
@@ -85,6 +86,12 @@ pub const ELEMENT_MAX: usize = 65_535;
 
 /// Most bytes of a string that `+` makes: as many as an event may have.
 pub const TEXT_BYTES_MAX: usize = EVENT_BYTES_MAX;
+
+/// How many bytes an evaluation may look at besides its walk, for each byte of the event.
+pub const WORK_FACTOR: usize = 16;
+
+/// And at least.
+pub const WORK_BYTES_MIN: usize = 64 << 10;
 
 /// Stack of the thread a condition is parsed on: 16 MiB, eight times the usual; only what the parser touches is memory.
 pub const PARSER_STACK_BYTES: usize = 16 << 20;

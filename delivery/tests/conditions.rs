@@ -398,7 +398,11 @@ impl Wanted {
             Self::Within(side, path) => {
                 let value = side.value(event)?;
                 match read(event, path)? {
-                    Value::Array(list) => Ok(list.iter().any(|element| compare(&value, "==", element) == Ok(true))),
+                    Value::Array(list) => {
+                        let results: Vec<_> = list.iter().map(|element| compare(&value, "==", element)).collect();
+                        let failure = results.iter().find_map(|result| result.err());
+                        if results.contains(&Ok(true)) { Ok(true) } else { failure.map_or(Ok(false), Err) }
+                    }
                     Value::Object(object) => Ok(object.contains_key(value.as_str().ok_or(EvalFailure::TypeMismatch)?)),
                     _ => Err(EvalFailure::TypeMismatch),
                 }

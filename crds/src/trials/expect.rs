@@ -25,7 +25,10 @@ impl Expected {
     /// Returns what is not as it was expected, a line each.
     pub(super) fn failures(&self, tried: &Tried) -> Vec<String> {
         let mut failures = Vec::new();
-        let event = tried.event.as_deref().map(|event| serde_json::from_slice::<Json>(event).unwrap_or_default());
+        let event = match tried.event.as_deref().map(serde_json::from_slice::<Json>).transpose() {
+            Ok(event) => event,
+            Err(error) => return vec![format!("what it became cannot be looked into: {error}")],
+        };
         match (&event, self.dropped.unwrap_or(false)) {
             (None, false) => return vec![format!("dropped, and not expected to be{}", because(tried))],
             (Some(event), true) => failures.push(format!("expected to be dropped, and is {event}{}", because(tried))),

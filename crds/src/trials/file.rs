@@ -31,6 +31,7 @@ pub(super) struct Given {
 static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
     let text = || json!({"type": "string", "minLength": 1, "maxLength": 1024});
     let texts = || json!({"type": "array", "maxItems": 128, "items": text()});
+    let some = || json!({"type": "array", "minItems": 1, "maxItems": 128, "items": text()});
     let anything = || json!({"x-kubernetes-preserve-unknown-fields": true});
     let map = || json!({"type": "object", "additionalProperties": {"type": "string", "maxLength": 4096}});
     let owner = json!({"type": "object", "properties": {"kind": text(), "name": text()}});
@@ -42,7 +43,7 @@ static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
     }
     let expect = json!({"type": "object", "minProperties": 1, "properties": {
         "dropped": {"type": "boolean"}, "routes": texts(), "event": anything(),
-        "fields": {"type": "object", "additionalProperties": anything()}, "absent": texts(),
+        "fields": {"type": "object", "minProperties": 1, "additionalProperties": anything()}, "absent": some(),
     }});
     let event = json!({"type": "object", "required": ["expect"], "properties": {
         "event": anything(), "json": {"type": "string", "minLength": 2}, "origin": origin, "expect": expect,
@@ -159,6 +160,21 @@ fn bytes(field: &str, node: &Node, problems: &mut Vec<Problem>) -> Option<Vec<u8
 
 fn expected(field: &str, node: &Node, problems: &mut Vec<Problem>) -> Expected {
     let Some(node) = node.get("expect") else { return Expected::default() };
+    let dropped = node.get("dropped").and_then(|node| match node.value {
+        Value::Scalar { scalar: Scalar::Bool(dropped), .. } => Some(dropped),
+        _ => None,
+    });
+    let others = ["routes", "event", "fields", "absent"].into_iter().find_map(|name| node.entry(name));
+    if let (Some(true), Some(other)) = (dropped, others) {
+        let message = "an event that is dropped has no routes and no fields";
+        problems.push(Problem::new(other.position, &format!("{field}.expect.{}", other.key), message));
+    }
+    for (name, value) in ["event", "fields"].into_iter().filter_map(|name| Some((name, node.get(name)?))) {
+        if let Err(error) = serde_json::from_str::<Json>(&json_of(value)) {
+            let problem = Problem::new(value.position, &format!("{field}.expect.{name}"), format!("no JSON: {error}"));
+            problems.push(problem.allowed("numbers that are finite"));
+        }
+    }
     let list = |name: &str| node.get(name).map(Node::items);
     let mut path = |text: &str, position: Position, name: &str| match FieldPath::parse(text) {
         Ok(path) => Some(path),
@@ -173,10 +189,6 @@ fn expected(field: &str, node: &Node, problems: &mut Vec<Problem>) -> Expected {
     let fields = fields.collect();
     let absent = list("absent").unwrap_or_default().iter();
     let absent = absent.filter_map(|item| path(item.text()?, item.position, "absent")).collect();
-    let dropped = node.get("dropped").and_then(|node| match node.value {
-        Value::Scalar { scalar: Scalar::Bool(dropped), .. } => Some(dropped),
-        _ => None,
-    });
     let routes = list("routes")
         .map(|items| items.iter().filter_map(|item| Some((item.text()?.to_owned(), item.position))).collect());
     Expected { dropped, routes, event: node.get("event").map(value_of), fields, absent }
@@ -199,7 +211,8 @@ fn json_of(node: &Node) -> String {
         Value::Scalar { scalar: Scalar::Integer(value), .. } => value.to_string(),
         Value::Scalar { text, scalar: Scalar::Float(value) } => {
             let is_number = serde_json::from_str::<serde_json::Number>(text).is_ok();
-            if is_number { text.clone() } else { Json::from(*value).to_string() }
+            // What is not finite stays what it is, which is no JSON: it is refused, and becomes nothing else.
+            if is_number || !value.is_finite() { text.clone() } else { Json::from(*value).to_string() }
         }
         Value::Scalar { text, scalar: Scalar::Text } => Json::from(&**text).to_string(),
     }

@@ -107,6 +107,8 @@ fn what_does_not_hold_says_what_was_found_and_why() {
     for (event, failure) in cases {
         assert_eq!(of_events(event), (vec![failure.to_owned()], vec![]), "{event}");
     }
+    let (outcomes, _) = of_events("{json: '{\"wafer\":1,\"big\":1e400}', expect: {absent: [secret]}}");
+    assert!(outcomes[0].starts_with("t: event 1: what it became cannot be looked into: "), "{outcomes:?}");
     let (outcomes, _) = of_events("{event: {level: a, wafer: 1}, expect: {dropped: true}}");
     assert!(outcomes[0].starts_with("t: event 1: expected to be dropped, and is {"), "{outcomes:?}");
     let (outcomes, _) = of_events("{event: {level: a, wafer: 1}, expect: {event: {level: a}}}");
@@ -145,6 +147,19 @@ fn what_is_wrong_in_a_file_is_told_with_its_place() {
     assert!(of_events(event).contains("not an event: "), "{}", of_events(event));
     let event = "{event: [1], expect: {dropped: true}}";
     assert!(of_events(event).contains("not an event: "), "{}", of_events(event));
+    for (event, told) in [
+        (
+            "{event: {}, expect: {dropped: true, absent: [a]}}",
+            "expect.absent: an event that is dropped has no routes and no fields",
+        ),
+        ("{event: {}, expect: {absent: []}}", "expect.absent: out of bounds"),
+        ("{event: {}, expect: {fields: {}}}", "expect.fields: out of bounds"),
+        ("{event: {}, expect: {}}", "expect: out of bounds"),
+        ("{event: {a: .inf}, expect: {dropped: true}}", "not an event: "),
+        ("{event: {}, expect: {fields: {a: .inf}}}", "expect.fields: no JSON: "),
+    ] {
+        assert!(of_events(event).contains(told), "{event}: {}", of_events(event));
+    }
     let event = "{event: {}, expect: {absent: ['a..b']}}";
     assert!(of_events(event).contains("expect.absent"), "{}", of_events(event));
     let (_, errors) = tried("tests: [{name: t, pipeline: etch-lin, events: [{event: {}, expect: {dropped: true}}]}]");

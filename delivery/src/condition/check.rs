@@ -244,6 +244,9 @@ impl<'s> Checker<'s> {
         if list.elements.is_empty() {
             return Err(self.error(expression, "nothing is in an empty list"));
         }
+        if !list.optional_indices.is_empty() {
+            return Err(self.error(expression, "an element with `?` is not available in conditions"));
+        }
         let mut constants = Vec::with_capacity(list.elements.len());
         for element in &list.elements {
             let (node, kind) = self.any(element)?;

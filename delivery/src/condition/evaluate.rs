@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::node::{Node, Quantity};
 use super::seen::{Seen, equal};
-use super::{EvalFailure, LIST_ELEMENTS_MAX};
+use super::{EvalFailure, LIST_ELEMENTS_MAX, WORK_BYTES_MIN, WORK_FACTOR};
 use crate::event::Origin;
 use crate::json::{Found, Paths, each_element, value_at_key};
 
@@ -42,7 +42,8 @@ fn over<'e, T>(
         many.resize(slots, Found::Absent);
         &mut many[..]
     };
-    evaluated(&mut Evaluation { event, origin, paths, found, walked: false, element: b"null" })
+    let work_left = WORK_BYTES_MIN + WORK_FACTOR * event.len();
+    evaluated(&mut Evaluation { event, origin, paths, found, walked: false, element: b"null", work_left })
 }
 
 struct Evaluation<'e, 'f> {
@@ -53,6 +54,8 @@ struct Evaluation<'e, 'f> {
     walked: bool,
     /// What [`Node::Variable`] is.
     element: &'e [u8],
+    /// How many bytes may be looked at besides those of the walk.
+    work_left: usize,
 }
 
 impl<'e> Evaluation<'e, '_> {
@@ -73,13 +76,21 @@ impl<'e> Evaluation<'e, '_> {
             Node::Any(operands) => Seen::Bool(self.logic(operands, true)?),
             Node::Compare(left, relation, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
+                // What is compared with a constant ends with it.
+                if let (Seen::Text(_), Seen::Text(_)) = (&left, &right) {
+                    self.work(left.bytes_written() + right.bytes_written())?;
+                }
                 Seen::Bool(relation.holds(&left, &right)?)
             }
             Node::In(operand, constants) => {
                 let value = self.value(operand)?;
                 Seen::Bool(constants.iter().any(|constant| equal(&value, &constant.seen()) == Ok(true)))
             }
-            Node::Search(operand, search) => Seen::Bool(search.found_in(&self.value(operand)?)?),
+            Node::Search(operand, search) => {
+                let value = self.value(operand)?;
+                self.work(value.bytes_written())?;
+                Seen::Bool(search.found_in(&value)?)
+            }
             other => return self.other_value(other),
         })
     }
@@ -100,16 +111,27 @@ impl<'e> Evaluation<'e, '_> {
             }
             Node::Within(operand, list) => {
                 let (value, list) = (self.value(operand)?, self.value(list)?);
+                self.work(list.bytes_written())?;
                 Seen::Bool(is_within(&value, &list)?)
             }
             Node::SearchFor(operand, place, wanted) => {
                 let (value, wanted) = (self.value(operand)?, self.value(wanted)?);
+                self.work(value.bytes_written() + wanted.bytes_written())?;
                 Seen::Bool(place.found(&wanted.bytes()?, &value.bytes()?))
             }
-            Node::Matches(operand, pattern) => Seen::Bool(pattern.is_in(&self.value(operand)?.bytes()?)),
-            Node::Call(function, operand) => function.of(self.value(operand)?)?,
+            Node::Matches(operand, pattern) => {
+                let value = self.value(operand)?;
+                self.work(value.bytes_written())?;
+                Seen::Bool(pattern.is_in(&value.bytes()?))
+            }
+            Node::Call(function, operand) => {
+                let value = self.value(operand)?;
+                self.work(value.bytes_written())?;
+                function.of(value)?
+            }
             Node::Operate(left, operator, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
+                self.work(left.bytes_written() + right.bytes_written())?;
                 operator.of(left, right)?
             }
             Node::Each(list, quantity, condition) => Seen::Bool(self.each(list, *quantity, condition)?),
@@ -136,6 +158,7 @@ impl<'e> Evaluation<'e, '_> {
     /// A macro over the elements of an array; for all and for some, one that decides does so whatever fails beside it.
     fn each(&mut self, list: &'e Node, quantity: Quantity, condition: &'e Node) -> Result<bool, EvalFailure> {
         let Seen::Array(list) = self.value(list)? else { return Err(EvalFailure::TypeMismatch) };
+        self.work(list.len())?;
         let (mut left, mut hold, mut failure, mut decided) = (LIST_ELEMENTS_MAX, 0, None, None);
         each_element(list, |element| {
             if left == 0 {
@@ -182,11 +205,13 @@ impl<'e> Evaluation<'e, '_> {
 
     fn member(&mut self, of: &'e Node, key: &str) -> Result<&'e [u8], EvalFailure> {
         let Seen::Object(object) = self.value(of)? else { return Err(EvalFailure::TypeMismatch) };
+        self.work(object.len())?;
         value_at_key(object, key).ok_or(EvalFailure::Absent)
     }
 
     fn element(&mut self, of: &'e Node, index: usize) -> Result<&'e [u8], EvalFailure> {
         let Seen::Array(list) = self.value(of)? else { return Err(EvalFailure::TypeMismatch) };
+        self.work(list.len())?;
         let (mut before, mut found) = (index, None);
         each_element(list, |element| {
             found = (before == 0).then_some(element);
@@ -213,6 +238,12 @@ impl<'e> Evaluation<'e, '_> {
                 Ok(())
             }
         }
+    }
+
+    /// Takes what so many bytes cost.
+    fn work(&mut self, bytes: usize) -> Result<(), EvalFailure> {
+        self.work_left = self.work_left.checked_sub(bytes).ok_or(EvalFailure::TooLarge)?;
+        Ok(())
     }
 
     fn slot(&mut self, slot: usize) -> Found {
@@ -246,12 +277,15 @@ impl Quantity {
 fn is_within(value: &Seen<'_>, list: &Seen<'_>) -> Result<bool, EvalFailure> {
     match list {
         Seen::Array(list) => {
-            let mut is_there = false;
+            let (mut is_there, mut failure) = (false, None);
             each_element(list, |element| {
-                is_there = equal(value, &Seen::read(element)) == Ok(true);
+                match equal(value, &Seen::read(element)) {
+                    Ok(is_equal) => is_there = is_equal,
+                    Err(error) => failure = failure.or(Some(error)),
+                }
                 !is_there
             });
-            Ok(is_there)
+            if is_there { Ok(true) } else { failure.map_or(Ok(false), Err) }
         }
         Seen::Object(object) => {
             let key = value.bytes()?;

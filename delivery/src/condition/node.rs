@@ -85,7 +85,7 @@ pub(super) enum Quantity {
 pub enum Cost {
     /// It looks at the origin alone: the event is not read.
     Origin,
-    /// One walk over the event, up to the last field that it names.
+    /// One walk over the event.
     Walk,
     /// The walk, and a pass over each text, list or object that it looks into.
     Text,

@@ -176,6 +176,7 @@ fn string(value: Seen<'_>) -> Result<Cow<'_, str>, EvalFailure> {
         Seen::Bool(value) => Cow::Borrowed(if value { "true" } else { "false" }),
         Seen::Number(Number::Int(int)) => Cow::Owned(int.to_string()),
         Seen::Number(Number::Uint(uint)) => Cow::Owned(uint.to_string()),
+        Seen::Number(Number::Float(float)) if !float.is_finite() => return Err(EvalFailure::Arithmetic),
         // Whole ones without a fraction, as CEL writes them.
         Seen::Number(Number::Float(float)) if float.abs() < 1e15 => Cow::Owned(float.to_string()),
         Seen::Number(Number::Float(float)) => Cow::Owned(format!("{float:?}")),

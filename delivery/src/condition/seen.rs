@@ -35,6 +35,16 @@ impl<'v> Seen<'v> {
         }
     }
 
+    /// Returns as how many bytes it is written, where that may be many.
+    pub(super) fn bytes_written(&self) -> usize {
+        match self {
+            Self::Plain(text) => text.len(),
+            Self::Text(text) => text.raw().len(),
+            Self::Array(bytes) | Self::Object(bytes) => bytes.len(),
+            Self::Null | Self::Bool(_) | Self::Number(_) => 0,
+        }
+    }
+
     /// Returns the text of a string, unescaped.
     pub(super) fn text(self) -> Result<Cow<'v, str>, EvalFailure> {
         match self {

@@ -92,6 +92,8 @@ pub(super) struct SegmentInfo {
     /// Whether all of its file could be read, by this start and by the one that began the next. Where not it is set aside, and not
     /// deleted or written over, when it goes.
     pub(super) whole: bool,
+    /// Where what an earlier start could not read begins; `None` where there is nothing of that.
+    pub(super) unread_from: Option<u64>,
 }
 
 impl SegmentInfo {

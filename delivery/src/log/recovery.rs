@@ -127,8 +127,14 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         found.unsealed.extend(unsealed);
         let next = headed.get(index + 1).map(|next| &*next.header).filter(|_| info.whole);
         report.damaged_records += u64::from(lacks_end(&file.header, info.summary.end_seq, next));
-        let has_events = info.data_end > info.data_start;
-        info.whole &= !(has_events && unread_end(&file.header, info.summary.end_seq, next));
+        if info.data_end > info.data_start && unread_end(&file.header, info.summary.end_seq, next) {
+            info.whole = false;
+            info.unread_from = next.map(|next| next.follows_seq);
+            tracing::warn!(
+                path = %info.path.display(),
+                "the segment holds events that an earlier start could not read; it is set aside when the log lets go of it"
+            );
+        }
         found.end_seq = found.end_seq.max(info.summary.end_seq).max(info.base_seq);
         found.running_ms = found.running_ms.max(ending.running_ms);
         found.state = ending.state;
@@ -225,6 +231,7 @@ fn examine(
         bytes,
         sealed_ms: Some(ending.running_ms),
         whole,
+        unread_from: None,
     };
     Ok(Some((info, ending, unsealed)))
 }

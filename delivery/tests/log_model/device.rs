@@ -106,7 +106,7 @@ fn the_unread_rest_of_what_a_kill_left_is_neither_removed_nor_written_over() {
 
 #[test]
 fn what_one_start_could_not_read_outlives_the_starts_that_can() {
-    for sealed_first in [false, true] {
+    for (sealed_first, writes) in [(false, true), (true, true), (false, false), (true, false)] {
         let fs = subject::disk(1);
         let (mut core, _) = open(&fs, Durability::Disk);
         commit(&mut core, 0..1000);
@@ -120,14 +120,22 @@ fn what_one_start_could_not_read_outlives_the_starts_that_can() {
         fs.spoil(&path, second..content.len() as u64);
         let (mut core, recovered) = open_as(&fs, Durability::Disk, 2).unwrap();
         assert_eq!(recovered.unreadable_segments, 1);
-        commit(&mut core, 3000..3010);
+        if writes {
+            commit(&mut core, 3000..3010);
+        } else {
+            core.seal(Duration::ZERO).expect("the disk writes");
+        }
         drop(core);
         // The device gives it back. Whoever went past it delivers it no more, so the file stays.
         let fs = fs.kill();
         assert!(fs.mend(&path));
         if sealed_first {
             let (mut core, _) = open_as(&fs, Durability::Disk, 3).unwrap();
-            commit(&mut core, 110..120);
+            if writes {
+                commit(&mut core, 110..120);
+            } else {
+                core.seal(Duration::ZERO).expect("the disk writes");
+            }
         }
         let fs = fs.kill();
         let (mut core, recovered) = open_as(&fs, Durability::Disk, 4).unwrap();

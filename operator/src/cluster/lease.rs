@@ -71,6 +71,8 @@ pub struct Lead {
     leader: watch::Sender<Option<SocketAddr>>,
     /// The Lease as it was last seen, and since when it is so.
     seen: Option<(Lease, Instant)>,
+    /// Whether it may be another by now than it was seen.
+    is_stale: bool,
     /// Until when we lead.
     until: Option<Instant>,
 }
@@ -97,7 +99,7 @@ impl Lead {
         let (leading, seen) = watch::channel(None);
         let (api, name) = (Api::namespaced(client, namespace), name.to_owned());
         let leader = watch::Sender::default();
-        (Self { api, name, member, clock, leading, leader, seen: None, until: None }, seen)
+        (Self { api, name, member, clock, leading, leader, seen: None, is_stale: false, until: None }, seen)
     }
 
     /// Returns where to see at which address another replica leads.
@@ -139,8 +141,8 @@ impl Lead {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(error = in_words(&error), lease = self.name, "the Lease cannot be kept");
-                // What was seen may be old by now.
-                self.refresh(None);
+                // Since when it was seen so stays: an error says nothing about who leads.
+                self.is_stale = true;
             }
             Err(_) => tracing::warn!(lease = self.name, "the API server does not answer in time for the Lease"),
         }
@@ -150,9 +152,10 @@ impl Lead {
     }
 
     async fn attempt(&mut self, epoch_min: u64, began: Instant) -> kube::Result<()> {
-        if self.until.is_none() || self.seen.is_none() {
+        if self.until.is_none() || self.seen.is_none() || self.is_stale {
             let found = self.api.get_opt(&self.name).await?;
             self.refresh(found);
+            self.is_stale = false;
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let written = match self.step(epoch_min, began) {

@@ -5,7 +5,9 @@
 //!   asked otherwise), so that a rotated value is in use within a minute.
 //! - One that is not there, or may not be read, is told as absent with its reason, and looked for again.
 //! - An API server that does not answer, or answers something else, takes nothing away: what was read last goes on, and it is asked
-//!   again soon. One that was never read is told as absent after [`UNANSWERED_MAX`] tries, so that nothing else waits for it.
+//!   again soon. One that was never read is told as absent [`UNANSWERED_MAX`] after it was named, where it was asked for in vain or
+//!   nothing at all was answered for as long, so that nothing else waits for it.
+//! - The one that is due for longest is read next: none starves, however many there are and however long answers take.
 //! - Values are in no log line and no error.
 //!
 //! # Limits
@@ -16,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::Api;
@@ -35,9 +38,8 @@ pub const PER_SECOND_MAX: u32 = 4;
 /// How long a read may take.
 pub const READ_MAX: Duration = Duration::from_secs(10);
 
-/// How often in a row one that was never read is asked for in vain before it counts as absent: 15 s, if the API server refuses at
-/// once.
-pub const UNANSWERED_MAX: u32 = 5;
+/// How long after it was named one that was never read counts as absent, where the API server does not say what it is.
+pub const UNANSWERED_MAX: Duration = Duration::from_secs(15);
 
 /// How soon one is asked for again after the first read in vain; twice as long each time, and as long as always at most.
 const AGAIN_SOON: Duration = Duration::from_secs(1);
@@ -51,43 +53,50 @@ pub async fn read(
     out: mpsc::Sender<Change>,
     stop: CancellationToken,
 ) {
-    let mut turns: BTreeMap<SecretName, Turn> = BTreeMap::new();
+    let mut turns = Turns::new(again);
+    let mut reads = FuturesUnordered::new();
     loop {
-        let names = wanted.borrow_and_update().clone();
-        turns.retain(|name, _| names.contains(name));
-        let new: Vec<SecretName> = names.iter().filter(|name| !turns.contains_key(*name)).cloned().collect();
-        let mut found: Vec<(SecretName, Found)> = Vec::new();
-        if new.is_empty() {
-            let next = turns.iter().min_by_key(|(_, turn)| turn.at).map(|(name, turn)| (name.clone(), turn.at));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = wanted.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
-                name = wait_for(next) => found.push(look(&client, name).await),
-            }
-            // The others wait their turn: so many a second at most.
-            let pause = Instant::now() + Duration::from_secs(1) / PER_SECOND_MAX;
-            turns.values_mut().for_each(|turn| turn.at = turn.at.max(pause));
-        } else {
-            let reads = futures_util::stream::iter(new).map(|name| look(&client, name));
-            found = reads.buffer_unordered(AT_ONCE_MAX).collect().await;
+        turns.are_of(&wanted.borrow_and_update());
+        while reads.len() < AT_ONCE_MAX
+            && let Some(name) = turns.begin(Instant::now())
+        {
+            reads.push(look(&client, name));
         }
-        for (name, found) in found {
-            let turn = turns.entry(name.clone()).or_insert_with(Turn::first);
-            if let Some(change) = turn.note(name, found, again)
-                && out.send(change).await.is_err()
-            {
+        let next = turns.next(reads.len() < AT_ONCE_MAX);
+        let changes = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = wanted.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            Some((name, found)) = reads.next() => turns.note(name, found, Instant::now()).into_iter().collect(),
+            () = at(next) => turns.given_up(Instant::now()),
+        };
+        for change in changes {
+            if out.send(change).await.is_err() {
                 return;
             }
         }
     }
 }
 
+/// Which is read when. Pure: the time is handed in.
+struct Turns {
+    again: Duration,
+    of: BTreeMap<SecretName, Turn>,
+    /// When the next one may be read again.
+    not_before: Instant,
+    /// When the API server said something of one last.
+    answered: Instant,
+}
+
 /// When one is read next, and what became of it until now.
 struct Turn {
+    named: Instant,
     at: Instant,
+    is_under_way: bool,
+    /// Whether it was asked for before.
+    was_asked: bool,
     /// Whether something was told of it.
     is_told: bool,
     /// How often in a row it was asked for in vain.
@@ -103,37 +112,86 @@ enum Found {
     Unanswered,
 }
 
-impl Turn {
-    fn first() -> Self {
-        Self { at: Instant::now(), is_told: false, in_vain: 0 }
+impl Turns {
+    fn new(again: Duration) -> Self {
+        let now = Instant::now();
+        Self { again, of: BTreeMap::new(), not_before: now, answered: now }
+    }
+
+    /// Takes these names and no others.
+    fn are_of(&mut self, names: &BTreeSet<SecretName>) {
+        self.of.retain(|name, _| names.contains(name));
+        let now = Instant::now();
+        let first = || Turn { named: now, at: now, is_under_way: false, was_asked: false, is_told: false, in_vain: 0 };
+        for name in names {
+            self.of.entry(name.clone()).or_insert_with(first);
+        }
+    }
+
+    /// Returns the one to be read now: of those that are due, one that was never asked for, else the one that is due for longest.
+    fn begin(&mut self, now: Instant) -> Option<SecretName> {
+        let may_again = self.not_before <= now;
+        let due = self.of.iter_mut().filter(|(_, turn)| !turn.is_under_way && turn.at <= now);
+        let due = due.filter(|(_, turn)| !turn.was_asked || may_again);
+        let (name, turn) = due.min_by_key(|(_, turn)| (turn.was_asked, turn.at))?;
+        if turn.was_asked {
+            self.not_before = now + Duration::from_secs(1) / PER_SECOND_MAX;
+        }
+        (turn.is_under_way, turn.was_asked) = (true, true);
+        Some(name.clone())
+    }
+
+    /// Returns when there is something to do although nothing comes.
+    fn next(&self, has_room: bool) -> Option<Instant> {
+        let waiting = self.of.values().filter(|turn| !turn.is_under_way && has_room);
+        let due = waiting.map(|turn| if turn.was_asked { turn.at.max(self.not_before) } else { turn.at });
+        due.chain(self.of.values().filter_map(|turn| self.gives_up(turn))).min()
+    }
+
+    /// Returns when one counts as absent without an answer.
+    fn gives_up(&self, turn: &Turn) -> Option<Instant> {
+        let since = if turn.in_vain > 0 { turn.named } else { turn.named.max(self.answered) };
+        (!turn.is_told).then_some(since + UNANSWERED_MAX)
     }
 
     /// Takes note of what a read found; returns what is to be told, if something is.
-    fn note(&mut self, name: SecretName, found: Found, again: Duration) -> Option<Change> {
-        let now = Instant::now();
+    fn note(&mut self, name: SecretName, found: Found, now: Instant) -> Option<Change> {
+        let turn = self.of.get_mut(&name)?;
+        turn.is_under_way = false;
         let data = match found {
             Found::There(data) => Some(data),
             Found::Absent => None,
             Found::Unanswered => {
-                let wait = AGAIN_SOON.saturating_mul(1 << self.in_vain.min(16)).min(again);
-                self.in_vain = self.in_vain.saturating_add(1);
-                self.at = now + wait;
-                if self.is_told || self.in_vain < UNANSWERED_MAX {
-                    return None;
-                }
-                self.is_told = true;
-                return Some(Change::Secret(name, None));
+                turn.at = now + AGAIN_SOON.saturating_mul(1 << turn.in_vain.min(16)).min(self.again);
+                turn.in_vain = turn.in_vain.saturating_add(1);
+                return None;
             }
         };
-        *self = Self { at: now + again, is_told: true, in_vain: 0 };
+        (turn.at, turn.is_told, turn.in_vain) = (now + self.again, true, 0);
+        self.answered = now;
         Some(Change::Secret(name, data))
+    }
+
+    /// Returns those that count as absent from now on, for nothing is said of them.
+    fn given_up(&mut self, now: Instant) -> Vec<Change> {
+        let is_over = |turn: &Turn| self.gives_up(turn).is_some_and(|at| at <= now);
+        let over: Vec<SecretName> =
+            self.of.iter().filter(|(_, turn)| is_over(turn)).map(|(name, _)| name.clone()).collect();
+        for name in &over {
+            if let Some(turn) = self.of.get_mut(name) {
+                turn.is_told = true;
+            }
+        }
+        over.into_iter().map(|name| Change::Secret(name, None)).collect()
     }
 }
 
-async fn wait_for(next: Option<(SecretName, Instant)>) -> SecretName {
-    let Some((name, at)) = next else { return std::future::pending().await };
-    sleep_until(at).await;
-    name
+/// Resolves at that moment; never where there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn look(client: &Client, name: SecretName) -> (SecretName, Found) {
@@ -223,7 +281,7 @@ mod tests {
             assert!(stage.is_there().await);
             for code in [429, 500, 503, 504, 401] {
                 stage.answers(code);
-                stage.asked_again(2 * UNANSWERED_MAX).await;
+                stage.asked_again(10).await;
                 stage.answers(200);
                 assert!(stage.is_there().await, "{code}");
             }
@@ -250,10 +308,49 @@ mod tests {
         stage(503, async |mut stage| {
             let began = Instant::now();
             assert!(!stage.is_there().await);
-            assert_eq!((*stage.asked.borrow(), began.elapsed().as_secs()), (UNANSWERED_MAX, 15));
+            assert_eq!(
+                (*stage.asked.borrow(), began.elapsed()),
+                (5, UNANSWERED_MAX),
+                "after 0, 1, 3 and 7 seconds, and then"
+            );
             stage.answers(200);
             assert!(stage.is_there().await, "it is asked for all the same");
         })
         .await;
+    }
+
+    fn names(count: u32) -> BTreeSet<SecretName> {
+        (0..count).map(|number| ("a".into(), format!("s{number:03}").into())).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_more_than_can_be_read_in_time_each_is_read_in_its_turn() {
+        let mut turns = Turns::new(Duration::from_secs(5));
+        turns.are_of(&names(40));
+        let mut read = BTreeMap::<SecretName, u32>::new();
+        for _ in 0..60 * PER_SECOND_MAX {
+            while let Some(name) = turns.begin(Instant::now()) {
+                *read.entry(name.clone()).or_default() += 1;
+                turns.note(name, Found::Absent, Instant::now());
+            }
+            tokio::time::advance(Duration::from_secs(1) / PER_SECOND_MAX).await;
+        }
+        // The first time at once, and then 240 turns for forty.
+        let (least, most) = (read.values().min().unwrap(), read.values().max().unwrap());
+        assert_eq!((read.len(), most - least <= 1, *least >= 6), (40, true, true), "{least} to {most}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_is_answered_all_count_as_absent_at_once() {
+        let mut turns = Turns::new(Duration::from_secs(30));
+        turns.are_of(&names(100));
+        let begun = (0..AT_ONCE_MAX).filter(|_| turns.begin(Instant::now()).is_some()).count();
+        assert_eq!(begun, AT_ONCE_MAX);
+        assert_eq!(turns.next(false), Some(Instant::now() + UNANSWERED_MAX));
+        tokio::time::advance(UNANSWERED_MAX - Duration::from_secs(1)).await;
+        assert_eq!(turns.given_up(Instant::now()).len(), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(turns.given_up(Instant::now()).len(), 100, "also those that nobody came to yet");
+        assert_eq!(turns.given_up(Instant::now()).len(), 0);
     }
 }

@@ -16,10 +16,10 @@ use futures_util::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{Api, ApiResource};
 use kube::core::Resource;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::watcher::{self, Config, DefaultBackoff, Event, watcher};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::convert::{self, KIND_LABEL, Place, StatusText, Stored};
 use super::slim::{SlimNamespace, SlimNode, SlimObject, SlimPod, SlimRevision};
@@ -140,7 +140,7 @@ fn watch<K>(api: Api<K>, config: Config) -> impl Stream<Item = watcher::Result<E
 where
     K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
 {
-    watcher(api, config.page_size(PAGE_OBJECTS)).default_backoff()
+    watcher(api, config.page_size(PAGE_OBJECTS))
 }
 
 /// Notes what a watch says until nobody takes the notes any more.
@@ -151,11 +151,16 @@ where
 {
     let mut events = std::pin::pin!(events);
     let (mut known, mut listed) = (BTreeSet::new(), BTreeSet::new());
-    let (mut is_synced, mut told) = (false, String::new());
+    let (mut is_synced, mut told, mut pauses) = (false, String::new(), DefaultBackoff::default());
     while let Some(event) = events.next().await {
         let mut notes = Vec::new();
+        let is_whole = !matches!(event, Ok(Event::InitApply(_)));
         match event {
-            Ok(Event::Init) => listed.clear(),
+            // A listing that begins, or goes on for a page, is no sign yet that the next answer is not an error.
+            Ok(Event::Init) => {
+                listed.clear();
+                continue;
+            }
             Ok(Event::InitApply(object)) => {
                 if let Some(id) = eye.id(&object) {
                     listed.insert(id.clone());
@@ -183,11 +188,15 @@ where
             }
             Err(error) => {
                 tell(eye.over(), &error, &mut told);
+                sleep(pauses.next().unwrap_or_default()).await;
                 continue;
             }
         }
-        if !std::mem::take(&mut told).is_empty() {
-            tracing::info!(over = eye.over(), "the watch goes on");
+        if is_whole {
+            pauses = DefaultBackoff::default();
+            if !std::mem::take(&mut told).is_empty() {
+                tracing::info!(over = eye.over(), "the watch goes on");
+            }
         }
         for note in notes {
             if out.send(note).await.is_err() {

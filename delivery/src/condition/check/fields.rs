@@ -8,6 +8,7 @@ use super::{Checked, Checker, Kind, describe, is};
 use crate::condition::names::not_available;
 use crate::condition::node::{Node, Quantity};
 use crate::condition::{ConditionError, ELEMENT_MAX, nearest, origin};
+use crate::json::DEPTH_MAX;
 
 /// Said of the macros of CEL that make a list.
 const NO_LISTS: &str = "`map` and `filter` are not available in conditions";
@@ -149,6 +150,9 @@ impl Checker<'_> {
                 _ => return Err(self.error(here, "fields are read from `event` and `origin` only")),
             };
         };
+        if steps.len() > DEPTH_MAX as usize {
+            return Err(self.error(expression, format!("more than {DEPTH_MAX} steps: no event is nested deeper")));
+        }
         let known: Vec<&str> = self.variable.as_deref().into_iter().chain(["event", "origin"]).collect();
         if !known.contains(&&**root) {
             let suggestion = nearest(root, known).map_or_else(|| format!("event.{root}"), str::to_owned);

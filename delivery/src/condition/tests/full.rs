@@ -3,7 +3,7 @@
 use super::*;
 
 const ORDER: &str = r#"{"qty":3,"price":2.5,"big":9223372036854775807,"text":" \u00c9tch-07 ","tags":["hot","n\u00e9w",7],
-    "items":[{"id":1,"ok":true},{"id":2,"ok":false},{"id":2}],"map":{"a":1,"b":null,"\u0061":2},"empty":[],"zero":0,"n":"12"}"#;
+    "items":[{"id":1,"ok":true},{"id":2,"ok":false},{"id":2}],"map":{"a":1,"b":null,"\u0061":2},"empty":[],"zero":0,"n":"12","huge":1e400}"#;
 
 #[test]
 fn they_hold_or_not() {
@@ -64,6 +64,8 @@ fn what_has_no_answer_says_why() {
         ("event.tags[0].x == 1", TypeMismatch),
         ("event.items[2].ok", Absent),
         ("1 in event.qty", TypeMismatch),
+        ("event.items[0] in event.items", TypeMismatch),
+        ("string(event.huge) == 'inf'", Arithmetic),
         ("1 in event.map", TypeMismatch),
         ("event.map.exists(k, true)", TypeMismatch),
         ("event.items.all(i, i.ok != null)", Absent),
@@ -78,6 +80,21 @@ fn what_has_no_answer_says_why() {
     assert_eq!(eval("event.a.exists(x, x == 1)", &long(LIST_ELEMENTS_MAX + 1, "1")), Err(TooLarge));
     assert_eq!(eval("event.a.all(x, x == 1)", &long(LIST_ELEMENTS_MAX + 1, "1")), Ok(false), "it is decided before");
     assert_eq!(eval("1 in event.a", &long(10 * LIST_ELEMENTS_MAX, "1")), Ok(true));
+    // However often something large is looked at, it is so many times the event at most.
+    let large =
+        format!(r#"{{"l":[{}0],"t":"{}","s":[{}0]}}"#, "0,".repeat(99), "x".repeat(200_000), "0,".repeat(50_000));
+    for condition in [
+        "event.l.exists(i, event.t.contains('y'))",
+        "event.l.exists(i, event.t.matches('y'))",
+        "event.l.exists(i, event.t == event.t && i == 1)",
+        "event.l.exists(i, size(event.s) == i)",
+        "event.l.exists(i, 1 in event.s)",
+        "event.l.exists(i, event.s[50000] == 1)",
+        "event.l.exists(i, event.t + 'x' == 'y')",
+    ] {
+        assert_eq!(eval(condition, &large), Err(TooLarge), "{condition}");
+    }
+    assert_eq!(eval("event.l.all(i, i == 0) && !event.t.contains('y') && size(event.s) == 50001", &large), Ok(true));
     let half = format!(r#"{{"a":"{}"}}"#, "x".repeat(TEXT_BYTES_MAX / 2 + 1));
     assert_eq!(eval("event.a + event.a == 'x'", &half), Err(TooLarge));
 }
@@ -110,6 +127,7 @@ fn what_can_be_known_before_is_refused() {
         ("int(true) == 1", "`int` is for strings and numbers, `true` is a boolean at character 4"),
         ("event.x.orValue(1) == 1", OR_VALUE),
         ("has(event.?x.y)", "`has` never fails: its field is written without `?` at character 4"),
+        ("event.x in [?'a']", "an element with `?` is not available in conditions at character 9"),
         ("event.x in origin.pod", "`in` takes a list, `origin.pod` is a string at character 18"),
         ("event[0] == 1", "`event` alone is not a value: name a field of it, like `event.level` at character 6"),
         ("event.x[-1] == 1", "the number of an element is from 0 to 65535 at character 10"),

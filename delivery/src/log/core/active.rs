@@ -67,6 +67,7 @@ impl LogCore {
             bytes: data_start,
             sealed_ms: None,
             whole: true,
+            unread_from: None,
         };
         let mut active = Active {
             file: file.clone(),
@@ -123,7 +124,8 @@ impl LogCore {
     /// Returns the sequence behind the last event in a segment that is there.
     fn written_end(&self) -> u64 {
         let written = self.segments.values().rev().find(|info| info.data_end > info.data_start);
-        written.map_or(0, |info| info.summary.end_seq)
+        // Whoever could not read all of it went on as if it ended there; the next start is to know that, too.
+        written.map_or(0, |info| info.unread_from.unwrap_or(info.summary.end_seq))
     }
 
     fn create_draft(&self, draft: &Path) -> io::Result<Arc<dyn File>> {
