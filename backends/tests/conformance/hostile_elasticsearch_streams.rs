@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use spillway_backends::{BackendSettings, build};
-use spillway_delivery::backend::{Backend, FaultKind, Items, Outcome};
+use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Outcome};
 
 use crate::batches::{batch, context};
 use crate::bulk;
@@ -109,6 +109,18 @@ fn at_risk(server: &Server, kind: Kind) -> Vec<String> {
     names.filter(|name| !kind.is_stream(name)).collect()
 }
 
+/// Asserts that everything was taken, or that it was refused for this reason.
+fn assert_sent(sent: Result<Items, Fault>, refused: Option<(FaultKind, &str)>, kind: Kind) {
+    match (sent, refused) {
+        (Ok(items), None) => assert_eq!(items, Items::All(Outcome::Delivered), "{kind:?}"),
+        (Err(fault), Some((of, text))) => {
+            assert!(fault.kind == of && fault.message.contains(text), "{kind:?}: {fault:?}");
+            assert!(fault.message.starts_with("no data stream: jobs-2026-11-23 "), "{fault}");
+        }
+        (sent, _) => panic!("{kind:?}: {sent:?}"),
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_sent_that_would_make_a_plain_index_and_why_is_said() {
     let bare = Kind::BARE;
@@ -148,15 +160,7 @@ async fn nothing_is_sent_that_would_make_a_plain_index_and_why_is_said() {
             let kind = Kind { knows, ..kind };
             let (server, backend, _directory) = start(kind, "jobs-{date}", create_template).await;
             for _ in 0..2 {
-                let sent = backend.send(&batch(0..2)).await;
-                match (sent, refused) {
-                    (Ok(items), None) => assert_eq!(items, Items::All(Outcome::Delivered), "{kind:?}"),
-                    (Err(fault), Some((of, text))) => {
-                        assert!(fault.kind == of && fault.message.contains(text), "{kind:?}: {fault:?}");
-                        assert!(fault.message.starts_with("no data stream: jobs-2026-11-23 "), "{fault}");
-                    }
-                    (sent, _) => panic!("{create_template} {kind:?}: {sent:?}"),
-                }
+                assert_sent(backend.send(&batch(0..2)).await, refused, kind);
             }
             assert_eq!(at_risk(&server, kind), [""; 0], "{create_template} {kind:?}");
         }
