@@ -328,7 +328,7 @@ fn what_a_transform_behind_drops_is_no_event_that_another_is_a_duplicate_of() {
     let now = Instant::now();
     let chain = chain([Action::Deduplicate(deduplicate(&["a"], 9)), Action::RateLimit(limit(2, None, 9))]);
     assert_eq!(send(&chain, now, &numbered(0..4)), 2);
-    let later = now + Duration::from_secs(1);
+    let later = now + Duration::from_secs(2);
     assert_eq!(send(&chain, later, &numbered(0..4)), 2, "those that were one too many then");
     assert_eq!(send(&chain, later + Duration::from_secs(1), &numbered(0..4)), 0);
 }
