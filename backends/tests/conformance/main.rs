@@ -20,6 +20,7 @@
 //! | `encoding` | which settings change how a planned batch is written |
 //! | `bulk` | a server made by hand that takes bulk requests |
 //! | `hostile_elasticsearch` | what such servers do wrong |
+//! | `hostile_elasticsearch_streams` | such servers without the data streams that events shall go to |
 
 #![expect(
     clippy::unwrap_used,
