@@ -348,9 +348,10 @@ mod tests {
         let write = |key: ObjectKey, _: i32| {
             let written = written.clone();
             async move {
-                let hangs = key.name.starts_with("hangs");
                 written.send((key.name.to_string(), Instant::now())).await.unwrap();
-                if hangs { std::future::pending().await } else { Ok(()) }
+                let hangs = key.name.starts_with("hangs").then(std::future::pending::<()>);
+                futures_util::future::OptionFuture::from(hangs).await;
+                Ok(())
             }
         };
         let (began, stop) = (Instant::now(), CancellationToken::new());

@@ -308,11 +308,7 @@ mod tests {
         stage(503, async |mut stage| {
             let began = Instant::now();
             assert!(!stage.is_there().await);
-            assert_eq!(
-                (*stage.asked.borrow(), began.elapsed()),
-                (4, UNANSWERED_MAX),
-                "after 0, 1, 3 and 7 seconds"
-            );
+            assert_eq!((*stage.asked.borrow(), began.elapsed()), (4, UNANSWERED_MAX), "after 0, 1, 3 and 7 seconds");
             stage.answers(200);
             assert!(stage.is_there().await, "it is asked for all the same");
         })
@@ -347,7 +343,7 @@ mod tests {
         let begun = (0..AT_ONCE_MAX).filter(|_| turns.begin(Instant::now()).is_some()).count();
         assert_eq!(begun, AT_ONCE_MAX);
         assert_eq!(turns.next(false), Some(Instant::now() + UNANSWERED_MAX));
-        tokio::time::advance(UNANSWERED_MAX - Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(14)).await;
         assert_eq!(turns.given_up(Instant::now()).len(), 0);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(turns.given_up(Instant::now()).len(), 100, "also those that nobody came to yet");
