@@ -26,6 +26,7 @@ mod scratch;
 mod server;
 mod table;
 mod tail;
+mod transforms;
 
 use std::path::PathBuf;
 
@@ -74,6 +75,7 @@ enum Case {
     Held,
     Bulk,
     Dead,
+    Transforms,
 }
 
 /// How much is done.
@@ -163,6 +165,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     if wanted(Case::Dead) {
         rows.extend(fanout::run_dead(&bench)?);
+    }
+    if wanted(Case::Transforms) {
+        rows.extend(transforms::run(workspace, &bench)?);
     }
     let table = Table { machine, rows, quick: arguments.quick }.markdown();
     println!("\n{table}");

@@ -163,6 +163,9 @@ How to read it:
   a fourth that is dead against the same fourth alive. Beside it, without a bar, the three alone: what is held for a dead
   one needs new files, while without it segments are written over the files of delivered ones, which is cheaper.
 - **Start with much held** is from the start of the process to the line that says it is ready.
+- **Transforms** are measured by themselves, one thread over batches of 1,000 events of 400 bytes, the copy into the new batch
+  included; the other side reads each event with `serde_json`, does the same to the tree, and writes it where it changed it. Each run is the
+  fastest batch of a quarter of a second.
 ";
 
 #[cfg(test)]
