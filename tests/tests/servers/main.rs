@@ -2,7 +2,11 @@
 //!
 //! Each test starts the servers it needs from the cache (`cargo xtask servers` fills it) and ends them.
 
-#![expect(clippy::unwrap_used, reason = "a scenario that cannot go on says so")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a scenario that cannot go on says so, and tells of its servers and figures"
+)]
 
 mod alerts;
 mod charts;
