@@ -89,8 +89,7 @@ pub(super) struct SegmentInfo {
     pub(super) bytes: u64,
     /// Running time at which it was sealed; `None` while it is written.
     pub(super) sealed_ms: Option<u64>,
-    /// Whether all of its file could be read, by this start and by the one that began the next. Where not it is set aside, and not
-    /// deleted or written over, when it goes.
+    /// Whether this start, and the one that began the next, could read it all. Where not it is set aside when it goes, never deleted.
     pub(super) whole: bool,
     /// Where what an earlier start could not read begins; `None` where there is nothing of that.
     pub(super) unread_from: Option<u64>,
