@@ -74,7 +74,8 @@ fn cases<'c>(batch: &'c Batch, origin: &'c Arc<Origin>) -> Result<Vec<Case<'c>>,
         RateLimit { looks: looks()?, events_per_second: 10_000_000, burst_events: 10_000_000, keys_max: 10_000 };
     let fields = vec![path("job_id")?, path("note")?];
     let once = Deduplicate { looks: Looks::default(), fields, window: Duration::from_secs(60), keys_max: 10_000 };
-    let regexes = PATTERNS.iter().map(|pattern| Regex::new(pattern)).collect::<Result<Vec<_>, _>>()?;
+    let regexes =
+        PATTERNS.iter().map(|pattern| Regex::new(pattern).map_err(Box::new)).collect::<Result<Vec<_>, _>>()?;
     Ok(vec![
         ("edits", shape(edits)),
         ("edits-of-trees", Box::new(move || of_trees(batch, edit))),
@@ -147,10 +148,8 @@ fn search(tree: &mut Value, regexes: &[Regex]) {
     match tree {
         Value::Object(members) => members.values_mut().for_each(|value| search(value, regexes)),
         Value::Array(elements) => elements.iter_mut().for_each(|value| search(value, regexes)),
-        Value::String(text) => {
-            if regexes.iter().any(|regex| regex.is_match(text.as_str())) {
-                *text = "[redacted]".into();
-            }
+        Value::String(text) if regexes.iter().any(|regex| regex.is_match(text.as_str())) => {
+            *text = "[redacted]".into();
         }
         _ => {}
     }
