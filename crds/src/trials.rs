@@ -15,7 +15,7 @@
 //!
 //! # Guarantees
 //! - What is tried is what an agent would run: the same compiler, and the code that a running pipeline goes through
-//!   ([`Trial`](spillway_delivery::intake::Trial)).
+//!   ([`Trial`]).
 //! - Whatever is wrong in a file is told as in a manifest, with its place and the nearest name, before anything is tried; an
 //!   expectation of a route that is not there is wrong, not failed.
 //! - The events of a test go through one pipeline, in their order; each test begins anew. Time passes as the events say, whatever the

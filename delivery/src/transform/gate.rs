@@ -10,7 +10,7 @@
 //!
 //! # Limits
 //! [`KEYS_MAX`] keys of each transform, or fewer where it says so. Behind it keys share one bucket, and the oldest duplicate is
-//! forgotten; each is counted ([`Failure::TooManyKeys`](super::Failure::TooManyKeys)).
+//! forgotten; each is counted ([`Failure::TooManyKeys`]).
 
 mod buckets;
 mod effects;
