@@ -308,7 +308,9 @@ mod tests {
         stage(503, async |mut stage| {
             let began = Instant::now();
             assert!(!stage.is_there().await);
-            assert_eq!((*stage.asked.borrow(), began.elapsed()), (4, UNANSWERED_MAX), "after 0, 1, 3 and 7 seconds");
+            assert_eq!(began.elapsed(), UNANSWERED_MAX);
+            let asked = *stage.asked.borrow();
+            assert!((4..=5).contains(&asked), "after 0, 1, 3 and 7 seconds, and maybe at that moment: {asked}");
             stage.answers(200);
             assert!(stage.is_there().await, "it is asked for all the same");
         })
