@@ -106,12 +106,13 @@ struct Compiled {
     paths: Paths,
     /// The fields of the event that it reads.
     fields: Vec<Vec<String>>,
+    cost: Cost,
 }
 
 impl Compiled {
     fn of(text: &str, wanted: Wanted) -> Result<Self, ConditionError> {
-        let parse::Parsed { node, paths, fields } = parse::on_own_stack(text, wanted)?;
-        Ok(Self { text: text.into(), node, paths, fields })
+        let parse::Parsed { node, paths, fields, cost } = parse::on_own_stack(text, wanted)?;
+        Ok(Self { text: text.into(), node, paths, fields, cost })
     }
 }
 
@@ -138,7 +139,7 @@ impl Condition {
 
     /// Returns what it does for each event.
     pub fn cost(&self) -> Cost {
-        self.0.node.cost()
+        self.0.cost
     }
 }
 

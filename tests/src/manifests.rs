@@ -5,7 +5,20 @@ use std::fmt::Write as _;
 /// Returns Backends, each of its name and the lines of its `spec` (two spaces in), and the pipeline `jobs`, which sends
 /// every pushed event to all of them.
 pub fn jobs(backends: &[(&str, &str)]) -> String {
-    let (mut text, mut refs) = (String::new(), Vec::new());
+    let refs: Vec<String> = backends.iter().map(|(name, _)| format!("{{name: {name}}}")).collect();
+    whole(backends, &format!("{{name: everything, backendRefs: [{}]}}", refs.join(", ")))
+}
+
+/// The same, where the first healthy one of them gets the events: by their priorities, which are told the other way round.
+pub fn first_healthy(failback: &str, backends: &[(&str, &str)]) -> String {
+    let refs = backends.iter().enumerate().map(|(index, (name, _))| format!("{{name: {name}, priority: {index}}}"));
+    let refs: Vec<String> = refs.rev().collect();
+    let strategy = format!("strategy: FirstHealthy, failback: {failback}");
+    whole(backends, &format!("{{name: everything, {strategy}, backendRefs: [{}]}}", refs.join(", ")))
+}
+
+fn whole(backends: &[(&str, &str)], route: &str) -> String {
+    let mut text = String::new();
     for (name, spec) in backends {
         write!(
             text,
@@ -18,7 +31,6 @@ spec:
 ---"
         )
         .expect("text");
-        refs.push(format!("{{name: {name}}}"));
     }
     format!(
         "{text}
@@ -29,8 +41,7 @@ spec:
   inputs:
   - {{name: pushed, type: Events}}
   routes:
-  - {{name: everything, backendRefs: [{}]}}
-",
-        refs.join(", ")
+  - {route}
+"
     )
 }

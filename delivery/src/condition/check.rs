@@ -76,8 +76,8 @@ impl<'s> Checker<'s> {
     fn finish(self, mut node: Node) -> Parsed {
         let paths = Paths::new(&self.paths);
         let slots: Vec<usize> = self.paths.iter().filter_map(|path| paths.slot(path)).collect();
-        node.renumber(&slots);
-        Parsed { node, paths, fields: self.paths }
+        let cost = node.settle(&slots);
+        Parsed { node, paths, fields: self.paths, cost }
     }
 
     fn boolean(&mut self, expression: &IdedExpr, wanted: &str) -> Checked<Node> {

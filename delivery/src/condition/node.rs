@@ -109,10 +109,10 @@ impl Cost {
 }
 
 impl Node {
-    /// Calls `each` with every operand of this one.
-    pub(super) fn operands(&self, mut each: impl FnMut(&Self)) {
+    /// Returns what it is made of.
+    fn operands_mut(&mut self) -> Vec<&mut Self> {
         match self {
-            Self::Constant(_) | Self::Event(_) | Self::Origin(_) | Self::Variable => {}
+            Self::Constant(_) | Self::Event(_) | Self::Origin(_) | Self::Variable => Vec::new(),
             Self::Member(one, _)
             | Self::Element(one, _)
             | Self::Has(one)
@@ -120,53 +120,25 @@ impl Node {
             | Self::In(one, _)
             | Self::Search(one, _)
             | Self::Matches(one, _)
-            | Self::Call(_, one) => each(one),
-            Self::All(all) | Self::Any(all) => all.iter().for_each(each),
-            Self::Choice(three) => three.iter().for_each(each),
+            | Self::Call(_, one) => vec![one],
+            Self::All(all) | Self::Any(all) => all.iter_mut().collect(),
+            Self::Choice(three) => three.iter_mut().collect(),
             Self::OrValue(one, other)
             | Self::Compare(one, _, other)
             | Self::Within(one, other)
             | Self::SearchFor(one, _, other)
             | Self::Operate(one, _, other)
-            | Self::Each(one, _, other) => {
-                each(one);
-                each(other);
-            }
+            | Self::Each(one, _, other) => vec![one, other],
         }
     }
 
-    /// Puts another number in the place of that of every field of the event.
-    pub(super) fn renumber(&mut self, numbers: &[usize]) {
-        match self {
-            Self::Event(index) => *index = numbers[*index],
-            Self::Constant(_) | Self::Origin(_) | Self::Variable => {}
-            Self::Member(one, _)
-            | Self::Element(one, _)
-            | Self::Has(one)
-            | Self::Not(one)
-            | Self::In(one, _)
-            | Self::Search(one, _)
-            | Self::Matches(one, _)
-            | Self::Call(_, one) => one.renumber(numbers),
-            Self::All(all) | Self::Any(all) => all.iter_mut().for_each(|one| one.renumber(numbers)),
-            Self::Choice(three) => three.iter_mut().for_each(|one| one.renumber(numbers)),
-            Self::OrValue(one, other)
-            | Self::Compare(one, _, other)
-            | Self::Within(one, other)
-            | Self::SearchFor(one, _, other)
-            | Self::Operate(one, _, other)
-            | Self::Each(one, _, other) => {
-                one.renumber(numbers);
-                other.renumber(numbers);
-            }
+    /// Puts the slot of the walk in the place of the number of every field of the event; returns what the whole does for each event.
+    pub(super) fn settle(&mut self, slots: &[usize]) -> Cost {
+        if let Self::Event(index) = self {
+            *index = slots[*index];
+            return Cost::Walk;
         }
-    }
-
-    /// Returns what it does for each event.
-    pub(super) fn cost(&self) -> Cost {
-        if !self.reads_event() {
-            return Cost::Origin;
-        }
+        let of_operands = self.operands_mut().into_iter().map(|operand| operand.settle(slots)).max();
         let own = match self {
             Self::Each(..) => Cost::List,
             Self::Matches(..) => Cost::Pattern,
@@ -177,16 +149,13 @@ impl Node {
             | Self::SearchFor(..)
             | Self::Call(..)
             | Self::Operate(_, Operator::Add, _) => Cost::Text,
-            _ => Cost::Walk,
+            // An element is a part of the event.
+            Self::Variable => return Cost::Walk,
+            _ => Cost::Origin,
         };
-        let mut most = own;
-        self.operands(|operand| most = most.max(operand.cost()));
-        most
-    }
-
-    fn reads_event(&self) -> bool {
-        let mut reads = matches!(self, Self::Event(_));
-        self.operands(|operand| reads |= operand.reads_event());
-        reads
+        match of_operands {
+            None | Some(Cost::Origin) => Cost::Origin,
+            Some(most) => most.max(own),
+        }
     }
 }

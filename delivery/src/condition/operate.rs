@@ -161,7 +161,7 @@ fn size(value: &Seen<'_>) -> Result<u64, EvalFailure> {
         }
         Seen::Object(bytes) => {
             let mut keys = BTreeSet::new();
-            each_member(bytes, |key, _| {
+            each_member(bytes, |key, _, _| {
                 keys.insert(Text::from_raw(key).unescape());
             });
             keys.len()

@@ -4,7 +4,7 @@ use cel::parser::Parser;
 use cel::{ParseError, ParseErrors};
 
 use super::check::Checker;
-use super::node::Node;
+use super::node::{Cost, Node};
 use super::{CHARACTERS_MAX, ConditionError, NESTING_MAX, PARSER_STACK_BYTES};
 use crate::json::Paths;
 
@@ -25,6 +25,8 @@ pub(super) struct Parsed {
     pub(super) paths: Paths,
     /// The same paths as keys, in order of appearance.
     pub(super) fields: Vec<Vec<String>>,
+    /// What it does for each event.
+    pub(super) cost: Cost,
 }
 
 /// Parses and checks on a thread with room for the parser's recursion; the tree never leaves it.

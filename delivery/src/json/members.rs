@@ -143,8 +143,8 @@ impl Paths {
     }
 }
 
-/// Calls `each` with every member of a valid object: its key as it is written, without the quotes, and all of its bytes.
-pub(crate) fn each_member<'o>(object: &'o [u8], mut each: impl FnMut(&'o [u8], &'o [u8])) {
+/// Calls `each` with every member of a valid object: its key as it is written, without the quotes, its value, and all of its bytes.
+pub(crate) fn each_member<'o>(object: &'o [u8], mut each: impl FnMut(&'o [u8], &'o [u8], &'o [u8])) {
     let mut walk = Walk::new(object);
     let mut at = walk.space(0) + 1;
     loop {
@@ -154,7 +154,8 @@ pub(crate) fn each_member<'o>(object: &'o [u8], mut each: impl FnMut(&'o [u8], &
             b'"' => {
                 let (key, _, value) = walk.key(at);
                 let end = walk.skip_value(value);
-                each(key, object.get(at..end).unwrap_or_default());
+                let bytes = |from: usize| object.get(from..end).unwrap_or_default();
+                each(key, bytes(value), bytes(at));
                 at = end;
             }
             _ => return,
@@ -164,23 +165,13 @@ pub(crate) fn each_member<'o>(object: &'o [u8], mut each: impl FnMut(&'o [u8], &
 
 /// Returns the value at a key of a valid object: of duplicate keys the last one counts.
 pub(crate) fn value_at_key<'o>(object: &'o [u8], wanted: &str) -> Option<&'o [u8]> {
-    let mut walk = Walk::new(object);
-    let (mut at, mut found) = (walk.space(0) + 1, None);
-    loop {
-        at = walk.space(at);
-        match walk.byte(at) {
-            b',' => at += 1,
-            b'"' => {
-                let (key, escaped, value) = walk.key(at);
-                at = walk.skip_value(value);
-                let is_it = if escaped { Text::from_raw(key).is(wanted.as_bytes()) } else { key == wanted.as_bytes() };
-                if is_it {
-                    found = object.get(value..at);
-                }
-            }
-            _ => return found,
+    let mut found = None;
+    each_member(object, |key, value, _| {
+        if Text::from_raw(key).is(wanted.as_bytes()) {
+            found = Some(value);
         }
-    }
+    });
+    found
 }
 
 /// Calls `each` with every element of a valid array, in order, until it returns `false`.

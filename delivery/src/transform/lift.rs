@@ -85,11 +85,11 @@ impl Lift {
 /// Appends the members of `event` that `object` does not have, and those of `object`.
 fn merge(event: &[u8], object: &[u8], out: &mut Vec<u8>) {
     let mut keys: Vec<Cow<'_, [u8]>> = Vec::new();
-    each_member(object, |key, _| keys.push(Text::from_raw(key).unescape()));
+    each_member(object, |key, _, _| keys.push(Text::from_raw(key).unescape()));
     keys.sort_unstable();
     out.push(b'{');
     let mut any = false;
-    each_member(event, |key, member| {
+    each_member(event, |key, _, member| {
         if keys.binary_search(&Text::from_raw(key).unescape()).is_err() {
             comma(&mut any, out);
             out.extend_from_slice(member);

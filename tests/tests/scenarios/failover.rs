@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 use spillway_tests::agent::{Agent, Place, deliveries};
+use spillway_tests::manifests::first_healthy;
 use spillway_tests::receiver::{Mode, Receiver};
 use spillway_tests::scripted::{self, Request};
 use spillway_tests::{Random, output};
@@ -39,39 +40,18 @@ fn now() -> i128 {
 }
 
 fn manifests(failback: &str, first: &str, second: &str) -> String {
-    let backend = |name: &str, url: &str| {
+    let of = |url: &str| {
         format!(
-            "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: {name}}}
-spec:
-  type: HTTP
+            "  type: HTTP
   http: {{url: \"{url}\"}}
   delivery:
     batch: {{maxEvents: {BATCH}}}
     timeoutSeconds: 1
     retry: {{initialMilliseconds: 20, maxSeconds: 1}}
-    circuitBreaker: {{openSeconds: 2}}
----"
+    circuitBreaker: {{openSeconds: 2}}"
         )
     };
-    format!(
-        "{}{}
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs: [{{name: pushed, type: Events}}]
-  routes:
-  - name: everything
-    strategy: FirstHealthy
-    failback: {failback}
-    backendRefs: [{{name: second, priority: 1}}, {{name: first, priority: 0}}]
-",
-        backend("first", first),
-        backend("second", second)
-    )
+    first_healthy(failback, &[("first", &of(first)), ("second", &of(second))])
 }
 
 fn active(status: &Value) -> &str {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use spillway_tests::agent::{Agent, Place, deliveries};
+use spillway_tests::manifests::first_healthy;
 use spillway_tests::proxy::CuttingProxy;
 use spillway_tests::request_proxy::RequestProxy;
 use spillway_tests::servers::search::{OPENSEARCH_2, SearchServer};
@@ -25,39 +26,18 @@ const BATCH: u64 = 500;
 const TAKEN_OVER_MAX: Duration = Duration::from_secs(5);
 
 fn manifests(failback: &str, urls: [&str; 2], index: &str) -> String {
-    let backend = |name: &str, url: &str| {
+    let of = |url: &str| {
         format!(
-            "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: {name}}}
-spec:
-  type: Elasticsearch
+            "  type: Elasticsearch
   elasticsearch: {{urls: [\"{url}\"], index: \"{index}\"}}
   delivery:
     batch: {{maxEvents: {BATCH}}}
     timeoutSeconds: 10
     retry: {{initialMilliseconds: 20, maxSeconds: 1}}
-    circuitBreaker: {{openSeconds: 1}}
----"
+    circuitBreaker: {{openSeconds: 1}}"
         )
     };
-    format!(
-        "{}{}
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs: [{{name: pushed, type: Events}}]
-  routes:
-  - name: everything
-    strategy: FirstHealthy
-    failback: {failback}
-    backendRefs: [{{name: first, priority: 0}}, {{name: second, priority: 1}}]
-",
-        backend("first", urls[0]),
-        backend("second", urls[1])
-    )
+    first_healthy(failback, &[("first", &of(urls[0])), ("second", &of(urls[1]))])
 }
 
 fn active(status: &Value) -> &str {
