@@ -38,6 +38,12 @@ pub enum LoadError {
         /// The folder.
         path: PathBuf,
     },
+    /// A folder lists something that is no file: a pipe would be waited for without an end.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// The file is too large.
     #[error("{} has more than {TEXT_BYTES_MAX} bytes", path.display())]
     TooLarge {
@@ -73,10 +79,15 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
                 continue;
             }
         };
+        let is_folder = path.is_dir();
         for file in files {
             if loaded.documents.len() >= FILES_MAX {
                 loaded.errors.push(LoadError::TooMany { path: file });
                 return loaded;
+            }
+            if is_folder && fs::metadata(&file).is_ok_and(|metadata| !metadata.is_file()) {
+                loaded.errors.push(LoadError::NotAFile { path: file });
+                continue;
             }
             match document(&file) {
                 Ok(document) => loaded.documents.push(document),
@@ -153,6 +164,18 @@ mod tests {
         assert_eq!(names(&loaded), ["a.yaml", "b.yml", "c.json"]);
         assert!(loaded.errors.is_empty());
         assert_eq!(loaded.documents[0].text, "a.yaml");
+    }
+
+    #[test]
+    fn what_a_folder_lists_and_is_no_file_is_told_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("good.yaml"), "a: 1").unwrap();
+        // A socket refuses to be opened; a pipe, of the same kind here, would wait for a writer.
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("x.yaml")).unwrap();
+        let loaded = load(&[folder.path().to_owned()]);
+        assert_eq!(names(&loaded), ["good.yaml"]);
+        let told: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [format!("{} is not a regular file", folder.path().join("x.yaml").display())]);
     }
 
     #[test]

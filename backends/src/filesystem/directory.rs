@@ -37,9 +37,20 @@ pub(super) struct Entry {
 }
 
 impl Directory {
-    /// Opens `path`, made if need be. Links in it are followed: the administrator chose it.
+    /// Opens `path`, made if need be, so that its name survives power loss. Links in it are followed: the administrator chose it.
     pub(super) fn open_trusted(path: &Path) -> io::Result<Self> {
+        let made = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).count();
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
+        for parent in path.ancestors().skip(1).take(made) {
+            sync_trusted(parent)?;
+        }
+        if made == 0
+            && let Some(parent) = path.parent()
+            && let Err(error) = sync_trusted(parent)
+        {
+            // A process before may have made it and been killed. Where that cannot be looked after, somebody else made it.
+            tracing::debug!(path = %path.display(), %error, "the directory above is not synced");
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         Ok(Self { handle, walk: AtomicBool::new(false) })
@@ -48,6 +59,10 @@ impl Directory {
     /// Opens `path` below this directory, made if need be.
     pub(super) fn open_below(&self, path: &str) -> io::Result<Self> {
         self.make_directories(path, &mut Vec::new())?;
+        // Whoever made them: a process that was killed had no time for it.
+        for parent in ancestors(path) {
+            self.sync(parent)?;
+        }
         let handle = self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
         Ok(Self { handle, walk: AtomicBool::new(self.walk.load(Ordering::Relaxed)) })
     }
@@ -175,6 +190,17 @@ pub(super) fn lock(file: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
+fn sync_trusted(path: &Path) -> io::Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let handle = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::fs::fsync(handle)?)
+}
+
+/// Returns every directory above `path`, up to the one that all paths are below.
+pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(parent_of(path)), |at| (!at.is_empty()).then(|| parent_of(at)))
+}
+
 fn parent_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
@@ -208,6 +234,12 @@ mod tests {
                 assert!(!root.join("real/x").exists(), "{path}: {error}");
             }
         });
+    }
+
+    #[test]
+    fn every_directory_above_a_path_is_named() {
+        assert_eq!(ancestors("a/b/c").collect::<Vec<_>>(), ["a/b", "a", ""]);
+        assert_eq!(ancestors("c").collect::<Vec<_>>(), [""]);
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub(super) struct Parts {
     pub(super) closed: BTreeMap<u64, String>,
     pub(super) next: u64,
     pub(super) identity: Identity,
+    /// Directories whose entries may not be synced.
+    pub(super) changed: BTreeSet<String>,
 }
 
 /// The file that is locked as long as this delivery writes; it remembers that a mark has been stored once.
@@ -102,8 +104,6 @@ pub(super) struct Outputs {
     parts: Parts,
     /// How far to go back in which file, if the batch under way does not come to its end.
     undo: Vec<Undo>,
-    /// Directories whose entries are not synced.
-    changed: BTreeSet<String>,
     /// Closed by the last commit, whose mark may not be stored yet.
     closing: Vec<(u64, String)>,
     commits: u64,
@@ -168,7 +168,6 @@ impl Outputs {
             pack: Pack::new(parts.limits.compression)?,
             parts,
             undo: Vec::new(),
-            changed: BTreeSet::new(),
             closing: Vec::new(),
             commits: 0,
             tick: 0,
@@ -347,7 +346,7 @@ impl Outputs {
         let path = parts.owner.path(&place.path, number, extension);
         let mut changed = Vec::new();
         let created = parts.directory.create(&path, &mut changed);
-        self.changed.extend(changed);
+        parts.changed.extend(changed);
         let file = created.map_err(|error| Trouble::new("create", path.as_str(), error))?;
         parts.next += 1;
         lock(&file).map_err(|error| Trouble::new("lock", path, error))?;

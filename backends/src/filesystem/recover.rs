@@ -19,7 +19,7 @@
 //! The engine stores a mark before it asks for the next one. Moving the filesystem root and losing power in the same
 //! moment may leave uncommitted events at the old root.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use spillway_delivery::backend::{DeliveryName, Fault, FaultKind};
 use spillway_delivery::filesystem::Ahead;
 
-use super::directory::{Directory, lock};
+use super::directory::{Directory, ancestors, lock};
 use super::encode::{Owner, Place, Places};
 use super::mark::{MARK_VERSION, Mark, MarkFile};
 use super::outputs::{Identity, Limits, OPEN_FILES_MAX, Output, Outputs, Parts, Trouble, write_all_at};
@@ -101,7 +101,10 @@ pub(super) fn open(config: &Config, mark: Option<&[u8]>) -> Result<Outputs, Faul
     let next = mark.as_ref().map_or(1, |mark| mark.next).max(found.highest + 1);
     let closed = if config.limits.keep.is_some() { found.paths } else { BTreeMap::new() };
     let confirmed = mark.is_some();
-    let parts = Parts { directory, owner, limits: config.limits, outputs, current, closed, next, identity };
+    // The process before may have made them without a sync of their names: a mark may be a checkpoint.
+    let paths = outputs.values().flat_map(|output| ancestors(&output.place.path)).map(str::to_owned);
+    let changed: BTreeSet<String> = paths.collect();
+    let parts = Parts { directory, owner, limits: config.limits, outputs, current, closed, next, identity, changed };
     let trouble = |error| Trouble::new("begin to compress for", "this delivery", error);
     let mut opened = Outputs::new(parts).map_err(trouble)?;
     if confirmed {
@@ -182,9 +185,12 @@ fn leave_behind(config: &Config, owner: &Owner, mark: &Mark) -> Result<(), Fault
         old => base(config, old.as_deref())?,
     };
     for (number, output) in cut(&directory, owner, &mark.files)? {
+        let path = owner.path(&output.place.path, number, &output.extension);
         if let Some(file) = output.file.filter(|_| output.dirty) {
-            let path = owner.path(&output.place.path, number, &output.extension);
-            rustix::fs::fdatasync(&file).map_err(|error| Trouble::new("sync", path, error))?;
+            rustix::fs::fdatasync(&file).map_err(|error| Trouble::new("sync", path.as_str(), error))?;
+        }
+        for parent in ancestors(&path) {
+            directory.sync(parent).map_err(|error| Trouble::new("sync directory", parent, error))?;
         }
     }
     let mut found = Found::default();

@@ -404,6 +404,37 @@ impl OutBatchBuilder {
         }
     }
 
+    /// Returns how many chunks were begun so far.
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Gives the events of the chunks from number `from` on bytes of their own, where they are less than half of the
+    /// `held_bytes` that what they stand in keeps in memory.
+    pub(crate) fn unpin(&mut self, from: usize, held_bytes: usize) {
+        let chunks = self.chunks.get_mut(from..).unwrap_or_default();
+        let lengths = chunks.iter().flat_map(|chunk| &chunk.events).map(|(_, start, end)| (end - start) as usize);
+        let own_bytes: usize = lengths.sum();
+        if own_bytes >= held_bytes.div_ceil(2) {
+            return;
+        }
+        let mut payload = Vec::with_capacity(own_bytes);
+        let mut spans = Vec::with_capacity(chunks.len());
+        for chunk in chunks.iter_mut() {
+            let from = payload.len();
+            for (_, start, end) in &mut chunk.events {
+                let at = (payload.len() - from) as u32;
+                payload.extend_from_slice(&chunk.payload[*start as usize..*end as usize]);
+                (*start, *end) = (at, (payload.len() - from) as u32);
+            }
+            spans.push(from..payload.len());
+        }
+        let payload = Bytes::from(payload);
+        for (chunk, span) in chunks.iter_mut().zip(spans) {
+            chunk.payload = payload.slice(span);
+        }
+    }
+
     /// Returns how many events there are so far.
     pub fn len(&self) -> usize {
         self.len

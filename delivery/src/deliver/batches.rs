@@ -3,6 +3,11 @@
 //! A [`Work`] is a range of sequences `[first, end)`; its members are the events of the route in there that are not
 //! resolved. Ranges tile the log: each begins where the one before ended, so that resolved ranges merge into the cursor
 //! whatever lies between.
+//!
+//! # Limits
+//! A batch keeps at most twice its bytes in memory, however few of the events that were read are its members: those of a
+//! read that are less than half of it are copied. [`SCAN_BYTES_MAX`] are looked at in one go; whoever forms batches then
+//! gets to look at its orders.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +24,9 @@ use super::dead_letters::Selection;
 use super::jobs::{Job, JobKind};
 
 mod letters;
+
+/// Most bytes of events that are looked at in one go, whether they are members or not: some tens of milliseconds.
+const SCAN_BYTES_MAX: usize = 16 << 20;
 
 /// For how long events have been left behind by a backend that was well and took others.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +138,7 @@ pub(super) enum Formed {
     Batch(Work, OutBatch),
     /// A range without members: resolved as it is.
     Nothing(u64, u64),
-    /// Not enough yet: look again when more is visible, or when [`Former::ripe_at`] has come.
+    /// Not enough yet: look again when there is more to look at, or when [`Former::ripe_at`] has come.
     Wait,
 }
 
@@ -149,6 +157,26 @@ pub(super) struct Former {
     /// It reads nothing, and keeps nothing in memory.
     parked: bool,
     forming: Option<(OutBatchBuilder, Vec<u64>, Instant, u64)>,
+    read: Read,
+}
+
+/// What was read last, and how many chunks of the batch being formed came before it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Read {
+    bytes: usize,
+    chunks_before: usize,
+}
+
+impl Read {
+    fn of(frames: &[Arc<Frame>], builder: Option<&OutBatchBuilder>) -> Self {
+        let bytes = frames.iter().map(|frame| frame.payload.len()).sum();
+        Self { bytes, chunks_before: builder.map_or(0, OutBatchBuilder::chunk_count) }
+    }
+
+    /// Lets go of what was read where few of its events are in the batch.
+    fn unpin(self, builder: &mut OutBatchBuilder) {
+        builder.unpin(self.chunks_before, self.bytes);
+    }
 }
 
 impl Former {
@@ -162,6 +190,7 @@ impl Former {
             end,
             parked: false,
             forming: None,
+            read: Read::default(),
         }
     }
 
@@ -185,6 +214,7 @@ impl Former {
     /// Forgets what is being formed, to begin again at its first sequence with other bounds.
     pub(super) fn restart(&mut self) {
         self.forming = None;
+        self.read = Read::default();
         self.frames.clear();
         self.at = self.first;
         self.parked = false;
@@ -206,6 +236,11 @@ impl Former {
         }
     }
 
+    /// Returns whether there is something to look at now.
+    pub(super) fn has_more(&self) -> bool {
+        self.at < self.end && (!self.frames.is_empty() || self.reader.has_more())
+    }
+
     /// Returns where the range being formed begins: what lies before it was begun.
     pub(super) fn first(&self) -> u64 {
         self.first
@@ -217,7 +252,7 @@ impl Former {
         self.restart();
     }
 
-    /// Reads on until a batch is full, or nothing more is there.
+    /// Reads on until a batch is full, nothing more is there, or much was looked at.
     pub(super) async fn form(
         &mut self,
         bounds: Bounds,
@@ -225,13 +260,19 @@ impl Former {
         skip: &Progress,
     ) -> Result<Formed, ReadError> {
         self.unpark();
+        let mut scanned = 0;
         loop {
             if self.frames.is_empty() {
-                if !self.reader.has_more() || self.at >= self.end {
+                self.let_go_of_read();
+                if !self.reader.has_more() || self.at >= self.end || scanned >= SCAN_BYTES_MAX {
                     return Ok(self.ripe(bounds, wait_max));
                 }
                 match self.reader.read().await {
-                    Ok(frames) => self.frames.extend(frames),
+                    Ok(frames) => {
+                        self.read = Read::of(&frames, self.forming.as_ref().map(|(builder, ..)| builder));
+                        scanned += self.read.bytes;
+                        self.frames.extend(frames);
+                    }
                     // What stands before a place that cannot be read goes its way.
                     Err(_) if self.forming.is_some() => return Ok(self.give()),
                     Err(error) => return Err(error),
@@ -250,6 +291,13 @@ impl Former {
             if self.frames.is_empty() && !self.reader.has_more() {
                 self.at = self.at.max(self.reader.seq().min(self.end));
             }
+        }
+    }
+
+    fn let_go_of_read(&mut self) {
+        let read = std::mem::take(&mut self.read);
+        if let Some((builder, ..)) = &mut self.forming {
+            read.unpin(builder);
         }
     }
 
@@ -304,6 +352,10 @@ impl Former {
     }
 
     fn give(&mut self) -> Formed {
+        let read = self.read;
+        self.let_go_of_read();
+        // What of it is left goes into the next one.
+        self.read = Read { chunks_before: 0, ..read };
         let first = std::mem::replace(&mut self.first, self.at);
         match self.forming.take() {
             None => Formed::Nothing(first, self.at),
@@ -344,6 +396,7 @@ pub(super) async fn rebuild(
         if frames.is_empty() {
             break;
         }
+        let read = Read::of(&frames, Some(&builder));
         for frame in frames.iter().filter(|frame| frame.first_seq < work.end) {
             let range = (work.first, work.end);
             match &names.letters {
@@ -353,6 +406,7 @@ pub(super) async fn rebuild(
                 }
             }
         }
+        read.unpin(&mut builder);
     }
     work.members = members;
     Ok((!builder.is_empty()).then(|| builder.build(work.key.clone())))
@@ -371,13 +425,17 @@ fn add_members(
     if bit == 0 {
         return;
     }
-    builder.begin_chunk(frame.payload.clone(), frame.origin.clone(), frame.incarnation, frame.received);
+    let mut begun = false;
     for index in first.saturating_sub(frame.first_seq) as usize..frame.len() {
         let seq = frame.first_seq + index as u64;
         if seq >= end {
             break;
         }
         if frame.masks.get(index) & bit != 0 && !progress.is_resolved(seq) {
+            if !begun {
+                builder.begin_chunk(frame.payload.clone(), frame.origin.clone(), frame.incarnation, frame.received);
+                begun = true;
+            }
             let (start, stop) = frame.span(index);
             builder.push(seq, start, stop);
             members.push(seq);
@@ -406,6 +464,62 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::event::{BatchBuilder, EVENT_BYTES_MAX};
+    use crate::filesystem::FaultyFs;
+    use crate::log::{LogOptions, Masks, Pending};
+    use crate::settings::LogSettings;
+    use crate::supervisor::Supervisor;
+
+    fn names(tag: &str) -> Names {
+        Names { namespace: "ns".into(), pipeline: "p".into(), route: "r".into(), letters: None, tag: tag.into() }
+    }
+
+    /// A log with an event for the route, and behind it as many as there are `others` of the largest for another one.
+    async fn log(others: usize) -> Log {
+        let options = LogOptions {
+            dir: "/log".into(),
+            filesystem: Arc::new(FaultyFs::new(1)),
+            clock: Clock::manual(1),
+            settings: LogSettings::default(),
+            routes: vec!["r".into(), "other".into()],
+            free_bytes_min: 0,
+        };
+        let log = Log::open(options, &Supervisor::default(), 1).unwrap();
+        for number in 0..=others {
+            let mut builder = BatchBuilder::default();
+            builder.push(format!("{{\"a\":\"{}\"}}", "x".repeat(EVENT_BYTES_MAX - 10)).as_bytes());
+            let (batch, masks) = (builder.build(Arc::default(), 1), Masks::Uniform(if number == 0 { 1 } else { 2 }));
+            let pending = Pending { batch, masks, unrouted: 0, dropped: 0 };
+            log.enqueue(log.reserve(pending.disk_bytes()).unwrap(), pending, None).wait().await.unwrap();
+        }
+        log
+    }
+
+    #[tokio::test]
+    async fn who_looks_at_much_comes_back_in_between() {
+        let others = 3 * SCAN_BYTES_MAX / EVENT_BYTES_MAX;
+        let log = log(others).await;
+        let mut former = Former::new(names(""), &log, 1, u64::MAX);
+        let (bounds, progress) = (Bounds { bytes: 1 << 30, events: 1000, now: false }, Progress::default());
+        let hour = Duration::from_hours(1);
+        let mut rounds = 0;
+        while former.has_more() {
+            assert!(matches!(former.form(bounds, hour, &progress).await.unwrap(), Formed::Wait));
+            rounds += 1;
+        }
+        assert!((3..=4).contains(&rounds), "{rounds}");
+        let Formed::Batch(work, batch) = former.form(Bounds { now: true, ..bounds }, hour, &progress).await.unwrap()
+        else {
+            panic!("there is one");
+        };
+        assert_eq!((work.first, work.end, batch.len()), (1, 2 + others as u64, 1));
+        former.rewind(2);
+        let Formed::Nothing(first, end) = former.form(bounds, hour, &progress).await.unwrap() else {
+            panic!("there is none");
+        };
+        assert!(first == 2 && end < 2 + others as u64 && former.has_more(), "{first} to {end}");
+    }
 
     #[test]
     fn a_kept_batch_is_sent_while_all_of_it_is_wanted_under_the_key_it_has() {
@@ -431,13 +545,6 @@ mod tests {
         let whole: Vec<u64> = (1..=10).collect();
         let left_and_next: Vec<u64> = [1].into_iter().chain(11..=19).collect();
         assert_eq!(whole.len(), left_and_next.len());
-        let names = |tag: &str| Names {
-            namespace: "ns".into(),
-            pipeline: "p".into(),
-            route: "r".into(),
-            letters: None,
-            tag: tag.into(),
-        };
         assert_ne!(key_of(&names(""), 7, &whole), key_of(&names(""), 7, &left_and_next));
         assert_ne!(key_of(&names(""), 7, &whole), key_of(&names("-job-1"), 7, &whole));
     }

@@ -352,6 +352,10 @@ impl Delivery {
                 Ok(Formed::Nothing(first, end)) => {
                     self.progress.resolve(first, end);
                     self.dirty_since.get_or_insert_with(Instant::now);
+                    // Much was looked at, and there is more: orders and saves come in between.
+                    if self.former.has_more() {
+                        return None;
+                    }
                 }
                 Ok(Formed::Wait) => return None,
                 Err(error) => {

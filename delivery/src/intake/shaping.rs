@@ -59,7 +59,7 @@ impl MadeCounts {
         self.chain.kept(&self.counts, self.effects);
     }
 
-    /// Undoes it: the log never had the batch.
+    /// Undoes it: nobody was told that the log has the batch.
     pub(super) fn undo(self) {
         self.effects.undo();
     }

@@ -143,9 +143,9 @@ async fn kept(part: Part) -> (Arc<Pipeline>, Result<(), Refused>) {
     let result = part.receipt.wait().await;
     match (part.counts, &result) {
         (Some(counts), Ok(())) => counts.add(),
-        (Some(counts), Err(Refused { maybe_kept: false, .. })) => counts.undo(),
-        // What may be there stays taken, and is not remembered.
-        _ => {}
+        // Also where the log may have it: the sender comes again, and would meet limits that its own attempt used up.
+        (Some(counts), Err(_)) => counts.undo(),
+        (None, _) => {}
     }
     (part.pipeline, result)
 }

@@ -164,7 +164,7 @@ fn an_edit_while_a_batch_waits_takes_nothing_twice() {
 }
 
 #[test]
-fn what_a_log_never_had_is_given_back_and_what_it_may_have_is_not() {
+fn what_is_on_its_way_to_a_log_is_taken_until_the_log_failed() {
     let (version, batch) = (limited(), batch());
     let dropped = |known: &mut Option<shaping::Made>| made(&version, &batch, known).map(|shaped| shaped.dropped);
     let on_its_way = || {

@@ -260,6 +260,7 @@ impl LogCore {
         let running_ms = self.running_ms(since_open);
         let unkept = |source| CommitError { source, maybe_kept: false };
         let group = self.frames(group, running_ms);
+        let first_seq = self.next_seq;
         let mut frames = Vec::with_capacity(group.len());
         let mut error = self.settled(since_open).err().map(unkept);
         while error.is_none() && frames.len() < group.len() {
@@ -273,9 +274,10 @@ impl LogCore {
             && let Err(source) = self.sync_at(running_ms)
         {
             // What a seal in the midst of the group had synced is kept; the rest never was.
-            frames.truncate(frames.len().saturating_sub(self.unsynced.len()));
-            self.give_up_unsynced();
-            return Committed { frames, error: Some(CommitError { source, maybe_kept: true }) };
+            let given_up = self.give_up_unsynced(first_seq);
+            frames.truncate(frames.len().saturating_sub(given_up));
+            let maybe_kept = given_up > 0 || error.is_some_and(|error| error.maybe_kept);
+            return Committed { frames, error: Some(CommitError { source, maybe_kept }) };
         }
         Committed { frames, error }
     }
@@ -402,18 +404,19 @@ impl LogCore {
         let segment_bytes = self.segment_bytes();
         let Some(first) = frames.first() else { return Ok(0) };
         self.settle_table(first, running_ms)?;
-        if self.active_info().is_none_or(|info| info.data_end >= segment_bytes) {
+        // Its header holds keys and positions, however many: what it has room for are events.
+        let is_full = |data_start: u64, end: u64| end - data_start >= segment_bytes;
+        if self.active_info().is_none_or(|info| is_full(info.data_start, info.data_end)) {
             self.seal_at(running_ms)?;
         }
-        let (Some(active), Some(start)) =
-            (&mut self.active, self.segments.values().next_back().map(|info| info.data_end))
-        else {
+        let newest = self.segments.values().next_back().map(|info| (info.data_start, info.data_end));
+        let (Some(active), Some((data_start, start))) = (&mut self.active, newest) else {
             return Err(io::Error::other("no segment is open"));
         };
         let origins_before = active.origins.len();
         let (mut metas, mut placed, mut end) = (Vec::new(), Vec::new(), start);
         for frame in frames.iter().take_while(|frame| Arc::ptr_eq(&frame.routes, &first.routes)) {
-            if end >= segment_bytes && !placed.is_empty() {
+            if is_full(data_start, end) && !placed.is_empty() {
                 break;
             }
             let meta_start = metas.len();
@@ -461,11 +464,14 @@ impl LogCore {
         Ok(())
     }
 
-    /// Forgets frames that were refused after a failed sync; their sequences are not used again.
-    fn give_up_unsynced(&mut self) {
+    /// Forgets the frames from `first_seq` on, which were refused after a failed sync, and returns how many they are; their
+    /// sequences are not used again. What was acknowledged before them, at a level that needs no sync, stays to be written.
+    fn give_up_unsynced(&mut self, first_seq: u64) -> usize {
         self.abandon();
-        self.unsynced.clear();
-        self.unsynced_bytes = 0;
+        let before = self.unsynced.len();
+        self.unsynced.retain(|(frame, _)| frame.first_seq < first_seq);
+        self.unsynced_bytes = self.unsynced.iter().map(|(frame, _)| frame.memory_bytes()).sum();
+        before - self.unsynced.len()
     }
 
     /// Opens a segment where none is, with everything in it that is written and not synced.

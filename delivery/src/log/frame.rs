@@ -51,7 +51,7 @@ impl Pending {
 
     /// Returns roughly what the frame costs in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        memory_bytes(self.batch.payload.len(), self.batch.ends.len())
+        memory_bytes(self.batch.payload.len(), self.batch.ends.len(), &self.masks)
     }
 
     /// Returns the frame, whose events have this first sequence and incarnation.
@@ -75,8 +75,12 @@ impl Pending {
     }
 }
 
-fn memory_bytes(payload_bytes: usize, events: usize) -> usize {
-    payload_bytes + events * 4 + 256
+fn memory_bytes(payload_bytes: usize, events: usize, masks: &Masks) -> usize {
+    let mask_bytes = match masks {
+        Masks::Uniform(_) => 0,
+        Masks::Each(masks) => masks.len() * 8,
+    };
+    payload_bytes + events * 4 + mask_bytes + 256
 }
 
 /// What a frame takes on disk beyond its events and its origin.
@@ -160,6 +164,6 @@ impl Frame {
 
     /// Returns roughly what the frame costs in memory.
     pub fn memory_bytes(&self) -> usize {
-        memory_bytes(self.payload.len(), self.ends.len())
+        memory_bytes(self.payload.len(), self.ends.len(), &self.masks)
     }
 }

@@ -152,6 +152,8 @@ struct Shared {
     refusing: Option<RefusalReason>,
     last_error: Option<String>,
     failures: u64,
+    /// As of the last turn of the committer.
+    syncs: u64,
     /// State with every frame that readers may see.
     state: State,
     /// Fresh frames, oldest first: all visible ones from `tail_start` on.
@@ -216,6 +218,7 @@ impl Shared {
             refusing: None,
             last_error: None,
             failures: 0,
+            syncs: 0,
             state: core.state(),
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -465,7 +468,7 @@ impl Log {
 
     /// Returns the figures.
     pub fn report(&self) -> LogReport {
-        let syncs = self.inner.core.lock().unwrap_or_else(PoisonError::into_inner).syncs();
+        // Not the writer: it is locked as long as a volume takes for a sync.
         let shared = self.shared();
         let (memory_bytes, spilled_frames, spilled_bytes) = shared.memory.figures();
         let full = shared.used_bytes() + shared.reserved >= shared.settings.bytes_max / 100 * 99;
@@ -479,7 +482,7 @@ impl Log {
             segments: shared.segments.len() as u64,
             first_seq: shared.segments.values().next().map_or(0, |info| info.base_seq),
             next_seq: *self.inner.visible.borrow(),
-            syncs,
+            syncs: shared.syncs,
             memory_bytes,
             spilled_frames,
             spilled_bytes,

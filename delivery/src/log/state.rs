@@ -134,7 +134,8 @@ impl State {
         self.forget_keys(running_ms);
     }
 
-    fn forget_keys(&mut self, now_ms: u64) {
+    /// Forgets keys whose life is over, and the oldest beyond [`KEYS_MAX`].
+    pub(super) fn forget_keys(&mut self, now_ms: u64) {
         let life_ms = KEY_LIFE.as_millis() as u64;
         while let Some((age_ms, name)) = self.keys_by_age.front() {
             if self.keys.len() <= KEYS_MAX && age_ms + life_ms >= now_ms {

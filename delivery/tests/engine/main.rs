@@ -16,5 +16,6 @@ mod letters_wait;
 mod log;
 mod memory;
 mod saves;
+mod sparse;
 mod transforms;
 mod when_behind;

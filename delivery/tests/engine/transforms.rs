@@ -292,6 +292,30 @@ async fn what_could_not_be_written_was_not_shaped_for_the_figures() {
     assert!(drain(&engine).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_took_nothing_from_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = disk(dir.path());
+    let engine = engine_over(dir.path(), Arc::new(fs.clone()), Clock::default());
+    let store = Arc::<Store<String>>::default();
+    let limit = RateLimit { looks: Looks::default(), events_per_second: 1, burst_events: 1000, keys_max: 1 };
+    let settings = settings("jobs", vec![transform("limit", Action::RateLimit(limit))]);
+    let pipeline = engine.add(settings, vec![spec("jobs", &store)], &|_| None).await.unwrap();
+    fs.set_faults(Faults { write: 1_000_000, ..Faults::default() });
+    for _ in 0..3 {
+        Intake.submit(std::slice::from_ref(&pipeline), batch(0..1000)).await.unwrap_err();
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert!(fs.counts().faults > 0, "it was tried");
+    fs.set_faults(Faults::default());
+    while Intake.submit(std::slice::from_ref(&pipeline), batch(0..1000)).await.is_err() {
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert_eq!(store.until(|got| got.len() >= 1000).await.len(), 1000);
+    assert_eq!(report(&pipeline).await.transforms[0].dropped_events, 0);
+    assert!(drain(&engine).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_shaped_at_once_has_a_bound_and_nothing_waits_for_ever() {
     let dir = tempfile::tempdir().unwrap();

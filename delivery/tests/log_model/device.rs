@@ -165,6 +165,30 @@ fn a_segment_that_every_start_could_read_is_removed() {
 }
 
 #[test]
+fn what_a_failed_sync_may_have_left_makes_no_segment_unread() {
+    // What a process wrote and could not sync stands behind the place from which it goes on in another segment.
+    for skip in 0..4 {
+        let fs = subject::disk(1);
+        let (mut core, _) = open(&fs, Durability::Process);
+        fs.fail(Call::Sync, skip, Fault::Io);
+        for number in 0..20 {
+            commit(&mut core, number * 10..number * 10 + 10);
+            // It fails once; what is not synced then is written again.
+            let _ = core.sync(Duration::ZERO);
+        }
+        drop(core);
+        let fs = fs.kill();
+        let (mut core, recovered) = open_as(&fs, Durability::Process, 2).unwrap();
+        assert_eq!((recovered.unreadable_segments, recovered.quarantined_segments), (0, 0), "{skip}");
+        commit(&mut core, 200..210);
+        core.seal(Duration::ZERO).expect("the disk writes");
+        commit(&mut core, 210..220);
+        assert!(free_all(&mut core, u64::MAX) > 0);
+        assert_eq!(set_aside(&fs), [] as [PathBuf; 0], "{skip}");
+    }
+}
+
+#[test]
 fn a_process_without_file_descriptors_judges_no_log() {
     let (fs, all) = killed(3);
     let before = fs.files();

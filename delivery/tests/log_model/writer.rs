@@ -52,6 +52,15 @@ pub(crate) fn commit(core: &mut LogCore, numbers: Range<u32>) {
     assert!(committed.error.is_none() && committed.frames.len() == 1, "{committed:?}");
 }
 
+/// Returns whether such a batch is refused.
+fn is_refused(core: &mut LogCore, numbers: Range<u32>) -> bool {
+    let mut builder = BatchBuilder::default();
+    numbers.for_each(|number| builder.push(format!("{{\"n\":{number}}}").as_bytes()));
+    let batch = builder.build(Arc::<Origin>::default(), 1);
+    let pending = Pending { batch, masks: Masks::Uniform(1), unrouted: 0, dropped: 0 };
+    core.commit(vec![pending], Duration::ZERO).error.is_some()
+}
+
 fn turn_to(core: &mut LogCore, durability: Durability) {
     core.edit(CoreEdit { routes: vec!["all".into()].into(), durability, bytes_max: BYTES_MAX });
 }
@@ -272,4 +281,62 @@ fn a_segment_under_the_name_of_another_is_set_aside() {
     fs.put(&Path::new(DIR).join("00000000000000ff.log"), &fs.content(&path).unwrap());
     let (next, recovered) = open(&fs.kill(), Durability::Disk);
     assert_eq!((recovered.quarantined_segments, next.routed_events("all")), (1, 10));
+}
+
+#[test]
+fn a_segment_whose_name_may_come_back_hides_nothing() {
+    for seed in 0..60 {
+        let fs = subject::disk(seed);
+        let (mut core, _) = open(&fs, Durability::Disk);
+        commit(&mut core, 0..10);
+        // The next one has its name when the directory refuses to sync; it is removed, or not.
+        fs.fail(Call::SyncDir, 0, Fault::Io);
+        if seed % 2 == 0 {
+            fs.fail(Call::Remove, 1, Fault::Io);
+        }
+        core.seal(Duration::ZERO).unwrap_err();
+        commit(&mut core, 10..20);
+        commit(&mut core, 20..30);
+        assert_eq!(found(&fs.kill()), (30, 30), "{seed}");
+        assert_eq!(found(&fs.crash(seed)), (30, 30), "{seed}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_an_edit_outlives_a_sync_that_fails_behind_it() {
+    for then_synced in [false, true] {
+        let fs = subject::disk(1);
+        let (mut core, _) = open(&fs, Durability::Process);
+        commit(&mut core, 0..10);
+        turn_to(&mut core, Durability::Disk);
+        // The sync, and what would write it again in another segment.
+        fs.fail(Call::Sync, 0, Fault::Io);
+        fs.fail(Call::Create, 0, Fault::Io);
+        assert!(is_refused(&mut core, 10..20));
+        if then_synced {
+            core.sync(Duration::ZERO).unwrap();
+            assert_eq!(found(&fs.crash(1)), (10, 10));
+        }
+        commit(&mut core, 20..30);
+        assert_eq!(found(&fs.crash(1)), (30, 20), "{then_synced}");
+    }
+}
+
+#[test]
+fn what_was_never_written_is_refused_as_such() {
+    let fs = subject::disk(1);
+    let (mut core, _) = open(&fs, Durability::Disk);
+    commit(&mut core, 0..10);
+    fs.fail(Call::Sync, 0, Fault::Io);
+    fs.fail(Call::Create, 0, Fault::Io);
+    assert!(is_refused(&mut core, 10..20));
+    // No segment is open, and none can be begun, twice.
+    fs.fail(Call::Create, 0, Fault::Io);
+    fs.fail(Call::Create, 1, Fault::Io);
+    let mut builder = BatchBuilder::default();
+    builder.push(b"{}");
+    let batch = builder.build(Arc::<Origin>::default(), 1);
+    let pending = Pending { batch, masks: Masks::Uniform(1), unrouted: 0, dropped: 0 };
+    let committed = core.commit(vec![pending], Duration::ZERO);
+    assert!(committed.error.is_some_and(|error| !error.maybe_kept));
 }

@@ -229,4 +229,12 @@ fn a_text_that_is_too_long_is_looked_at_for_what_is_known_alone() {
     let quiet = event(PATTERN_TEXT_BYTES_MAX).replace("tok_", "");
     let (_, counts) = run([Action::Redact(self::redact(&[], &["tok_[0-9]"], &[]))], &quiet);
     assert_eq!(counts[0].failed, [0; 7], "where nothing can be found, nothing fails");
+    let beside = quiet.replace('}', ",\"b\":\"tok_1\"}");
+    let (events, counts) = run([Action::Redact(self::redact(&[], &["tok_[0-9]"], &[]))], &beside);
+    assert!(events[0].ends_with("\"b\":\"[redacted]\"}"));
+    assert_eq!(
+        (counts[0].changed, counts[0].failed),
+        (1, [0; 7]),
+        "what is found beside it is no matter of the large one"
+    );
 }

@@ -9,6 +9,7 @@ use spillway_tests::agent::{Place, deliveries, message_of};
 use spillway_tests::http::Client;
 use spillway_tests::output;
 use spillway_tests::receiver::{Mode, Receiver};
+use spillway_tests::servers::skip;
 
 use crate::fixtures;
 
@@ -16,19 +17,13 @@ use crate::fixtures;
 struct Volume(tempfile::TempDir);
 
 impl Volume {
-    fn mount(bytes: u64) -> Option<Self> {
+    fn mount(test: &str, bytes: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
         match rustix::mount::mount("tmpfs", dir.path(), "tmpfs", rustix::mount::MountFlags::empty(), Some(&*size)) {
             Ok(()) => Some(Self(dir)),
             Err(error) => {
-                let allowed = std::env::var_os("SPILLWAY_TEST_WITHOUT_MOUNTS").is_some();
-                assert!(
-                    allowed,
-                    "a volume of {bytes} bytes cannot be mounted here: {error}; run as root, or set \
-                     SPILLWAY_TEST_WITHOUT_MOUNTS=1 to leave out what needs one"
-                );
-                println!("skipped: a volume of {bytes} bytes cannot be mounted here: {error}");
+                skip(test, &format!("a volume of {bytes} bytes cannot be mounted, run as root: {error}"));
                 None
             }
         }
@@ -52,7 +47,8 @@ impl Drop for Volume {
 
 #[test]
 fn a_full_volume_refuses_keeps_what_it_has_and_goes_on_with_space() {
-    let Some(volume) = Volume::mount(24 << 20) else { return };
+    let test = "a_full_volume_refuses_keeps_what_it_has_and_goes_on_with_space";
+    let Some(volume) = Volume::mount(test, 24 << 20) else { return };
     let receiver = Receiver::start();
     receiver.mode(Mode::Refuse(503));
     let place = Place::new(&fixtures::to_files_and(&receiver.url)).data_at(volume.path()).flag("--free-bytes-min", "0");
@@ -91,7 +87,8 @@ fn a_full_volume_refuses_keeps_what_it_has_and_goes_on_with_space() {
 
 #[test]
 fn a_read_only_data_directory_is_told_in_one_clear_line() {
-    let Some(volume) = Volume::mount(4 << 20) else { return };
+    let test = "a_read_only_data_directory_is_told_in_one_clear_line";
+    let Some(volume) = Volume::mount(test, 4 << 20) else { return };
     volume.remount_read_only();
     let place = Place::new(&fixtures::to_files("Disk")).data_at(volume.path());
     let output = place.command().output().unwrap();

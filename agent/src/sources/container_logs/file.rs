@@ -60,7 +60,7 @@ pub(super) struct LogFile {
     pub(super) is_copy: bool,
     /// Its size on disk when the directory was last listed.
     pub(super) size_listed: u64,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     inode: u64,
     head: Vec<u8>,
     open: Option<Handle>,

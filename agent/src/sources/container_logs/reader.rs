@@ -8,6 +8,10 @@
 //! Files are read in the order they were written, each to its end before the next is begun: a file ends when it
 //! has a successor or no name, a moment after it was seen so. A file that was cut below what was read of it goes on from
 //! its end while its head is the same; with another head it is begun anew.
+//!
+//! # Limits
+//! What is written to a file later than that moment after its successor appeared is not read: it is counted as missed when a
+//! listing shows it.
 
 mod place;
 
@@ -24,6 +28,7 @@ use super::assemble::{Assembler, Sink};
 use super::file::{GzipStream, LogFile, Opener};
 use super::files::{Files, Growth};
 use super::position::{DONE_MAX, FileId, Mark};
+use super::stats::Counts;
 
 pub(super) use self::place::{Start, Taking};
 
@@ -69,6 +74,8 @@ pub(super) struct Reader {
     place: Place,
     queue: VecDeque<u32>,
     done: Vec<u32>,
+    /// Plain files among them that were read here, and up to where.
+    left: Vec<(u32, u64)>,
     floor: Option<(u64, Box<str>)>,
     offset: u64,
     previous: Option<FileId>,
@@ -87,6 +94,7 @@ impl Reader {
             place: Place::Taken,
             queue: VecDeque::new(),
             done: Vec::new(),
+            left: Vec::new(),
             floor: None,
             offset: 0,
             previous: None,
@@ -120,6 +128,23 @@ impl Reader {
     /// Forgets files that are gone.
     pub(super) fn forget(&mut self, files: &Files) {
         self.done.retain(|serial| files.get(*serial).is_some());
+        self.left.retain(|(serial, _)| files.get(*serial).is_some_and(|file| !file.gzip));
+    }
+
+    /// Counts what was written to files after they were left.
+    fn count_late(&mut self, files: &Files, counts: &mut Counts) {
+        for (serial, offset) in &mut self.left {
+            let Some(file) = files.get(*serial).filter(|file| !file.gzip && file.listed) else { continue };
+            let late_bytes = file.size_listed.saturating_sub(*offset);
+            if late_bytes > 0 {
+                *offset = file.size_listed;
+                counts.missed_bytes += late_bytes;
+                tracing::warn!(
+                    file = %file.path.display(), late_bytes,
+                    "a rotated log was written to long after its successor appeared: that is not read"
+                );
+            }
+        }
     }
 
     /// Reads until the batch is full or there is nothing more.
@@ -268,6 +293,9 @@ impl Reader {
         let ended = self.queue.pop_front().and_then(|serial| files.get(serial));
         let next = self.queue.front().and_then(|serial| files.get(*serial));
         self.done.extend(ended.map(|file| file.serial));
+        if let Some(file) = ended.filter(|file| !file.reads_gzip()) {
+            self.left.push((file.serial, self.offset));
+        }
         self.offset = 0;
         self.gzip = None;
         if let Some(replay) = self.assembler.replay.as_mut().filter(|replay| replay.in_previous) {

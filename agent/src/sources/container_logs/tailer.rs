@@ -73,6 +73,10 @@ pub(super) struct Tailer {
     arenas: Arenas,
     group_bytes: usize,
     is_started: bool,
+    /// Whether recovered positions of what is not there any more were let go of.
+    is_settled: bool,
+    /// Whether the last listing of the root showed no directory at all.
+    is_root_empty: bool,
     is_unwatched: bool,
 }
 
@@ -107,6 +111,8 @@ impl Tailer {
             arenas: Arenas::default(),
             group_bytes: 0,
             is_started: false,
+            is_settled: false,
+            is_root_empty: false,
             is_unwatched: false,
         }
     }

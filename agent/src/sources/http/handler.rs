@@ -105,13 +105,14 @@ async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body
     if events::needs_copy(&read.bytes) {
         read.lease.grow(read.bytes.len()).await.map_err(|limit| limited(shared, limit))?;
     }
-    let ReadBody { bytes, lease } = read;
+    let ReadBody { bytes, mut lease } = read;
     let events = events::parse(bytes).map_err(|error| {
         if error == events::BodyError::TooManyEvents {
             shared.stats.limited(Limit::Events);
         }
         Refused::body(error)
     })?;
+    lease.hold_events(events.ends.len()).await.map_err(|limit| limited(shared, limit))?;
     let response = submit(shared, sender, selection, events, key).await;
     drop(lease);
     response

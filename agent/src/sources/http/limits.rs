@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_delivery::event::BATCH_BYTES_MAX;
+use spillway_delivery::event::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Most connections at once. Until its first byte comes, one costs a socket and a task below 2 KiB (a test holds that),
@@ -28,6 +28,12 @@ pub(super) const BODY_BYTES_MAX: usize = BATCH_BYTES_MAX - 1;
 
 /// Most bytes of all bodies in memory, windows of decoders included: two of the greatest.
 pub(super) const BODIES_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// What an event costs beside its bytes until the log has it: where it ends, and the routes that want it.
+pub(super) const EVENT_EXTRA_BYTES: usize = 4 + 8;
+
+/// Most bytes of that for all bodies in memory: what one body of as many events as there may be needs.
+pub(super) const EVENTS_EXTRA_BYTES_MAX: usize = BATCH_EVENTS_MAX * EVENT_EXTRA_BYTES;
 
 /// Most connections of one sender at the door: one in sixteen of [`CONNECTIONS_MAX`].
 pub(super) const SENDER_CONNECTIONS_MAX: usize = 64;
@@ -208,17 +214,19 @@ impl Limit {
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     bytes: Arc<Semaphore>,
+    events: Arc<Semaphore>,
 }
 
 impl Budget {
     /// Returns a budget of `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
-        Self { bytes: Arc::new(Semaphore::new(bytes)) }
+        Self { bytes: Arc::new(Semaphore::new(bytes)), events: Arc::new(Semaphore::new(EVENTS_EXTRA_BYTES_MAX)) }
     }
 
     /// Returns a lease of nothing yet; of what it takes, as much is taken from `share`, the sender's own part.
     pub(super) fn lease(&self, share: Option<Arc<Semaphore>>) -> Lease {
-        Lease { budget: self.bytes.clone(), held: None, share: share.map(|share| (share, None)) }
+        let (budget, events) = (self.bytes.clone(), self.events.clone());
+        Lease { budget, held: None, share: share.map(|share| (share, None)), events, held_events: None }
     }
 }
 
@@ -228,6 +236,8 @@ pub(super) struct Lease {
     budget: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
     share: Option<(Arc<Semaphore>, Option<OwnedSemaphorePermit>)>,
+    events: Arc<Semaphore>,
+    held_events: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
@@ -249,6 +259,13 @@ impl Lease {
         if let (Some((_, held)), Some(more)) = (&mut self.share, of_share) {
             merge(held, more);
         }
+        Ok(())
+    }
+
+    /// Takes what `events` cost beside their bytes, in the same way; once, and last of all, so that nobody who holds some of
+    /// it waits for more.
+    pub(super) async fn hold_events(&mut self, events: usize) -> Result<(), Limit> {
+        self.held_events = Some(acquire(&self.events, events * EVENT_EXTRA_BYTES).await.ok_or(Limit::BodiesBytes)?);
         Ok(())
     }
 }
@@ -278,6 +295,18 @@ mod tests {
         assert_eq!(budget.lease(None).grow(2).await, Err(Limit::BodiesBytes));
         drop(first);
         budget.lease(None).grow(10).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_events_cost_beside_their_bytes_has_a_bound_of_its_own() {
+        let budget = Budget::new(BODIES_BYTES_MAX);
+        let (mut first, mut second) = (budget.lease(None), budget.lease(None));
+        first.grow(BODIES_BYTES_MAX / 2).await.unwrap();
+        second.grow(BODIES_BYTES_MAX / 2).await.unwrap();
+        first.hold_events(BATCH_EVENTS_MAX).await.unwrap();
+        assert_eq!(second.hold_events(1).await, Err(Limit::BodiesBytes));
+        drop(first);
+        second.hold_events(BATCH_EVENTS_MAX).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

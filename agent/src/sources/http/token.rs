@@ -56,6 +56,8 @@ pub(super) struct TokenFile {
 struct State {
     token: Secret,
     version: Option<Version>,
+    /// Whether this version could not be used.
+    is_refused: bool,
     checked: Instant,
 }
 
@@ -71,7 +73,7 @@ impl TokenFile {
     /// Reads the file.
     pub(super) fn open(path: &Path) -> Result<Self, TokenError> {
         let version = version(path);
-        let state = State { token: read(path)?, version, checked: Instant::now() };
+        let state = State { token: read(path)?, version, is_refused: false, checked: Instant::now() };
         Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
     }
 
@@ -87,16 +89,23 @@ impl TokenFile {
 
     fn refresh(&self, state: &mut State) {
         let version = version(&self.path);
-        if version == state.version {
+        if version == state.version && !state.is_refused {
             return;
         }
+        // Only what was read is known: one that is made readable later is the same file.
+        let is_told = state.is_refused && version == state.version;
         state.version = version;
         match read(&self.path) {
             Ok(token) => {
                 tracing::info!(path = %self.path.display(), "token file read again");
-                state.token = token;
+                (state.token, state.is_refused) = (token, false);
             }
-            Err(error) => tracing::warn!(%error, "token file cannot be used, the last token stays in force"),
+            Err(error) => {
+                state.is_refused = true;
+                if !is_told {
+                    tracing::warn!(%error, "token file cannot be used, the last token stays in force");
+                }
+            }
         }
     }
 }
@@ -154,6 +163,23 @@ mod tests {
         tokio::time::advance(RECHECK_EVERY).await;
         assert!(file.matches(SECOND.as_bytes()));
         assert!(!file.matches(b"short"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_used_is_looked_at_again_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, kept) = (folder.path().join("token"), folder.path().join("kept"));
+        std::fs::write(&path, FIRST).unwrap();
+        let file = TokenFile::open(&path).unwrap();
+        std::fs::write(&kept, SECOND).unwrap();
+        std::fs::rename(&kept, &path).unwrap();
+        // As a file of another user, or a process without file descriptors: the version is known, and nothing can be read.
+        {
+            let mut state = file.state.lock().unwrap();
+            (state.version, state.is_refused) = (version(&path), true);
+        }
+        tokio::time::advance(RECHECK_EVERY).await;
+        assert!(file.matches(SECOND.as_bytes()));
     }
 
     #[test]

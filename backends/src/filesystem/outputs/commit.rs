@@ -99,7 +99,7 @@ impl Outputs {
                 output.dirty = false;
             }
         }
-        while let Some(path) = self.changed.pop_first() {
+        while let Some(path) = self.parts.changed.pop_first() {
             if let Err(error) = self.parts.directory.sync(&path) {
                 self.sync_failed = true;
                 return Err(Trouble::new("sync directory", path, error));

@@ -49,6 +49,28 @@ fn a_part_has_the_events_it_was_told_as_they_were() {
 }
 
 #[test]
+fn what_few_events_stand_in_is_let_go_of() {
+    let payload = Bytes::from(format!("{{\"a\":1}}\n{{\"b\":2}}\n{}\n", "x".repeat(60)));
+    for (held_bytes, is_copied) in [(payload.len(), true), (28, false), (29, true), (0, false)] {
+        let mut builder = OutBatchBuilder::new(&"ns".into(), &"p".into(), &"r".into());
+        builder.begin_chunk(payload.clone(), Arc::default(), 1, 7);
+        builder.push(1, 0, 7);
+        let before = builder.chunk_count();
+        for incarnation in [1, 2] {
+            builder.begin_chunk(payload.clone(), Arc::default(), incarnation, 7);
+            builder.push(2, 8, 15);
+        }
+        builder.unpin(before, held_bytes);
+        let batch = builder.build("k");
+        let texts: Vec<&[u8]> = batch.events().map(|event| event.bytes).collect();
+        assert_eq!(texts, [&b"{\"a\":1}"[..], b"{\"b\":2}", b"{\"b\":2}"]);
+        let stands_in = |bytes: &[u8]| payload.as_ptr_range().contains(&bytes.as_ptr());
+        let stand: Vec<bool> = texts.iter().map(|text| stands_in(text)).collect();
+        assert_eq!(stand, [true, !is_copied, !is_copied], "{held_bytes}");
+    }
+}
+
+#[test]
 fn the_member_is_added_behind_the_last_one() {
     let mut out = Vec::new();
     batch().write_ndjson(&mut out, Metadata::Full);

@@ -36,6 +36,7 @@ impl LogCore {
     /// hides what stands in an older file before the same stands here.
     pub(super) fn begin_segment(&mut self, running_ms: u64) -> io::Result<()> {
         self.seal_recovered()?;
+        self.base.forget_keys(running_ms);
         let (ordinal, routes) = (self.next_ordinal, self.table());
         self.next_ordinal += 1;
         let path = path_of(&self.options.dir, ordinal);
@@ -84,14 +85,16 @@ impl LogCore {
             parts.push(meta);
             parts.push(&frame.payload);
         }
-        let named = file
-            .write_at(0, &parts)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.fs.rename(&draft, &info.path))
-            .and_then(|()| self.fs.sync_dir(&self.options.dir));
+        let synced = file.write_at(0, &parts).and_then(|()| file.sync());
+        let (is_synced, rename) = (synced.is_ok(), || self.fs.rename(&draft, &info.path));
+        let named = synced.and_then(|()| rename()).and_then(|()| self.fs.sync_dir(&self.options.dir));
         if let Err(error) = named {
             for left in [&draft, &info.path] {
                 self.fs.remove(left).ok();
+            }
+            if is_synced {
+                // The name may come back after a power loss, and its base hides what stands above it in older files.
+                self.abandon();
             }
             return Err(error);
         }

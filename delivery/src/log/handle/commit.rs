@@ -290,6 +290,7 @@ fn publish(log: &Log, core: &LogCore, done: Done, answers: Vec<Answer>) -> Optio
     }
     shared.free_bytes = done.free_bytes.unwrap_or(shared.free_bytes);
     shared.unsynced = core.unsynced_bytes() > 0;
+    shared.syncs = core.syncs();
     if done.free_bytes.is_some() {
         shared.disk_bytes = core.bytes();
         refresh_segments(&mut shared, core);

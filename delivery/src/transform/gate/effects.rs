@@ -1,8 +1,9 @@
 //! What a batch did to the state of gates, until it is known whether a log has the batch.
 //!
 //! Tokens and turns are taken at once, or batches on their way at the same time would all find the bucket full; they are given back when
-//! the batch is refused, and when the log fails that it was on its way to. A key is remembered only when the log has the batch and no
-//! transform behind dropped the event, or a duplicate could be dropped for an event that is nowhere.
+//! the batch is refused, and when the log fails that it was on its way to, also where it may have got there: who is told that and
+//! sends it again would find the limits used up by it. A key is remembered only when the log has the batch and no transform behind
+//! dropped the event, or a duplicate could be dropped for an event that is nowhere.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -129,7 +130,7 @@ impl Effects {
         self.turned.iter_mut().for_each(|turned| turned.is_under_way = true);
     }
 
-    /// Gives back what was taken: the batch was on its way, and the log never had it.
+    /// Gives back what was taken: the batch was on its way, and nobody was told that the log has it.
     pub(crate) fn undo(mut self) {
         self.spent.iter_mut().for_each(|spent| spent.is_under_way = false);
         self.turned.iter_mut().for_each(|turned| turned.is_under_way = false);

@@ -71,6 +71,7 @@ impl Reader {
 
     /// Takes what listings found, in the order it was written, and its place as soon as that is known.
     pub(in super::super) fn take_found(&mut self, new: &[u32], files: &mut Files, taking: &mut Taking<'_>) {
+        self.count_late(files, &mut taking.counts);
         if self.is_placed() {
             for file in new.iter().filter_map(|serial| files.get(*serial)) {
                 if file.is_copy || self.is_not_for_it(file, files) {

@@ -34,8 +34,8 @@ impl Tailer {
         if !self.is_started {
             self.is_started = true;
             self.lanes.iter_mut().for_each(|lane| lane.marks = lane.is_first_start);
-            self.settle_positions();
         }
+        self.settle_first();
         self.give_up(now);
         self.count_held();
     }
@@ -45,10 +45,22 @@ impl Tailer {
             for name in self.list_root(now).unwrap_or_default() {
                 self.scan_pod(&name, now);
             }
+            self.settle_first();
             self.shares.set_containers(self.pods.len());
         } else {
             self.scan(now);
         }
+    }
+
+    /// Settles what becomes of recovered positions, once: not while no pod at all is there although there are positions of some.
+    /// What the directory is to show may not be mounted yet.
+    fn settle_first(&mut self) {
+        let awaits = self.is_root_empty && self.lanes.iter().any(|lane| !lane.positions.is_empty());
+        if self.is_settled || awaits {
+            return;
+        }
+        self.is_settled = true;
+        self.settle_positions();
     }
 
     /// Finds the pods; returns those that are new, `None` when the root cannot be listed.
@@ -64,6 +76,7 @@ impl Tailer {
                 return None;
             }
         };
+        self.is_root_empty = there.is_empty();
         let lost = self.pods.names.iter().filter(|(name, _)| !there.contains(*name));
         let lost: Vec<u32> = lost.flat_map(|(_, containers)| containers.values().copied()).collect();
         for key in lost {
@@ -95,7 +108,7 @@ impl Tailer {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(_) => {
-                if !self.is_started {
+                if !self.is_settled {
                     self.pods.unlisted.insert(pod.clone());
                 }
                 return ContainerLogStats::add(&self.stats.read_errors, 1);
@@ -121,7 +134,7 @@ impl Tailer {
                 }
             }
         }
-        if self.pods.unlisted.remove(pod) && self.is_started {
+        if self.pods.unlisted.remove(pod) && self.is_settled {
             self.settle_positions();
         }
     }
@@ -158,11 +171,12 @@ impl Tailer {
         let origin = state::origin(&facts, name, self.settings.node.as_deref(), told);
         let source = position::source(&facts.uid, name);
         let is_silenced = self.is_silenced(pod);
-        let is_first_look = !self.is_started || self.pods.unlisted.contains(pod);
+        let is_unlisted = self.pods.unlisted.contains(pod);
+        let (is_first_look, is_at_start) = (!self.is_settled || is_unlisted, !self.is_started || is_unlisted);
         for (pipeline, gate) in gates.iter().enumerate() {
             let Some(gate) = *gate else { continue };
             let reader = Reader::new(pipeline, origin.clone(), source.clone());
-            self.seat(key, reader, &Entry { source: &source, gate, is_silenced, is_first_look });
+            self.seat(key, reader, &Entry { source: &source, gate, is_silenced, is_first_look, is_at_start });
         }
         self.list_container(key, now);
     }
@@ -182,7 +196,7 @@ impl Tailer {
         let stored = lane.positions.remove(entry.source);
         // What is there of a container that the pipeline read, and then did not want, was not meant for it.
         let was_unwanted = entry.is_silenced || !entry.is_first_look && stored.is_some();
-        let is_late = entry.is_first_look && lane.is_first_start && starts_at_end && stored.is_none();
+        let is_late = entry.is_at_start && lane.is_first_start && starts_at_end && stored.is_none();
         let skips = is_late || was_unwanted;
         if skips {
             reader.begin_at(Start::End);
@@ -284,6 +298,8 @@ struct Entry<'a> {
     is_silenced: bool,
     /// Whether nobody could list its pod since the start: a position is one of the process before.
     is_first_look: bool,
+    /// Whether its files may be older than this process.
+    is_at_start: bool,
 }
 
 /// Lists the directories below `directory` by name.
@@ -292,8 +308,13 @@ pub(super) fn directories(directory: &Path, opener: &Opener) -> io::Result<BTree
     for entry in opener.list(directory)? {
         let entry = entry?;
         let is_directory = match opener.links {
-            Links::Refuse => entry.file_type().is_ok_and(|kind| kind.is_dir()),
-            Links::Follow => entry.path().is_dir(),
+            Links::Refuse => entry.file_type().map(|kind| kind.is_dir()),
+            Links::Follow => entry.path().metadata().map(|metadata| metadata.is_dir()),
+        };
+        let is_directory = match is_directory {
+            // One that vanished, or a link to nothing. What cannot be looked at may be there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            other => other?,
         };
         if let Some(name) = entry.file_name().to_str().filter(|_| is_directory) {
             names.insert(name.into());

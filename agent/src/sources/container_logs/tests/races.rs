@@ -186,6 +186,53 @@ fn a_pod_that_cannot_be_listed_at_the_start_keeps_its_positions() {
 }
 
 #[test]
+fn a_root_that_is_not_mounted_yet_forgets_no_position() {
+    let mut world = ended();
+    let positions = world.logs[0].positions.clone();
+    let (there, away) = (world.root.path().join(POD), tempfile::tempdir().unwrap());
+    fs::rename(&there, away.path().join(POD)).unwrap();
+    for _ in 0..3 {
+        world.tailer.scan(world.now);
+        world.take_all();
+        assert_eq!(world.logs[0].positions, positions);
+    }
+    fs::rename(away.path().join(POD), &there).unwrap();
+    assert_once(world, 30, "mounted late");
+}
+
+#[test]
+fn what_is_gone_is_forgotten_once_some_pod_is_there() {
+    let mut world = ended();
+    assert!(world.logs[0].positions.len() > 1);
+    fs::remove_dir_all(world.root.path().join(POD)).unwrap();
+    world.settle();
+    assert!(world.logs[0].positions.len() > 1, "what the root is to show may not be mounted");
+    fs::create_dir(world.root.path().join("fab12_other-0_77")).unwrap();
+    world.settle();
+    assert_eq!(world.logs[0].positions.len(), 1, "the note that the files of the node were seen");
+}
+
+#[test]
+fn what_is_written_long_after_a_rotation_is_counted() {
+    let mut world = World::new(vec![everything(0)]);
+    world.write("main", "0.log", &lines(0..10));
+    world.settle();
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    world.write("main", "0.log", &lines(10..20));
+    world.settle();
+    let late = lines(20..23);
+    world.write("main", "0.log.20260101-010101", &late);
+    world.settle();
+    assert_eq!(world.stats.missed_bytes.load(Ordering::Relaxed), late.len() as u64);
+    assert_eq!(world.logs[0].messages("main"), texts(0..20));
+    world.compress("main", "0.log.20260101-010101");
+    world.remove("main", "0.log.20260101-010101");
+    world.settle();
+    assert_eq!(world.stats.missed_bytes.load(Ordering::Relaxed), late.len() as u64);
+    assert_eq!(world.logs[0].messages("main"), texts(0..20));
+}
+
+#[test]
 fn of_a_pod_that_could_not_be_listed_what_is_gone_is_forgotten() {
     for is_pod in [true, false] {
         let mut world = World::new(vec![everything(0)]);
