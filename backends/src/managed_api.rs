@@ -12,7 +12,7 @@
 //! for each. The rest is that of `HTTP`.
 
 #[cfg(feature = "client")]
-mod answers;
+pub(crate) mod answers;
 #[cfg(feature = "client")]
 mod client;
 mod settings;

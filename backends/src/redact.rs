@@ -69,7 +69,7 @@ enum Origin {
     /// What was made of a secret to be sent.
     Header(SecretKeyRef),
     /// A part of a URL.
-    Url(usize),
+    Url(Box<str>, usize),
     /// Given to the backend in another way.
     Other(&'static str),
 }
@@ -104,7 +104,7 @@ impl Secrets {
         let query =
             url.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= FORM_BYTES_MIN);
         for (index, value) in path.chain(query).take(URL_PARTS_MAX).enumerate() {
-            self.lock().note(&Origin::Url(index), &value);
+            self.lock().note(&Origin::Url(url.as_str().into(), index), &value);
         }
     }
 

@@ -112,7 +112,9 @@ impl Binder {
         };
         let mut settings = unit.plan.settings.clone();
         // A small volume has small segments.
-        settings.log.bytes_max = settings.log.bytes_max.min(self.bytes_max.unwrap_or(u64::MAX));
+        let bytes_max = self.bytes_max.unwrap_or(u64::MAX);
+        settings.log.bytes_max = settings.log.bytes_max.min(bytes_max);
+        settings.log.dead_letters_bytes_max = settings.log.dead_letters_bytes_max.min(bytes_max / 4);
         Ok(engine.apply(settings, specs, &removed).await?)
     }
 

@@ -85,6 +85,8 @@ impl Verdict {
 pub(super) fn verdict(status: u16, body: &[u8], ids: &[EventId]) -> Result<Verdict, Fault> {
     let kind = match status {
         200..=299 => return items(body, ids),
+        // No handler for the path: the URL is wrong, and not an event.
+        400 if is_flat(body) => FaultKind::Broken,
         400 => match server_error(body) {
             Some(reason) if ids.len() == 1 => {
                 return Ok(Verdict::all(Outcome::Rejected(format!("HTTP 400: {reason}").into())));
@@ -105,6 +107,17 @@ pub(super) fn verdict(status: u16, body: &[u8], ids: &[EventId]) -> Result<Verdi
         (_, "") => Fault::new(kind, format_args!("http {status}")),
         (_, said) => Fault::new(kind, format_args!("http {status}: {said}")),
     })
+}
+
+/// Returns whether the error of a body is a mere text: what a server says that has no handler for a path. Errors of requests and of
+/// documents are objects.
+fn is_flat(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        error: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_slice::<Body<'_>>(body).is_ok_and(|body| !body.error.is_empty())
 }
 
 /// Returns the error of a body that is one of the server's own, on one line.

@@ -66,6 +66,7 @@ impl Nodes {
                 let problem = Problem::new(format!("urls[{index}]"), "cannot be parsed", "an http or https URL");
                 BuildError::Settings(vec![problem])
             })?;
+            context.secrets.note_url(&url);
             nodes.push(Node { url, down_until: Mutex::default(), is_told: AtomicBool::new(false) });
         }
         let https = nodes.iter().any(|node| node.url.scheme() == "https");

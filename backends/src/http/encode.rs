@@ -1,10 +1,11 @@
 //! Requests and answers of the `HTTP` backend, without any I/O.
 //!
-//! What a status means (the body of an answer never changes it):
+//! What a status means (the body of an answer never changes it, but for 207):
 //!
 //! | status | outcome | why |
 //! | --- | --- | --- |
 //! | 2xx | delivered | |
+//! | 207 | each event as its list says, as with `ManagedAPI`; without one that accounts for every event `TooLarge`, of one `Broken` | some were refused |
 //! | 400, 422, and 409 without `idempotencyKey` | a batch of one: rejected with the answer's text; more: `TooLarge` | the engine halves the batch until the bad item is alone |
 //! | 409 with `idempotencyKey` | `Throttled` | an earlier attempt under this key is still being worked on |
 //! | 401, 403 | `Unauthorized` | a secret may be rotated any moment |
@@ -21,6 +22,7 @@ use spillway_delivery::settings::Metadata;
 use super::settings::HttpFormat;
 use crate::answer::{one_line, parse_retry_after};
 use crate::http_client::Answer;
+use crate::managed_api::answers;
 use crate::settings::Compression;
 
 /// Returns what the body of a request is.
@@ -71,6 +73,7 @@ pub(crate) struct Asked {
 pub(crate) fn verdict(answer: &Answer, asked: Asked, now: UnixNanos) -> Result<Items, Fault> {
     let status = answer.status;
     let kind = match status {
+        207 => return each(answer, asked.events, now),
         200..=299 => return Ok(Items::All(Outcome::Delivered)),
         409 if asked.keyed => FaultKind::Throttled,
         400 | 409 | 422 if asked.events == 1 => {
@@ -91,6 +94,15 @@ pub(crate) fn verdict(answer: &Answer, asked: Asked, now: UnixNanos) -> Result<I
         fault.retry_after = answer.header(RETRY_AFTER).and_then(|text| parse_retry_after(text, now));
     }
     Err(fault)
+}
+
+/// Returns what a 207 says of each event. One that does not account for every event says of none that it was taken: half of them
+/// may have a shorter list.
+fn each(answer: &Answer, events: usize, now: UnixNanos) -> Result<Items, Fault> {
+    answers::read(answer, events, now).map_err(|fault| match fault.kind {
+        FaultKind::Broken if events > 1 => Fault { kind: FaultKind::TooLarge, ..fault },
+        _ => fault,
+    })
 }
 
 /// Returns what became of one event that was a request of its own.
@@ -116,7 +128,7 @@ pub(crate) fn reason(status: u16, text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
+    use reqwest::header::{HeaderMap, HeaderValue};
 
     fn ask(status: u16, events: usize, keyed: bool) -> Result<Items, Fault> {
         verdict(&answer(status), Asked { events, keyed }, 0)
@@ -171,6 +183,22 @@ mod tests {
             assert!(fault.message.contains(&status.to_string()), "{status}");
         }
         assert_eq!(ask(409, 3, false).unwrap_err().kind, FaultKind::TooLarge);
+    }
+
+    #[test]
+    fn a_207_says_what_became_of_each() {
+        let said = |text: &str, events| {
+            let answer = Answer { status: 207, headers: HeaderMap::new(), body: text.as_bytes().to_vec(), whole: true };
+            verdict(&answer, Asked { events, keyed: false }, 0)
+        };
+        let list = r#"{"accepted": 1, "refused": 1, "errors": [{"index": 1, "code": "event_too_large", "message": "1048577"}]}"#;
+        let refused = Outcome::Rejected("event_too_large: 1048577".into());
+        assert_eq!(said(list, 2), Ok(Items::Each(vec![Outcome::Delivered, refused])));
+        // A list that was cut, or none.
+        for text in [list, "", "<multistatus/>"] {
+            assert_eq!(said(text, 500).unwrap_err().kind, FaultKind::TooLarge, "{text}");
+        }
+        assert_eq!(said("", 1).unwrap_err().kind, FaultKind::Broken);
     }
 
     #[test]

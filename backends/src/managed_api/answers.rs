@@ -6,8 +6,8 @@
 //! | 2xx, 400 or 422 with a list | each item of the list by its code; the others delivered (2xx), or to be sent again |
 //! | anything else | as with `HTTP` |
 //!
-//! A list is the answer itself, or its member `errors`, `items` or `results`; an item is `{index, code, message}`. A code
-//! is a status or a word:
+//! A list is the answer itself, or its members `errors`, `items` and `results`, as many as there are; an item is
+//! `{index, code, message}`. A code is a status or a word:
 //!
 //! | code | outcome |
 //! | --- | --- |
@@ -39,29 +39,33 @@ pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 const LISTS: [&str; 3] = ["errors", "items", "results"];
 
 /// Returns what became of a batch.
-pub(super) fn read(answer: &Answer, events: usize, now: UnixNanos) -> Result<Items, Fault> {
+pub(crate) fn read(answer: &Answer, events: usize, now: UnixNanos) -> Result<Items, Fault> {
     let status = answer.status;
     if !matches!(status, 200..=299 | 400 | 422) {
         return verdict(answer, Asked { events, keyed: true }, now);
     }
     let body = if status < 300 { vouched(answer, events)? } else { parsed(&answer.body).unwrap_or_default() };
-    let list = body.as_array().or_else(|| LISTS.iter().find_map(|name| body.get(name)?.as_array()));
-    let Some(list) = list.filter(|list| !list.is_empty()) else {
+    let lists = body.as_array().into_iter().chain(LISTS.iter().filter_map(|name| body.get(name)?.as_array()));
+    let list: Vec<&Value> = lists.flatten().collect();
+    if list.is_empty() {
         return match status {
             207 => Err(Fault::new(FaultKind::Broken, "http 207 without a list of items")),
             200..=299 => accounted(&body, events..=events).map(|()| Items::All(Outcome::Delivered)),
             _ => verdict(answer, Asked { events, keyed: true }, now),
         };
-    };
+    }
     let taken = status < 300;
-    let mut outcomes = vec![if taken { Outcome::Delivered } else { Outcome::Retry }; events];
+    let mut listed: Vec<Option<Outcome>> = vec![None; events];
     for item in list {
         let index = item["index"].as_u64().and_then(|index| usize::try_from(index).ok());
-        let Some(outcome) = index.and_then(|index| outcomes.get_mut(index)) else {
+        let Some(outcome) = index.and_then(|index| listed.get_mut(index)) else {
             return Err(Fault::new(FaultKind::Broken, format_args!("http {status} names an event that was not sent")));
         };
-        *outcome = outcome_of(item);
+        let now = outcome_of(item);
+        *outcome = Some(outcome.take().map_or(now.clone(), |before| worse(before, now)));
     }
+    let unlisted = if taken { Outcome::Delivered } else { Outcome::Retry };
+    let outcomes: Vec<Outcome> = listed.into_iter().map(|outcome| outcome.unwrap_or(unlisted.clone())).collect();
     if taken {
         let count = |wanted: &Outcome| outcomes.iter().filter(|outcome| *outcome == wanted).count();
         let delivered = count(&Outcome::Delivered);
@@ -73,6 +77,15 @@ pub(super) fn read(answer: &Answer, events: usize, now: UnixNanos) -> Result<Ite
         return Err(fault);
     }
     Ok(Items::Each(outcomes))
+}
+
+/// Returns what counts of an event that is listed more than once: whatever speaks against it.
+fn worse(before: Outcome, now: Outcome) -> Outcome {
+    match (before, now) {
+        (refused @ Outcome::Rejected(_), _) | (_, refused @ Outcome::Rejected(_)) => refused,
+        (Outcome::Retry, _) | (_, Outcome::Retry) => Outcome::Retry,
+        (_, now) => now,
+    }
 }
 
 /// Returns the body of a success; `Null` when it says nothing. A part of one, or a damaged one, may hide what was refused.
@@ -159,6 +172,15 @@ mod tests {
         assert_eq!(ask(207, list, 4), expected);
         assert_eq!(ask(200, &format!(r#"{{"accepted":1,"refused":3,"errors":{list}}}"#), 4), expected);
         assert_eq!(ask(202, &format!(r#"{{"items":{list}}}"#), 4), expected);
+    }
+
+    #[test]
+    fn every_list_of_an_answer_counts() {
+        let body = r#"{"errors":[],"results":[{"index":1,"code":429},{"index":2,"code":"ok"}]}"#;
+        let expected = Items::Each(vec![Outcome::Delivered, Outcome::Retry, Outcome::Delivered]);
+        assert_eq!(ask(200, body, 3), Ok(expected.clone()));
+        let body = r#"{"errors":[{"index":1,"code":429}],"items":[{"index":1,"code":200},{"index":0,"code":200}]}"#;
+        assert_eq!(ask(200, body, 3), Ok(expected), "what speaks against an event counts");
     }
 
     #[test]

@@ -51,11 +51,14 @@ impl ManagedApi {
         let bearer = HttpBearerAuth { token_secret_ref: settings.token_secret_ref.clone() };
         let auth = HttpAuth { bearer: Some(bearer), ..HttpAuth::default() };
         let batch_url = url(&settings.batch_path, "batchPath")?;
+        let event_url = url(&settings.event_path, "eventPath")?;
+        let health_url = url(&settings.health_path, "healthPath")?;
+        [&batch_url, &event_url, &health_url].into_iter().for_each(|url| context.secrets.note_url(url));
         Ok(Self {
             endpoint: Endpoint::new(&batch_url, Some(auth), settings.tls.as_ref(), answers::ANSWER_BYTES_MAX, context),
-            event_url: url(&settings.event_path, "eventPath")?,
+            event_url,
             batch_url,
-            health_url: url(&settings.health_path, "healthPath")?,
+            health_url,
             headers,
             compression: settings.compression,
             encoding: context.encoding(&("ManagedAPI", settings.compression)),
@@ -76,12 +79,12 @@ impl ManagedApi {
         sent
     }
 
-    /// Fails while the service says that it is unwell, or says nothing. One that has no such path is not asked further.
+    /// Fails while the service says that it is unwell, or says nothing. Whatever else it answers is no word about that: it has no
+    /// such path, keeps it for others, or sends those who ask elsewhere. Then the batch itself is answered.
     async fn check_health(&self) -> Result<(), Fault> {
         let answer = self.endpoint.ask(&Method::GET, &self.health_url, HeaderMap::new(), Bytes::new()).await?;
         match answer.status {
-            200..=299 | 404 | 405 => Ok(()),
-            status => {
+            status @ (408 | 425 | 429 | 500..=599) => {
                 let asked = Asked { events: 2, keyed: true };
                 let mut fault = match verdict(&answer, asked, self.endpoint.now()) {
                     Ok(_) => Fault::new(FaultKind::Broken, ""),
@@ -93,6 +96,7 @@ impl ManagedApi {
                 fault.message = format!("the service is unwell: http {status} from its health path").into();
                 Err(fault)
             }
+            _ => Ok(()),
         }
     }
 

@@ -51,8 +51,13 @@ fn backend(what: &str, root: &Path, base: &str, way: &serde_json::Value) -> Arc<
     if matches!(what, "HTTP" | "Webhook") {
         settings["url"] = format!("{base}/hooks/canary-8c1f-of-nobody/?key=canary-8c1f").into();
     }
+    let in_path = format!("{base}/canary-8c1f-of-nobody");
+    if what == "ManagedAPI" {
+        settings["url"] = in_path.clone().into();
+    }
     if what == "Elasticsearch" {
         settings["createTemplate"] = true.into();
+        settings["urls"] = serde_json::json!([in_path]);
     }
     over_http::backend(what, root, settings)
 }

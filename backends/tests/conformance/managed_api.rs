@@ -149,6 +149,22 @@ async fn a_service_that_did_not_answer_is_asked_how_it_is() {
 }
 
 #[tokio::test]
+async fn a_service_that_keeps_its_health_path_to_itself_is_not_held_up_by_it() {
+    for status in [301, 400, 401, 403] {
+        let server = Server::start(move |number, request| match number {
+            0 => Reply::status(500),
+            _ if request.line.starts_with("GET") => Reply::status(status),
+            _ => Reply::status(202),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let backend = backend(directory.path(), &server);
+        assert_eq!(backend.send(&batch(0..2)).await.unwrap_err().kind, FaultKind::Broken);
+        assert_eq!(backend.send(&batch(0..2)).await, Ok(Items::All(Outcome::Delivered)), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_without_a_health_path_is_not_held_up_by_it() {
     let server = Server::start(|number, request| match number {
         0 => Reply::status(503),

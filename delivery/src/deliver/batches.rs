@@ -57,6 +57,10 @@ pub(super) struct Work {
     pub(super) left: Option<LeftFor>,
     /// When it may be tried again, apart from what the breaker says.
     pub(super) not_before: Option<Instant>,
+    /// When the destination answered last that it takes nothing of it: others are tried in between.
+    pub(super) refused_at: Option<Instant>,
+    /// Attempts in a row that had no answer in time.
+    pub(super) timeouts: u32,
     /// The members' sequences, in order; known once it was read.
     pub(super) members: Vec<u64>,
     /// Its batch, where it is kept in memory.
@@ -75,7 +79,18 @@ pub(super) struct Kept {
 impl Work {
     /// Returns a range that was begun before.
     pub(super) fn again(first: u64, end: u64, key: Arc<str>) -> Self {
-        Self { first, end, key, attempts: 0, left: None, not_before: None, members: Vec::new(), kept: None }
+        Self {
+            first,
+            end,
+            key,
+            attempts: 0,
+            left: None,
+            not_before: None,
+            refused_at: None,
+            timeouts: 0,
+            members: Vec::new(),
+            kept: None,
+        }
     }
 
     /// Takes the batch that was kept, unless any of its events was resolved since: then what is left is another batch.
@@ -454,6 +469,8 @@ pub(super) fn halve(work: &Work) -> Option<(Work, Work)> {
         attempts: work.attempts,
         left: work.left,
         not_before: work.not_before,
+        refused_at: work.refused_at,
+        timeouts: 0,
         members: members.to_vec(),
         kept: None,
     };
@@ -485,7 +502,7 @@ mod tests {
             routes: vec!["r".into(), "other".into()],
             free_bytes_min: 0,
         };
-        let log = Log::open(options, &Supervisor::default(), 1).unwrap();
+        let log = Log::open(options, &Supervisor::new("log"), 1).unwrap();
         for number in 0..=others {
             let mut builder = BatchBuilder::default();
             builder.push(format!("{{\"a\":\"{}\"}}", "x".repeat(EVENT_BYTES_MAX - 10)).as_bytes());

@@ -17,7 +17,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -68,7 +68,10 @@ pub struct DeadLetters {
     pub(super) clock: Clock,
     pub(super) owner: Supervisor,
     pub(super) incarnation: u64,
-    pub(super) bytes_max: u64,
+    /// Most bytes of letters; an edit changes it.
+    pub(super) bytes_max: AtomicU64,
+    /// Bytes that stay free on the volume for what is accepted.
+    pub(super) free_bytes_min: u64,
     pub(super) shelf: OnceCell<Shelf>,
     /// It was told that it cannot be opened, and it was not since.
     pub(super) is_told: AtomicBool,
@@ -123,7 +126,7 @@ impl DeadLetters {
     ) -> (usize, Option<Unkept>) {
         let Some(shelf) = self.open().await else { return (0, Some(Unkept::Fault)) };
         let log = &shelf.log;
-        let quota = if again { u64::MAX } else { self.bytes_max };
+        let quota = if again { u64::MAX } else { self.bytes_max() };
         let (mut kept, mut letters_max) = (0, usize::MAX);
         while let Some(first) = refused.get(kept) {
             let origin = first.event.origin;
@@ -153,6 +156,26 @@ impl DeadLetters {
         (kept, None)
     }
 
+    fn bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// A redrive may take a quarter more, for letters that replace others.
+    fn log_settings(&self) -> LogSettings {
+        LogSettings { bytes_max: self.bytes_max() / 4 * 5, ..LogSettings::default() }
+    }
+
+    /// Changes how much room there is for letters.
+    pub(super) async fn edit(&self, bytes_max: u64) {
+        if self.bytes_max.swap(bytes_max, Ordering::Relaxed) == bytes_max {
+            return;
+        }
+        if let Some(shelf) = self.shelf.get() {
+            // A log that has ended has no room to change.
+            drop(shelf.log.edit([ROUTE.into()].into(), &self.log_settings()).await);
+        }
+    }
+
     /// Opens the log where there is one already.
     pub(super) async fn open_if_there(&self) {
         let (filesystem, dir) = (self.filesystem.clone(), self.dir.clone());
@@ -176,9 +199,10 @@ impl DeadLetters {
                 dir: self.dir.clone(),
                 filesystem: self.filesystem.clone(),
                 clock: self.clock.clone(),
-                settings: LogSettings { bytes_max: self.bytes_max / 4 * 5, ..LogSettings::default() },
+                settings: self.log_settings(),
                 routes: vec![ROUTE.into()],
-                free_bytes_min: 0,
+                // More than for events: those who fill a volume with letters hold up themselves and not all who take events in.
+                free_bytes_min: 2 * self.free_bytes_min,
             };
             let (owner, incarnation) = (self.owner.clone(), self.incarnation);
             let open = tokio::task::spawn_blocking(move || Log::open(options, &owner, incarnation));
@@ -233,7 +257,7 @@ impl DeadLetters {
 
     /// Returns the figures; reads the log where a cursor stands in the midst of a segment, so it may block briefly.
     pub fn report(&self) -> DeadLettersReport {
-        let mut report = DeadLettersReport { bytes_max: self.bytes_max, ..DeadLettersReport::default() };
+        let mut report = DeadLettersReport { bytes_max: self.bytes_max(), ..DeadLettersReport::default() };
         let Some(shelf) = self.shelf.get() else { return report };
         let progress = shelf.progress();
         report.bytes = shelf.log.bytes();

@@ -119,7 +119,14 @@ pub(super) struct Delivery {
     pub(super) given_up: GivenUp,
     pub(super) following: Option<Following>,
     budget_short: bool,
+    /// When the destination took something last.
+    pub(super) taken_at: Option<Instant>,
+    /// The last attempt was of events that were never tried.
+    began_last: bool,
 }
+
+/// Most ranges that wait to be tried again while others are begun in between.
+const ASIDE_MAX: usize = 8;
 
 /// Most sequences of one range that was begun before and has no plan: a gap may be all of a backlog.
 const GAP_EVENTS_MAX: usize = 4096;
@@ -129,6 +136,9 @@ const BUDGET_PERIOD: Duration = Duration::from_millis(50);
 
 /// How long what is under way may take to land where an order is for at once: what a backend that is well needs.
 const AT_ONCE_MAX: Duration = Duration::from_millis(250);
+
+/// How often one that waits for what is under way looks whether it may wait on.
+const LAND_LOOK_PERIOD: Duration = Duration::from_millis(50);
 
 /// How often a delivery that drains looks whether its time is over.
 pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -173,6 +183,8 @@ impl Delivery {
             ended: false,
             reopen: false,
             budget_short: false,
+            taken_at: None,
+            began_last: false,
             target: Target::new(spec, seed, ground.was_well),
             ground,
         }
@@ -220,14 +232,23 @@ impl Delivery {
 
     /// Waits for what is under way, and not for long where the order that came is for at once: then it counts as not answered.
     async fn land(&mut self, flights: &mut Flights) {
-        let orders = &self.ground.orders;
-        let at_once = orders.has_changed().unwrap_or(false) && orders.borrow().at_once;
-        let until = at_once.then(|| Instant::now() + AT_ONCE_MAX);
+        let mut until = None;
         loop {
+            // Such an order may come while this one is being carried out.
+            let orders = &self.ground.orders;
+            if orders.has_changed().unwrap_or(false) && orders.borrow().at_once {
+                until.get_or_insert_with(|| Instant::now() + AT_ONCE_MAX);
+            }
+            let look = Instant::now() + LAND_LOOK_PERIOD;
             let landed = tokio::select! {
                 biased;
                 landed = flights.next() => landed,
-                () = sleep_until(until.unwrap_or_else(far)), if until.is_some() => None,
+                () = sleep_until(until.map_or(look, |until| until.min(look))) => {
+                    if until.is_some_and(|until| until <= Instant::now()) {
+                        break;
+                    }
+                    continue;
+                }
             };
             let Some(landed) = landed else { break };
             self.settle(landed, flights.len()).await;
@@ -259,9 +280,13 @@ impl Delivery {
     /// Whether ranges may be begun that were never tried: not past what an ordered backend must have first, and not while
     /// the record of what is resolved above the cursor is full.
     fn may_begin(&self) -> bool {
+        (self.retry.is_empty() || !self.target.traits.ordered) && !self.is_record_full()
+    }
+
+    /// Whether no more ranges can be resolved above the cursor.
+    pub(super) fn is_record_full(&self) -> bool {
         // Letters that other redrives resolved lie between those of this one.
-        let full = self.progress.resolved.len() >= RESOLVED_RANGES_MAX && !self.redrives();
-        (self.retry.is_empty() || !self.target.traits.ordered) && !full
+        self.progress.resolved.len() >= RESOLVED_RANGES_MAX && !self.redrives()
     }
 
     /// Whether what it delivers are dead letters.
@@ -296,14 +321,19 @@ impl Delivery {
     /// Sends whatever may be sent now.
     async fn launch(&mut self, flights: &mut Flights) {
         while !self.holding_back(flights) && self.has_place().await {
-            let next = match self.next_retry().await {
-                Ok(Some(next)) => Some(next),
-                Ok(None) if self.may_begin() => self.next_new().await,
-                Ok(None) => None,
-                Err(fault) => {
-                    self.failed(&fault, Blame::Local);
-                    return;
-                }
+            let aside = if self.sets_aside() { self.next_new().await } else { None };
+            self.began_last = aside.is_some();
+            let next = match aside {
+                Some(next) => Some(next),
+                None => match self.next_retry().await {
+                    Ok(Some(next)) => Some(next),
+                    Ok(None) if self.may_begin() => self.next_new().await,
+                    Ok(None) => None,
+                    Err(fault) => {
+                        self.failed(&fault, Blame::Local);
+                        return;
+                    }
+                },
             };
             let Some((work, batch)) = next else { return };
             let Ok(share) = self.ground.budget.take(batch.payload_bytes()) else {
@@ -321,6 +351,15 @@ impl Delivery {
             flights.push(self.send(work, batch, (ticket, share)));
             self.ground.status.attempt(flights.len(), self.target.pace.in_flight_max());
         }
+    }
+
+    /// Whether something else is tried before the range that is due: the destination has answered that it takes nothing of that
+    /// one, which says little of others. Else one batch that is never taken would be all that is ever sent.
+    fn sets_aside(&self) -> bool {
+        let first = self.due(Instant::now()).and_then(|first| self.retry.get(&first));
+        let is_refused = first.is_some_and(|work| work.refused_at.is_some());
+        let may = self.may_begin() && !self.target.traits.ordered && self.retry.len() < ASIDE_MAX;
+        is_refused && may && !self.began_last
     }
 
     async fn next_retry(&mut self) -> Result<Option<(Work, OutBatch)>, Fault> {

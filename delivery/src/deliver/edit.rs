@@ -127,6 +127,7 @@ impl Engine {
         let closed = |_| EngineError::Closed { pipeline: running.pipeline.name().clone() };
         let at = begun.await.map_err(closed)?;
         let after = running.pipeline.settings();
+        running.bed.dead_letters.edit(after.log.dead_letters_bytes_max).await;
         seats.arrange(&running.bed, &after);
         let mut specs: Vec<Option<DeliverySpec>> = specs.into_iter().map(Some).collect();
         for key in &wanted {

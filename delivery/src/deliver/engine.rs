@@ -202,7 +202,8 @@ impl Engine {
             clock: self.settings.clock.clone(),
             owner: self.logs.clone(),
             incarnation: random(),
-            bytes_max: settings.log.dead_letters_bytes_max,
+            bytes_max: settings.log.dead_letters_bytes_max.into(),
+            free_bytes_min: self.settings.free_bytes_min,
             shelf: OnceCell::new(),
             is_told: AtomicBool::new(false),
         });

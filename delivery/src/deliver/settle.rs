@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::PROBE_BYTES;
 use super::batches::{Kept, LeftFor, Work, halve};
 use super::breaker::Blame;
 use super::dead_letters::{Refused, Unkept};
@@ -17,11 +18,19 @@ use crate::settings::OnUndeliverable;
 
 /// How long events may be refused that siblings of theirs are taken without, by a backend that is well; counted in running
 /// time, over restarts. Then they are dead letters. Of a backend that takes nothing meanwhile nobody knows whether it would:
-/// time counts up to what it took last. Where order counts nothing else is tried before them: there all time counts.
+/// time counts up to what it took last. Where order counts, and where no more can be begun beside them, all time counts.
 const LEFT_BEHIND_MAX: Duration = Duration::from_secs(600);
 
 /// The reason under which events are counted that the dead letters had no room for.
 const DEAD_LETTERS_FULL: &str = "dead_letters_full";
+
+/// Attempts in a row without an answer in time after which a batch is halved, for it may not fit through in its time.
+const TIMEOUTS_MAX: u32 = 3;
+
+/// Whether a destination answered, and may answer otherwise for another batch.
+fn is_answer(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::Throttled | FaultKind::Broken)
+}
 
 /// Whether some items were not taken now.
 fn leaves_some(items: &Items) -> bool {
@@ -100,6 +109,7 @@ impl Delivery {
     /// The backend took something. Of one that commits that says that it is well when it has committed: one whose commits
     /// hang would be well for ever and move nothing.
     fn succeeded(&mut self) {
+        self.taken_at = Some(Instant::now());
         if self.target.traits.commits {
             self.uncommitted = true;
         } else {
@@ -157,7 +167,10 @@ impl Delivery {
         let mut tally = Tally::default();
         let mut refused = Vec::new();
         let mut resolved = Vec::with_capacity(batch.len());
-        for ((event, outcome), seq) in batch.events().zip(&outcomes).zip(&work.members) {
+        // What stands between two members is none of this delivery's: resolved with the first of them, so that ranges meet.
+        let redrives = self.redrives();
+        let ends = work.members.iter().skip(1).copied().chain([work.end]);
+        for (((event, outcome), seq), end) in batch.events().zip(&outcomes).zip(&work.members).zip(ends) {
             if self.given_up.holds(*seq) {
                 tally.late += u64::from(matches!(outcome, Outcome::Delivered | Outcome::Duplicate));
                 tally.retry += u64::from(*outcome == Outcome::Retry);
@@ -178,7 +191,7 @@ impl Delivery {
                     continue;
                 }
             }
-            resolved.push(*seq);
+            resolved.push((*seq, if redrives { *seq + 1 } else { end }));
         }
         self.progress.resolve_each(&resolved);
         let unkept = self.reject(&refused).await;
@@ -333,14 +346,36 @@ impl Delivery {
     }
 
     async fn again(&mut self, mut work: Work, batch: &OutBatch, fault: &Fault) {
-        self.failed(fault, Blame::Destination);
+        let now = Instant::now();
+        let is_left = self.is_left(&work, fault);
+        if is_left {
+            work.left.get_or_insert(LeftFor { counted: Duration::ZERO, seen: now });
+            self.ground.status.left(fault);
+        } else {
+            self.failed(fault, Blame::Destination);
+        }
         if self.gave_up(&mut work, batch, fault).await {
             return;
         }
+        work.refused_at = is_answer(fault).then_some(now);
+        work.timeouts = if fault.kind == FaultKind::Timeout { work.timeouts + 1 } else { 0 };
+        if work.timeouts >= TIMEOUTS_MAX && batch.payload_bytes() > PROBE_BYTES {
+            self.ground.status.unknown(1);
+            return self.split(work, batch, fault).await;
+        }
+        work.not_before = is_left.then(|| now + self.target.breaker.pause_after(work.attempts));
         work.attempts += 1;
         work.members = Vec::new();
         self.note_left(&work);
         self.retry.insert(work.first, work);
+    }
+
+    /// Whether a batch is refused as a whole by a destination that takes others: it waits by itself then, and the destination is
+    /// not blamed for it.
+    fn is_left(&self, work: &Work, fault: &Fault) -> bool {
+        let is_asked_to_wait = fault.retry_after.is_some();
+        let is_passed = work.refused_at.is_some_and(|at| self.taken_at.is_some_and(|taken| taken > at));
+        !self.target.traits.ordered && is_answer(fault) && !is_asked_to_wait && (work.left.is_some() || is_passed)
     }
 
     /// Gives a batch up that was tried often enough, or was left behind for too long by a destination that is well; returns
@@ -350,7 +385,9 @@ impl Delivery {
         let exhausted = self.target.spec.settings.attempts_max.is_some_and(|max| attempts >= max);
         let ordered = self.target.traits.ordered;
         let closed = self.target.breaker.closed_since();
-        let well = closed.map(|(since, taken)| (since, if ordered { Instant::now() } else { taken }));
+        // Where the record of what is resolved above the cursor is full, nothing else is tried before them either.
+        let alone = ordered || self.is_record_full();
+        let well = closed.map(|(since, taken)| (since, if alone { Instant::now() } else { taken }));
         let left_behind = work.left.as_mut().is_some_and(|left| {
             left.count(well);
             left.counted >= LEFT_BEHIND_MAX

@@ -145,9 +145,9 @@ impl Progress {
         self.cursor = resolved::pass(&mut self.resolved, self.cursor);
     }
 
-    /// Marks each of `seqs`, ascending, as resolved, and moves the cursor: one pass, however many they are.
-    pub fn resolve_each(&mut self, seqs: &[u64]) {
-        let above = &seqs[seqs.partition_point(|seq| *seq < self.cursor)..];
+    /// Marks ranges `[from, to)`, ascending and apart, as resolved, and moves the cursor: one pass, however many they are.
+    pub fn resolve_each(&mut self, ranges: &[(u64, u64)]) {
+        let above = &ranges[ranges.partition_point(|(_, to)| *to <= self.cursor)..];
         resolved::add_each(&mut self.resolved, above);
         self.cursor = resolved::pass(&mut self.resolved, self.cursor);
     }

@@ -15,14 +15,14 @@ pub(super) fn add(ranges: &mut Vec<(u64, u64)>, from: u64, to: u64) {
     ranges.splice(at..until, [merged]);
 }
 
-/// Adds single sequences, ascending: one pass over the ranges they lie among, however many they are.
-pub(super) fn add_each(ranges: &mut Vec<(u64, u64)>, seqs: &[u64]) {
-    let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return };
+/// Adds ranges that are not empty, ascending and apart: one pass over the ranges they lie among, however many they are.
+pub(super) fn add_each(ranges: &mut Vec<(u64, u64)>, more: &[(u64, u64)]) {
+    let (Some((first, _)), Some((_, last))) = (more.first(), more.last()) else { return };
     let at = ranges.partition_point(|(_, end)| end < first);
-    let until = ranges.partition_point(|(start, _)| *start <= last + 1);
+    let until = ranges.partition_point(|(start, _)| start <= last);
     let mut known = ranges[at..until].iter().copied().peekable();
-    let mut added = seqs.iter().map(|seq| (*seq, seq + 1)).peekable();
-    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(until - at + seqs.len() / 2);
+    let mut added = more.iter().copied().peekable();
+    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(until - at + more.len() / 2);
     while let Some(next) = match (known.peek(), added.peek()) {
         (Some(old), Some(new)) if old.0 <= new.0 => known.next(),
         (Some(_), None) => known.next(),
@@ -77,8 +77,12 @@ mod tests {
                     add(&mut ranges, from, from + 4);
                     set.extend(from..from + 4);
                 } else {
-                    add_each(&mut ranges, &seqs.iter().copied().collect::<Vec<_>>());
-                    set.extend(seqs);
+                    // Every other time they reach up to the next one, but for the last.
+                    let ends = seqs.iter().skip(1).copied().chain([from.max(*seqs.last().unwrap_or(&0)) + 1]);
+                    let wide = |(seq, end): (&u64, u64)| (*seq, if from % 2 == 0 { end } else { seq + 1 });
+                    let more: Vec<(u64, u64)> = seqs.iter().zip(ends).map(wide).collect();
+                    add_each(&mut ranges, &more);
+                    set.extend(more.iter().flat_map(|(from, to)| *from..*to));
                 }
                 prop_assert_eq!(&ranges, &of(&set));
             }

@@ -17,5 +17,6 @@ mod log;
 mod memory;
 mod saves;
 mod sparse;
+mod stuck;
 mod transforms;
 mod when_behind;

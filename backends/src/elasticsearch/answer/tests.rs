@@ -177,4 +177,10 @@ fn every_status_of_a_request_has_one_meaning() {
     let reason = "HTTP 400: illegal_argument_exception: bad line";
     assert_eq!(verdict(400, own, &ids(1)), Ok(Verdict::all(Outcome::Rejected(reason.into()))));
     assert_eq!(verdict(400, b"", &ids(1)).unwrap_err().kind, FaultKind::Broken);
+    // A wrong path: no document is at fault, so none becomes a dead letter.
+    let flat = br#"{"error":"no handler found for uri [/search/_bulk] and method [POST]"}"#;
+    for count in [1, 3] {
+        let fault = verdict(400, flat, &ids(count)).unwrap_err();
+        assert!(fault.kind == FaultKind::Broken && fault.message.contains("no handler"), "{fault}");
+    }
 }
