@@ -33,6 +33,7 @@ pub fn unread(error: &LoadError) -> ManifestError {
         LoadError::NotText { path, line, column } => (path, *line, *column),
         LoadError::Read { path, .. }
         | LoadError::NoManifest { path }
+        | LoadError::NotAFile { path }
         | LoadError::TooLarge { path }
         | LoadError::TooMany { path } => (path, 1, 1),
     };

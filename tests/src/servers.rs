@@ -16,6 +16,7 @@ pub mod alertmanager;
 pub mod java;
 pub mod kube_api;
 pub mod opensearch_security;
+pub mod opentelemetry;
 pub mod process;
 pub mod search;
 pub mod seaweedfs;
@@ -45,6 +46,7 @@ pub const PACKAGES: &[Package] = &[
     opensearch_security::PACKAGE,
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
+    opentelemetry::PACKAGE,
     kubernetes::PACKAGE,
     crate::helm::PACKAGE,
 ];

@@ -151,7 +151,7 @@ fn is_unbelievable(error: &LoadError, paths: &[PathBuf]) -> bool {
     match error {
         LoadError::NoManifest { .. } | LoadError::TooMany { .. } => true,
         LoadError::Read { path, .. } => paths.contains(path),
-        LoadError::TooLarge { .. } | LoadError::NotText { .. } => false,
+        LoadError::NotAFile { .. } | LoadError::TooLarge { .. } | LoadError::NotText { .. } => false,
     }
 }
 
@@ -164,6 +164,7 @@ fn path_of(error: &LoadError) -> &Path {
     match error {
         LoadError::Read { path, .. }
         | LoadError::NoManifest { path }
+        | LoadError::NotAFile { path }
         | LoadError::TooLarge { path }
         | LoadError::NotText { path, .. }
         | LoadError::TooMany { path } => path,

@@ -33,6 +33,7 @@ mod events;
 mod handler;
 mod limits;
 mod listen;
+mod otlp;
 mod own_pod;
 mod pods;
 mod security;

@@ -150,7 +150,7 @@ impl Names {
 /// What forming gave.
 pub(super) enum Formed {
     /// A batch to send.
-    Batch(Work, OutBatch),
+    Batch(Box<(Work, OutBatch)>),
     /// A range without members: resolved as it is.
     Nothing(u64, u64),
     /// Not enough yet: look again when there is more to look at, or when [`Former::ripe_at`] has come.
@@ -377,7 +377,7 @@ impl Former {
             Some((builder, members, _, incarnation)) => {
                 let key = key_of(&self.names, incarnation, &members);
                 let work = Work { members, ..Work::again(first, self.at, key.clone()) };
-                Formed::Batch(work, builder.build(key))
+                Formed::Batch(Box::new((work, builder.build(key))))
             }
         }
     }
@@ -493,7 +493,7 @@ mod tests {
     }
 
     /// A log with an event for the route, and behind it as many as there are `others` of the largest for another one.
-    async fn log(others: usize) -> Log {
+    async fn log(owner: &Supervisor, others: usize) -> Log {
         let options = LogOptions {
             dir: "/log".into(),
             filesystem: Arc::new(FaultyFs::new(1)),
@@ -502,7 +502,7 @@ mod tests {
             routes: vec!["r".into(), "other".into()],
             free_bytes_min: 0,
         };
-        let log = Log::open(options, &Supervisor::new("log"), 1).unwrap();
+        let log = Log::open(options, owner, 1).unwrap();
         for number in 0..=others {
             let mut builder = BatchBuilder::default();
             builder.push(format!("{{\"a\":\"{}\"}}", "x".repeat(EVENT_BYTES_MAX - 10)).as_bytes());
@@ -516,7 +516,8 @@ mod tests {
     #[tokio::test]
     async fn who_looks_at_much_comes_back_in_between() {
         let others = 3 * SCAN_BYTES_MAX / EVENT_BYTES_MAX;
-        let log = log(others).await;
+        let owner = Supervisor::new("log");
+        let log = log(&owner, others).await;
         let mut former = Former::new(names(""), &log, 1, u64::MAX);
         let (bounds, progress) = (Bounds { bytes: 1 << 30, events: 1000, now: false }, Progress::default());
         let hour = Duration::from_hours(1);
@@ -526,10 +527,10 @@ mod tests {
             rounds += 1;
         }
         assert!((3..=4).contains(&rounds), "{rounds}");
-        let Formed::Batch(work, batch) = former.form(Bounds { now: true, ..bounds }, hour, &progress).await.unwrap()
-        else {
+        let Formed::Batch(formed) = former.form(Bounds { now: true, ..bounds }, hour, &progress).await.unwrap() else {
             panic!("there is one");
         };
+        let (work, batch) = *formed;
         assert_eq!((work.first, work.end, batch.len()), (1, 2 + others as u64, 1));
         former.rewind(2);
         let Formed::Nothing(first, end) = former.form(bounds, hour, &progress).await.unwrap() else {

@@ -28,7 +28,8 @@ impl Delivery {
         let bounds = Bounds { bytes: PROBE_BYTES, events: self.target.batch_events_max(), now: true };
         while !self.is_called_away() {
             match self.former.form(bounds, Duration::ZERO, &self.progress).await {
-                Ok(Formed::Batch(work, batch)) => {
+                Ok(Formed::Batch(formed)) => {
+                    let (work, batch) = *formed;
                     let full_before = self.dead_letters_full();
                     let all = self.reject_all(&work, &batch, REASON).await;
                     if self.dead_letters_full() > full_before {

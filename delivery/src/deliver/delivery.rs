@@ -134,12 +134,6 @@ const GAP_EVENTS_MAX: usize = 4096;
 /// How long a delivery waits for bytes of the budget before it looks again.
 const BUDGET_PERIOD: Duration = Duration::from_millis(50);
 
-/// How long what is under way may take to land where an order is for at once: what a backend that is well needs.
-const AT_ONCE_MAX: Duration = Duration::from_millis(250);
-
-/// How often one that waits for what is under way looks whether it may wait on.
-const LAND_LOOK_PERIOD: Duration = Duration::from_millis(50);
-
 /// How often a delivery that drains looks whether its time is over.
 pub(super) const DRAIN_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -228,33 +222,6 @@ impl Delivery {
             self.save(&mut flights, true).await;
         }
         self.part().await
-    }
-
-    /// Waits for what is under way, and not for long where the order that came is for at once: then it counts as not answered.
-    async fn land(&mut self, flights: &mut Flights) {
-        let mut until = None;
-        loop {
-            // Such an order may come while this one is being carried out.
-            let orders = &self.ground.orders;
-            if orders.has_changed().unwrap_or(false) && orders.borrow().at_once {
-                until.get_or_insert_with(|| Instant::now() + AT_ONCE_MAX);
-            }
-            let look = Instant::now() + LAND_LOOK_PERIOD;
-            let landed = tokio::select! {
-                biased;
-                landed = flights.next() => landed,
-                () = sleep_until(until.map_or(look, |until| until.min(look))) => {
-                    if until.is_some_and(|until| until <= Instant::now()) {
-                        break;
-                    }
-                    continue;
-                }
-            };
-            let Some(landed) = landed else { break };
-            self.settle(landed, flights.len()).await;
-            self.tell_group(flights.len());
-        }
-        flights.clear();
     }
 
     fn holding_back(&self, flights: &Flights) -> bool {
@@ -387,7 +354,7 @@ impl Delivery {
                 now: *self.ground.hurry.borrow(),
             };
             match self.former.form(bounds, self.target.spec.settings.batch_wait_max, &self.progress).await {
-                Ok(Formed::Batch(work, batch)) => return Some((work, batch)),
+                Ok(Formed::Batch(formed)) => return Some(*formed),
                 Ok(Formed::Nothing(first, end)) => {
                     self.progress.resolve(first, end);
                     self.dirty_since.get_or_insert_with(Instant::now);

@@ -464,16 +464,6 @@ impl LogCore {
         Ok(())
     }
 
-    /// Forgets the frames from `first_seq` on, which were refused after a failed sync, and returns how many they are; their
-    /// sequences are not used again. What was acknowledged before them, at a level that needs no sync, stays to be written.
-    fn give_up_unsynced(&mut self, first_seq: u64) -> usize {
-        self.abandon();
-        let before = self.unsynced.len();
-        self.unsynced.retain(|(frame, _)| frame.first_seq < first_seq);
-        self.unsynced_bytes = self.unsynced.iter().map(|(frame, _)| frame.memory_bytes()).sum();
-        before - self.unsynced.len()
-    }
-
     /// Opens a segment where none is, with everything in it that is written and not synced.
     fn mend(&mut self, running_ms: u64) -> io::Result<()> {
         if self.active.is_some() { Ok(()) } else { self.begin_segment(running_ms) }

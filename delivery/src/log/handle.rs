@@ -152,7 +152,7 @@ struct Shared {
     refusing: Option<RefusalReason>,
     last_error: Option<String>,
     failures: u64,
-    /// As of the last turn of the committer.
+    /// As of the last turn of the committer, whose lock is held as long as a volume takes for a sync.
     syncs: u64,
     /// State with every frame that readers may see.
     state: State,
@@ -468,15 +468,13 @@ impl Log {
 
     /// Returns the figures.
     pub fn report(&self) -> LogReport {
-        // Not the writer: it is locked as long as a volume takes for a sync.
         let shared = self.shared();
         let (memory_bytes, spilled_frames, spilled_bytes) = shared.memory.figures();
-        let full = shared.used_bytes() + shared.reserved >= shared.settings.bytes_max / 100 * 99;
         // At the floor of free space nothing fails, and what was refused last says so.
         let at_floor = shared.refusing.filter(|reason| *reason == RefusalReason::NoSpace);
         let wrong = shared.trouble.or(at_floor).map(RefusalReason::as_str);
         LogReport {
-            state: wrong.unwrap_or(if full { "full" } else { "ok" }).to_owned(),
+            state: wrong.unwrap_or(if shared.is_full() { "full" } else { "ok" }).to_owned(),
             bytes: shared.disk_bytes,
             bytes_max: shared.settings.bytes_max,
             segments: shared.segments.len() as u64,

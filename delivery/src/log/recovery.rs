@@ -127,7 +127,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
         found.unsealed.extend(unsealed);
         let next = headed.get(index + 1).map(|next| &*next.header).filter(|_| info.whole);
         report.damaged_records += u64::from(lacks_end(&file.header, info.summary.end_seq, next));
-        if info.data_end > info.data_start && unread_end(info.summary.end_seq, next) {
+        if info.data_end > info.data_start && unread_end(&file.header, info.summary.end_seq, next) {
             info.whole = false;
             info.unread_from = next.map(|next| next.follows_seq);
             tracing::warn!(

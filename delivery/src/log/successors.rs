@@ -16,6 +16,7 @@ pub(super) fn lacks_end(header: &SegmentHeader, end_seq: u64, next: Option<&Segm
 
 /// Returns whether a segment with events up to `end_seq` holds some at its end that the start which began the next could not
 /// read: cursors went past them, so that they are delivered by none, and the file is all that is left of them.
-pub(super) fn unread_end(end_seq: u64, next: Option<&SegmentHeader>) -> bool {
-    next.is_some_and(|next| end_seq > next.follows_seq)
+pub(super) fn unread_end(header: &SegmentHeader, end_seq: u64, next: Option<&SegmentHeader>) -> bool {
+    // One that was begun by the same start stands behind a failed sync, and has all that was acknowledged.
+    next.is_some_and(|next| next.incarnation != header.incarnation && end_seq > next.follows_seq)
 }

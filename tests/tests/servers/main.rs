@@ -17,6 +17,7 @@ mod drift;
 mod events;
 mod injection;
 mod operator;
+mod otlp;
 mod releases;
 mod repair;
 mod s3;

@@ -99,6 +99,26 @@ impl Refused {
         self
     }
 
+    /// Returns the status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the words.
+    pub(super) fn message(&self) -> &str {
+        &self.body.message
+    }
+
+    /// Puts the headers of the refusal into an answer of another form.
+    pub(super) fn put_headers(self, response: &mut Response) {
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        if self.is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
     /// Returns the code that a client reads.
     pub(super) fn code(&self) -> &'static str {
         self.body.code
@@ -214,12 +234,7 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = json(self.status, &self.body);
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(name, value);
-        }
-        if self.is_last {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        self.put_headers(&mut response);
         response
     }
 }

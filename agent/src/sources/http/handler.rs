@@ -27,6 +27,7 @@ use super::body::{self, ReadBody, ReadError};
 use super::decode::Coding;
 use super::events::{self, Events, RefusalCode};
 use super::limits::{BODIES_BYTES_MAX, Budget, KEY_BYTES_MAX, Limit};
+use super::otlp;
 use super::sender::{Gate, Sender};
 use super::shares::Shares;
 use super::stats::HttpStats;
@@ -71,11 +72,21 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Returns empty memory with room for so many bytes.
+    pub(super) fn arena(&self, bytes: usize) -> Vec<u8> {
+        self.arenas.take(bytes)
+    }
+}
+
 /// Returns the routes.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
     for path in PATHS {
         router = router.route(path, post(take));
+    }
+    for (path, signal) in otlp::PATHS {
+        router = router.route(path, post(move |state, request| otlp::take(signal, state, request)));
     }
     router
         .fallback(async || Refused::not_found())
@@ -95,13 +106,7 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 
 async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body) -> Result<Response, Refused> {
     check_content_type(headers)?;
-    let coding = coding(headers)?;
-    let key = key(headers)?;
-    let selection = selection(shared, sender, headers)?;
-    let memory = (shared.budget.lease(sender.bodies.clone()), &shared.arenas);
-    let mut read = body::read(body, coding, memory, &shared.stats).await.map_err(|e| unread(shared, e))?;
-    let body_hash = if key.is_some() { xxh3_128(&read.bytes) } else { 0 };
-    let key = key.map(|key| IdempotencyKey { sender: sender.key.clone(), key, body_hash });
+    let Given { body: mut read, selection, key } = given(shared, sender, headers, body).await?;
     if events::needs_copy(&read.bytes) {
         read.lease.grow(read.bytes.len()).await.map_err(|limit| limited(shared, limit))?;
     }
@@ -116,6 +121,25 @@ async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body
     let response = submit(shared, sender, selection, events, key).await;
     drop(lease);
     response
+}
+
+/// What a request gives: its body, whom it is for, and its key.
+pub(super) struct Given {
+    pub(super) body: ReadBody,
+    pub(super) selection: Selection,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+/// Looks at what the headers say, and then reads the body.
+pub(super) async fn given(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body) -> Result<Given, Refused> {
+    let coding = coding(headers)?;
+    let key = key(headers)?;
+    let selection = selection(shared, sender, headers)?;
+    let memory = (shared.budget.lease(sender.bodies.clone()), &shared.arenas);
+    let body = body::read(body, coding, memory, &shared.stats).await.map_err(|e| unread(shared, e))?;
+    let body_hash = if key.is_some() { xxh3_128(&body.bytes) } else { 0 };
+    let key = key.map(|key| IdempotencyKey { sender: sender.key.clone(), key, body_hash });
+    Ok(Given { body, selection, key })
 }
 
 async fn submit(
@@ -136,6 +160,18 @@ async fn submit(
             Err(Refused::all_events(refusals))
         };
     }
+    let events = keep(shared, sender, selection, (payload, ends), key).await?;
+    Ok(answer::accepted(events, refusals))
+}
+
+/// Keeps events, and returns how many they are.
+pub(super) async fn keep(
+    shared: &Shared,
+    sender: &Sender,
+    selection: Selection,
+    (payload, ends): (Vec<u8>, Vec<u32>),
+    key: Option<IdempotencyKey>,
+) -> Result<u64, Refused> {
     let (events, bytes) = (ends.len() as u64, payload.len() as u64);
     let submission = Submission { payload: shared.arenas.seal(payload), ends, received: shared.clock.now(), key };
     shared.door.submit(sender, selection, submission).await.map_err(|error| Refused::submit(&error))?;
@@ -143,7 +179,7 @@ async fn submit(
     if sender.is_unverified {
         shared.stats.unverified(events);
     }
-    Ok(answer::accepted(events, refusals))
+    Ok(events)
 }
 
 /// Refuses what is clearly no JSON. What clients write there is otherwise not looked at: the bytes decide.
@@ -211,7 +247,8 @@ fn unread(shared: &Shared, error: ReadError) -> Refused {
     }
 }
 
-fn limited(shared: &Shared, limit: Limit) -> Refused {
+/// Counts a limit that was run into.
+pub(super) fn limited(shared: &Shared, limit: Limit) -> Refused {
     shared.stats.limited(limit);
     Refused::limit(limit)
 }

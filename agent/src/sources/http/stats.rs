@@ -8,7 +8,7 @@ use super::events::RefusalCode;
 use super::limits::Limit;
 
 /// Every status the source answers, in the order of their counters.
-const STATUSES: [u16; 15] = [202, 207, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 0];
+const STATUSES: [u16; 16] = [200, 202, 207, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 0];
 
 /// Counters and one gauge; all of the time since the start.
 #[derive(Debug, Default)]

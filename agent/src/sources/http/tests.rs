@@ -4,6 +4,7 @@ mod connections;
 mod errors;
 mod forms;
 mod limits;
+mod otlp;
 mod pipelines;
 mod pods;
 mod security;

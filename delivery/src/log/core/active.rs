@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,19 +57,7 @@ impl LogCore {
         };
         let head = header.encode();
         let data_start = head.len() as u64;
-        let mut info = SegmentInfo {
-            ordinal,
-            path,
-            base_seq: self.base_seq,
-            summary: Summary::new(self.base_seq, routes.len()),
-            routes,
-            data_start,
-            data_end: data_start,
-            bytes: data_start,
-            sealed_ms: None,
-            whole: true,
-            unread_from: None,
-        };
+        let mut info = SegmentInfo::begun((ordinal, path), self.base_seq, routes, data_start);
         let mut active = Active {
             file: file.clone(),
             ordinal,
@@ -192,6 +180,16 @@ impl LogCore {
         }
     }
 
+    /// Forgets the frames from `first_seq` on, which were refused after a failed sync, and returns how many they are; their
+    /// sequences are not used again. What was acknowledged before them, at a level that needs no sync, stays to be written.
+    pub(super) fn give_up_unsynced(&mut self, first_seq: u64) -> usize {
+        self.abandon();
+        let before = self.unsynced.len();
+        self.unsynced.retain(|(frame, _)| frame.first_seq < first_seq);
+        self.unsynced_bytes = self.unsynced.iter().map(|(frame, _)| frame.memory_bytes()).sum();
+        before - self.unsynced.len()
+    }
+
     /// Removes older segments without a frame: their state stands in the new one's header.
     pub(super) fn remove_empty_segments(&mut self) {
         let empty: Vec<u64> = self
@@ -204,6 +202,25 @@ impl LogCore {
             if self.let_go(ordinal).is_ok() {
                 self.segments.remove(&ordinal);
             }
+        }
+    }
+}
+
+impl SegmentInfo {
+    /// Returns one that holds nothing behind its header.
+    fn begun((ordinal, path): (u64, PathBuf), base_seq: u64, routes: Arc<[Arc<str>]>, data_start: u64) -> Self {
+        Self {
+            ordinal,
+            path,
+            base_seq,
+            summary: Summary::new(base_seq, routes.len()),
+            routes,
+            data_start,
+            data_end: data_start,
+            bytes: data_start,
+            sealed_ms: None,
+            whole: true,
+            unread_from: None,
         }
     }
 }

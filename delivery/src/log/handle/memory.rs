@@ -74,6 +74,11 @@ impl Shared {
         self.disk_bytes + self.memory.disk_bytes
     }
 
+    /// Returns whether next to nothing of the quota is left.
+    pub(super) fn is_full(&self) -> bool {
+        self.used_bytes() + self.reserved >= self.settings.bytes_max / 100 * 99
+    }
+
     /// Returns the sequence below which no delivery reads again. Where data is kept for replay nobody is past it.
     pub(super) fn passed_low(&self) -> u64 {
         if !self.settings.retain.is_zero() {

@@ -150,6 +150,8 @@ fn a_pod_deleted_while_the_agent_was_away_is_forgotten() {
     world.settle();
     assert_eq!(world.logs[0].positions.len(), 2);
     fs::remove_dir_all(world.root.path().join(POD)).unwrap();
+    // Some pod is there: what the root is to show is mounted.
+    fs::create_dir(world.root.path().join("fab12_other-0_77")).unwrap();
     world.restart();
     world.settle();
     assert_eq!(world.logs[0].positions.len(), 1);
