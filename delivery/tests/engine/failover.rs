@@ -1158,6 +1158,73 @@ async fn the_backlog_of_backends_that_are_all_replaced_at_once_goes_to_those_tha
 }
 
 #[tokio::test]
+async fn the_backlog_of_backends_that_were_replaced_while_no_process_ran_goes_to_those_that_come() {
+    for (failback, dies) in BOTH.into_iter().flat_map(|failback| [(failback, false), (failback, true)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let places = [Mode::Take, Mode::Refuse, Mode::Refuse, Mode::Refuse].map(Place::new);
+        let [a, b, c, d] = &places;
+        let four: [(&'static str, &Arc<Place>); 4] = [("a", a), ("b", b), ("c", c), ("d", d)];
+        {
+            let engine = engine(dir.path());
+            let pipeline = open(&engine, failback, &four[..2]).await;
+            send(&pipeline, 0..50).await;
+            until_held_nowhere(&pipeline).await;
+            a.turn(Mode::Refuse);
+            // Both hold this.
+            send(&pipeline, 50..150).await;
+            until(&pipeline, |report| report.routes[0].active.is_none()).await;
+            if !dies {
+                engine.drain(Instant::now() + Duration::from_millis(50)).await;
+            }
+        }
+        let gone = specs(&four[..2]);
+        let removed = |key: &DeliveryKey| gone.iter().find(|spec| spec.backend_uid == key.backend_uid).cloned();
+        let engine = engine(dir.path());
+        let group = Strategy::FirstHealthy(failback);
+        let pipeline = engine.add(settings(group, &four[2..]), specs(&four[2..]), &removed).await.unwrap();
+        [a, b].into_iter().for_each(|place| place.turn(Mode::Take));
+        send(&pipeline, 150..200).await;
+        until(&pipeline, |report| report.routes[0].active.is_none()).await;
+        [c, d].into_iter().for_each(|place| place.turn(Mode::Take));
+        let gone = |report: &PipelineReport| report.deliveries.len() == 2;
+        until(&pipeline, gone).await;
+        until(&pipeline, |report| report.deliveries.iter().any(|one| one.held_events == 0)).await;
+        assert!(drain(&engine).await);
+        assert_eq!((a.each(), a.got().len(), b.got().len()), (numbers(0..50), 50, 0), "{failback:?}, dies: {dies}");
+        let news: BTreeSet<u32> = c.each().union(&d.each()).copied().collect();
+        assert_eq!((news, doubles(&[c]), doubles(&[d])), (numbers(50..200), 0, 0), "{failback:?}, dies: {dies}");
+        if failback == Failback::Leave {
+            assert_eq!(doubles(&[c, d]), 0, "each event is at one of those that came");
+        }
+    }
+}
+
+#[tokio::test]
+async fn backends_that_each_had_to_get_all_keep_what_they_hold_when_others_come_while_no_process_ran() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = [Mode::Refuse, Mode::Refuse, Mode::Take].map(Place::new);
+    let [a, b, c] = &places;
+    let three: [(&'static str, &Arc<Place>); 3] = [("a", a), ("b", b), ("c", c)];
+    {
+        let engine = engine(dir.path());
+        let all = settings(Strategy::All, &three[..2]);
+        let pipeline = engine.add(all, specs(&three[..2]), &|_| None).await.unwrap();
+        send(&pipeline, 0..50).await;
+        engine.drain(Instant::now() + Duration::from_millis(50)).await;
+    }
+    let gone = specs(&three[..2]);
+    let removed = |key: &DeliveryKey| gone.iter().find(|spec| spec.backend_uid == key.backend_uid).cloned();
+    [a, b].into_iter().for_each(|place| place.turn(Mode::Take));
+    let engine = engine(dir.path());
+    let group = Strategy::FirstHealthy(Failback::Leave);
+    let pipeline = engine.add(settings(group, &three[2..]), specs(&three[2..]), &removed).await.unwrap();
+    send(&pipeline, 50..60).await;
+    until(&pipeline, |report| report.deliveries.len() == 1).await;
+    assert!(drain(&engine).await);
+    assert_eq!([a, b, c].map(|place| place.each()), [numbers(0..50), numbers(0..50), numbers(50..60)]);
+}
+
+#[tokio::test]
 async fn members_that_are_replaced_again_and_again_under_load_repeat_none() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
