@@ -217,6 +217,7 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
         return Fault::new(FaultKind::Forbidden, forbidden);
     }
     // A connection that is not made in time is both: nobody was reached, and nothing was sent.
+    let was_sent = !error.is_connect() && !error.is_builder();
     let kind = if error.is_connect() {
         FaultKind::Unreachable
     } else if error.is_timeout() {
@@ -228,7 +229,7 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
     } else {
         FaultKind::Broken
     };
-    Fault::new(kind, format_args!("{what}: {}", in_words(root_cause(&error))))
+    Fault::new(kind, format_args!("{what}: {}", in_words(root_cause(&error)))).maybe_there(was_sent)
 }
 
 /// What the library of TLS calls a certificate that another authority has signed, or that one of the same name has, or itself.

@@ -332,8 +332,8 @@ pub struct DeliveryReport {
     pub dropped_bytes: BTreeMap<String, u64>,
     /// Events counted as dropped for which the backend's answer came later, since the start: it has them all the same.
     pub late_events: u64,
-    /// Batches that were tried under a key and not answered, and go elsewhere, since the start: under other keys, since their
-    /// encoding was edited, or to another backend of the route. They may be there twice.
+    /// Batches that were sent and not answered, and went elsewhere, since the start: to another backend of the route, or under
+    /// other keys, since their encoding was edited. They may be there twice.
     #[serde(default)]
     pub unknown_batches: u64,
     /// Events still to be delivered, counted by scanning.

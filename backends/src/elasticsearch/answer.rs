@@ -104,7 +104,8 @@ pub(super) fn verdict(status: u16, body: &[u8], ids: &[EventId]) -> Result<Verdi
         (300..=399, _) => Fault::new(kind, format_args!("http {status}: redirects are not followed")),
         (_, "") => Fault::new(kind, format_args!("http {status}")),
         (_, said) => Fault::new(kind, format_args!("http {status}: {said}")),
-    })
+    }
+    .maybe_there(status >= 500 && kind == FaultKind::Broken))
 }
 
 /// Returns the error of a body that is one of the server's own, on one line.

@@ -20,6 +20,7 @@ use super::desk::Desk;
 use super::jobs::{Hand, Workshop, is_job};
 use super::seats::Seats;
 use super::status::DeliveryStatus;
+use super::unanswered::Unanswered;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
@@ -304,6 +305,7 @@ impl Engine {
             budget: self.budget.clone(),
             dead_letters: bed.dead_letters.clone(),
             status,
+            unanswered: Unanswered::of_plans(&progress.plans),
             hurry: self.hurry.subscribe(),
             orders: receiver,
             deliveries: bed.deliveries.clone(),

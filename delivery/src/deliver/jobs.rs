@@ -34,6 +34,7 @@ use super::delivery::{Delivery, Ground, JobGround};
 use super::desk::Desk;
 use super::life::BackendKind;
 use super::status::DeliveryStatus;
+use super::unanswered::Unanswered;
 use super::{DeliverySpec, dead_letters};
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
@@ -335,6 +336,7 @@ impl Desk {
             released: None,
             earlier: None,
             was_well: true,
+            unanswered: Unanswered::default(),
         };
         if let Some(shelf) = self.dead_letters.shelf.get().filter(|_| job.kind == JobKind::Redrive) {
             shelf.hide(job);

@@ -311,6 +311,7 @@ impl Delivery {
 
     /// The batch is too large for the backend: two halves, or an event that never fits.
     async fn split(&mut self, work: Work, batch: &OutBatch, fault: &Fault) {
+        self.note_unanswered(&work, fault);
         if let Some((left, right)) = halve(&work) {
             self.progress.plans.retain(|plan| plan.key != work.key);
             self.retry.insert(left.first, left);
@@ -332,7 +333,15 @@ impl Delivery {
         noted.insert(at, Left { first, end, for_ms: left_for.counted.as_millis() as u64 });
     }
 
+    /// Notes that a batch may be there. What one that commits did not commit it takes back when it is opened again.
+    fn note_unanswered(&mut self, work: &Work, fault: &Fault) {
+        if fault.may_be_there && !self.target.traits.commits {
+            self.ground.unanswered.note(work.first, work.end);
+        }
+    }
+
     async fn again(&mut self, mut work: Work, batch: &OutBatch, fault: &Fault) {
+        self.note_unanswered(&work, fault);
         self.failed(fault, Blame::Destination);
         if self.gave_up(&mut work, batch, fault).await {
             return;

@@ -16,7 +16,8 @@ use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::ledger::{DeliveryState, PipelineReport};
 use spillway_delivery::log::{DeliveryKey, Journal, Progress};
 use spillway_delivery::settings::{
-    DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, RouteSettings, Strategy, WhenBehind,
+    BreakerSettings, DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, RouteSettings, Strategy,
+    WhenBehind,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -338,6 +339,59 @@ async fn what_is_unknown_at_the_failover_goes_to_the_second_and_back_only_by_a_b
                 assert_eq!(of(&report, "a").duplicate_events, 30, "they came under the keys they had");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_an_answer_is_unknown_once_another_has_it_with_a_key_and_without() {
+    for failback in BOTH {
+        for (keyed, mode) in [(true, Mode::Lose), (true, Mode::Refuse), (false, Mode::Lose), (false, Mode::Refuse)] {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = engine(dir.path());
+            let traits = Traits { keyed, ..Traits::default() };
+            let (a, b) = (Place::with(mode, traits), Place::with(Mode::Take, traits));
+            let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+            send(&pipeline, 0..10).await;
+            b.until(|got| got.len() == 10).await;
+            let leaves = failback == Failback::Leave;
+            let moved = until(&pipeline, |report| {
+                let elsewhere = if leaves { 10 } else { 0 };
+                of(report, "b").delivered_events == 10 && of(report, "a").elsewhere_events == elsewhere
+            });
+            let moved = moved.await;
+            // A backfill gives it to the first again; what was refused is nowhere else.
+            let expected = u64::from(mode == Mode::Lose && leaves);
+            assert_eq!(of(&moved, "a").unknown_batches, expected, "{failback:?}, keyed: {keyed}, {mode:?}");
+            assert_eq!(of(&moved, "b").unknown_batches, 0);
+            a.turn(Mode::Take);
+            assert!(drain(&engine).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_an_answer_is_unknown_also_where_its_backend_was_edited_before_another_has_it() {
+    for keyed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let with = |mode| Place::with(mode, Traits { keyed, ..Traits::default() });
+        let (a, edited, b) = (with(Mode::Lose), with(Mode::Refuse), with(Mode::Take));
+        let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+        let group = Strategy::FirstHealthy(Failback::Leave);
+        let mut patient = specs(&places);
+        (patient[0].settings.retry_initial, patient[0].settings.retry_max) =
+            (Duration::from_hours(1), Duration::from_hours(1));
+        patient[0].settings.breaker =
+            BreakerSettings { consecutive_failures: u32::MAX, failure_ratio_percent: 100, ..quick_breaker() };
+        let pipeline = engine.add(settings(group, &places), patient, &|_| None).await.unwrap();
+        send(&pipeline, 0..10).await;
+        a.until(|got| got.len() == 10).await;
+        let to: [(&'static str, &Arc<Place>); 1] = [("a", &edited)];
+        engine.apply(settings(group, &places), specs(&to), &|_| None).await.unwrap();
+        b.until(|got| got.len() == 10).await;
+        let moved = until(&pipeline, |report| of(report, "a").elsewhere_events == 10).await;
+        assert_eq!(of(&moved, "a").unknown_batches, 1, "keyed: {keyed}");
+        assert!(drain(&engine).await);
     }
 }
 
