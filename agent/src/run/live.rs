@@ -144,7 +144,7 @@ impl Live {
         let diff = diff(&self.running, read);
         let mut done = Done { refused: diff.refused, ..Done::default() };
         self.again = false;
-        self.workshop.set_backends(&read.compiled);
+        self.workshop.set_backends(read);
         let backends: BTreeMap<Arc<str>, BackendPlan> =
             read.compiled.backends.iter().map(|backend| (backend.uid.clone(), backend.clone())).collect();
         let removed = diff.actions.iter().filter_map(|action| match action {
