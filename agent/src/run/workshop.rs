@@ -158,7 +158,7 @@ impl Known {
         let (plan, label) = (&made.plan, made.plan.label());
         let Some(now) = self.backends.get(&(plan.namespace.clone(), plan.name.clone())) else {
             let is_there = self.compiled.objects.contains_key(&label) || self.unread.contains(&made.file);
-            return (!is_there).then(|| format!("{label} was removed"));
+            return (!is_there).then(|| format!("{label} is not in the configuration any more"));
         };
         if now.uid != plan.uid {
             return Some(format!("{label} was removed, and another of its name is there"));
@@ -298,15 +298,21 @@ spec:
             let [before, after] = ["lake", "sea"].map(|name| format!("\nkind: {kind}\nmetadata: {{name: {name}}}"));
             manifests.replace(&before, &after)
         };
-        assert_eq!(why(&sea("Backend"), &own), say("Backend default/lake was removed"));
+        assert_eq!(why(&sea("Backend"), &own), say("Backend default/lake is not in the configuration any more"));
         assert_eq!(why(&sea("Backend"), &shared), None);
-        assert_eq!(why(&sea("ClusterBackend"), &shared), say("ClusterBackend lake was removed"));
+        assert_eq!(
+            why(&sea("ClusterBackend"), &shared),
+            say("ClusterBackend lake is not in the configuration any more")
+        );
         // There, and bad: it may be mended.
         assert_eq!(why(&manifests.replace("{type: Stdout}", "{type: Stdin}"), &own), None);
         // In a file that is not YAML now.
         let unread = Known { unread: BTreeSet::from(["a.yaml".into()]), ..known("") };
         assert_eq!(unread.why_gone(&own, &made(&own)), None);
-        assert_eq!(known("").why_gone(&own, &made(&own)), say("Backend default/lake was removed"));
+        assert_eq!(
+            known("").why_gone(&own, &made(&own)),
+            say("Backend default/lake is not in the configuration any more")
+        );
         // No grant any more: by its selector, by the labels of the namespace, or because the pipeline is not served now.
         let revoked = say("ClusterBackend lake does not grant namespace default any more");
         assert_eq!(why(&manifests.replace("matchLabels: {tier: one}", "matchLabels: {tier: two}"), &shared), revoked);

@@ -240,6 +240,7 @@ impl Delivery {
         flights.clear();
         if at_once {
             // What comes next is another destination.
+            self.ground.unanswered.answered(&self.progress);
             self.ground.status.unknown(unknown + self.ground.unanswered.take_all());
         }
     }

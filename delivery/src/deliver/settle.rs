@@ -342,6 +342,7 @@ impl Delivery {
     /// Notes that a batch may be there. What one that commits did not commit it takes back when it is opened again.
     fn note_unanswered(&mut self, work: &Work, fault: &Fault) {
         if fault.may_be_there && !self.target.traits.commits {
+            self.ground.unanswered.answered(&self.progress);
             self.ground.unanswered.note(work.first, work.end);
         }
     }

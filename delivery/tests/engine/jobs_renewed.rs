@@ -256,12 +256,9 @@ async fn a_replay_whose_backend_is_gone_ends_with_the_reason_and_the_log_is_as_i
             let world = World::new(dir.path(), Some(to("b", &old))).await;
             world.replay().await;
             old.tried(1).await;
-            world.gone("Backend default/b was removed").await;
+            world.gone("Backend default/b is gone").await;
             let job = world.until(|job| job.ended.is_some()).await;
-            assert_eq!(
-                (job.state, job.last_error.as_deref()),
-                (JobState::Failed, Some("Backend default/b was removed"))
-            );
+            assert_eq!((job.state, job.last_error.as_deref()), (JobState::Failed, Some("Backend default/b is gone")));
             assert_eq!((job.selected_events, job.held_events, job.imbalance_events), (100, 100, 0), "{mode:?}");
             let tried = *old.attempts.borrow();
             // Its own delivery goes on, and what is said again changes nothing.
