@@ -354,8 +354,8 @@ async fn a_batch_without_an_answer_is_unknown_once_another_has_it_with_a_key_and
             send(&pipeline, 0..10).await;
             b.until(|got| got.len() == 10).await;
             let leaves = failback == Failback::Leave;
+            let elsewhere = u64::from(leaves) * 10;
             let moved = until(&pipeline, |report| {
-                let elsewhere = if leaves { 10 } else { 0 };
                 of(report, "b").delivered_events == 10 && of(report, "a").elsewhere_events == elsewhere
             });
             let moved = moved.await;
