@@ -126,7 +126,8 @@ fn human(jobs: &[(String, JobReport)], paint: Paint) -> String {
     let mut text = table::lines(&COLUMNS, &rows, paint).join("\n") + "\n";
     for (_, job) in jobs {
         if let Some(error) = &job.last_error {
-            write!(text, "\njob {} tries again: {}\n", plain(&job.id), plain(error)).unwrap_or_default();
+            let what = if job.state == JobState::Failed { "failed" } else { "tries again" };
+            write!(text, "\njob {} {what}: {}\n", plain(&job.id), plain(error)).unwrap_or_default();
         }
     }
     text
@@ -139,6 +140,7 @@ fn state(job: &JobReport) -> Cell {
         JobState::Retrying => Cell::new("retrying", Mood::Bad),
         JobState::Done => Cell::new("done", Mood::Good),
         JobState::Cancelled => "cancelled".into(),
+        JobState::Failed => Cell::new("failed", Mood::Bad),
     }
 }
 
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn jobs_are_a_table_with_what_keeps_them() {
-        let job = JobReport {
+        let job = || JobReport {
             id: "3f21a9c0".into(),
             kind: "replay".into(),
             state: JobState::Retrying,
@@ -167,10 +169,16 @@ mod tests {
             last_error: Some("connection refused\x1b".into()),
             ..JobReport::default()
         };
-        let text = human(&[("default/jobs".into(), job)], Paint::plain());
+        let text = human(&[("default/jobs".into(), job())], Paint::plain());
         assert!(text.contains("3f21a9c0  replay  default/jobs  all    api"), "{text}");
         assert!(text.contains("retrying    4 of 10         0     6\n"), "{text}");
         assert!(text.ends_with("job 3f21a9c0 tries again: connection refused\u{fffd}\n"), "{text}");
+        let failed = JobReport { state: JobState::Failed, last_error: Some("no such Backend".into()), ..job() };
+        let text = human(&[("default/jobs".into(), failed)], Paint::plain());
+        assert!(
+            text.contains("failed    4 of 10") && text.ends_with("job 3f21a9c0 failed: no such Backend\n"),
+            "{text}"
+        );
         assert_eq!(human(&[], Paint::plain()), "no jobs\n");
     }
 }

@@ -35,6 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: less than common servers keep theirs (60 s).
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most room that is made for the body of an answer because of its length as the server tells it.
+const BODY_ROOM_MAX: usize = 1 << 20;
+
 const USER_AGENT: &str = concat!("spillway/", env!("CARGO_PKG_VERSION"));
 
 /// A client, and the secrets of its backend.
@@ -102,7 +105,8 @@ impl HttpClient {
         let client = self.client(request.url().port_or_known_default().unwrap_or_default())?;
         let response = client.execute(request).await.map_err(|error| fault(error, "no answer"))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
+        let said = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
+        let mut body = Vec::with_capacity(said.min(limits.body_bytes_max).min(BODY_ROOM_MAX));
         let whole = match timeout(limits.body_timeout, read(response, limits.body_bytes_max, &mut body)).await {
             Ok(read) => read?,
             Err(_) => false,
@@ -217,6 +221,7 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
         return Fault::new(FaultKind::Forbidden, forbidden);
     }
     // A connection that is not made in time is both: nobody was reached, and nothing was sent.
+    let was_sent = !error.is_connect() && !error.is_builder();
     let kind = if error.is_connect() {
         FaultKind::Unreachable
     } else if error.is_timeout() {
@@ -228,7 +233,7 @@ fn fault(error: reqwest::Error, what: &str) -> Fault {
     } else {
         FaultKind::Broken
     };
-    Fault::new(kind, format_args!("{what}: {}", in_words(root_cause(&error))))
+    Fault::new(kind, format_args!("{what}: {}", in_words(root_cause(&error)))).maybe_there(was_sent)
 }
 
 /// What the library of TLS calls a certificate that another authority has signed, or that one of the same name has, or itself.

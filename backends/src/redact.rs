@@ -119,8 +119,8 @@ impl Secrets {
     }
 
     fn redact_fault(&self, fault: Fault) -> Fault {
-        let Fault { kind, message, retry_after } = fault;
-        Fault { retry_after, ..Fault::new(kind, self.redact(&message)) }
+        let Fault { kind, message, retry_after, may_be_there } = fault;
+        Fault { retry_after, may_be_there, ..Fault::new(kind, self.redact(&message)) }
     }
 
     fn redact_outcome(&self, outcome: Outcome) -> Outcome {

@@ -47,6 +47,20 @@ pub struct Compiled {
     pub warnings: Vec<ManifestError>,
     /// Every object of ours that has a name, good or not, as errors name it, and the file it is in.
     pub objects: BTreeMap<String, Arc<str>>,
+    /// Whom each good `ClusterBackend` grants, by what names it for good; `None` is nobody.
+    grants: BTreeMap<Arc<str>, Option<LabelSelector>>,
+    namespaces: Namespaces,
+}
+
+impl Compiled {
+    /// Returns whether the `ClusterBackend` that `uid` names grants a namespace; `None` when that hangs on labels that are not
+    /// known.
+    pub fn is_granted(&self, namespace: &str, uid: &str) -> Option<bool> {
+        match self.grants.get(uid) {
+            Some(Some(selector)) => self.namespaces.takes(selector, namespace),
+            Some(None) | None => Some(false),
+        }
+    }
 }
 
 /// One pipeline, ready to run.
@@ -115,6 +129,14 @@ pub struct BackendPlan {
 /// A namespace, or [`CLUSTER`], and a name.
 type Key = (String, String);
 
+impl BackendPlan {
+    /// Returns the object as errors name it.
+    pub fn label(&self) -> String {
+        let kind = if *self.namespace == *CLUSTER { "ClusterBackend" } else { "Backend" };
+        object::labelled(kind, &self.namespace, &self.name)
+    }
+}
+
 impl PipelinePlan {
     /// Returns the object as errors name it.
     pub fn label(&self) -> String {
@@ -180,8 +202,10 @@ fn compile_objects(documents: &[Document], namespaces: Namespaces) -> (Compiled,
     }
     let (errors, warnings) = told.finish();
     let pipelines = pipelines.into_values().collect();
+    let by_uid = grants.iter().filter_map(|(key, allowed)| Some((good.get(key)?.uid.clone(), allowed.clone())));
+    let grants = by_uid.collect();
     let backends = good.into_values().collect();
-    (Compiled { pipelines, backends, errors, warnings, objects: named }, objects)
+    (Compiled { pipelines, backends, errors, warnings, objects: named, grants, namespaces }, objects)
 }
 
 fn selects_nothing(object: &Object, known: usize) -> ManifestError {

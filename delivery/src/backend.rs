@@ -97,12 +97,23 @@ pub struct Fault {
     pub message: Box<str>,
     /// How long the destination asked to be left alone.
     pub retry_after: Option<Duration>,
+    /// Whether the destination may have taken the batch, or some of it, all the same: it was sent, and no answer says that it
+    /// was refused.
+    pub may_be_there: bool,
 }
 
 impl Fault {
-    /// Returns a fault; `message` is cut to one line of 256 bytes.
+    /// Returns a fault; `message` is cut to one line of 256 bytes. Without an answer in time, and with one that is broken, the
+    /// batch may be there; with the other kinds it is not, unless it is said.
     pub fn new(kind: FaultKind, message: impl fmt::Display) -> Self {
-        Self { kind, message: one_line(&message.to_string()).into(), retry_after: None }
+        let may_be_there = matches!(kind, FaultKind::Timeout | FaultKind::Broken);
+        Self { kind, message: one_line(&message.to_string()).into(), retry_after: None, may_be_there }
+    }
+
+    /// Returns the fault of an attempt that the destination may have taken, or not.
+    #[must_use]
+    pub fn maybe_there(self, may_be_there: bool) -> Self {
+        Self { may_be_there, ..self }
     }
 }
 

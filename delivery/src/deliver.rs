@@ -49,6 +49,7 @@ mod settle;
 mod standing;
 mod status;
 mod target;
+mod unanswered;
 mod unclaimed;
 
 pub(crate) use deliveries::Deliveries;

@@ -68,6 +68,8 @@ pub enum JobState {
     Done,
     /// Over: it was told to end.
     Cancelled,
+    /// Over: it can have its backend no more.
+    Failed,
 }
 
 /// One redrive or replay at one moment: `selected = delivered + duplicates + rejected + dropped + held`.
@@ -104,13 +106,13 @@ pub struct JobReport {
     pub rejected_events: u64,
     /// Events given up.
     pub dropped_events: u64,
-    /// Events still to be sent; of a job that was cancelled, those that were not.
+    /// Events still to be sent; of a job that was cancelled or failed, those that were not.
     pub held_events: u64,
     /// `selected - delivered - duplicates - rejected - dropped - held`: 0.
     pub imbalance_events: i64,
     /// Attempts since the start.
     pub attempts: u64,
-    /// The last fault, in one line, while it tries again.
+    /// The last fault, in one line, while it tries again; of a job that failed, why.
     pub last_error: Option<String>,
 }
 
@@ -332,8 +334,8 @@ pub struct DeliveryReport {
     pub dropped_bytes: BTreeMap<String, u64>,
     /// Events counted as dropped for which the backend's answer came later, since the start: it has them all the same.
     pub late_events: u64,
-    /// Batches that were tried under a key and not answered, and go elsewhere, since the start: under other keys, since their
-    /// encoding was edited, or to another backend of the route. They may be there twice.
+    /// Batches that were sent and not answered, and went elsewhere, since the start: to another backend of the route, or under
+    /// other keys, since their encoding was edited. They may be there twice.
     #[serde(default)]
     pub unknown_batches: u64,
     /// Events still to be delivered, counted by scanning.

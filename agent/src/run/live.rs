@@ -8,12 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use spillway_crds::{BackendPlan, ManifestError};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::settings::PipelineUid;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feed;
@@ -141,10 +143,11 @@ impl Live {
     }
 
     async fn carry_out(&mut self, read: &Read) {
+        let began = Instant::now();
         let diff = diff(&self.running, read);
         let mut done = Done { refused: diff.refused, ..Done::default() };
         self.again = false;
-        self.workshop.set_backends(&read.compiled);
+        self.workshop.set_backends(read);
         let backends: BTreeMap<Arc<str>, BackendPlan> =
             read.compiled.backends.iter().map(|backend| (backend.uid.clone(), backend.clone())).collect();
         let removed = diff.actions.iter().filter_map(|action| match action {
@@ -174,7 +177,7 @@ impl Live {
         }
         self.workshop.renew(&self.engine).await;
         self.sources.follow(&self.opened).await;
-        self.tell(done, read);
+        self.tell(done, read, began.elapsed());
         self.feed.applied(&read.compiled, &self.overview.excluded());
     }
 
@@ -201,7 +204,7 @@ impl Live {
     }
 
     /// One line for what was done, and the rest for whoever asks.
-    fn tell(&mut self, done: Done, read: &Read) {
+    fn tell(&mut self, done: Done, read: &Read, took: Duration) {
         let changes = done.added.len() + done.changed.len() + done.removed.len();
         let before = self.overview.excluded();
         let is_news = done.refused != before;
@@ -215,7 +218,8 @@ impl Live {
         if changes > 0 || is_news {
             tracing::info!(
                 generation = config.0, hash = %config.1, added = done.added.join("; "), changed = done.changed.join("; "),
-                removed = done.removed.join("; "), refused = refused.join("; "), "configuration read"
+                removed = done.removed.join("; "), refused = refused.join("; "), took_ms = took.as_millis() as u64,
+                "configuration read"
             );
         }
         if is_news {

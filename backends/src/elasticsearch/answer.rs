@@ -106,7 +106,8 @@ pub(super) fn verdict(status: u16, body: &[u8], ids: &[EventId]) -> Result<Verdi
         (300..=399, _) => Fault::new(kind, format_args!("http {status}: redirects are not followed")),
         (_, "") => Fault::new(kind, format_args!("http {status}")),
         (_, said) => Fault::new(kind, format_args!("http {status}: {said}")),
-    })
+    }
+    .maybe_there(status >= 500 && kind == FaultKind::Broken))
 }
 
 /// Returns whether the error of a body is a mere text: what a server says that has no handler for a path. Errors of requests and of

@@ -90,7 +90,8 @@ impl Elasticsearch {
         if bulk.ids.is_empty() {
             return Ok(with_left_out(Items::All(Outcome::Delivered), bulk.left_out));
         }
-        let refusal = self.prepare().await?;
+        // Nothing of the batch is sent before that.
+        let refusal = self.prepare().await.map_err(|fault| fault.maybe_there(false))?;
         if let Some(streams) = &self.streams {
             return self.send_to_streams(streams, batch, bulk, refusal).await;
         }
@@ -119,7 +120,8 @@ impl Elasticsearch {
         let answer = match answer {
             Some(answer) => answer,
             None => {
-                let unproven = streams.unproven(&bulk.indices, &self.nodes).await?;
+                let unproven = streams.unproven(&bulk.indices, &self.nodes).await;
+                let unproven = unproven.map_err(|fault| fault.maybe_there(false))?;
                 if let Some((index, why)) = unproven.first_key_value() {
                     if self.encoder.has_one_index() {
                         return Err(no_stream(index, why, refusal.as_ref()));
@@ -162,7 +164,7 @@ impl Elasticsearch {
         if !answer.whole && (200..300).contains(&answer.status) {
             // The items that would be found are a part: a smaller request has a smaller answer.
             let kind = if bulk.ids.len() > 1 { FaultKind::TooLarge } else { FaultKind::Broken };
-            return Err(Fault::new(kind, "answer is too long or too slow"));
+            return Err(Fault::new(kind, "answer is too long or too slow").maybe_there(true));
         }
         let mut verdict = answer::verdict(answer.status, &answer.body, &bulk.ids);
         if let Err(fault) = &mut verdict
@@ -323,10 +325,11 @@ fn no_stream(index: &str, why: &Why, refusal: Option<&Refusal>) -> Fault {
         _ => 0,
     };
     let kind = if matches!(status, 401 | 403) { FaultKind::Unauthorized } else { FaultKind::Broken };
-    match refusal {
+    let fault = match refusal {
         None => Fault::new(kind, format_args!("no data stream: {index} {why}")),
         Some(refusal) => Fault::new(kind, format_args!("no data stream: {index} {why}; {}", refusal.text)),
-    }
+    };
+    fault.maybe_there(false)
 }
 
 /// Puts the events that were not sent back to their places among those that were.

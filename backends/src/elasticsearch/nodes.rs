@@ -81,13 +81,14 @@ impl Nodes {
     /// As [`HttpClient::execute`].
     pub(super) async fn send(&self, ask: Ask<'_>) -> Result<Answer, Fault> {
         let authorization = self.authorization()?;
-        let mut last = None;
+        let (mut last, mut was_sent) = (None, false);
         for node in self.in_turn() {
             let request = node.request(&ask, authorization.as_ref())?;
             let attempt = Attempt::of(node);
             match self.client.execute(request, ask.limits).await {
                 Err(fault) if matches!(fault.kind, FaultKind::Unreachable | FaultKind::Forbidden) => {
                     drop(attempt);
+                    was_sent |= fault.may_be_there;
                     if fault.kind == FaultKind::Forbidden {
                         node.tell_once(&fault);
                     }
@@ -103,7 +104,7 @@ impl Nodes {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| Fault::new(FaultKind::Local, "no node to ask")))
+        Err(last.unwrap_or_else(|| Fault::new(FaultKind::Local, "no node to ask")).maybe_there(was_sent))
     }
 
     /// Lets go of every idle connection.

@@ -89,7 +89,7 @@ pub(crate) fn verdict(answer: &Answer, asked: Asked, now: UnixNanos) -> Result<I
         300..=399 => format!("http {status}: redirects are not followed"),
         _ => format!("http {status}"),
     };
-    let mut fault = Fault::new(kind, message);
+    let mut fault = Fault::new(kind, message).maybe_there(status >= 500 && kind == FaultKind::Broken);
     if kind == FaultKind::Throttled {
         fault.retry_after = answer.header(RETRY_AFTER).and_then(|text| parse_retry_after(text, now));
     }
@@ -181,6 +181,7 @@ mod tests {
             assert_eq!(fault.kind, kind, "{status}");
             assert_eq!(fault.retry_after.is_some(), kind == FaultKind::Throttled, "{status}");
             assert!(fault.message.contains(&status.to_string()), "{status}");
+            assert_eq!(fault.may_be_there, matches!(status, 500 | 502 | 504 | 999), "{status}");
         }
         assert_eq!(ask(409, 3, false).unwrap_err().kind, FaultKind::TooLarge);
     }

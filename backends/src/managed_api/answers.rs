@@ -93,10 +93,8 @@ fn vouched(answer: &Answer, events: usize) -> Result<Value, Fault> {
     let status = answer.status;
     if !answer.whole && answer.body.len() >= ANSWER_BYTES_MAX {
         let kind = if events > 1 { FaultKind::TooLarge } else { FaultKind::Broken };
-        return Err(Fault::new(
-            kind,
-            format_args!("http {status} with an answer of more than {ANSWER_BYTES_MAX} bytes"),
-        ));
+        let text = format_args!("http {status} with an answer of more than {ANSWER_BYTES_MAX} bytes");
+        return Err(Fault::new(kind, text).maybe_there(true));
     }
     if !answer.whole {
         return Err(Fault::new(FaultKind::Broken, format_args!("http {status} with an answer that does not end")));

@@ -69,7 +69,8 @@ impl ManagedApi {
 
     async fn send_once(&self, batch: &OutBatch) -> Result<Items, Fault> {
         if self.unwell.load(Ordering::Relaxed) {
-            self.check_health().await?;
+            // Nothing of the batch is sent before that.
+            self.check_health().await.map_err(|fault| fault.maybe_there(false))?;
         }
         let mut attempt = Attempt { unwell: &self.unwell, ended: false };
         let sent = self.send_batch(batch).await;

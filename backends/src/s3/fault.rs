@@ -91,7 +91,9 @@ fn verdict(answer: Answer<'_>, what: &str, now: UnixNanos) -> Fault {
     }
     let shown = if is_word(code) { code } else { "" };
     let comma = if shown.is_empty() { "" } else { ", " };
-    let mut fault = Fault::new(kind, format_args!("{text} ({shown}{comma}http {status})"));
+    let fault = Fault::new(kind, format_args!("{text} ({shown}{comma}http {status})"));
+    let is_refused = matches!(status, 300..=499) || kind == FaultKind::Throttled;
+    let mut fault = fault.maybe_there(!is_refused);
     if kind == FaultKind::Throttled {
         fault.retry_after = answer.retry_after.and_then(|text| parse_retry_after(text, now));
     }
@@ -191,6 +193,7 @@ mod tests {
             assert_eq!(fault.kind, kind, "{status} {code}");
             assert!(fault.message.contains(line), "{status} {code}: {fault}");
             assert_eq!(fault.retry_after.is_some(), kind == FaultKind::Throttled, "{status} {code}");
+            assert_eq!(fault.may_be_there, matches!(status, 200 | 500 | 501), "{status} {code}");
         }
     }
 

@@ -108,8 +108,32 @@ async fn every_refusal_has_its_kind_and_no_redirect_is_followed() {
             let fault = backend(what, root.path(), settings).send(&batch(0..1)).await.unwrap_err();
             let expected = (kind, wait.map(Duration::from_secs));
             assert_eq!((fault.kind, fault.retry_after), expected, "{what} {status}: {fault}");
+            assert_eq!(fault.may_be_there, status == 500, "{what} {status}: what is refused is not there");
             assert!(server.seen().iter().all(|request| !request.line.contains("elsewhere")), "{what} {status}");
             assert_eq!(server.seen().len(), 1, "{what} {status}: retrying is the engine's business");
         }
     }
+}
+
+#[tokio::test]
+async fn what_was_sent_and_not_answered_may_be_there_and_what_was_never_sent_is_not() {
+    for what in TYPES {
+        let root = tempfile::tempdir().unwrap();
+        let cut = Reply::BytesAndClose(b"HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\n{".to_vec());
+        for reply in [Reply::Reset, cut] {
+            let server = Server::start(move |_, _| reply.clone()).await;
+            let settings = settings(what, root.path(), &format!("http://{}", server.address));
+            let fault = backend(what, root.path(), settings).send(&batch(0..1)).await.unwrap_err();
+            assert!(fault.may_be_there && !server.seen().is_empty(), "{what}: {fault:?}");
+        }
+        let settings = settings(what, root.path(), &format!("http://{}", nobody().await));
+        let fault = backend(what, root.path(), settings).send(&batch(0..1)).await.unwrap_err();
+        assert_eq!((fault.kind, fault.may_be_there), (FaultKind::Unreachable, false), "{what}: {fault:?}");
+    }
+}
+
+/// Returns an address where nobody listens.
+async fn nobody() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
 }

@@ -96,7 +96,7 @@ impl Work {
     /// Takes the batch that was kept, unless any of its events was resolved since: then what is left is another batch.
     pub(super) fn take_kept(&mut self, progress: &Progress) -> Option<OutBatch> {
         let kept = self.kept.take()?;
-        if kept.batch.key() != &*self.key || kept.members.iter().any(|seq| progress.is_resolved(*seq)) {
+        if kept.batch.key() != &*self.key || progress.is_any_resolved(&kept.members) {
             return None;
         }
         let Kept { batch, members, .. } = *kept;

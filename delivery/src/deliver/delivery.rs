@@ -23,6 +23,7 @@ use super::life::{Parted, reordered};
 use super::pace::Ticket;
 use super::status::DeliveryStatus;
 use super::target::Target;
+use super::unanswered::Unanswered;
 use super::{DeliverySpec, RESOLVED_RANGES_MAX, SAVE_PERIOD};
 use crate::backend::{Fault, FaultKind, Items, OutBatch, Traits};
 use crate::log::{DeliveryKey, Log, Plan, Progress};
@@ -53,6 +54,8 @@ pub(super) struct Ground {
     pub(super) earlier: Option<u64>,
     /// Whether its backend was well before this order, or nothing is known of it.
     pub(super) was_well: bool,
+    /// What was sent and not answered.
+    pub(super) unanswered: Unanswered,
 }
 
 /// What a job has that a delivery of the configuration has not.

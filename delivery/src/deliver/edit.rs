@@ -25,7 +25,7 @@ use super::deliveries::{Order, Orders, Seat, Task};
 use super::engine::{Engine, EngineError, Rebind, Running, RunningPipelines, first_progress, progress_from};
 use super::seats::Seats;
 use crate::intake::Pipeline;
-use crate::log::{DeliveryKey, JournalError, Log, Removed};
+use crate::log::{DeliveryKey, JournalError, Log, Progress, Removed};
 use crate::settings::PipelineSettings;
 
 /// What a log's directory is called from the moment it is given up; no key of a pipeline begins so.
@@ -112,7 +112,7 @@ impl Engine {
         let wanted = keys_of(&settings);
         let new: Vec<_> = specs.iter().map(DeliverySpec::key).filter(|key| !orders.contains_key(key)).collect();
         new.iter().for_each(|key| log.set_floor(key, 0));
-        let seats = Seats::of(&running.bed, &settings, &orders);
+        let seats = Seats::of(&running.bed, &settings, &orders, &[]);
         let back = wanted.iter().filter(|key| is_draining(&orders, key));
         if let Err(source) = note(log, &seats, &new, back).await {
             withdraw(log, &new).await;
@@ -164,15 +164,14 @@ async fn note<'k>(
     new: &[DeliveryKey],
     back: impl Iterator<Item = &'k DeliveryKey>,
 ) -> Result<(), JournalError> {
-    for key in new {
+    let begins = |key: &DeliveryKey| {
         let first = || first_progress(log, &key.route, false);
         let from = |from| progress_from(log, &key.route, from);
-        log.save(key, &seats.begins(&key.route).map_or_else(first, from), true).await?;
-    }
-    for key in back {
-        log.set_removed(key, None).await?;
-    }
-    Ok(())
+        let begins = seats.begins(&key.route).map_or_else(first, from);
+        (key.clone(), Progress { grouped: seats.is_group(&key.route), ..begins })
+    };
+    log.save_all(new.iter().map(begins).collect()).await?;
+    log.set_removed(back.cloned().collect(), None).await
 }
 
 /// Takes back what was noted of references that do not come: nothing may be held for somebody who never reads it.
@@ -223,10 +222,12 @@ async fn drain(
     (end_seq, gone, released): (u64, impl Fn(&DeliveryKey) -> bool, &[DeliveryKey]),
 ) {
     let removed = Removed { since_ms: running.bed.log.running_ms(), end_seq };
-    for (key, sender) in orders.iter().filter(|(key, _)| gone(key) && !is_draining(orders, key)) {
-        if let Err(error) = running.bed.log.set_removed(key, Some(removed)).await {
-            tracing::warn!(%error, "could not note when a reference was removed; its time begins anew at the next start");
-        }
+    let gone: Vec<_> = orders.iter().filter(|(key, _)| gone(key) && !is_draining(orders, key)).collect();
+    let keys = gone.iter().map(|(key, _)| (*key).clone()).collect();
+    if let Err(error) = running.bed.log.set_removed(keys, Some(removed)).await {
+        tracing::warn!(%error, "could not note when references were removed; their time begins anew at the next start");
+    }
+    for (key, sender) in gone {
         let released = released.contains(key);
         let within = if released { Duration::ZERO } else { before.log.drain };
         sender.send_modify(|order| order.task = Task::Drain { removed, within, released });

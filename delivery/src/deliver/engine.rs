@@ -20,6 +20,7 @@ use super::desk::Desk;
 use super::jobs::{Hand, Workshop, is_job};
 use super::seats::Seats;
 use super::status::DeliveryStatus;
+use super::unanswered::Unanswered;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
@@ -218,7 +219,7 @@ impl Engine {
         }
         super::beginnings::find(&log).await;
         let saved = log.saved_deliveries();
-        let seats = Seats::of(&bed, &settings, &orders);
+        let seats = Seats::of(&bed, &settings, &orders, &saved);
         let begun = match begin(&log, &seats, specs, &saved).await {
             Ok(begun) => begun,
             Err(source) => {
@@ -305,6 +306,7 @@ impl Engine {
             budget: self.budget.clone(),
             dead_letters: bed.dead_letters.clone(),
             status,
+            unanswered: Unanswered::of_plans(&progress.plans),
             hurry: self.hurry.subscribe(),
             orders: receiver,
             deliveries: bed.deliveries.clone(),
@@ -400,7 +402,7 @@ impl RunningPipelines {
 /// Returns the progress of a delivery that goes on; that it was removed once is taken back before anything is accepted.
 async fn taken_back(log: &Log, key: &DeliveryKey, progress: &Progress) -> Progress {
     if progress.removed.is_some()
-        && let Err(error) = log.set_removed(key, None).await
+        && let Err(error) = log.set_removed(vec![key.clone()], None).await
     {
         tracing::warn!(%error, route = %key.route, "could not note that a reference is back");
     }
@@ -422,7 +424,8 @@ async fn begin(
             (Some((_, progress)), _) => taken_back(log, &key, progress).await,
             (None, from) => {
                 let first = || first_progress(log, &spec.route, saved.is_empty());
-                let progress = from.map_or_else(first, |from| progress_from(log, &spec.route, from));
+                let begins = from.map_or_else(first, |from| progress_from(log, &spec.route, from));
+                let progress = Progress { grouped: seats.is_group(&spec.route), ..begins };
                 log.save(&key, &progress, true).await?;
                 progress
             }

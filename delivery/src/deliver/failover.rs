@@ -4,8 +4,9 @@
 //! - One that stands by reads and sends nothing. It takes what others resolved as resolved, so that it keeps no segments and
 //!   its held events are those that no member has resolved; what it takes is counted by scanning the log, as `elsewhere`.
 //! - It takes before it sends, and while nothing of its own is under way: an outcome of its own is never counted twice.
-//! - A batch that was planned and of which others resolved a part is another batch with another key; no key ever names two. It
-//!   was tried, so that its backend may have it as well: that is counted as `unknown`.
+//! - A batch that was planned and of which others resolved a part is another batch with another key; no key ever names two.
+//! - Where others got events of a batch that was sent here and never answered, both may have them: such batches are counted, as
+//!   `unknown`, also where events have ids, since nobody compares those of two backends.
 //!
 //! # Limits
 //! Besides that it takes every [`FOLLOW_PERIOD`] while others resolve. It takes no more ranges than leave half of
@@ -246,11 +247,11 @@ impl Delivery {
     }
 
     fn taken(&mut self, fresh: &[(u64, u64)], events: u64) {
+        self.ground.unanswered.answered(&self.progress);
+        let unknown = self.ground.unanswered.moved(|first, end| touches(fresh, first, end));
         fresh.iter().for_each(|(from, to)| self.progress.resolve(*from, *to));
         self.progress.elsewhere += events;
-        let plans = self.progress.plans.len();
         self.progress.plans.retain(|plan| !touches(fresh, plan.first, plan.end));
-        let unknown = (plans - self.progress.plans.len()) as u64;
         if unknown > 0 {
             self.ground.status.unknown(unknown);
             tracing::info!(
@@ -259,10 +260,10 @@ impl Delivery {
             );
         }
         let mut left = std::mem::take(&mut self.progress.left);
-        left.retain(|left| !covers(&self.progress, left.first, left.end));
+        left.retain(|left| !self.progress.has_all(left.first, left.end));
         self.progress.left = left;
         for (first, mut work) in std::mem::take(&mut self.retry) {
-            if covers(&self.progress, work.first, work.end) {
+            if self.progress.has_all(work.first, work.end) {
                 continue;
             }
             if touches(fresh, work.first, work.end) {
@@ -334,13 +335,6 @@ fn touches(ranges: &[(u64, u64)], first: u64, end: u64) -> bool {
     ranges.get(at).is_some_and(|(from, _)| *from < end)
 }
 
-/// Whether all of `[first, end)` is resolved.
-fn covers(progress: &Progress, first: u64, end: u64) -> bool {
-    let first = first.max(progress.cursor);
-    let at = progress.resolved.partition_point(|(_, to)| *to <= first);
-    first >= end || progress.resolved.get(at).is_some_and(|(from, to)| *from <= first && end <= *to)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -368,10 +362,17 @@ mod tests {
             let expected: Vec<u64> =
                 others.iter().flatten().copied().collect::<BTreeSet<_>>().difference(&own).copied().collect();
             prop_assert_eq!(&listed, &expected);
+            for seqs in &others {
+                let (list, known): (Vec<u64>, bool) = (seqs.iter().copied().collect(), !seqs.is_disjoint(&own));
+                prop_assert_eq!(progress(&own).is_any_resolved(&list), known);
+            }
+            for seq in 0..41 {
+                prop_assert_eq!(progress(&own).is_resolved(seq), own.contains(&seq));
+            }
             for first in 0..40 {
                 for end in first + 1..40 {
                     let all = (first..end).all(|seq| own.contains(&seq));
-                    prop_assert_eq!(covers(&progress(&own), first, end), all);
+                    prop_assert_eq!(progress(&own).has_all(first, end), all);
                     prop_assert_eq!(touches(&ranges, first, end), (first..end).any(|seq| listed.contains(&seq)));
                 }
             }

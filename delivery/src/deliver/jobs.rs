@@ -12,7 +12,8 @@
 //! - A crash at any moment loses nothing, and counts nothing twice: what a job has resolved is counted in with its end, under
 //!   its id. An event whose batch was under way may reach the backend again, as in any delivery.
 //! - A job goes to its backend as the configuration has it now: an edit reaches one that runs as it reaches a delivery, and
-//!   one that waits for a backend goes on when that comes. Batches that were planned keep their members and their keys.
+//!   one that waits for a backend goes on when that comes. Batches that were planned keep their members and their keys. One
+//!   whose backend is gone for it ends with the reason: what it did not send stays where it was, in the log or a letter.
 //!
 //! # Limits
 //! [`ACTIVE_MAX`] jobs of one pipeline at once; the last [`ENDED_MAX`] that are over are remembered. A replay keeps the
@@ -34,6 +35,7 @@ use super::delivery::{Delivery, Ground, JobGround};
 use super::desk::Desk;
 use super::life::BackendKind;
 use super::status::DeliveryStatus;
+use super::unanswered::Unanswered;
 use super::{DeliverySpec, dead_letters};
 use crate::clock::Clock;
 use crate::filesystem::Filesystem;
@@ -52,7 +54,7 @@ mod store;
 pub(super) use job::is_job;
 pub use job::{Job, JobEnd, JobKind, Outcome};
 pub use redrive::{RedriveRequest, Redriven};
-pub use renew::Renew;
+pub use renew::{Renew, Renewed};
 pub use replay::{ReplayRequest, Replayed};
 pub(super) use store::Store;
 
@@ -196,13 +198,21 @@ impl Desk {
 
     /// Tells a job to end: what is under way lands, the rest stays where it is. Returns whether there is such a job.
     pub async fn cancel(&self, id: &str) -> Result<bool, JobError> {
+        let there = self.end_by(id, |job| Job { cancelled: true, ..job }).await?;
+        if there {
+            tracing::info!(job = id, "job is cancelled");
+        }
+        Ok(there)
+    }
+
+    /// Writes down that a job is to end, as `told` says it, and tells it.
+    async fn end_by(&self, id: &str, told: impl FnOnce(Job) -> Job) -> Result<bool, JobError> {
         let _turn = self.jobs.turn.lock().await;
         let Some(job) = self.jobs.get(id).filter(|job| job.outcome.is_none()) else { return Ok(false) };
-        self.jobs.put(Job { cancelled: true, ..job }).await?;
+        self.jobs.put(told(job)).await?;
         if let Some(running) = self.jobs.running().get(id) {
             running.cancel.cancel();
         }
-        tracing::info!(job = id, "job is cancelled");
         Ok(true)
     }
 
@@ -227,9 +237,12 @@ impl Desk {
             let Some(log) = self.log_of(job.kind).await else { continue };
             let saved = log.progress(&job.key());
             let progress = saved.unwrap_or_else(|| self.beginning(&job, &log));
-            let spec = self.spec(&job).unwrap_or_else(|error| {
+            let none = || super::gone::spec(&job.key(), self.pipeline.settings().log.drain);
+            // One that only has to end sends nothing any more.
+            let made = if job.is_told_to_end() { Ok(none()) } else { self.spec(&job) };
+            let spec = made.unwrap_or_else(|error| {
                 tracing::warn!(job = %job.id, error, "job waits for its backend");
-                super::gone::spec(&job.key(), self.pipeline.settings().log.drain)
+                none()
             });
             tracing::info!(job = %job.id, kind = ?job.kind, route = %job.route, backend = %job.backend, "job goes on");
             self.run(&job, spec, log, progress);
@@ -314,7 +327,7 @@ impl Desk {
     fn run(self: &Arc<Self>, job: &Job, spec: DeliverySpec, log: Log, progress: Progress) {
         let hand = &self.jobs.hand;
         let cancel = hand.deliveries.stopping().child_token();
-        if job.cancelled {
+        if job.is_told_to_end() {
             cancel.cancel();
         }
         let status = DeliveryStatus::new(&spec, progress.clone(), DeliveryState::Healthy, hand.clock.clone());
@@ -335,6 +348,7 @@ impl Desk {
             released: None,
             earlier: None,
             was_well: true,
+            unanswered: Unanswered::default(),
         };
         if let Some(shelf) = self.dead_letters.shelf.get().filter(|_| job.kind == JobKind::Redrive) {
             shelf.hide(job);
@@ -365,7 +379,7 @@ impl Desk {
         let Some(job) = self.jobs.get(id) else { return Ok(()) };
         let progress = log.progress(&job.key()).unwrap_or_else(|| self.beginning(&job, log));
         let done = progress.cursor >= job.end;
-        if !done && !job.cancelled {
+        if !done && !job.is_told_to_end() {
             // The process stops; the next one goes on.
             return Ok(());
         }
@@ -385,6 +399,7 @@ impl Desk {
             duplicates: progress.duplicates,
             rejected: progress.rejected,
             dropped: progress.dropped.values().sum::<u64>() + lost,
+            reason: job.fails_for.clone().filter(|_| !done),
         };
         let Outcome { delivered, duplicates, rejected, .. } = outcome;
         let (selected, kind) = (job.selected, job.kind);

@@ -87,6 +87,8 @@ async fn sit(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, or
     ground.released = order.seat.as_ref().filter(|_| released).map(|seat| seat.group.clone());
     let seat = order.seat.as_ref().filter(|_| !released && !matches!(order.task, Task::Rest));
     ground.earlier = None;
+    // Stored with what it saves next: a process that finds it gone knows whose business its events are.
+    progress.grouped = order.seat.is_some();
     let is_other = |group: &Arc<Group>| !seat.is_some_and(|seat| Arc::ptr_eq(&seat.group, group));
     if let Some(group) = ground.group.take_if(|group| is_other(group)) {
         leave(&ground.log, key, &group, progress);
@@ -214,6 +216,12 @@ impl Delivery {
             self.settle(landed, flights.len()).await;
             self.tell_group(flights.len());
         }
+        let unknown = flights.len() as u64;
         flights.clear();
+        if until.is_some() {
+            // What comes next is another destination.
+            self.ground.unanswered.answered(&self.progress);
+            self.ground.status.unknown(unknown + self.ground.unanswered.take_all());
+        }
     }
 }

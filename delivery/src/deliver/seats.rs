@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! - A backend that is added to a group begins with what the group has not resolved: where its slowest member stands; also where
-//!   an edit puts others in the place of all members, which leave what they hold to them.
+//!   an edit puts others in the place of all members, which leave what they hold to them, whether or not a process ran then.
 //! - Every member that has saved something is seated before any of them sends, so that none sends what another has.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use super::DeliverySpec;
 use super::deliveries::{Order, Orders, Seat, Task};
 use super::engine::Bed;
 use super::group::{Done, Group};
+use super::jobs::is_job;
 use crate::log::{DeliveryKey, Progress};
 use crate::settings::{PipelineSettings, Strategy};
 
@@ -28,10 +29,18 @@ struct Wanted {
     from: Option<u64>,
     /// Where the earliest of these began: what lies above is theirs to deliver.
     began: Option<u64>,
+    /// Whether all of them come in the place of others, that are gone.
+    replaces: bool,
 }
 
 impl Seats {
-    pub(super) fn of(bed: &Bed, settings: &PipelineSettings, orders: &Orders) -> Self {
+    /// Returns the groups that `settings` want; `saved` is what an earlier process left, where this one has not begun.
+    pub(super) fn of(
+        bed: &Bed,
+        settings: &PipelineSettings,
+        orders: &Orders,
+        saved: &[(DeliveryKey, Progress)],
+    ) -> Self {
         let mut groups = BTreeMap::new();
         for route in settings.routes.iter().filter(|route| route.strategy != Strategy::All) {
             let known = bed.deliveries.groups.find(&route.name);
@@ -44,7 +53,9 @@ impl Seats {
                 began = began.into_iter().chain(progress.began).min();
             }
             let from = from.or_else(|| slowest(bed, orders, &group));
-            groups.insert(route.name.clone(), Wanted { group, from, began });
+            let left = slowest_left(saved, &route.name).filter(|_| from.is_none());
+            let wanted = Wanted { group, from: from.or(left), began: began.or(left), replaces: left.is_some() };
+            groups.insert(route.name.clone(), wanted);
         }
         Self { groups }
     }
@@ -52,6 +63,11 @@ impl Seats {
     /// Returns where a reference that is new begins, unless that is at the edit.
     pub(super) fn begins(&self, route: &str) -> Option<u64> {
         self.groups.get(route)?.from
+    }
+
+    /// Whether the references of a route are a group.
+    pub(super) fn is_group(&self, route: &str) -> bool {
+        self.groups.contains_key(route)
     }
 
     /// Returns the seat of a reference; `at` is where its route begins if nothing of it is known.
@@ -71,9 +87,10 @@ impl Seats {
     /// Whether a reference that was removed while the process was away leaves what it holds to others; they learn what it had
     /// resolved.
     pub(super) fn releases(&self, key: &DeliveryKey, progress: &Progress) -> bool {
-        // Whoever began behind events never delivers them.
+        // Whoever began behind events never delivers them; and what each had to get by itself those who come have nothing of.
         let has_all = |wanted: &&Wanted| wanted.began.is_some_and(|began| began <= progress.cursor);
-        let Some(wanted) = self.groups.get(&key.route).filter(has_all) else { return false };
+        let is_theirs = |wanted: &&Wanted| progress.grouped || !wanted.replaces;
+        let Some(wanted) = self.groups.get(&key.route).filter(has_all).filter(is_theirs) else { return false };
         wanted.group.remember(Done::of(progress));
         true
     }
@@ -114,6 +131,12 @@ impl Seats {
             }
         }
     }
+}
+
+/// Returns where the slowest of those stands that sat in the group of a route when their process ended.
+fn slowest_left(saved: &[(DeliveryKey, Progress)], route: &str) -> Option<u64> {
+    let of_group = saved.iter().filter(|(key, progress)| *key.route == *route && progress.grouped && !is_job(key));
+    of_group.map(|(_, progress)| progress.cursor).min()
 }
 
 /// Returns where the slowest of those stands that sit in a group now and do not go yet.

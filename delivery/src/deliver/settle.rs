@@ -208,25 +208,31 @@ impl Delivery {
                 self.succeeded();
                 self.put_off(Work { left: None, ..work }, unkept);
             }
-            (left, _) => self.leave(work, batch, left).await,
+            (left, _) => {
+                // As a rule what was not taken is all that is left.
+                let plain = refused.is_empty() && !self.given_up.reaches(&work);
+                let is_left = |(outcome, seq): (&Outcome, &u64)| {
+                    if plain { *outcome == Outcome::Retry } else { !self.progress.is_resolved(*seq) }
+                };
+                let is_left: Vec<bool> = outcomes.iter().zip(&work.members).map(is_left).collect();
+                self.leave(work, batch, (left, &is_left)).await;
+            }
         }
         tally.delivered_bytes
     }
 
     /// Keeps what is left of a batch in memory while there is room: sending it again then reads nothing.
-    fn keep_left(&self, work: &mut Work, batch: &OutBatch, members: &[u64]) {
-        let is_left: Vec<bool> = members.iter().map(|seq| !self.progress.is_resolved(*seq)).collect();
+    fn keep_left(&self, work: &mut Work, batch: &OutBatch, (members, is_left): (&[u64], &[bool])) {
         let lengths = batch.events().map(|event| event.bytes.len());
-        let bytes = lengths.zip(&is_left).filter(|(_, left)| **left).map(|(length, _)| length).sum();
+        let bytes = lengths.zip(is_left).filter(|(_, left)| **left).map(|(length, _)| length).sum();
         let Some(share) = self.ground.budget.keep(bytes) else { return };
-        let left = members.iter().copied().zip(&is_left).filter(|(_, left)| **left).map(|(seq, _)| seq).collect();
-        work.kept =
-            Some(Box::new(Kept { batch: batch.part(&is_left, work.key.clone()), members: left, _share: share }));
+        let left = members.iter().copied().zip(is_left).filter(|(_, left)| **left).map(|(seq, _)| seq).collect();
+        work.kept = Some(Box::new(Kept { batch: batch.part(is_left, work.key.clone()), members: left, _share: share }));
     }
 
     /// Some events of a batch were not taken, or all of them: they wait and are sent again alone. The destination is not
     /// blamed for what it leaves behind while it takes the rest.
-    async fn leave(&mut self, mut work: Work, batch: &OutBatch, left: u64) {
+    async fn leave(&mut self, mut work: Work, batch: &OutBatch, (left, is_left): (u64, &[bool])) {
         let text = format!("{left} of {} events were not taken now", batch.len());
         let fault = Fault::new(FaultKind::Throttled, text);
         if left as usize == batch.len() && work.left.is_none() {
@@ -252,7 +258,7 @@ impl Delivery {
         let left_for = work.left.or(Some(LeftFor { counted: Duration::ZERO, seen: now }));
         let members = std::mem::take(&mut work.members);
         let mut rest = Work { key, attempts: work.attempts + 1, left: left_for, not_before, ..work };
-        self.keep_left(&mut rest, batch, &members);
+        self.keep_left(&mut rest, batch, (&members, is_left));
         self.note_left(&rest);
         self.retry.insert(rest.first, rest);
     }
@@ -324,6 +330,7 @@ impl Delivery {
 
     /// The batch is too large for the backend: two halves, or an event that never fits.
     async fn split(&mut self, work: Work, batch: &OutBatch, fault: &Fault) {
+        self.note_unanswered(&work, fault);
         if let Some((left, right)) = halve(&work) {
             self.progress.plans.retain(|plan| plan.key != work.key);
             self.retry.insert(left.first, left);
@@ -345,7 +352,16 @@ impl Delivery {
         noted.insert(at, Left { first, end, for_ms: left_for.counted.as_millis() as u64 });
     }
 
+    /// Notes that a batch may be there. What one that commits did not commit it takes back when it is opened again.
+    fn note_unanswered(&mut self, work: &Work, fault: &Fault) {
+        if fault.may_be_there && !self.target.traits.commits {
+            self.ground.unanswered.answered(&self.progress);
+            self.ground.unanswered.note(work.first, work.end);
+        }
+    }
+
     async fn again(&mut self, mut work: Work, batch: &OutBatch, fault: &Fault) {
+        self.note_unanswered(&work, fault);
         let now = Instant::now();
         let is_left = self.is_left(&work, fault);
         if is_left {

@@ -16,7 +16,8 @@ use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::ledger::{DeliveryState, PipelineReport};
 use spillway_delivery::log::{DeliveryKey, Journal, Progress};
 use spillway_delivery::settings::{
-    DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, RouteSettings, Strategy, WhenBehind,
+    BreakerSettings, DeliverySettings, Durability, Failback, LogSettings, PipelineSettings, RouteSettings, Strategy,
+    WhenBehind,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -338,6 +339,59 @@ async fn what_is_unknown_at_the_failover_goes_to_the_second_and_back_only_by_a_b
                 assert_eq!(of(&report, "a").duplicate_events, 30, "they came under the keys they had");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_an_answer_is_unknown_once_another_has_it_with_a_key_and_without() {
+    for failback in BOTH {
+        for (keyed, mode) in [(true, Mode::Lose), (true, Mode::Refuse), (false, Mode::Lose), (false, Mode::Refuse)] {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = engine(dir.path());
+            let traits = Traits { keyed, ..Traits::default() };
+            let (a, b) = (Place::with(mode, traits), Place::with(Mode::Take, traits));
+            let pipeline = open(&engine, failback, &[("a", &a), ("b", &b)]).await;
+            send(&pipeline, 0..10).await;
+            b.until(|got| got.len() == 10).await;
+            let leaves = failback == Failback::Leave;
+            let elsewhere = u64::from(leaves) * 10;
+            let moved = until(&pipeline, |report| {
+                of(report, "b").delivered_events == 10 && of(report, "a").elsewhere_events == elsewhere
+            });
+            let moved = moved.await;
+            // A backfill gives it to the first again; what was refused is nowhere else.
+            let expected = u64::from(mode == Mode::Lose && leaves);
+            assert_eq!(of(&moved, "a").unknown_batches, expected, "{failback:?}, keyed: {keyed}, {mode:?}");
+            assert_eq!(of(&moved, "b").unknown_batches, 0);
+            a.turn(Mode::Take);
+            assert!(drain(&engine).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_an_answer_is_unknown_also_where_its_backend_was_edited_before_another_has_it() {
+    for keyed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let with = |mode| Place::with(mode, Traits { keyed, ..Traits::default() });
+        let (a, edited, b) = (with(Mode::Lose), with(Mode::Refuse), with(Mode::Take));
+        let places: [(&'static str, &Arc<Place>); 2] = [("a", &a), ("b", &b)];
+        let group = Strategy::FirstHealthy(Failback::Leave);
+        let mut patient = specs(&places);
+        (patient[0].settings.retry_initial, patient[0].settings.retry_max) =
+            (Duration::from_hours(1), Duration::from_hours(1));
+        patient[0].settings.breaker =
+            BreakerSettings { consecutive_failures: u32::MAX, failure_ratio_percent: 100, ..quick_breaker() };
+        let pipeline = engine.add(settings(group, &places), patient, &|_| None).await.unwrap();
+        send(&pipeline, 0..10).await;
+        a.until(|got| got.len() == 10).await;
+        let to: [(&'static str, &Arc<Place>); 1] = [("a", &edited)];
+        engine.apply(settings(group, &places), specs(&to), &|_| None).await.unwrap();
+        b.until(|got| got.len() == 10).await;
+        let moved = until(&pipeline, |report| of(report, "a").elsewhere_events == 10).await;
+        assert_eq!(of(&moved, "a").unknown_batches, 1, "keyed: {keyed}");
+        assert!(drain(&engine).await);
     }
 }
 
@@ -1155,6 +1209,73 @@ async fn the_backlog_of_backends_that_are_all_replaced_at_once_goes_to_those_tha
         assert_eq!((a.got().len(), b.got().len()), (0, 0), "{failback:?}, dies: {dies}");
         assert_eq!((c.each(), c.got().len()), (numbers(0..150), 150), "{failback:?}, dies: {dies}");
     }
+}
+
+#[tokio::test]
+async fn the_backlog_of_backends_that_were_replaced_while_no_process_ran_goes_to_those_that_come() {
+    for (failback, dies) in BOTH.into_iter().flat_map(|failback| [(failback, false), (failback, true)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let places = [Mode::Take, Mode::Refuse, Mode::Refuse, Mode::Refuse].map(Place::new);
+        let [a, b, c, d] = &places;
+        let four: [(&'static str, &Arc<Place>); 4] = [("a", a), ("b", b), ("c", c), ("d", d)];
+        {
+            let engine = engine(dir.path());
+            let pipeline = open(&engine, failback, &four[..2]).await;
+            send(&pipeline, 0..50).await;
+            until_held_nowhere(&pipeline).await;
+            a.turn(Mode::Refuse);
+            // Both hold this.
+            send(&pipeline, 50..150).await;
+            until(&pipeline, |report| report.routes[0].active.is_none()).await;
+            if !dies {
+                engine.drain(Instant::now() + Duration::from_millis(50)).await;
+            }
+        }
+        let gone = specs(&four[..2]);
+        let removed = |key: &DeliveryKey| gone.iter().find(|spec| spec.backend_uid == key.backend_uid).cloned();
+        let engine = engine(dir.path());
+        let group = Strategy::FirstHealthy(failback);
+        let pipeline = engine.add(settings(group, &four[2..]), specs(&four[2..]), &removed).await.unwrap();
+        [a, b].into_iter().for_each(|place| place.turn(Mode::Take));
+        send(&pipeline, 150..200).await;
+        until(&pipeline, |report| report.routes[0].active.is_none()).await;
+        [c, d].into_iter().for_each(|place| place.turn(Mode::Take));
+        let gone = |report: &PipelineReport| report.deliveries.len() == 2;
+        until(&pipeline, gone).await;
+        until(&pipeline, |report| report.deliveries.iter().any(|one| one.held_events == 0)).await;
+        assert!(drain(&engine).await);
+        assert_eq!((a.each(), a.got().len(), b.got().len()), (numbers(0..50), 50, 0), "{failback:?}, dies: {dies}");
+        let news: BTreeSet<u32> = c.each().union(&d.each()).copied().collect();
+        assert_eq!((news, doubles(&[c]), doubles(&[d])), (numbers(50..200), 0, 0), "{failback:?}, dies: {dies}");
+        if failback == Failback::Leave {
+            assert_eq!(doubles(&[c, d]), 0, "each event is at one of those that came");
+        }
+    }
+}
+
+#[tokio::test]
+async fn backends_that_each_had_to_get_all_keep_what_they_hold_when_others_come_while_no_process_ran() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = [Mode::Refuse, Mode::Refuse, Mode::Take].map(Place::new);
+    let [a, b, c] = &places;
+    let three: [(&'static str, &Arc<Place>); 3] = [("a", a), ("b", b), ("c", c)];
+    {
+        let engine = engine(dir.path());
+        let all = settings(Strategy::All, &three[..2]);
+        let pipeline = engine.add(all, specs(&three[..2]), &|_| None).await.unwrap();
+        send(&pipeline, 0..50).await;
+        engine.drain(Instant::now() + Duration::from_millis(50)).await;
+    }
+    let gone = specs(&three[..2]);
+    let removed = |key: &DeliveryKey| gone.iter().find(|spec| spec.backend_uid == key.backend_uid).cloned();
+    [a, b].into_iter().for_each(|place| place.turn(Mode::Take));
+    let engine = engine(dir.path());
+    let group = Strategy::FirstHealthy(Failback::Leave);
+    let pipeline = engine.add(settings(group, &three[2..]), specs(&three[2..]), &removed).await.unwrap();
+    send(&pipeline, 50..60).await;
+    until(&pipeline, |report| report.deliveries.len() == 1).await;
+    assert!(drain(&engine).await);
+    assert_eq!([a, b, c].map(|place| place.each()), [numbers(0..50), numbers(0..50), numbers(50..60)]);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Backends of jobs that run are edited: the job goes over, with what it planned, and nothing is lost or doubled.
+//! Backends of jobs that run are edited: the job goes over, with what it planned, and nothing is lost or doubled. When they are
+//! gone the job ends, and says why.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -6,10 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use spillway_delivery::backend::{Backend, Fault, FaultKind, Items, Mark, OutBatch, Outcome, Traits};
-use spillway_delivery::deliver::jobs::{JobTarget, ReplayRequest};
+use spillway_delivery::deliver::dead_letters::Selection;
+use spillway_delivery::deliver::jobs::{JobTarget, RedriveRequest, Renewed, ReplayRequest};
 use spillway_delivery::deliver::{DeliverySpec, Desk, Engine};
 use spillway_delivery::intake::Pipeline;
-use spillway_delivery::ledger::{JobReport, JobState};
+use spillway_delivery::ledger::{JobReport, JobState, PipelineReport};
 use spillway_delivery::settings::{DeliverySettings, LogSettings, PipelineSettings, Strategy};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -127,7 +129,17 @@ impl World {
 
     async fn renew(&self, spec: &DeliverySpec) {
         *self.known.lock().unwrap() = Some(spec.clone());
-        self.engine.renew_jobs(&|target| (&*target.backend == "b").then(|| spec.clone())).await;
+        let renewed = |target: &JobTarget| match &*target.backend {
+            "b" => Renewed::To(Box::new(spec.clone())),
+            _ => Renewed::AsItIs,
+        };
+        self.engine.renew_jobs(&renewed).await;
+    }
+
+    /// The backend is gone.
+    async fn gone(&self, why: &str) {
+        *self.known.lock().unwrap() = None;
+        self.engine.renew_jobs(&|_| Renewed::Ends(why.to_owned())).await;
     }
 
     async fn job(&self) -> JobReport {
@@ -163,7 +175,7 @@ async fn a_running_job_goes_over_to_its_backend_as_it_was_edited_whatever_the_ol
         world.replay().await;
         old.tried(1).await;
         // What does not concern it leaves it alone.
-        world.engine.renew_jobs(&|_| None).await;
+        world.engine.renew_jobs(&|_| Renewed::AsItIs).await;
         old.tried(2).await;
         world.renew(&to("b", &new)).await;
         let got = new.store.until(|got| got.len() >= 100).await;
@@ -232,5 +244,92 @@ impl Backend for Half {
 
     fn commit(&self) -> BoxFuture<'_, Result<Option<Mark>, Fault>> {
         self.inner.commit()
+    }
+}
+
+#[tokio::test]
+async fn a_replay_whose_backend_is_gone_ends_with_the_reason_and_the_log_is_as_it_was() {
+    for mode in [Mode::Refuse, Mode::Hang, Mode::Lose] {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, back) = (Place::new(mode, keyed()), Place::new(Mode::Take, keyed()));
+        {
+            let world = World::new(dir.path(), Some(to("b", &old))).await;
+            world.replay().await;
+            old.tried(1).await;
+            world.gone("Backend default/b is gone").await;
+            let job = world.until(|job| job.ended.is_some()).await;
+            assert_eq!((job.state, job.last_error.as_deref()), (JobState::Failed, Some("Backend default/b is gone")));
+            assert_eq!((job.selected_events, job.held_events, job.imbalance_events), (100, 100, 0), "{mode:?}");
+            let tried = *old.attempts.borrow();
+            // Its own delivery goes on, and what is said again changes nothing.
+            send(&world.pipeline, 100..110).await;
+            world.gone("another reason").await;
+            assert!(drain(&world.engine).await);
+            assert_eq!((*old.attempts.borrow(), world.job().await), (tried, job), "{mode:?}");
+        }
+        // The next process knows that it is over, and the events are there for another.
+        let world = World::new(dir.path(), Some(to("b", &back))).await;
+        assert_eq!(world.job().await.state, JobState::Failed);
+        let (from, to) = ("oldest".into(), "now".into());
+        let request = ReplayRequest { route: "all".into(), from, to, backend: Some("b".into()), dry_run: false };
+        assert_eq!(world.desk().replay(&request).await.unwrap().events, 110);
+        assert_eq!(back.store.until(|got| got.len() >= 110).await, numbers(0..110));
+        assert!(drain(&world.engine).await);
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_whose_backend_is_gone_ends_and_the_letters_that_it_did_not_send_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Arc::new(engine(dir.path()));
+    let half = Arc::new(Half {
+        inner: Place::new(Mode::Take, Traits { batch_events_max: Some(10), ..Traits::default() }),
+        left: Mutex::new(3),
+    });
+    let spec = DeliverySpec { backend: half.clone(), ..to("b", &half.inner) };
+    engine.serve_jobs(Arc::new(move |_: &JobTarget| Ok(spec.clone()))).await;
+    let refuses = spec_of("all", "a", Arc::new(Never), quick());
+    let pipeline = engine.add(settings(), vec![refuses], &|_| None).await.unwrap();
+    send(&pipeline, 0..100).await;
+    let reports = async || {
+        let engine = engine.clone();
+        tokio::task::spawn_blocking(move || engine.reports()).await.unwrap().remove(0)
+    };
+    let until = async |holds: &dyn Fn(&PipelineReport) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let report = reports().await;
+            if holds(&report) {
+                return report;
+            }
+            assert!(Instant::now() < deadline, "{report:#?}");
+            tokio::task::yield_now().await;
+        }
+    };
+    until(&|report| report.dead_letters.held_events == 100).await;
+    let desk = engine.desks().remove(0);
+    let all = RedriveRequest { selection: Selection::default(), ..RedriveRequest::default() };
+    assert_eq!(desk.redrive(&all).await.unwrap().jobs.len(), 1);
+    until(&|report| report.jobs[0].delivered_events == 30 && report.jobs[0].state == JobState::Retrying).await;
+    engine.renew_jobs(&|_| Renewed::Ends("ClusterBackend b does not grant namespace default any more".into())).await;
+    let report = until(&|report| report.jobs[0].ended.is_some()).await;
+    let (job, letters) = (&report.jobs[0], &report.dead_letters);
+    assert_eq!((job.state, job.delivered_events, job.held_events), (JobState::Failed, 30, 70));
+    assert!(job.last_error.as_ref().is_some_and(|why| why.contains("does not grant")), "{job:#?}");
+    assert_eq!((letters.held_events, letters.redriven_events, letters.imbalance_events), (70, 30, 0));
+    *half.left.lock().unwrap() = usize::MAX;
+    assert_eq!(desk.redrive(&all).await.unwrap().jobs.len(), 1);
+    let got = half.inner.store.until(|got| got.len() >= 100).await;
+    assert_eq!(got.into_iter().collect::<std::collections::BTreeSet<_>>().len(), 100);
+    assert!(drain(&engine).await);
+}
+
+/// Refuses every event for good.
+#[derive(Debug)]
+struct Never;
+
+impl Backend for Never {
+    fn send<'a>(&'a self, _: &'a OutBatch) -> BoxFuture<'a, Result<Items, Fault>> {
+        Box::pin(async { Ok(Items::All(Outcome::Rejected("never".into()))) })
     }
 }

@@ -1,5 +1,8 @@
-//! The configuration edited about ten times a second under load, with a SIGKILL in the midst: every acknowledged event is
-//! in the files of every route that was there when it was accepted, each once, and what no edit names keeps its connection.
+//! The configuration edited ten times a second under load, with a SIGKILL in the midst: every acknowledged event is in the files
+//! of every route that was there when it was accepted, each once, and what no edit names keeps its connection.
+//!
+//! Edits are written by the clock, whether or not the one before is running: what piles up the agent may read at once. The quota
+//! of the pipeline, which differs by a byte from version to version, tells in `status` which of them runs.
 //!
 //! `SPILLWAY_LIVE_SECONDS` makes it longer, `SPILLWAY_LIVE_BATCH` its batches larger: 60 and 1000 are a minute at more than
 //! 20,000 events a second.
@@ -24,6 +27,16 @@ use crate::fixtures;
 const SENDERS: u64 = 2;
 const ROUTES: [&str; 4] = ["always", "second", "third", "fourth"];
 
+/// The time from one edit to the next.
+const EDIT_PERIOD: Duration = Duration::from_millis(100);
+
+/// How long a version may be written and not run: half of them, and any. A bound of two seconds is what users are told; any of
+/// them may wait longer on a machine that runs other tests meanwhile.
+const RUNS_WITHIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+
+/// The quota of the first version; each has a byte more.
+const QUOTA: u64 = 1 << 30;
+
 /// The routes of one version.
 type Version = BTreeSet<&'static str>;
 
@@ -34,6 +47,10 @@ struct Field {
     over: AtomicBool,
     /// Every version so far, and which of them may count at this moment: from the last that surely does to the last written.
     versions: Mutex<(Vec<Version>, usize, usize)>,
+    /// When each was written, and how long it took to run where that was seen.
+    written: Mutex<Vec<(Instant, Option<Duration>)>>,
+    /// Milliseconds that the agent took to apply what it had read, as its log says.
+    applied: Mutex<Vec<u64>>,
 }
 
 impl Field {
@@ -50,6 +67,28 @@ impl Field {
 
     fn earliest(&self) -> usize {
         self.versions.lock().unwrap().1
+    }
+
+    fn last(&self) -> usize {
+        self.versions.lock().unwrap().2
+    }
+
+    /// Notes which version runs, as `status` tells.
+    fn runs(&self, status: &Value) {
+        let pipelines = status["pipelines"].as_array().into_iter().flatten();
+        let Some(quota) = pipelines.filter(|one| one["name"] == "jobs").find_map(|one| one["log"]["bytesMax"].as_u64())
+        else {
+            return;
+        };
+        let version = (quota - QUOTA) as usize;
+        let mut versions = self.versions.lock().unwrap();
+        if version <= versions.1 {
+            return;
+        }
+        for (at, took) in &mut self.written.lock().unwrap()[versions.1 + 1..=version] {
+            *took = Some(at.elapsed());
+        }
+        versions.1 = version;
     }
 
     /// Returns the routes that every version since `from` has, and those that any has.
@@ -105,10 +144,11 @@ fn send(field: &Field, pipeline: &str, sender: u64, batch_events: u64) -> Sent {
 }
 
 /// Returns the pipeline that is edited, with `routes`.
-fn jobs(routes: &Version, serial: u64) -> String {
+fn jobs(routes: &Version, version: u64) -> String {
+    let quota = QUOTA + version;
     let mut text = format!(
-        "# {serial}\napiVersion: spillway.dev/v1alpha1\nkind: MonitoringPipeline\nmetadata: {{name: jobs}}\nspec:\n  \
-         drainSeconds: 3600\n  inputs: [{{name: pushed, type: Events}}]\n  routes:\n"
+        "apiVersion: spillway.dev/v1alpha1\nkind: MonitoringPipeline\nmetadata: {{name: jobs}}\nspec:\n  drainSeconds: 3600\n  \
+         buffer: {{maxBytes: {quota}}}\n  inputs: [{{name: pushed, type: Events}}]\n  routes:\n"
     );
     for route in routes {
         writeln!(text, "  - {{name: {route}, backendRefs: [{{name: archive}}]}}").unwrap();
@@ -182,36 +222,49 @@ impl Editor<'_> {
     }
 
     fn write(&mut self, version: Version) {
-        self.serial += 1;
-        let text = jobs(&version, self.serial);
         let mut versions = self.field.versions.lock().unwrap();
         versions.0.push(version);
         versions.2 = versions.0.len() - 1;
+        let text = jobs(&versions.0[versions.2], versions.2 as u64);
+        self.field.written.lock().unwrap().push((Instant::now(), None));
         drop(versions);
         self.replace("jobs.yaml", &text);
     }
-
-    /// What was written last surely counts from here on.
-    fn settle(&self) {
-        let mut versions = self.field.versions.lock().unwrap();
-        versions.1 = versions.2;
-    }
 }
 
+/// Edits for so long, by the clock, and looks each time the agent says that it has read something.
 fn edit_for(agent: &mut Agent, editor: &mut Editor<'_>, seconds: u64) -> u64 {
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut edits = 0;
-    while Instant::now() < until {
-        let before = readings(&agent.status());
-        let began = Instant::now();
+    let begin = Instant::now();
+    let (mut edits, mut looked_at) = (0, agent.seen.len());
+    while begin.elapsed() < Duration::from_secs(seconds) {
         editor.edit();
         edits += 1;
-        agent.wait_until("the edit is read", |status| readings(status) > before);
-        editor.settle();
-        let pause = Duration::from_millis(100).saturating_sub(began.elapsed());
-        agent.moment(pause.max(Duration::from_millis(1)));
+        let next = begin + EDIT_PERIOD * edits;
+        while Instant::now() < next {
+            agent.moment(next.saturating_duration_since(Instant::now()));
+            let applied = agent.seen[looked_at..].iter().filter_map(|line| line["took_ms"].as_u64());
+            let applied: Vec<u64> = applied.collect();
+            if !applied.is_empty() {
+                editor.field.applied.lock().unwrap().extend(applied);
+                editor.field.runs(&agent.status());
+            }
+            looked_at = agent.seen.len();
+        }
     }
-    edits
+    u64::from(edits)
+}
+
+/// Asserts how soon versions ran, and says it.
+fn assert_soon(field: &Field) {
+    let mut took: Vec<Duration> = field.written.lock().unwrap().iter().filter_map(|(_, took)| *took).collect();
+    took.sort_unstable();
+    let (half, longest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{} versions ran, half of them within {half:?}, all within {longest:?} of being written", took.len());
+    let mut applied = field.applied.lock().unwrap().clone();
+    applied.sort_unstable();
+    let (middle, most) = (applied[applied.len() / 2], applied[applied.len() - 1]);
+    println!("{} readings changed something; applied in {middle} ms, at most {most} ms", applied.len());
+    assert!(half <= RUNS_WITHIN[0] && longest <= RUNS_WITHIN[1], "{took:?}");
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -234,6 +287,8 @@ fn edits_under_load_with_a_kill_lose_and_double_nothing() {
         moved: Condvar::new(),
         over: AtomicBool::new(false),
         versions: Mutex::new((vec![first.clone()], 0, 0)),
+        written: Mutex::new(vec![(Instant::now(), None)]),
+        applied: Mutex::default(),
     });
     let mut editor = Editor { place: &place, field: &field, random: Random(7), serial: 0 };
     editor.replace("backends.yaml", &archive(1000));
@@ -252,16 +307,18 @@ fn edits_under_load_with_a_kill_lose_and_double_nothing() {
     editor.toggle();
     agent.kill();
     let mut agent = place.start();
-    editor.settle();
+    field.runs(&agent.status());
     field.set_address(&agent.http);
     edits += edit_for(&mut agent, &mut editor, seconds - seconds / 2);
-    let before = readings(&agent.status());
-    let has_guest = fs::remove_file(place.path("manifests/guest.yaml")).is_ok();
-    agent.wait_until("the guest is gone", |status| readings(status) > before || !has_guest);
-    let before = readings(&agent.status());
+    assert!(edits + 1 >= seconds * 10, "{edits} edits in {seconds} s");
+    fs::remove_file(place.path("manifests/guest.yaml")).ok();
     editor.write(ROUTES.into());
-    agent.wait_until("the last edit", |status| readings(status) > before);
-    editor.settle();
+    let last = field.last();
+    agent.wait_until("the last edit", |status| {
+        field.runs(status);
+        field.earliest() == last
+    });
+    assert_soon(&field);
     field.over.store(true, Ordering::Release);
     field.moved.notify_all();
     let mut sent: Vec<Sent> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();

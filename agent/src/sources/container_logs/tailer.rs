@@ -57,6 +57,7 @@ pub(super) struct Outgoing {
 
 /// The whole source without tasks.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of the root, each for itself")]
 pub(super) struct Tailer {
     settings: ContainerLogsSettings,
     opener: Opener,

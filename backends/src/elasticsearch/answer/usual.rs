@@ -2,7 +2,8 @@
 //!
 //! With the request's `filter_path` Elasticsearch and OpenSearch write
 //! `{"errors":false,"items":[{"create":{"_id":"…","status":201}},…]}`, and for a refusal a member `error` behind the status.
-//! Each item is compared with what was sent; only an `error` is parsed. An answer of any other form, valid or not, is none of
+//! Each item is compared with what was sent; only an `error` is parsed, and one that is an object and says what the one before
+//! said is that one: an object ends where it ends, whatever stands behind. An answer of any other form, valid or not, is none of
 //! this module's: the parser reads it from its beginning and says what is wrong.
 
 use serde_json::value::RawValue;
@@ -45,6 +46,7 @@ pub(super) fn read(body: &[u8], found: &mut Found<'_>) -> bool {
 
 fn read_items<'b>(mut rest: &'b [u8], found: &mut Found<'_>) -> Option<&'b [u8]> {
     let (mut beginning, mut seq) = (Beginning::default(), Vec::with_capacity(EventId::TEXT_BYTES_MAX));
+    let mut same: Option<&RawValue> = None;
     for (place, id) in found.ids.iter().enumerate() {
         if place > 0 {
             rest = rest.strip_prefix(b",")?;
@@ -58,9 +60,13 @@ fn read_items<'b>(mut rest: &'b [u8], found: &mut Found<'_>) -> Option<&'b [u8]>
             .try_fold(0, |status, digit| digit.is_ascii_digit().then(|| status * 10 + u16::from(digit - b'0')))?;
         let error;
         (error, rest) = match behind.strip_prefix(ERROR) {
-            Some(behind) => read_error(behind)?,
+            Some(behind) => match same.and_then(|same| behind.strip_prefix(same.get().as_bytes())) {
+                Some(rest) => (same, rest),
+                None => read_error(behind)?,
+            },
             None => (None, behind),
         };
+        same = error.filter(|error| error.get().starts_with('{')).or(same);
         rest = rest.strip_prefix(ITEM_END)?;
         found.take(status, error).ok()?;
     }

@@ -27,7 +27,7 @@ pub enum JobKind {
 pub enum JobEnd {
     /// Everything that was selected is resolved.
     Done,
-    /// It was told to end.
+    /// It was told to end, or can have its backend no more.
     Cancelled,
 }
 
@@ -57,6 +57,9 @@ pub struct Job {
     /// Set when it was told to end.
     #[serde(default)]
     pub cancelled: bool,
+    /// Why it ends, where nobody told it to.
+    #[serde(default)]
+    pub fails_for: Option<String>,
     /// What became of it, when it is over.
     #[serde(default)]
     pub outcome: Option<Outcome>,
@@ -78,6 +81,9 @@ pub struct Outcome {
     pub rejected: u64,
     /// Events given up.
     pub dropped: u64,
+    /// Why it ended with events left, where nobody told it to.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl Job {
@@ -94,6 +100,11 @@ impl Job {
     pub(in crate::deliver) fn beginning(&self, running_ms: u64) -> Progress {
         let removed = Some(Removed { since_ms: running_ms, end_seq: self.end });
         Progress { cursor: self.from, removed, ..Progress::default() }
+    }
+
+    /// Whether it is to end before everything is resolved.
+    pub(in crate::deliver) fn is_told_to_end(&self) -> bool {
+        self.cancelled || self.fails_for.is_some()
     }
 
     /// Whether two jobs could mean the same letter.

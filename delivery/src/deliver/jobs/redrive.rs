@@ -108,6 +108,7 @@ impl Desk {
             end,
             selected: lane.count,
             cancelled: false,
+            fails_for: None,
             outcome: None,
         };
         let _making = self.jobs.making.lock().await;

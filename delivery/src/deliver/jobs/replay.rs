@@ -108,6 +108,7 @@ impl Desk {
             end: 0,
             selected: 0,
             cancelled: false,
+            fails_for: None,
             outcome: None,
         };
         // Nothing goes while it is found out what is there.

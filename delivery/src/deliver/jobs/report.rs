@@ -67,8 +67,13 @@ fn outline(job: &Job) -> JobReport {
         held_events: job.selected,
         ..JobReport::default()
     };
-    if let Some(Outcome { end, ended, delivered, duplicates, rejected, dropped }) = &job.outcome {
-        told.state = if *end == JobEnd::Done { JobState::Done } else { JobState::Cancelled };
+    if let Some(Outcome { end, ended, delivered, duplicates, rejected, dropped, reason }) = &job.outcome {
+        told.state = match (end, reason) {
+            (JobEnd::Done, _) => JobState::Done,
+            (JobEnd::Cancelled, None) => JobState::Cancelled,
+            (JobEnd::Cancelled, Some(_)) => JobState::Failed,
+        };
+        told.last_error.clone_from(reason);
         told.ended = Some(*ended);
         told.delivered_events = *delivered;
         told.duplicate_events = *duplicates;

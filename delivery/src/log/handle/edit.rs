@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{Answer, KeyClaim, Log, Pending, Refused, Reservation, Shared, Waiting};
 use crate::intake::RefusalReason;
 use crate::log::core::CoreEdit;
-use crate::log::journal::{DeliveryKey, JournalError, Removed};
+use crate::log::journal::{DeliveryKey, JournalError, Progress, Removed};
 use crate::settings::{Durability, LogSettings};
 
 /// An edit in the queue.
@@ -69,12 +69,43 @@ impl Log {
         begun
     }
 
-    /// Stores that a reference is removed, or is not any more, at the log's level.
-    pub(crate) async fn set_removed(&self, key: &DeliveryKey, removed: Option<Removed>) -> Result<(), JournalError> {
+    /// Saves what several deliveries have resolved, for good, by one sync.
+    pub(crate) async fn save_all(&self, all: Vec<(DeliveryKey, Progress)>) -> Result<(), JournalError> {
+        let Some(seq) = all.iter().map(|(_, progress)| progress.seq_min()).max() else { return Ok(()) };
+        if self.durability() != Durability::Memory {
+            self.sync_to(seq).await.map_err(JournalError::Write)?;
+        }
+        let floors: Vec<_> = all.iter().map(|(key, progress)| (key.clone(), progress.cursor)).collect();
+        let log = self.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            let mut journal = log.journal();
+            all.iter().try_for_each(|(key, progress)| journal.save(key, progress, false))?;
+            journal.sync()
+        });
+        saved.await.unwrap_or_else(|error| Err(JournalError::Write(io::Error::other(error))))?;
+        floors.iter().for_each(|(key, cursor)| self.set_floor(key, *cursor));
+        Ok(())
+    }
+
+    /// Stores that references are removed, or are not any more, at the log's level: by one sync, however many they are.
+    pub(crate) async fn set_removed(
+        &self,
+        keys: Vec<DeliveryKey>,
+        removed: Option<Removed>,
+    ) -> Result<(), JournalError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let sync = self.durability() == Durability::Disk;
-        let (log, key) = (self.clone(), key.clone());
-        let stored = tokio::task::spawn_blocking(move || log.journal().set_removed(&key, removed, sync)).await;
-        stored.unwrap_or_else(|error| Err(JournalError::Write(io::Error::other(error))))
+        let log = self.clone();
+        let stored = tokio::task::spawn_blocking(move || {
+            let mut journal = log.journal();
+            // What one says stands for itself: a failure keeps none from the others.
+            let noted = keys.iter().map(|key| journal.set_removed(key, removed, false));
+            noted.fold(Ok(()), Result::and)?;
+            if sync { journal.sync() } else { Ok(()) }
+        });
+        stored.await.unwrap_or_else(|error| Err(JournalError::Write(io::Error::other(error))))
     }
 
     /// Ends the committer, which writes what is queued first, and waits for its end.

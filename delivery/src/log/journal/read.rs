@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use memchr::memmem;
 
 use super::{
-    DeliveryKey, Get, KIND_ONE, KIND_ONE_V1, KIND_REMOVED, KIND_SNAPSHOT, KIND_SNAPSHOT_V1, Progress,
-    RECORD_HEADER_BYTES,
+    DeliveryKey, KIND_ONE, KIND_ONE_V1, KIND_REMOVED, KIND_SNAPSHOT, KIND_SNAPSHOT_V1, Progress, RECORD_HEADER_BYTES,
 };
+use crate::log::codec::Get;
 
 /// What one record says of one delivery; `None`: it is forgotten.
 pub(super) type Record = (DeliveryKey, Option<Progress>);

@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::*;
 use crate::filesystem::{Call, Fault, FaultyFs, RealFs};
 
@@ -58,8 +60,16 @@ fn records_of_version_1_are_read_and_unknown_tags_skipped() {
     let left = vec![Left { first: 12, end: 14, for_ms: 5 }];
     let plan = |first, encoding| Plan { first, end: first + 1, key: "k".into(), encoding };
     let plans = vec![plan(14, 0), plan(15, u64::MAX)];
-    let newest =
-        Progress { plans, cursor: 9, began: Some(2), elsewhere: 3, resolved: vec![(10, 11)], left, ..newer.clone() };
+    let newest = Progress {
+        plans,
+        cursor: 9,
+        began: Some(2),
+        elsewhere: 3,
+        resolved: vec![(10, 11)],
+        left,
+        grouped: true,
+        ..newer.clone()
+    };
     let mut tagged = vec![KIND_ONE];
     key_bytes(&mut tagged);
     newest.write(&mut tagged);

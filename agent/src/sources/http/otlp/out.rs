@@ -100,7 +100,7 @@ impl Out {
                 self.member(field, value, depth)?;
             } else if begun & 1 << index == 0 {
                 begun |= 1 << index;
-                self.list(field, value, fields, depth)?;
+                self.list(field, value, fields.clone(), depth)?;
             }
             if self.bytes.len() - self.start > EVENT_BYTES_MAX {
                 return Err(Fault::Refused(Refusal::TooLarge));

@@ -22,7 +22,7 @@ pub(super) enum Value<'a> {
 pub(super) struct WireError(pub(super) &'static str);
 
 /// The fields of a message in the order of its bytes; ends behind an error.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }

@@ -84,12 +84,11 @@ pub(super) fn events(signal: Signal, request: &[u8], payload: Vec<u8>, bytes_max
     Ok(writer.written)
 }
 
+/// A member, or why there is none, and a schema.
+type Told<'a> = (Result<Vec<u8>, Refusal>, Option<&'a [u8]>);
+
 /// Returns the member `name` of what `bytes` are about, in front of what comes of it, and its schema.
-fn around<'a>(
-    bytes: &'a [u8],
-    message: &'static Message,
-    name: &str,
-) -> Result<(Result<Vec<u8>, Refusal>, Option<&'a [u8]>), WireError> {
+fn around<'a>(bytes: &'a [u8], message: &'static Message, name: &str) -> Result<Told<'a>, WireError> {
     let (mut member, mut schema_url) = (Ok(Vec::new()), None);
     for field in Fields::of(bytes) {
         match field? {
