@@ -288,7 +288,7 @@ fn what_is_no_request_in_json_is_told_with_its_place() {
     assert_eq!(values(&events(Signal::Logs, &wire, Vec::new(), 1000).unwrap()), [json!({"signal": "log"})]);
     let unknown = format!("{}1{}", r#"{"x":"#.repeat(200), "}".repeat(200));
     assert_eq!(to_wire(Signal::Logs.request(), unknown.as_bytes()).unwrap(), b"", "passed over, however deep");
-    let value = format!(r#"{}{{}}{}"#, r#"{"arrayValue":{"values":["#.repeat(50), "]}}".repeat(50));
+    let value = format!("{}{{}}{}", r#"{"arrayValue":{"values":["#.repeat(50), "]}}".repeat(50));
     let deep = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{value}}}]}}]}}]}}"#);
     assert!(to_wire(Signal::Logs.request(), deep.as_bytes()).unwrap_err().to_string().contains("recursion"));
 }
