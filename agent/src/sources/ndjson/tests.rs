@@ -87,7 +87,7 @@ impl World {
                 writer.shutdown().await.unwrap();
             }
         };
-        let (_, read) = tokio::join!(writing, reader.read_to_string(&mut text));
+        let ((), read) = tokio::join!(writing, reader.read_to_string(&mut text));
         read.unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

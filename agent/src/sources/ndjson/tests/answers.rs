@@ -88,15 +88,16 @@ async fn the_client_ends_batches_and_gives_each_a_key() {
     let (first, again) = (client.answer().await, client.answer().await);
     assert_eq!((&first["key"], &first["accepted"], &first["refused"]), (&json!("k-1"), &json!(2), &json!(1)));
     assert_eq!((&first["line"], &again["line"], &again["errors"][0]["line"]), (&json!(5), &json!(9), &json!(7)));
-    client.say("{\"a\":3}\n{\"spillway\":{\"end\":\"k-2\"}}\n{\"spillway\":{\"end\":\"k-3\"}}").await;
-    assert_eq!(client.answer().await, json!({"line": 11, "key": "k-2", "accepted": 1}));
-    assert_eq!(client.answer().await, json!({"line": 12, "key": "k-3", "accepted": 0}));
+    client.say("{\"a\":3}\nbad\n{\"a\":4}\n{\"spillway\":{\"end\":\"k-2\"}}\n{\"spillway\":{\"end\":\"k-3\"}}").await;
+    let other = client.answer().await;
+    assert_eq!((&other["key"], &other["accepted"], &other["line"]), (&json!("k-2"), &json!(2), &json!(13)));
+    assert_eq!(client.answer().await, json!({"line": 14, "key": "k-3", "accepted": 0}));
     let kept = world.recorder.take();
     let keys: Vec<_> = kept.iter().map(|(_, kept)| kept.key.clone().unwrap()).collect();
     assert_eq!(keys.len(), 3);
     assert_eq!((&*keys[0].key, &*keys[0].sender), (&b"k-1"[..], &b"unix"[..]));
     assert_eq!(keys[0], keys[1], "the same lines under the same key are a repeat");
-    assert_ne!(keys[0].body_hash, keys[2].body_hash);
+    assert_ne!(keys[0].body_hash, keys[2].body_hash, "as many other lines are none");
     // What has no end is not kept, and said to be not.
     client.say("{\"a\":4}").await;
     client.stream.shutdown().await.unwrap();
