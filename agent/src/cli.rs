@@ -153,6 +153,14 @@ pub struct RunFlags {
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_HTTP")]
     pub http: Option<String>,
 
+    /// Where events are taken as lines over TCP, one JSON object on each, or `off`. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_TCP")]
+    pub tcp: Option<String>,
+
+    /// The file of a Unix socket at which events are taken as lines, or `off`; its permissions say who may send. Default: off.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_UNIX", value_hint = ValueHint::FilePath)]
+    pub unix: Option<String>,
+
     /// Where pods of this node send events, each with a token of its service account for the audience spillway-agent, or
     /// `off`. Needs --operator, --door-cert and --door-key. Default: off.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_DOOR")]

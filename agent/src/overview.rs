@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::config::state::ConfigReport;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
+use crate::sources::ndjson::{Figure, NdjsonStats};
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
 
 /// How often the runtime shows that it makes progress.
@@ -48,6 +49,8 @@ struct State {
 pub struct SourceStats {
     /// Of the HTTP source.
     pub http: Option<Arc<HttpStats>>,
+    /// Of the lines over TCP and Unix sockets, by the name of the listener.
+    pub lines: BTreeMap<&'static str, Arc<NdjsonStats>>,
     /// Of the door for pods.
     pub door: Option<Arc<HttpStats>>,
     /// Of the container logs.
@@ -187,6 +190,7 @@ impl SourceStats {
     fn report(&self) -> Vec<Source> {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
         let http = self.http.iter().map(|stats| http_source("http", stats));
+        let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
         http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
     }
 }
@@ -200,6 +204,22 @@ fn http_source(name: &str, stats: &HttpStats) -> Source {
     counts.extend(stats.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
     counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
     counts.extend(stats.senders_turned_back().into_iter().map(|(reason, n)| (format!("turned back ({reason})"), n)));
+    Source { name: name.into(), counts }
+}
+
+fn line_source(name: &str, stats: &NdjsonStats) -> Source {
+    let figures = [
+        ("connections", Figure::Connections),
+        ("connections that wait", Figure::WaitingConnections),
+        ("batches", Figure::Batches),
+        ("accepted events", Figure::AcceptedEvents),
+        ("lost events", Figure::LostEvents),
+        ("cut lines", Figure::CutLines),
+    ];
+    let mut counts = BTreeMap::from(figures.map(|(what, figure)| (what.to_owned(), stats.figure(figure))));
+    counts.extend(stats.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
+    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
+    counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
     Source { name: name.into(), counts }
 }
 

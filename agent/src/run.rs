@@ -34,7 +34,7 @@ use crate::exit::{self, Failure};
 use crate::overview::Overview;
 use crate::pods::{PodsReceiver, TokenKeysReceiver};
 use crate::settings::{ConfigFile, ConfigSource, Machine, OperatorSettings, Settings};
-use crate::sources::http::ListenerSecurity;
+use crate::sources::pushed::security::ListenerSecurity;
 use crate::status::{Listener, Phase};
 use crate::{admin, logging};
 
@@ -329,6 +329,8 @@ fn announce(parts: &Parts, settings: &Settings, pipelines: usize, backends: usiz
         version = env!("CARGO_PKG_VERSION"),
         agent = %parts.engine.agent_id(),
         http = address("http"),
+        tcp = address("tcp"),
+        unix = address("unix"),
         door = address("door"),
         admin = address("admin"),
         metrics = address("metrics"),

@@ -13,12 +13,13 @@ use spillway_backends::SecretEnv;
 use spillway_backends::destinations::Limits;
 
 use crate::cli::{FromEnvironment, RunFlags};
-use crate::sources::http::TlsFiles;
+use crate::sources::pushed::security::TlsFiles;
 
 mod addresses;
 mod defaults;
 mod file;
 mod list;
+mod listeners;
 mod operator;
 
 pub use defaults::Machine;
@@ -28,7 +29,7 @@ pub use operator::{DoorSettings, OperatorSettings, SidecarSettings};
 use list::{
     ADMIN, ALLOW_DESTINATIONS, DATA_BYTES_MAX, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN,
     HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting,
-    THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNKNOWN_PODS, keys,
+    TCP, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -62,6 +63,10 @@ pub struct Settings {
     pub data_bytes_max: Option<u64>,
     /// Where events are taken over HTTP; `None` is nowhere.
     pub http: Option<SocketAddr>,
+    /// Where lines are taken over TCP; `None` is nowhere.
+    pub tcp: Option<SocketAddr>,
+    /// The file of the socket at which lines are taken; `None` is none.
+    pub unix: Option<PathBuf>,
     /// Where the admin endpoint is; `None` is nowhere.
     pub admin: Option<SocketAddr>,
     /// Where probes and figures alone are, without TLS and token; `None` is nowhere.
@@ -76,7 +81,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Where secrets are looked up.
     pub secrets: SecretPlaces,
-    /// What listeners beyond loopback need; [`crate::sources::http::ListenerSecurity`] judges it.
+    /// What listeners beyond loopback need; [`crate::sources::pushed::security::ListenerSecurity`] judges it.
     pub security: SecurityFiles,
     /// How long deliveries may go on after the first signal.
     pub drain: Duration,
@@ -335,9 +340,11 @@ impl Settings {
             data_bytes_max: layers.parsed(&DATA_BYTES_MAX, flags.data_bytes_max.as_ref(), |text| {
                 text.parse().ok().filter(|bytes| *bytes >= DATA_BYTES_MIN)
             })?,
-            http: layers.parsed(&HTTP, flags.http.as_ref(), listener)?.unwrap_or(Some(HTTP_DEFAULT)),
-            admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listener)?.unwrap_or(Some(ADMIN_DEFAULT)),
-            metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listener)?.flatten(),
+            http: layers.parsed(&HTTP, flags.http.as_ref(), listeners::address)?.unwrap_or(Some(HTTP_DEFAULT)),
+            tcp: layers.parsed(&TCP, flags.tcp.as_ref(), listeners::address)?.flatten(),
+            unix: layers.parsed(&UNIX, flags.unix.as_ref(), listeners::socket)?.flatten(),
+            admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listeners::address)?.unwrap_or(Some(ADMIN_DEFAULT)),
+            metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listeners::address)?.flatten(),
             pod_logs: pod_logs(&layers, flags, machine)?,
             unknown_pods: layers.parsed(&UNKNOWN_PODS, flags.unknown_pods.as_ref(), unknown_pods)?.unwrap_or_default(),
             filesystem_root: directory(&layers, &FILESYSTEM_ROOT, flags.filesystem_root.as_ref())?
@@ -467,12 +474,6 @@ fn logging(layers: &Layers<'_>, flags: &RunFlags) -> Result<LogSettings, Setting
 
 fn existing_file(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.is_file())
-}
-
-/// Returns `Some(None)` for `off`.
-#[expect(clippy::option_option, reason = "the outer says whether it is understood, the inner whether it is on")]
-fn listener(text: &str) -> Option<Option<SocketAddr>> {
-    if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
 }
 
 #[cfg(test)]

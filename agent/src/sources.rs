@@ -2,3 +2,5 @@
 
 pub mod container_logs;
 pub mod http;
+pub mod ndjson;
+pub mod pushed;

@@ -93,7 +93,7 @@ impl Place {
         let ready = agent.wait_for_line("ready");
         let address =
             |name: &str| ready[name].as_str().or(ready["fields"][name].as_str()).unwrap_or_default().to_owned();
-        (agent.http, agent.admin) = (address("http"), address("admin"));
+        (agent.http, agent.admin, agent.tcp) = (address("http"), address("admin"), address("tcp"));
         agent
     }
 }
@@ -118,6 +118,8 @@ pub struct Agent {
     pub http: String,
     /// Where it tells of itself.
     pub admin: String,
+    /// Where it takes lines, if told to.
+    pub tcp: String,
 }
 
 impl Agent {
@@ -134,7 +136,7 @@ impl Agent {
                 }
             }
         });
-        Self { child, lines: receiver, seen: Vec::new(), http: String::new(), admin: String::new() }
+        Self { child, lines: receiver, seen: Vec::new(), http: String::new(), admin: String::new(), tcp: String::new() }
     }
 
     /// Waits for a line of the log whose message holds `text`.

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::overview::Overview;
-use crate::sources::http::ListenerSecurity;
+use crate::sources::pushed::security::ListenerSecurity;
 
 /// Most connections at once: kubelet, a scraper or two and people need a handful.
 const CONNECTIONS_MAX: usize = 32;

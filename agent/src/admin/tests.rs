@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::*;
-use crate::sources::http::{ListenerSecurity, TlsFiles};
+use crate::sources::pushed::security::{ListenerSecurity, TlsFiles};
 use crate::status::{Phase, StatusReport};
 
 struct Endpoint {

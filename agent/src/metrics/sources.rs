@@ -1,17 +1,23 @@
 //! What the sources count since the start.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Families, count};
 use crate::overview::SourceStats;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
+use crate::sources::ndjson::{Figure, NdjsonStats};
 
 /// Writes every family of the sources that run.
 pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
     if let Some(stats) = &sources.http {
         http(families, stats)?;
+    }
+    if !sources.lines.is_empty() {
+        lines(families, &sources.lines)?;
     }
     if let Some(stats) = &sources.door {
         door(families, stats)?;
@@ -92,6 +98,45 @@ fn http(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
         families.one_counter(name, help, value)?;
     }
     families.one_gauge("http_open_connections", "Connections open now.", count(stats.connections_open()))
+}
+
+fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<NdjsonStats>>) -> fmt::Result {
+    let one = |figure: Figure| {
+        listeners.iter().map(move |(listener, stats)| ([("listener", *listener)], stats.figure(figure)))
+    };
+    for (name, help, figure) in [
+        ("ndjson_connections", "Connections taken.", Figure::Connections),
+        ("ndjson_wire_bytes", "Bytes read.", Figure::WireBytes),
+        ("ndjson_batches", "Batches kept.", Figure::Batches),
+        ("ndjson_accepted_events", "Events accepted, repeats under the same key included.", Figure::AcceptedEvents),
+        ("ndjson_accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
+        ("ndjson_lost_events", "Events read of who reads no answers, and not kept.", Figure::LostEvents),
+        ("ndjson_cut_lines", "Lines whose connection ended in their midst.", Figure::CutLines),
+    ] {
+        families.counter(name, help, one(figure))?;
+    }
+    for (name, help, figure) in [
+        ("ndjson_open_connections", "Connections open now.", Figure::OpenConnections),
+        (
+            "ndjson_waiting_connections",
+            "Connections that wait now until their pipelines take events again.",
+            Figure::WaitingConnections,
+        ),
+    ] {
+        families.gauge(name, help, one(figure).map(|(labels, value)| (labels, count(value))))?;
+    }
+    let by = |label: &'static str, of: fn(&NdjsonStats) -> Vec<(&'static str, u64)>| {
+        let labelled = listeners.iter().flat_map(move |(listener, stats)| {
+            of(stats).into_iter().map(move |(what, times)| ([("listener", *listener), (label, what)], times))
+        });
+        labelled.collect::<Vec<_>>()
+    };
+    let refused = by("code", |stats| stats.refused_events().collect());
+    families.counter("ndjson_refused_events", "Events refused by themselves, by code.", refused)?;
+    let limits = by("limit", |stats| stats.limits().collect());
+    families.counter("ndjson_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
+    let refusals = by("code", |stats| stats.refusals().into_iter().collect());
+    families.counter("ndjson_refusals", "Batches not kept and connections closed for a reason, by code.", refusals)
 }
 
 fn door(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {

@@ -16,9 +16,10 @@ use crate::exit::Failure;
 use crate::overview::Overview;
 use crate::settings::{ConfigSource, OperatorSettings, Settings};
 use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
-use crate::sources::http::{
-    BindError, HttpContext, HttpSettings, HttpSource, HttpStats, HttpTargets, OwnPod, PodSenders, Takes,
-};
+use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, PodSenders};
+use crate::sources::ndjson::{self, NdjsonContext, NdjsonStats, TcpSettings};
+use crate::sources::pushed::own_pod::OwnPod;
+use crate::sources::pushed::targets::{PushTargets, Takes};
 use crate::status::Listener;
 
 /// One pipeline that runs, with what its sources need to know.
@@ -37,10 +38,10 @@ pub(super) struct Opened {
 pub(super) struct Sources {
     /// Whether manifests are anybody's, so that who sends must be known to be of a namespace.
     is_served: bool,
-    http: HttpTargets,
+    http: PushTargets,
     /// What pods of this node, or the one that this sits in, may send to, and what is known of them; without an operator there
     /// are none.
-    door: HttpTargets,
+    door: PushTargets,
     senders: Option<PodSenders>,
     /// A sidecar has none: those of its pod are for the agent of the node.
     logs: Option<ContainerLogs>,
@@ -72,12 +73,13 @@ impl Sources {
             stats: Arc::default(),
             following: BTreeMap::new(),
         });
-        Self { is_served, http: HttpTargets::default(), door: HttpTargets::default(), senders, logs }
+        Self { is_served, http: PushTargets::default(), door: PushTargets::default(), senders, logs }
     }
 
     /// Listens for events where the machine's settings say so.
     pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         self.listen_for_http(parts, settings, clock).await?;
+        self.listen_for_lines(parts, settings, clock).await?;
         let ConfigSource::Operator(OperatorSettings { door: Some(door), .. }) = &settings.configuration else {
             return Ok(());
         };
@@ -116,6 +118,43 @@ impl Sources {
         let address = source.local_address().to_string();
         parts.overview.add_listener(Listener { name: "http".into(), address, secured });
         parts.overview.with_sources(|sources| sources.http = Some(stats));
+        Ok(())
+    }
+
+    async fn listen_for_lines(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        let context = |name: &'static str| {
+            let own_pod = self.senders.clone().filter(|_| settings.sidecar().is_some());
+            let targets = if own_pod.is_some() { &self.door } else { &self.http };
+            let stats = Arc::<NdjsonStats>::default();
+            parts.overview.with_sources(|sources| drop(sources.lines.insert(name, stats.clone())));
+            NdjsonContext {
+                intake: Intake,
+                targets: targets.clone(),
+                own_pod: own_pod.map(|PodSenders { pods, node, .. }| OwnPod { pods, node }),
+                clock: clock.clone(),
+                supervisor: parts.sources.clone(),
+                stats,
+            }
+        };
+        if let Some(address) = settings.tcp {
+            let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
+            let secured = tls.certificate.is_some();
+            let bound = ndjson::bind_tcp(TcpSettings { address, tls, token_file }, context("tcp")).await;
+            let bound = bound.map_err(|error| match error {
+                ndjson::BindError::Security(_) => Failure::failed("insecure-listener", error),
+                _ => {
+                    Failure::failed("tcp-listen", error).next("name another address with --tcp, or `off` to do without")
+                }
+            })?;
+            parts.overview.add_listener(Listener { name: "tcp".into(), address: bound.to_string(), secured });
+        }
+        if let Some(path) = &settings.unix {
+            ndjson::bind_unix(path, context("unix")).await.map_err(|error| {
+                Failure::failed("unix-listen", error).next("name another file with --unix, or `off` to do without")
+            })?;
+            let address = path.display().to_string();
+            parts.overview.add_listener(Listener { name: "unix".into(), address, secured: false });
+        }
         Ok(())
     }
 

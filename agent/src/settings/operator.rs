@@ -11,9 +11,9 @@ use spillway_crds::served::PATH;
 use super::list::{
     DOOR, DOOR_CERT, DOOR_KEY, NODE_AGENT, NODE_AGENT_TOKEN, OPERATOR, OPERATOR_CA, OPERATOR_TOKEN, STATE_KEY,
 };
-use super::{Layers, SettingError, Written, existing_file, listener};
+use super::{Layers, SettingError, Written, existing_file, listeners};
 use crate::cli::RunFlags;
-use crate::sources::http::TlsFiles;
+use crate::sources::pushed::security::TlsFiles;
 
 /// Where the kubelet puts the token that a pod's manifest asks for.
 const TOKEN_DEFAULT: &str = "/var/run/secrets/spillway/token";
@@ -96,7 +96,7 @@ fn door(layers: &Layers<'_>, flags: &RunFlags) -> Result<Option<Box<DoorSettings
         key: layers.parsed(&DOOR_KEY, flags.door_key.as_ref(), existing_file)?,
     };
     let Some(written) = layers.one(&DOOR, flags.door.as_ref())? else { return Ok(None) };
-    match listener(&written.text).ok_or_else(|| written.refuse(&DOOR))? {
+    match listeners::address(&written.text).ok_or_else(|| written.refuse(&DOOR))? {
         Some(address) if tls.certificate.is_some() && tls.key.is_some() => {
             Ok(Some(Box::new(DoorSettings { address, tls })))
         }

@@ -185,6 +185,24 @@ fn listeners_and_container_logs_can_be_off() {
 }
 
 #[test]
+fn lines_are_taken_where_an_address_or_a_file_says_so_and_nowhere_else() {
+    let settings = settle(&["-f", "/"], "").unwrap();
+    assert_eq!((settings.tcp, settings.unix), (None, None));
+    let settings = settle(&["-f", "/", "--tcp", "127.0.0.1:8414"], "unix: /tmp/agent.sock\n").unwrap();
+    assert_eq!(settings.tcp.unwrap().to_string(), "127.0.0.1:8414");
+    assert_eq!(settings.unix.as_deref(), Some(Path::new("/tmp/agent.sock")));
+    let settings = settle(&["-f", "/", "--tcp", "off", "--unix", "off"], "unix: agent.sock").unwrap();
+    assert_eq!((settings.tcp, settings.unix), (None, None));
+    let long = format!("/tmp/{}", "x".repeat(103));
+    assert!(settle(&["-f", "/", "--unix", &long[..107]], "").is_ok());
+    for bad in [&*long, "/nowhere/agent.sock", "", "/"] {
+        let allowed = "allowed: a path of at most 107 bytes whose folder is there, or `off`";
+        assert_eq!(refusal(&["-f", "/", "--unix", bad], ""), format!("--unix: found `{bad}`, {allowed}"));
+    }
+    assert!(refusal(&["-f", "/", "--tcp", "host:1"], "").starts_with("--tcp: found `host:1`, allowed: an IP address"));
+}
+
+#[test]
 fn paths_that_are_not_there_are_told() {
     for (flag, key) in [("-f", "--manifests"), ("--pod-logs", "--pod-logs"), ("--secrets-dir", "--secrets-dir")] {
         let error = refusal(&["-f", "/", flag, "/nowhere/at/all"], "");

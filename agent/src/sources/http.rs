@@ -1,9 +1,9 @@
 //! Events pushed over HTTP: `POST /v1/events`, `/v1/ingest/events`, `/v1/ingest/events:batch`.
 //!
 //! ```text
-//! socket ─► listen ─► stream ─► handler ─► body (decode) ─► events ─► targets ─► Intake
-//!                                  ▲                                              │
-//!                                  └────────────────── answer ◄───────────────────┘
+//! socket ─► listen ─► stream ─► handler ─► body (decode) ─► pushed::events ─► pushed::targets ─► Intake
+//!                                  ▲                                                              │
+//!                                  └────────────────────────── answer ◄───────────────────────────┘
 //! ```
 //!
 //! There are listeners of the same make: one for whoever reaches it, or shows the token of its file; that of a sidecar, for the pod
@@ -25,24 +25,20 @@
 //! 120 s with no pause above 30 s, 32 MiB of bodies in memory over all requests, 1 MiB for one event. At the door one sender has
 //! 64 connections, 8 MiB for its bodies, and 1,000 requests a second of it (`shares`).
 
-mod accepts;
 mod answer;
 mod body;
 mod decode;
-mod events;
+mod gate;
 mod handler;
 mod limits;
 mod listen;
 mod otlp;
 mod own_pod;
 mod pods;
-mod security;
-mod sender;
+mod select;
 mod shares;
 mod stats;
 mod stream;
-mod targets;
-mod token;
 
 #[cfg(test)]
 mod tests;
@@ -56,19 +52,18 @@ use spillway_delivery::intake::Intake;
 use spillway_delivery::supervisor::Supervisor;
 use tokio::net::TcpListener;
 
-pub use own_pod::OwnPod;
 pub use pods::PodSenders;
-pub use security::{ListenerSecurity, SecurityError, TlsFiles};
 pub use stats::HttpStats;
-pub use targets::{HttpTargets, Takes};
-pub use token::TokenError;
 
+use gate::Gate;
 use handler::Shared;
 use listen::Listener;
 use own_pod::OwnPodGate;
 use pods::PodGate;
-use sender::Gate;
-use targets::{Door, Pipelines};
+
+use crate::sources::pushed::own_pod::OwnPod;
+use crate::sources::pushed::security::{ListenerSecurity, SecurityError, TlsFiles};
+use crate::sources::pushed::targets::{Door, Pipelines, PushTargets};
 
 /// Where to listen, and under which protection.
 #[derive(Debug, Clone)]
@@ -118,7 +113,7 @@ pub struct HttpSource {
 
 impl HttpSource {
     /// Checks the protection, listens, and takes events for `targets` until the supervisor stops.
-    pub async fn bind(settings: HttpSettings, targets: HttpTargets, context: HttpContext) -> Result<Self, BindError> {
+    pub async fn bind(settings: HttpSettings, targets: PushTargets, context: HttpContext) -> Result<Self, BindError> {
         let HttpSettings { address, tls, token_file } = settings;
         let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
         let door = Pipelines::new(context.intake, targets);
@@ -129,7 +124,7 @@ impl HttpSource {
     pub async fn bind_for_own_pod(
         settings: HttpSettings,
         pod: OwnPod,
-        targets: HttpTargets,
+        targets: PushTargets,
         context: HttpContext,
     ) -> Result<Self, BindError> {
         let HttpSettings { address, tls, token_file } = settings;
@@ -143,7 +138,7 @@ impl HttpSource {
     pub async fn bind_for_pods(
         (address, tls): (SocketAddr, &TlsFiles),
         senders: PodSenders,
-        targets: HttpTargets,
+        targets: PushTargets,
         context: HttpContext,
     ) -> Result<Self, BindError> {
         let gate = PodGate::new(senders, tls, context.stats.clone())?;

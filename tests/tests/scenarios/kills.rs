@@ -22,23 +22,36 @@ const SENDERS: u64 = 3;
 const BATCH: u64 = 50;
 
 /// What the senders and the one who kills share.
-struct Field {
+#[derive(Default)]
+pub(crate) struct Field {
     /// Where the agent listens now; changes with each start.
     address: Mutex<String>,
     changed: Condvar,
     over: AtomicBool,
-    acknowledged: AtomicU64,
+    /// Batches so far.
+    pub(crate) acknowledged: AtomicU64,
 }
 
 impl Field {
+    /// Tells the senders that it is over.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Returns whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     /// Waits until the agent listens elsewhere than `known`, or the end.
-    fn next_address(&self, known: &str) -> String {
+    pub(crate) fn next_address(&self, known: &str) -> String {
         let address = self.address.lock().unwrap();
         let moved = |address: &mut String| address == known && !self.over.load(Ordering::Acquire);
         self.changed.wait_timeout_while(address, PATIENCE, moved).unwrap().0.clone()
     }
 
-    fn set_address(&self, address: &str) {
+    pub(crate) fn set_address(&self, address: &str) {
         address.clone_into(&mut self.address.lock().unwrap());
         self.changed.notify_all();
     }
@@ -50,7 +63,7 @@ fn send(field: &Field, sender: u64) -> (Vec<String>, Vec<String>) {
     let mut address = field.next_address("");
     let mut client = Client::connect(&address).ok();
     for batch in 0.. {
-        if field.over.load(Ordering::Acquire) {
+        if field.is_over() {
             break;
         }
         let first = (sender * 10_000 + batch) * BATCH;
@@ -69,7 +82,7 @@ fn send(field: &Field, sender: u64) -> (Vec<String>, Vec<String>) {
                     client = Client::connect(&address).ok();
                 }
             }
-            if field.over.load(Ordering::Acquire) {
+            if field.is_over() {
                 return (sent, acknowledged);
             }
         }
@@ -83,12 +96,7 @@ fn killed_under_load(durability: &str, seed: u64) {
     println!("seed {seed}");
     let mut random = Random(seed);
     let place = Place::new(&fixtures::to_files(durability));
-    let field = Arc::new(Field {
-        address: Mutex::default(),
-        changed: Condvar::new(),
-        over: AtomicBool::new(false),
-        acknowledged: AtomicU64::new(0),
-    });
+    let field = Arc::<Field>::default();
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
             let field = field.clone();
@@ -119,8 +127,7 @@ fn killed_under_load(durability: &str, seed: u64) {
     }
     let mut agent = place.start();
     field.set_address(&agent.http);
-    field.over.store(true, Ordering::Release);
-    field.changed.notify_all();
+    field.end();
     let results: Vec<_> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();
     let sent: Vec<String> = results.iter().flat_map(|(sent, _)| sent.clone()).collect();
     let acknowledged: Vec<String> = results.iter().flat_map(|(_, acknowledged)| acknowledged.clone()).collect();

@@ -17,6 +17,7 @@ mod letters;
 mod live;
 mod memory;
 mod over_http;
+mod over_lines;
 mod pod_logs;
 mod process;
 mod receivers;

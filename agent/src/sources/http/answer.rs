@@ -10,11 +10,12 @@ use serde::Serialize;
 use spillway_delivery::event::{BATCH_EVENTS_MAX, EVENT_BYTES_MAX};
 use spillway_delivery::intake::{RefusalReason, SubmitError};
 
-use super::events::{BodyError, Fault, RefusalCode, Refusals};
 use super::limits::{
     BODIES_BYTES_MAX, BODY_BYTES_MAX, Limit, MEMBERS_MAX, RATIO_MAX, SENDER_BODIES_BYTES_MAX, SENDER_CONNECTIONS_MAX,
     SENDER_REQUEST_EVERY, WIRE_BYTES_MAX, ZSTD_WINDOW_BYTES_MAX,
 };
+use crate::sources::pushed::events::{BodyError, Fault, Refusal, RefusalCode, Refusals};
+use crate::sources::pushed::targets::NotSelected;
 
 /// A refusal of a whole request.
 #[derive(Debug, Clone)]
@@ -127,6 +128,11 @@ impl Refused {
     /// Returns `404`.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "no such path, events are taken at POST /v1/events")
+    }
+
+    /// Returns `422`, where no pipeline is meant.
+    pub(super) fn not_selected(why: NotSelected) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, why.code, why.message)
     }
 
     /// Returns `405`.
@@ -277,7 +283,7 @@ fn limit_text(limit: Limit) -> (StatusCode, &'static str, String, Option<u64>) {
 }
 
 fn items(refusals: Refusals) -> Vec<Item> {
-    let item = |refusal: super::events::Refusal| {
+    let item = |refusal: Refusal| {
         let Fault { code, line, column, message } = refusal.fault;
         Item { index: refusal.index, code: code.as_str(), line, column, message }
     };

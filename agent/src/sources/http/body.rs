@@ -16,10 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::decode::{Coding, DecodeError, Decoder, Step};
 use super::limits::{
-    BODY_BYTES_MAX, BODY_FIRST_BYTES, BODY_IDLE_TIMEOUT, BODY_TOTAL_TIMEOUT, GZIP_CONTEXT_BYTES, Lease, Limit,
+    BODY_BYTES_MAX, BODY_FIRST_BYTES, BODY_IDLE_TIMEOUT, BODY_TOTAL_TIMEOUT, GZIP_CONTEXT_BYTES, Limit,
     RATIO_FLOOR_BYTES, RATIO_MAX, WIRE_BYTES_MAX, ZSTD_CONTEXT_BYTES,
 };
 use super::stats::HttpStats;
+use crate::sources::pushed::budget::Lease;
 
 /// A body that was read, and the budget it holds.
 #[derive(Debug)]
@@ -195,7 +196,7 @@ impl<'a> Buffer<'a> {
     }
 
     async fn lease(&mut self, bytes: usize) -> Result<(), ReadError> {
-        self.lease.grow(bytes).await.map_err(ReadError::Limit)
+        self.lease.grow(bytes).await.map_err(|found| ReadError::Limit(found.into()))
     }
 
     /// Pays for the window of a frame; windows of later frames take the same memory.

@@ -25,13 +25,16 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::answer::{self, Refused};
 use super::body::{self, ReadBody, ReadError};
 use super::decode::Coding;
-use super::events::{self, Events, RefusalCode};
-use super::limits::{BODIES_BYTES_MAX, Budget, KEY_BYTES_MAX, Limit};
+use super::gate::Gate;
+use super::limits::{BODIES_BYTES_MAX, Limit, SENDER_BODIES_BYTES_MAX};
 use super::otlp;
-use super::sender::{Gate, Sender};
+use super::select::{select_open, select_route};
 use super::shares::Shares;
 use super::stats::HttpStats;
-use super::targets::{Door, Selection, Submission, select, select_open, select_route};
+use crate::sources::pushed::budget::Budget;
+use crate::sources::pushed::events::{self, Events, KEY_BYTES_MAX, RefusalCode};
+use crate::sources::pushed::sender::Sender;
+use crate::sources::pushed::targets::{Door, Selection, Submission, select};
 
 /// Names the pipeline that takes a request's events.
 const PIPELINE_HEADER: &str = "x-spillway-pipeline";
@@ -66,7 +69,7 @@ impl Shared {
             stats,
             shares: gate.tells_apart().then(Arc::default),
             gate: Box::new(gate),
-            budget: Budget::new(BODIES_BYTES_MAX),
+            budget: Budget::new(BODIES_BYTES_MAX, SENDER_BODIES_BYTES_MAX),
             arenas: Arenas::default(),
         })
     }
@@ -108,7 +111,7 @@ async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body
     check_content_type(headers)?;
     let Given { body: mut read, selection, key } = given(shared, sender, headers, body).await?;
     if events::needs_copy(&read.bytes) {
-        read.lease.grow(read.bytes.len()).await.map_err(|limit| limited(shared, limit))?;
+        read.lease.grow(read.bytes.len()).await.map_err(|found| limited(shared, found.into()))?;
     }
     let ReadBody { bytes, mut lease } = read;
     let events = events::parse(bytes).map_err(|error| {
@@ -117,7 +120,7 @@ async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body
         }
         Refused::body(error)
     })?;
-    lease.hold_events(events.ends.len()).await.map_err(|limit| limited(shared, limit))?;
+    lease.hold_events(events.ends.len()).await.map_err(|found| limited(shared, found.into()))?;
     let response = submit(shared, sender, selection, events, key).await;
     drop(lease);
     response
@@ -236,7 +239,7 @@ fn selection(shared: &Shared, sender: &Sender, headers: &HeaderMap) -> Result<Se
     if sender.is_unverified {
         return select_open(&names, wanted.as_deref()).inspect_err(|refused| shared.stats.turned_back(refused.code()));
     }
-    select(&names, wanted.as_deref())
+    select(&names, wanted.as_deref()).map_err(Refused::not_selected)
 }
 
 fn unread(shared: &Shared, error: ReadError) -> Refused {

@@ -1,10 +1,10 @@
-//! The bounds of the HTTP source, and the budget its bodies share.
+//! The bounds of the HTTP source.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_delivery::event::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use spillway_delivery::event::BATCH_BYTES_MAX;
+
+use crate::sources::pushed::budget::NoRoom;
 
 /// Most connections at once. Until its first byte comes, one costs a socket and a task below 2 KiB (a test holds that),
 /// so all of them cost 2 MiB; one that has sent a request keeps a read buffer of 8 KiB, of [`READ_BUFFER_BYTES_MAX`] if its
@@ -28,12 +28,6 @@ pub(super) const BODY_BYTES_MAX: usize = BATCH_BYTES_MAX - 1;
 
 /// Most bytes of all bodies in memory, windows of decoders included: two of the greatest.
 pub(super) const BODIES_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
-
-/// What an event costs beside its bytes until the log has it: where it ends, and the routes that want it.
-pub(super) const EVENT_EXTRA_BYTES: usize = 4 + 8;
-
-/// Most bytes of that for all bodies in memory: what one body of as many events as there may be needs.
-pub(super) const EVENTS_EXTRA_BYTES_MAX: usize = BATCH_EVENTS_MAX * EVENT_EXTRA_BYTES;
 
 /// Most connections of one sender at the door: one in sixteen of [`CONNECTIONS_MAX`].
 pub(super) const SENDER_CONNECTIONS_MAX: usize = 64;
@@ -86,9 +80,6 @@ pub(super) const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a whole body may take.
 pub(super) const BODY_TOTAL_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long a request waits for a place in [`BODIES_BYTES_MAX`].
-pub(super) const BUDGET_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// How long an answer may wait for a client that does not read.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -106,12 +97,6 @@ pub(super) const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// How long nothing is accepted after the system refused to accept (no file descriptors left, for instance).
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Most bytes of an `Idempotency-Key`.
-pub(super) const KEY_BYTES_MAX: usize = 256;
-
-/// Most refused events that an answer lists; the rest is counted.
-pub(super) const REFUSALS_LISTED_MAX: usize = 100;
 
 /// A limit that a sender ran into, as it is counted and named in answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,127 +195,19 @@ impl Limit {
     }
 }
 
-/// The memory that all bodies share.
-#[derive(Debug, Clone)]
-pub(super) struct Budget {
-    bytes: Arc<Semaphore>,
-    events: Arc<Semaphore>,
-}
-
-impl Budget {
-    /// Returns a budget of `bytes`.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self { bytes: Arc::new(Semaphore::new(bytes)), events: Arc::new(Semaphore::new(EVENTS_EXTRA_BYTES_MAX)) }
-    }
-
-    /// Returns a lease of nothing yet; of what it takes, as much is taken from `share`, the sender's own part.
-    pub(super) fn lease(&self, share: Option<Arc<Semaphore>>) -> Lease {
-        let (budget, events) = (self.bytes.clone(), self.events.clone());
-        Lease { budget, held: None, share: share.map(|share| (share, None)), events, held_events: None }
-    }
-}
-
-/// A part of the budget, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Lease {
-    budget: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
-    share: Option<(Arc<Semaphore>, Option<OwnedSemaphorePermit>)>,
-    events: Arc<Semaphore>,
-    held_events: Option<OwnedSemaphorePermit>,
-}
-
-impl Lease {
-    /// Takes `bytes` more, waiting at most [`BUDGET_TIMEOUT`] for each of the two. Returns the limit where they were not there.
-    ///
-    /// # Cancel safety
-    /// Nothing is taken by a call that did not return.
-    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), Limit> {
-        let mut of_share = None;
-        if let Some((share, held)) = &self.share {
-            let own = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-            if own + bytes > SENDER_BODIES_BYTES_MAX {
-                return Err(Limit::SenderBody);
-            }
-            of_share = Some(acquire(share, bytes).await.ok_or(Limit::SenderBodiesBytes)?);
+impl From<NoRoom> for Limit {
+    fn from(found: NoRoom) -> Self {
+        match found {
+            NoRoom::Share => Self::SenderBody,
+            NoRoom::ShareNow => Self::SenderBodiesBytes,
+            NoRoom::Now => Self::BodiesBytes,
         }
-        let more = acquire(&self.budget, bytes).await.ok_or(Limit::BodiesBytes)?;
-        merge(&mut self.held, more);
-        if let (Some((_, held)), Some(more)) = (&mut self.share, of_share) {
-            merge(held, more);
-        }
-        Ok(())
-    }
-
-    /// Takes what `events` cost beside their bytes, in the same way; once, and last of all, so that nobody who holds some of
-    /// it waits for more.
-    pub(super) async fn hold_events(&mut self, events: usize) -> Result<(), Limit> {
-        self.held_events = Some(acquire(&self.events, events * EVENT_EXTRA_BYTES).await.ok_or(Limit::BodiesBytes)?);
-        Ok(())
-    }
-}
-
-async fn acquire(budget: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
-    let bytes = u32::try_from(bytes).ok()?;
-    tokio::time::timeout(BUDGET_TIMEOUT, budget.clone().acquire_many_owned(bytes)).await.ok()?.ok()
-}
-
-fn merge(held: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
-    match held {
-        Some(held) => held.merge(more),
-        None => *held = Some(more),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_is_given_back_and_waits_for_its_turn() {
-        let budget = Budget::new(10);
-        let mut first = budget.lease(None);
-        first.grow(4).await.unwrap();
-        first.grow(5).await.unwrap();
-        assert_eq!(budget.lease(None).grow(2).await, Err(Limit::BodiesBytes));
-        drop(first);
-        budget.lease(None).grow(10).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_events_cost_beside_their_bytes_has_a_bound_of_its_own() {
-        let budget = Budget::new(BODIES_BYTES_MAX);
-        let (mut first, mut second) = (budget.lease(None), budget.lease(None));
-        first.grow(BODIES_BYTES_MAX / 2).await.unwrap();
-        second.grow(BODIES_BYTES_MAX / 2).await.unwrap();
-        first.hold_events(BATCH_EVENTS_MAX).await.unwrap();
-        assert_eq!(second.hold_events(1).await, Err(Limit::BodiesBytes));
-        drop(first);
-        second.hold_events(BATCH_EVENTS_MAX).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_sender_takes_its_own_part_and_no_more() {
-        let budget = Budget::new(BODIES_BYTES_MAX);
-        let [one, other] = [(); 2].map(|()| Some(Arc::new(Semaphore::new(SENDER_BODIES_BYTES_MAX))));
-        let mut first = budget.lease(one.clone());
-        first.grow(SENDER_BODIES_BYTES_MAX - 1).await.unwrap();
-        assert_eq!(first.grow(2).await, Err(Limit::SenderBody), "it will never fit");
-        assert_eq!(
-            budget.lease(one.clone()).grow(2).await,
-            Err(Limit::SenderBodiesBytes),
-            "it will when the first is gone"
-        );
-        budget.lease(other).grow(SENDER_BODIES_BYTES_MAX).await.unwrap();
-        // What the whole has no room for is given back to the part.
-        let mut all = budget.lease(None);
-        all.grow(BODIES_BYTES_MAX - SENDER_BODIES_BYTES_MAX).await.unwrap();
-        drop(first);
-        let mut second = budget.lease(one.clone());
-        all.grow(1).await.unwrap();
-        assert_eq!(second.grow(SENDER_BODIES_BYTES_MAX).await, Err(Limit::BodiesBytes));
-        assert_eq!(one.unwrap().available_permits(), SENDER_BODIES_BYTES_MAX);
-    }
 
     #[test]
     fn limits_are_counted_where_they_stand() {

@@ -28,16 +28,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::accepts::Accepts;
 use super::answer::Refused;
 use super::handler::{Shared, router};
 use super::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT,
     Limit, READ_BUFFER_BYTES_MAX, STOP_GRACE, TURNED_AWAY_MAX,
 };
-use super::sender::Sender;
 use super::shares::Place;
 use super::stream::{Activity, Stream};
+use crate::sources::pushed::accepts::Accepts;
+use crate::sources::pushed::sender::Sender;
 
 /// What a connection beyond the limit is told.
 const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -310,12 +310,13 @@ impl Drop for Watched {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gate::Gate;
     use super::super::limits::{SENDER_REQUEST_EVERY, SENDER_REQUESTS_AT_ONCE};
-    use super::super::sender::Gate;
     use super::super::stats::HttpStats;
-    use super::super::targets::{HttpTargets, Pipelines};
-    use super::super::{ListenerSecurity, TlsFiles};
     use super::*;
+    use crate::sources::pushed::security::{ListenerSecurity, TlsFiles};
+    use crate::sources::pushed::sender::Way;
+    use crate::sources::pushed::targets::{Pipelines, PushTargets};
     use http::HeaderValue;
     use spillway_crds::served::PodFacts;
     use spillway_delivery::clock::Clock;
@@ -327,7 +328,7 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), socket.accept());
         let security = ListenerSecurity::check(address, &TlsFiles::default(), None).unwrap();
-        let door = Box::new(Pipelines::new(Intake, HttpTargets::default()));
+        let door = Box::new(Pipelines::new(Intake, PushTargets::default()));
         let shared = Shared::new(door, Clock::system(), Arc::<HttpStats>::default(), security);
         let router = router(shared.clone());
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
@@ -345,7 +346,7 @@ mod tests {
         fn admit(&self, headers: &HeaderMap, _: IpAddr) -> Result<Sender, Refused> {
             let name = headers.get("x-pod").ok_or_else(Refused::unauthorized)?;
             let pod = PodFacts { uid: name.to_str().unwrap_or_default().into(), ..PodFacts::default() };
-            Ok(Sender::pod(&Arc::new(pod), "n"))
+            Ok(Sender::pod(Way::Http, &Arc::new(pod), "n"))
         }
 
         fn tells_apart(&self) -> bool {
@@ -360,7 +361,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_asks_too_often_is_told_so_whatever_it_shows() {
         let stats = Arc::<HttpStats>::default();
-        let door = Box::new(Pipelines::new(Intake, HttpTargets::default()));
+        let door = Box::new(Pipelines::new(Intake, PushTargets::default()));
         let shared = Shared::new(door, Clock::system(), stats.clone(), ByName);
         let shares = shared.shares.clone().unwrap();
         let peer = |last| {

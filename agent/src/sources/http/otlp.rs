@@ -44,10 +44,10 @@ use spillway_delivery::event::BATCH_BYTES_MAX;
 
 use super::answer::Refused;
 use super::body::ReadBody;
-use super::events::RefusalCode;
 use super::handler::{self, Given, Shared};
 use super::limits::Limit;
-use super::sender::Sender;
+use crate::sources::pushed::events::RefusalCode;
+use crate::sources::pushed::sender::Sender;
 
 pub(super) use write::Signal;
 use write::{DEPTH_MAX, Error, Refusal, Written};
@@ -128,7 +128,7 @@ async fn taken(
         Encoding::Protobuf => Bytes::from(bytes),
         Encoding::Json => {
             // What is made of it, and what is made for a part of that.
-            lease.grow(2 * bytes.len()).await.map_err(|limit| handler::limited(shared, limit))?;
+            lease.grow(2 * bytes.len()).await.map_err(|found| handler::limited(shared, found.into()))?;
             let wire = json::to_wire(signal.request(), &bytes);
             Bytes::from(wire.map_err(|error| malformed(shared, &error.to_string()))?)
         }
@@ -136,7 +136,7 @@ async fn taken(
     let (mut room, mut paid) = (request.len().saturating_mul(4).max(ROOM_BYTES_MIN), 0);
     let written = loop {
         room = room.min(BATCH_BYTES_MAX);
-        lease.grow(room - paid).await.map_err(|limit| handler::limited(shared, limit))?;
+        lease.grow(room - paid).await.map_err(|found| handler::limited(shared, found.into()))?;
         paid = room;
         match write::events(signal, &request, shared.arena(room), room) {
             Ok(written) => break written,
@@ -155,7 +155,7 @@ async fn taken(
         shared.stats.refused(code, count);
     }
     if !ends.is_empty() {
-        lease.hold_events(ends.len()).await.map_err(|limit| handler::limited(shared, limit))?;
+        lease.hold_events(ends.len()).await.map_err(|found| handler::limited(shared, found.into()))?;
         handler::keep(shared, sender, selection, (payload, ends), key).await?;
     }
     drop(lease);

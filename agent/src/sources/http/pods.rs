@@ -30,10 +30,11 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::Refused;
-use super::security::{self, SecurityError, TlsFiles};
-use super::sender::{Gate, Sender};
+use super::gate::Gate;
 use super::stats::HttpStats;
 use crate::pods::{PodsReceiver, TokenKeysReceiver, Told};
+use crate::sources::pushed::security::{self, SecurityError, TlsFiles};
+use crate::sources::pushed::sender::{Sender, Way};
 
 /// For how long a pod may be unknown because it is new.
 const NEW_FOR: Duration = Duration::from_secs(60);
@@ -109,7 +110,7 @@ impl PodGate {
         };
         match pods.get(&identity.pod_uid, &identity.namespace, &identity.pod) {
             Some(pod) if pod.has_ended => Err(refused(&identity.refused("it has ended"))),
-            Some(pod) => Ok(Sender::pod(pod, &identity.node).or_its_sidecar()),
+            Some(pod) => Ok(Sender::pod(Way::Http, pod, &identity.node).or_its_sidecar()),
             None if is_new(&identity, now, confirmed) => {
                 Err(later("pod-untold", "the operator has not told of this pod yet"))
             }
@@ -178,7 +179,7 @@ fn later(code: &'static str, message: &str) -> Refused {
 impl Certificate {
     fn read(files: &TlsFiles) -> Result<Self, SecurityError> {
         let version = version(files);
-        let shown = Shown { acceptor: security::acceptor_of(files)?, version, checked: Instant::now() };
+        let shown = Shown { acceptor: security::acceptor_of(files, security::HTTP)?, version, checked: Instant::now() };
         Ok(Self { files: files.clone(), state: Mutex::new(shown) })
     }
 
@@ -189,7 +190,7 @@ impl Certificate {
             let version = version(&self.files);
             if version != shown.version {
                 shown.version = version;
-                match security::acceptor_of(&self.files) {
+                match security::acceptor_of(&self.files, security::HTTP) {
                     Ok(acceptor) => {
                         tracing::info!("the certificate of the door was read again");
                         shown.acceptor = acceptor;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::events::RefusalCode;
 use super::limits::Limit;
+use crate::sources::pushed::events::RefusalCode;
 
 /// Every status the source answers, in the order of their counters.
 const STATUSES: [u16; 16] = [200, 202, 207, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 0];

@@ -10,81 +10,21 @@ mod pods;
 mod security;
 mod sidecars;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::Value;
 use spillway_delivery::clock::Clock;
-use spillway_delivery::intake::{Accepted, Intake, SubmitError};
+use spillway_delivery::intake::{Intake, SubmitError};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
-use super::sender::Sender;
-use super::targets::{Door, Selection, Submission, Submitted, TargetName};
-use super::{HttpContext, HttpSettings, HttpSource, HttpStats, ListenerSecurity, TlsFiles};
-
-/// Wall time in every test.
-const RECEIVED: i64 = 1_700_000_000_000_000_000;
-
-/// Keeps what it is given and answers as it is told; without orders it accepts.
-#[derive(Clone)]
-struct Recorder {
-    names: Arc<[TargetName]>,
-    kept: Arc<Mutex<Vec<(Selection, Submission)>>>,
-    answers: Arc<Mutex<VecDeque<SubmitError>>>,
-    /// A submission takes one permit; closed doors have none.
-    gate: Arc<Semaphore>,
-}
-
-impl Recorder {
-    fn new(names: &[(&str, &str)]) -> Self {
-        let names =
-            names.iter().map(|(namespace, name)| TargetName { namespace: (*namespace).into(), name: (*name).into() });
-        Self {
-            names: names.collect(),
-            kept: Arc::default(),
-            answers: Arc::default(),
-            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-        }
-    }
-
-    fn answer(&self, error: SubmitError) {
-        self.answers.lock().unwrap().push_back(error);
-    }
-
-    fn take(&self) -> Vec<(Selection, Submission)> {
-        std::mem::take(&mut *self.kept.lock().unwrap())
-    }
-
-    /// Takes the payloads that were kept since.
-    fn payloads(&self) -> Vec<String> {
-        self.take().into_iter().map(|(_, kept)| String::from_utf8(kept.payload.to_vec()).unwrap()).collect()
-    }
-}
-
-impl Door for Recorder {
-    fn names(&self, _: &Sender) -> Vec<TargetName> {
-        self.names.to_vec()
-    }
-
-    fn submit(&self, _: &Sender, selection: Selection, submission: Submission) -> Submitted<'_> {
-        Box::pin(async move {
-            self.gate.acquire().await.unwrap().forget();
-            if let Some(error) = self.answers.lock().unwrap().pop_front() {
-                return Err(error);
-            }
-            let events = submission.ends.len() as u64;
-            assert_eq!(memchr::memchr_iter(b'\n', &submission.payload).count() as u64, events);
-            assert_eq!(submission.ends.last().copied(), Some(submission.payload.len() as u32));
-            assert_eq!(submission.received, RECEIVED);
-            self.kept.lock().unwrap().push((selection, submission));
-            Ok(Accepted { events, repeated: false })
-        })
-    }
-}
+use super::{HttpContext, HttpSettings, HttpSource, HttpStats};
+use crate::sources::pushed::recorder::{RECEIVED, Recorder};
+use crate::sources::pushed::security::{ListenerSecurity, TlsFiles};
+use crate::sources::pushed::sender::Sender;
+use crate::sources::pushed::targets::{Door, Selection, Submission};
 
 /// A running source.
 struct Server {

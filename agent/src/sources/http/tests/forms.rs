@@ -1,8 +1,8 @@
 //! Every form of a body, every encoding, and what becomes of the bytes.
 
-use super::super::events::{self, BodyError, RefusalCode};
-use super::super::targets::Selection;
 use super::*;
+use crate::sources::pushed::events::{self, BodyError, RefusalCode};
+use crate::sources::pushed::targets::Selection;
 
 #[tokio::test]
 async fn every_path_takes_every_form() {

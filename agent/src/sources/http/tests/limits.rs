@@ -7,8 +7,9 @@ use spillway_delivery::event::Arenas;
 
 use super::super::body::{ReadError, read};
 use super::super::decode::{Coding, DecodeError, Decoder, Step};
-use super::super::limits::{BODIES_BYTES_MAX, BODY_BYTES_MAX, Budget, Limit, MEMBERS_MAX};
+use super::super::limits::{BODIES_BYTES_MAX, BODY_BYTES_MAX, Limit, MEMBERS_MAX};
 use super::*;
+use crate::sources::pushed::budget::Budget;
 
 /// One gigabyte of zeros, packed: 16 members of 64 MiB, so that making it is quick.
 fn bomb(coding: &str) -> Vec<u8> {
@@ -154,7 +155,7 @@ async fn drip(stream: &mut TcpStream, bytes: &[u8], secs: u64) -> Option<Answer>
 
 #[tokio::test(start_paused = true)]
 async fn bodies_share_one_budget_and_those_without_room_are_told_to_come_again() {
-    let budget = Budget::new(BODIES_BYTES_MAX);
+    let budget = Budget::new(BODIES_BYTES_MAX, BODIES_BYTES_MAX);
     let stats = HttpStats::default();
     let mut others = budget.lease(None);
     others.grow(BODIES_BYTES_MAX - 1000).await.unwrap();

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::filesystem::RealFs;
-use spillway_delivery::intake::{Pipeline, RefusalReason};
+use spillway_delivery::intake::{Accepted, Pipeline, RefusalReason};
 use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 
-use super::super::targets::{HttpTargets, Pipelines};
 use super::*;
+use crate::sources::pushed::sender::Way;
+use crate::sources::pushed::targets::{Pipelines, PushTargets};
 
 pub(super) fn engine(dir: &Path) -> Engine {
     let (filesystem, clock) = (Arc::new(RealFs), Clock::system());
@@ -41,7 +42,7 @@ pub(super) async fn add_in(engine: &Engine, (namespace, name): (&str, &str), byt
 }
 
 fn anybody() -> Sender {
-    Sender::anybody("loopback")
+    Sender::anybody(Way::Http, "loopback")
 }
 
 pub(super) fn submission() -> Submission {
@@ -53,7 +54,7 @@ async fn pipelines_that_add_different_things_take_it_all_or_none() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
     let pipelines = vec![add(&engine, "a", 1 << 20).await, add(&engine, "b", 1).await];
-    let targets = HttpTargets::default();
+    let targets = PushTargets::default();
     targets.set(pipelines.clone());
     let door = Pipelines::new(Intake, targets.clone());
     let refused = door.submit(&anybody(), Selection::All, submission()).await.unwrap_err();
@@ -70,7 +71,7 @@ async fn pipelines_that_add_different_things_take_it_all_or_none() {
 async fn what_is_sent_to_pipelines_that_went_meanwhile_is_kept_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
-    let (targets, one) = (HttpTargets::default(), add(&engine, "a", 1 << 20).await);
+    let (targets, one) = (PushTargets::default(), add(&engine, "a", 1 << 20).await);
     targets.set(vec![one.clone()]);
     let door = Pipelines::new(Intake, targets.clone());
     let name = door.names(&anybody())[0].clone();

@@ -15,10 +15,10 @@ use tokio_rustls::TlsConnector;
 
 use super::super::limits::SENDER_CONNECTIONS_MAX;
 use super::super::pods::PodSenders;
-use super::super::targets::{HttpTargets, Takes};
 use super::pipelines::{add_in, engine};
 use super::*;
 use crate::pods::{NodePods, Told};
+use crate::sources::pushed::targets::{PushTargets, Takes};
 
 pub(super) fn pod(uid: &str, namespace: &str, app: &str) -> PodFacts {
     PodFacts {
@@ -75,7 +75,7 @@ fn certificate(folder: &std::path::Path) -> TlsConnector {
 }
 
 impl Gatehouse {
-    async fn open(targets: HttpTargets) -> Self {
+    async fn open(targets: PushTargets) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let connector = certificate(folder.path());
         let (keys, of_keys) = watch::channel(Some(keys()));
@@ -97,7 +97,7 @@ impl Gatehouse {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path());
         let jobs = add_in(&engine, ("fab12", "jobs"), bytes_max).await;
-        let targets = HttpTargets::default();
+        let targets = PushTargets::default();
         targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
         let door = Self { _engine: Some((engine, dir)), ..Self::open(targets).await };
         (door, jobs)
@@ -197,7 +197,7 @@ async fn a_token_that_is_not_of_a_live_pod_of_this_node_for_this_door_is_refused
 async fn a_pod_sends_to_pipelines_of_its_namespace_that_select_it_and_to_those_of_the_cluster_that_do() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
-    let targets = HttpTargets::default();
+    let targets = PushTargets::default();
     let own = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
     let picky = add_in(&engine, ("fab12", "etchers"), 1 << 20).await;
     let other = add_in(&engine, ("other", "jobs"), 1 << 20).await;
@@ -251,7 +251,7 @@ async fn the_origin_is_that_of_the_token_whatever_the_body_says() {
     let gate = super::super::pods::PodGate::new(senders, &files, Arc::default()).unwrap();
     let token = format!("Bearer {}", P256.token(&claims_of(&good)));
     let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, token.parse().unwrap())]);
-    let sender = super::super::sender::Gate::admit(&gate, &headers, [10, 0, 0, 1].into()).unwrap();
+    let sender = super::super::gate::Gate::admit(&gate, &headers, [10, 0, 0, 1].into()).unwrap();
     let origin: Value = serde_json::from_slice(sender.origin.json()).unwrap();
     let expected = json!({"namespace": "fab12", "pod": "etcher-0", "podUID": "u1", "node": "node-a", "source": "http",
         "ownerKind": "StatefulSet", "ownerName": "etcher", "labels": {"app": "etcher"}});
@@ -259,7 +259,7 @@ async fn the_origin_is_that_of_the_token_whatever_the_body_says() {
     assert_eq!(&*sender.key, b"u1", "keys are those of the pod");
     // A body that claims to be another keeps its bytes, without what is the agent's to say.
     let body = br#"{"n":1,"_spillway":{"origin":{"namespace":"other"}},"origin":{"pod":"x"}}"#;
-    let events = super::super::events::parse(body.to_vec()).unwrap();
+    let events = crate::sources::pushed::events::parse(body.to_vec()).unwrap();
     assert_eq!(String::from_utf8(events.payload).unwrap(), "{\"n\":1,\"origin\":{\"pod\":\"x\"}}\n");
 }
 
@@ -364,7 +364,7 @@ async fn a_pod_whose_name_another_one_had_is_not_that_one() {
 
 #[tokio::test]
 async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
-    let mut door = Gatehouse::open(HttpTargets::default()).await;
+    let mut door = Gatehouse::open(PushTargets::default()).await;
     let new = pod("u1", "fab12", "etcher");
     door.tell(&[&new]);
     let before = door.connector.clone();
@@ -389,7 +389,7 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
 async fn who_shows_no_token_reaches_a_pipeline_that_says_so_by_its_full_name_and_is_marked() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
-    let targets = HttpTargets::default();
+    let targets = PushTargets::default();
     let own = add_in(&engine, ("fab12", "jobs"), 1 << 20).await;
     let strict = add_in(&engine, ("fab12", "strict"), 1 << 20).await;
     let other = add_in(&engine, ("other", "jobs"), 1 << 20).await;
@@ -433,7 +433,10 @@ fn who_is_unverified_is_nobody_and_has_the_keys_of_its_address() {
     let origin: Value = serde_json::from_slice(sender(1).origin.json()).unwrap();
     assert_eq!(origin, json!({"node": "node-a", "source": "unverified"}));
     assert_ne!(sender(1).key, sender(2).key);
-    assert_ne!(sender(1).key, Sender::pod(&Arc::new(pod("10.0.0.1", "a", "b")), "node-a").key);
+    assert_ne!(
+        sender(1).key,
+        Sender::pod(crate::sources::pushed::sender::Way::Http, &Arc::new(pod("10.0.0.1", "a", "b")), "node-a").key
+    );
 }
 
 impl Gatehouse {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::super::SecurityError;
 use super::*;
+use crate::sources::pushed::security::SecurityError;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 

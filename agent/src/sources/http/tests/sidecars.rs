@@ -6,18 +6,18 @@ use spillway_crds::served::PodFacts;
 use spillway_delivery::intake::Pipeline;
 use tokio::sync::watch;
 
-use super::super::own_pod::OwnPod;
-use super::super::targets::HttpTargets;
 use super::pipelines::{add_in, engine};
 use super::pods::{Gatehouse, pod, taking, told};
 use super::*;
 use crate::pods::Told;
+use crate::sources::pushed::own_pod::OwnPod;
+use crate::sources::pushed::targets::PushTargets;
 
 /// The listener of the sidecar of a pod.
 struct Sidecar {
     address: SocketAddr,
     pods: watch::Sender<Option<Told>>,
-    targets: HttpTargets,
+    targets: PushTargets,
     stats: Arc<HttpStats>,
     _supervisor: Supervisor,
 }
@@ -26,7 +26,7 @@ impl Sidecar {
     async fn start() -> Self {
         let (pods, of_pods) = watch::channel(None);
         let (supervisor, stats, targets) =
-            (Supervisor::new("http"), Arc::<HttpStats>::default(), HttpTargets::default());
+            (Supervisor::new("http"), Arc::<HttpStats>::default(), PushTargets::default());
         let context = HttpContext {
             intake: Intake,
             clock: Clock::manual(RECEIVED),

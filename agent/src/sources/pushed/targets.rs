@@ -5,19 +5,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use spillway_crds::Reach;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::UnixNanos;
 use spillway_delivery::event::{Batch, IdempotencyKey};
 use spillway_delivery::intake::{Accepted, Intake, Pipeline, RefusalReason, SubmitError};
 
-use super::answer::Refused;
 use super::sender::Sender;
 
-/// What a request names.
+/// What a sender names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Selection {
+pub(crate) enum Selection {
     /// Every pipeline that takes the sender.
     All,
     /// The one of this name.
@@ -26,20 +24,20 @@ pub(super) enum Selection {
     Route(TargetName, String),
 }
 
-/// A request's events, ready to be kept.
+/// Events that are ready to be kept.
 #[derive(Debug, Clone)]
-pub(super) struct Submission {
-    pub(super) payload: Bytes,
-    pub(super) ends: Vec<u32>,
-    pub(super) received: UnixNanos,
-    pub(super) key: Option<IdempotencyKey>,
+pub(crate) struct Submission {
+    pub(crate) payload: Bytes,
+    pub(crate) ends: Vec<u32>,
+    pub(crate) received: UnixNanos,
+    pub(crate) key: Option<IdempotencyKey>,
 }
 
 /// What [`Door::submit`] returns.
-pub(super) type Submitted<'a> = Pin<Box<dyn Future<Output = Result<Accepted, SubmitError>> + Send + 'a>>;
+pub(crate) type Submitted<'a> = Pin<Box<dyn Future<Output = Result<Accepted, SubmitError>> + Send + 'a>>;
 
-/// The intake as this source sees it, so that its tests need no log.
-pub(super) trait Door: Send + Sync + 'static {
+/// The intake as sources of pushed events see it, so that their tests need no log.
+pub(crate) trait Door: Send + Sync + 'static {
     /// Returns the pipelines that take the sender now.
     fn names(&self, sender: &Sender) -> Vec<TargetName>;
 
@@ -49,14 +47,23 @@ pub(super) trait Door: Send + Sync + 'static {
 
 /// A pipeline's name as a request may write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TargetName {
-    pub(super) namespace: Arc<str>,
-    pub(super) name: Arc<str>,
+pub(crate) struct TargetName {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
 }
 
-/// Finds the pipelines that a request means: the one it names, as `name` or `namespace/name`, else all.
-pub(super) fn select(names: &[TargetName], wanted: Option<&str>) -> Result<Selection, Refused> {
-    let unprocessable = |code, message: String| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, code, message);
+/// Why no pipeline is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotSelected {
+    /// Stable, as answers and counters have it.
+    pub(crate) code: &'static str,
+    /// For people.
+    pub(crate) message: String,
+}
+
+/// Finds the pipelines that a sender means: the one it names, as `name` or `namespace/name`, else all.
+pub(crate) fn select(names: &[TargetName], wanted: Option<&str>) -> Result<Selection, NotSelected> {
+    let unprocessable = |code, message: String| NotSelected { code, message };
     if names.is_empty() {
         return Err(unprocessable("no_pipeline", "no pipeline takes events from this sender".to_owned()));
     }
@@ -83,45 +90,15 @@ pub(super) fn select(names: &[TargetName], wanted: Option<&str>) -> Result<Selec
     }
 }
 
-/// Finds the pipeline of a sidecar's request: named in full, the one that it runs, and there in a moment where it is not yet, since
-/// the agent of the node and the sidecar are not told of it at the same time. For no other may anybody pass by conditions and
-/// transforms.
-pub(super) fn select_route(
-    names: &[TargetName],
-    sender: &Sender,
-    wanted: Option<&str>,
-    route: &str,
-) -> Result<Selection, Refused> {
-    let own = sender.pod.as_ref().zip(sender.sidecar_of.as_deref());
-    if own.is_none_or(|(pod, pipeline)| full_name(wanted) != Some((&*pod.namespace, pipeline))) {
-        let message = "X-Spillway-Route is for the sidecar of a pod, and for the pipeline that it runs";
-        return Err(Refused::new(StatusCode::FORBIDDEN, "not-of-its-sidecar", message));
-    }
-    named(names, wanted).map(|name| Selection::Route(name, route.to_owned())).ok_or_else(|| {
-        let message = "no pipeline of this name takes events of this pod yet, nothing was kept";
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, "pipeline-untold", message).after(Duration::from_secs(1))
-    })
-}
-
 /// Returns the pipeline that is named in full.
-fn named(names: &[TargetName], wanted: Option<&str>) -> Option<TargetName> {
+pub(crate) fn named(names: &[TargetName], wanted: Option<&str>) -> Option<TargetName> {
     let wanted = full_name(wanted);
     names.iter().find(|target| wanted == Some((&*target.namespace, &*target.name))).cloned()
 }
 
 /// Returns namespace and name.
-fn full_name(wanted: Option<&str>) -> Option<(&str, &str)> {
+pub(crate) fn full_name(wanted: Option<&str>) -> Option<(&str, &str)> {
     wanted.and_then(|wanted| wanted.split_once('/'))
-}
-
-/// Finds the pipeline that a request without a token means, among those that take one: it must be named in full, so that nobody
-/// gets what was meant for another tenant, and no other is told of.
-pub(super) fn select_open(names: &[TargetName], wanted: Option<&str>) -> Result<Selection, Refused> {
-    named(names, wanted).map(Selection::One).ok_or_else(|| {
-        let message =
-            "no token, and X-Spillway-Pipeline names no pipeline, as <namespace>/<name>, that takes events without one";
-        Refused::unauthorized().because("token-missing", message.to_owned())
-    })
 }
 
 fn unknown(names: &[TargetName], namespace: Option<&str>, name: &str) -> String {
@@ -148,7 +125,7 @@ pub struct Takes {
 
 /// Which pipelines take what is sent here; changes while the source runs. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct HttpTargets(Arc<RwLock<Known>>);
+pub struct PushTargets(Arc<RwLock<Known>>);
 
 /// The pipelines; `None` until they were told for the first time.
 type Known = Option<Arc<Vec<Target>>>;
@@ -161,7 +138,7 @@ struct Target {
     takes: Option<Takes>,
 }
 
-impl HttpTargets {
+impl PushTargets {
     /// Takes events for `pipelines` and no others from now on, of whoever gets here; a request that is being read goes by what
     /// counts at its end.
     pub fn set(&self, pipelines: Vec<Arc<Pipeline>>) {
@@ -183,7 +160,7 @@ impl HttpTargets {
     }
 
     /// Returns whether it was said which pipelines there are.
-    pub(super) fn are_known(&self) -> bool {
+    pub(crate) fn are_known(&self) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
@@ -215,14 +192,14 @@ impl TargetName {
 
 /// The pipelines of the process, behind the intake: one call for all that a request means, whatever their manifests add
 /// to the origin.
-pub(super) struct Pipelines {
+pub(crate) struct Pipelines {
     intake: Intake,
-    targets: HttpTargets,
+    targets: PushTargets,
 }
 
 impl Pipelines {
     /// Returns the door to `targets`.
-    pub(super) fn new(intake: Intake, targets: HttpTargets) -> Self {
+    pub(crate) fn new(intake: Intake, targets: PushTargets) -> Self {
         Self { intake, targets }
     }
 }

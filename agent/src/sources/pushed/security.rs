@@ -23,6 +23,15 @@ pub struct TlsFiles {
     pub key: Option<PathBuf>,
 }
 
+/// What a listener speaks above TLS, as clients may ask for it (ALPN).
+pub(crate) type Protocol = Option<&'static [u8]>;
+
+/// HTTP/1.1.
+pub(crate) const HTTP: Protocol = Some(b"http/1.1");
+
+/// Lines, which have no name there.
+pub(crate) const LINES: Protocol = None;
+
 /// Most bytes of a certificate or key file; a long chain has 20 KiB.
 const PEM_BYTES_MAX: u64 = 256 << 10;
 
@@ -91,8 +100,18 @@ pub enum SecurityError {
 }
 
 impl ListenerSecurity {
-    /// Checks what `address` needs and reads it: certificate, key, token. Blocks briefly; call at start.
+    /// Checks what a listener for HTTP needs at `address`, and reads it: certificate, key, token. Blocks briefly; call at start.
     pub fn check(address: SocketAddr, tls: &TlsFiles, token_file: Option<&Path>) -> Result<Self, SecurityError> {
+        Self::check_for(HTTP, address, tls, token_file)
+    }
+
+    /// The same for a listener that speaks `protocol`.
+    pub(crate) fn check_for(
+        protocol: Protocol,
+        address: SocketAddr,
+        tls: &TlsFiles,
+        token_file: Option<&Path>,
+    ) -> Result<Self, SecurityError> {
         let pair = match (&tls.certificate, &tls.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -108,7 +127,7 @@ impl ListenerSecurity {
         if let (false, Some(missing)) = (address.ip().to_canonical().is_loopback(), missing) {
             return Err(SecurityError::Unprotected { address, missing });
         }
-        let tls = pair.map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
+        let tls = pair.map(|(certificate, key)| acceptor(certificate, key, protocol)).transpose()?;
         let token = token_file.map(TokenFile::open).transpose()?.map(Arc::new);
         Ok(Self { tls, token })
     }
@@ -119,8 +138,13 @@ impl ListenerSecurity {
     }
 
     /// Returns whether senders show a token.
-    pub(super) fn has_token(&self) -> bool {
+    pub(crate) fn has_token(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// Returns whether `shown` is the token; always where there is none.
+    pub(crate) fn knows(&self, shown: Option<&str>) -> bool {
+        self.token.as_ref().is_none_or(|token| shown.is_some_and(|shown| token.matches(shown.as_bytes())))
     }
 
     /// Returns whether `authorization`, the header of that name, shows the token; always where there is none.
@@ -137,13 +161,13 @@ impl ListenerSecurity {
 }
 
 /// Returns what speaks TLS with the certificate and the key of `files`, which are both named.
-pub(super) fn acceptor_of(files: &TlsFiles) -> Result<TlsAcceptor, SecurityError> {
+pub(crate) fn acceptor_of(files: &TlsFiles, protocol: Protocol) -> Result<TlsAcceptor, SecurityError> {
     let named = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
-    acceptor(&named(&files.certificate), &named(&files.key))
+    acceptor(&named(&files.certificate), &named(&files.key), protocol)
 }
 
-/// Returns an acceptor of TLS 1.2 and 1.3 that speaks HTTP/1.1.
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, SecurityError> {
+/// Returns an acceptor of TLS 1.2 and 1.3.
+fn acceptor(certificate: &Path, key: &Path, protocol: Protocol) -> Result<TlsAcceptor, SecurityError> {
     let pem = |path: &Path, what| {
         let path = path.to_owned();
         move |source| SecurityError::Pem { path, what, source }
@@ -159,7 +183,7 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, SecurityError
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|source| SecurityError::Tls { certificate: certificate.into(), key: key.into(), source })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -1,4 +1,4 @@
-//! A body becomes the lines of a batch; what is no event is refused one by one.
+//! A body, or lines one by one, become the lines of a batch; what is no event is refused by itself.
 //!
 //! # The form of a body
 //! Its bytes decide, not its content type. White space in front is skipped. `[` begins **one array** of events. Else it
@@ -22,49 +22,76 @@ use memchr::memchr;
 use spillway_delivery::event::{BATCH_EVENTS_MAX, EVENT_BYTES_MAX};
 use spillway_delivery::json::{self, JsonError, ObjectInfo};
 
-use super::limits::REFUSALS_LISTED_MAX;
+/// Most refused events that an answer lists; the rest is counted.
+pub(crate) const REFUSALS_LISTED_MAX: usize = 100;
+
+/// Most bytes of an idempotency key.
+pub(crate) const KEY_BYTES_MAX: usize = 256;
 
 /// The events of a body as the lines of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(crate) struct Events {
     /// The events, each with its `\n`.
-    pub(super) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
     /// Where each ends.
-    pub(super) ends: Vec<u32>,
+    pub(crate) ends: Vec<u32>,
     /// What was refused.
-    pub(super) refusals: Refusals,
+    pub(crate) refusals: Refusals,
+}
+
+impl Events {
+    /// Returns how many events there were, good and bad.
+    pub(crate) fn seen(&self) -> usize {
+        self.ends.len() + self.refusals.total()
+    }
+
+    /// Adds the event that a line is, or what is wrong with it; nothing for a blank one. `number` counts lines from 1.
+    pub(crate) fn push_line(&mut self, line: &[u8], number: usize) {
+        if first_byte(line).is_none() {
+            return;
+        }
+        match json::validate_object(line) {
+            Ok(info) => push_element(self, &line[info.start..info.end], info.is_plain()),
+            Err(error) => self.refusals.add_line(self.seen(), (line, number), &error),
+        }
+    }
+
+    /// Adds that a line had so many bytes, which are too many.
+    pub(crate) fn push_too_large(&mut self, bytes: usize, number: usize) {
+        self.refusals.add_too_large(self.seen(), number, bytes);
+    }
 }
 
 /// The refused events of a body: the first [`REFUSALS_LISTED_MAX`], and how many by code.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
-    pub(super) listed: Vec<Refusal>,
-    pub(super) counts: [usize; RefusalCode::ALL.len()],
+pub(crate) struct Refusals {
+    pub(crate) listed: Vec<Refusal>,
+    pub(crate) counts: [usize; RefusalCode::ALL.len()],
 }
 
 /// Why one event was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// Counts the events of the body from 0.
-    pub(super) index: usize,
-    pub(super) fault: Fault,
+    pub(crate) index: usize,
+    pub(crate) fault: Fault,
 }
 
 /// What is wrong, and where in the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) code: RefusalCode,
+pub(crate) struct Fault {
+    pub(crate) code: RefusalCode,
     /// From 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// From 1, in characters.
-    pub(super) column: usize,
+    pub(crate) column: usize,
     /// What was expected and what was found, its place in front.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RefusalCode {
+pub(crate) enum RefusalCode {
     Malformed,
     NotAnObject,
     InvalidUtf8,
@@ -74,11 +101,11 @@ pub(super) enum RefusalCode {
 
 impl RefusalCode {
     /// Every code, in the order of their discriminants.
-    pub(super) const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Malformed, Self::NotAnObject, Self::InvalidUtf8, Self::TooDeep, Self::TooLarge];
 
     /// Returns the code as answers and metrics name it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::NotAnObject => "not_an_object",
@@ -91,8 +118,20 @@ impl RefusalCode {
 
 impl Refusals {
     /// Returns how many events were refused.
-    pub(super) fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.counts.iter().sum()
+    }
+
+    /// Counts a line that is no event.
+    fn add_line(&mut self, index: usize, (line, number): (&[u8], usize), error: &JsonError) {
+        let place = Place { offset: 0, line: number, column: 1 };
+        self.add(index, code_of(line, error), || place.fault(line, error));
+    }
+
+    /// Counts a line of so many bytes, which are too many.
+    fn add_too_large(&mut self, index: usize, number: usize, bytes: usize) {
+        let place = Place { offset: 0, line: number, column: 1 };
+        self.add(index, RefusalCode::TooLarge, || place.too_large(bytes));
     }
 
     /// Counts a refusal; `fault` is made only if it is still listed.
@@ -106,7 +145,7 @@ impl Refusals {
 
 /// Why no event of a body can be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     /// There is nothing but white space.
     Empty,
     /// It is in none of the forms.
@@ -116,12 +155,12 @@ pub(super) enum BodyError {
 }
 
 /// Returns whether [`parse`] needs as much memory again.
-pub(super) fn needs_copy(body: &[u8]) -> bool {
+pub(crate) fn needs_copy(body: &[u8]) -> bool {
     first_byte(body).is_some_and(|at| body[at] == b'[')
 }
 
 /// Makes the events of `body`.
-pub(super) fn parse(body: Vec<u8>) -> Result<Events, BodyError> {
+pub(crate) fn parse(body: Vec<u8>) -> Result<Events, BodyError> {
     let start = first_byte(&body).ok_or(BodyError::Empty)?;
     if body[start] == b'[' {
         return parse_array(&body);
@@ -202,17 +241,13 @@ impl Arena {
         if index == BATCH_EVENTS_MAX {
             return Err(BodyError::TooManyEvents);
         }
-        let place = Place { offset: 0, line: number, column: 1 };
         if line.len() > EVENT_BYTES_MAX && line.trim_ascii().len() > EVENT_BYTES_MAX {
-            let length = line.len();
-            self.refusals.add(index, RefusalCode::TooLarge, || place.too_large(length));
+            self.refusals.add_too_large(index, number, line.len());
             return Ok(());
         }
         match json::validate_object(line) {
             Ok(info) => self.keep(span.start, &info),
-            Err(error) => {
-                self.refusals.add(index, code_of(line, &error), || place.fault(&self.bytes[span], &error));
-            }
+            Err(error) => self.refusals.add_line(index, (line, number), &error),
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ pub enum TokenError {
 
 /// A token and the file it came from.
 #[derive(Debug)]
-pub(super) struct TokenFile {
+pub(crate) struct TokenFile {
     path: PathBuf,
     state: Mutex<State>,
 }
@@ -71,14 +71,14 @@ struct Version {
 
 impl TokenFile {
     /// Reads the file.
-    pub(super) fn open(path: &Path) -> Result<Self, TokenError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, TokenError> {
         let version = version(path);
         let state = State { token: read(path)?, version, is_refused: false, checked: Instant::now() };
         Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
     }
 
     /// Returns whether `shown` is the token, in a time that does not depend on where they differ.
-    pub(super) fn matches(&self, shown: &[u8]) -> bool {
+    pub(crate) fn matches(&self, shown: &[u8]) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.checked.elapsed() >= RECHECK_EVERY {
             state.checked = Instant::now();

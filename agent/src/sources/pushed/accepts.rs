@@ -7,18 +7,18 @@ use tokio::time::Instant;
 
 /// How long nothing must have failed before accepting counts as well again: with no file descriptor left every connection
 /// that ends lets one more in, and what fails and succeeds by turns would be told ten times a second.
-pub(super) const ACCEPT_CALM: Duration = Duration::from_secs(10);
+pub(crate) const ACCEPT_CALM: Duration = Duration::from_secs(10);
 
 /// Failures of one listener, since it was well last.
 #[derive(Debug, Default)]
-pub(super) struct Accepts {
+pub(crate) struct Accepts {
     /// How many failed, and when the last did; `None` while it is well.
     failing: Option<(u64, Instant)>,
 }
 
 impl Accepts {
     /// Takes note of a failure; returns whether it is the first.
-    pub(super) fn failed(&mut self, error: &io::Error) -> bool {
+    pub(crate) fn failed(&mut self, error: &io::Error) -> bool {
         let before = self.failing.map_or(0, |(failures, _)| failures);
         self.failing = Some((before + 1, Instant::now()));
         if before == 0 {
@@ -28,7 +28,7 @@ impl Accepts {
     }
 
     /// Takes note of a connection; returns the failures before where accepting is well again since now.
-    pub(super) fn accepted(&mut self) -> Option<u64> {
+    pub(crate) fn accepted(&mut self) -> Option<u64> {
         let (failures, _) = self.failing.filter(|(_, last)| last.elapsed() >= ACCEPT_CALM)?;
         self.failing = None;
         tracing::info!(failures, "connections are accepted again");

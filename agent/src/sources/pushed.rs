@@ -1,0 +1,18 @@
+//! What all sources of pushed events share: who may listen and how, who sends, which pipelines take it, and how lines become
+//! events.
+//!
+//! # What it must not know
+//! How events travel: HTTP, or lines over TCP and a Unix socket.
+
+pub(crate) mod accepts;
+pub(crate) mod budget;
+pub(crate) mod events;
+pub mod own_pod;
+#[cfg(test)]
+pub(crate) mod recorder;
+pub mod security;
+pub(crate) mod sender;
+pub mod targets;
+mod token;
+
+pub use token::TokenError;
