@@ -9,6 +9,7 @@ use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::{Owner, PodFacts, Pods, TokenKeys};
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::intake::Pipeline;
+use spillway_delivery::settings::PipelineSettings;
 use spillway_tokens::signing::{FOREIGN, ISSUER, NOW, P256, RSA, claims, jwks};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -60,7 +61,7 @@ pub(super) struct Gatehouse {
     folder: tempfile::TempDir,
     _supervisor: Supervisor,
     /// What keeps the events, where this opened it.
-    _engine: Option<(Engine, tempfile::TempDir)>,
+    engine: Option<(Engine, tempfile::TempDir)>,
 }
 
 fn certificate(folder: &std::path::Path) -> TlsConnector {
@@ -89,7 +90,7 @@ impl Gatehouse {
         let at = "127.0.0.1:0".parse().unwrap();
         let source = HttpSource::bind_for_pods((at, &tls), senders, targets, context).await.unwrap();
         let address = source.local_address();
-        Self { address, keys, pods, stats, connector, folder, _supervisor: supervisor, _engine: None }
+        Self { address, keys, pods, stats, connector, folder, _supervisor: supervisor, engine: None }
     }
 
     /// Opens one to `fab12/jobs`, which takes events of every pod of its namespace.
@@ -99,8 +100,15 @@ impl Gatehouse {
         let jobs = add_in(&engine, ("fab12", "jobs"), bytes_max).await;
         let targets = HttpTargets::default();
         targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-        let door = Self { _engine: Some((engine, dir)), ..Self::open(targets).await };
+        let door = Self { engine: Some((engine, dir)), ..Self::open(targets).await };
         (door, jobs)
+    }
+
+    /// Suspends a pipeline of the engine that this opened.
+    pub(super) async fn suspend(&self, pipeline: &Pipeline) {
+        let (engine, _) = self.engine.as_ref().unwrap();
+        let resting = PipelineSettings { suspend: true, ..(*pipeline.settings()).clone() };
+        engine.apply(resting, Vec::new(), &|_| None).await.unwrap();
     }
 
     /// Tells it of pods; it knows no others from now on.
