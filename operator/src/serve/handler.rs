@@ -22,14 +22,14 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::body::{self, ERROR_CHARS_MAX};
+use super::body::{Bodies, ERROR_CHARS_MAX};
 use super::certificates::now;
+use super::doorman::Place;
 use super::encode::{Coding, EncodeError};
 use super::limits::{
-    BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX,
+    BODIES_BYTES_MAX, BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX,
     TOLD_EVERY,
 };
-use super::listen::Place;
 use super::polls::Polls;
 use super::problem::Problem;
 use super::stats::Stats;
@@ -49,6 +49,7 @@ pub(super) struct Shared {
     clock: Clock,
     stop: CancellationToken,
     pub(super) polls: Polls,
+    bodies: Bodies,
     pub(super) encoders: Semaphore,
     told: Mutex<BTreeMap<&'static str, Told>>,
 }
@@ -108,6 +109,7 @@ impl Shared {
             clock,
             stop,
             polls: Polls::default(),
+            bodies: Bodies::new(BODIES_BYTES_MAX),
             encoders: Semaphore::new(ENCODERS_MAX),
             told: Mutex::default(),
         }
@@ -126,7 +128,7 @@ impl Shared {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sidecars", detail).retry().closing());
         }
         let coding = Coding::taken(request.headers());
-        let ask = parse(&body::read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;
+        let ask = parse(&self.bodies.read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;
         self.hub.acknowledge(&identity.pod_uid, &ask, now(&self.clock))?;
         match self.wait((&identity, &place), &ask).await? {
             Some(news) => self.send(news, coding).await,

@@ -48,6 +48,7 @@ impl Stats {
             registry,
             ("config_connections", "Open connections of agents."),
             ("config_connections_turned_away", "Connections of agents for which there was no place."),
+            ("config_connections_idle", "Connections of agents that were ended since nobody asked over them."),
         );
         registry.register("config_answer_bytes", "Bytes of answers to agents, compressed.", answer_bytes);
     }
@@ -83,13 +84,16 @@ pub struct Connections {
     pub(crate) open: Gauge,
     /// Those for which there was no place.
     pub(crate) turned_away: Counter,
+    /// Those that were ended since nobody asked over them.
+    pub(crate) idle: Counter,
 }
 
 impl Connections {
     /// Registers them, each with its name and what it is.
-    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told) {
+    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told, idle: Told) {
         registry.register(open.0, open.1, self.open);
         registry.register(turned_away.0, turned_away.1, self.turned_away);
+        registry.register(idle.0, idle.1, self.idle);
     }
 }
 
@@ -192,6 +196,7 @@ mod tests {
             "spillway_operator_config_waiting_polls 0",
             "spillway_operator_config_connections 0",
             "spillway_operator_config_connections_turned_away_total 0",
+            "spillway_operator_config_connections_idle_total 0",
             "spillway_operator_config_answer_bytes_total 0",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 1802592000",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"previous\"} 1800000060",
