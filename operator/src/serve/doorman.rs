@@ -1,6 +1,7 @@
 //! Who may come in: a place for each connection, of all there are and of those of the address that it comes from.
 //!
 //! # Guarantees
+//! - One pod takes no places of the sidecars of others: it has [`SIDECAR_CONNECTIONS_EACH`].
 //! - One address takes neither the places nor the room for bodies of others.
 //! - A connection over which nobody asks gives its place back: after [`IDLE_MAX`] it is told to end, and ended after as long again
 //!   where it does not. To answer pings keeps none.
@@ -30,15 +31,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::Layer;
 
-use super::limits::IDLE_MAX;
-use super::stats::Connections;
+use super::limits::{IDLE_MAX, SIDECAR_CONNECTIONS_EACH};
+use super::stats::{Connections, IDLE, SUPERSEDED};
 
 /// Lets connections in while there is a place, for all and for the address that they come from.
 #[derive(Debug, Clone)]
 pub(crate) struct Doorman {
     places: Arc<Semaphore>,
-    /// Of these, those that may be of sidecars.
-    of_sidecars: Arc<Semaphore>,
+    sidecars: Arc<Sidecars>,
     addresses: Arc<Addresses>,
     open: Arc<Open>,
     idle_max: Duration,
@@ -99,6 +99,56 @@ impl Drop for OfAddress {
     }
 }
 
+/// The connections that are of sidecars, of those that may be.
+#[derive(Debug)]
+struct Sidecars {
+    places: Arc<Semaphore>,
+    pods: Mutex<OfPods>,
+}
+
+/// The connections of each pod by their numbers, each with its place, the oldest first.
+type OfPods = HashMap<Arc<str>, Vec<(u64, OwnedSemaphorePermit)>>;
+
+impl Sidecars {
+    fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { places: Arc::new(Semaphore::new(most)), pods: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OfPods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the connection of this number a place; one too many of its pod has that of the oldest, whose number is returned.
+    fn enter(&self, pod_uid: &Arc<str>, number: u64) -> Result<Option<u64>, NoPlace> {
+        let mut pods = self.lock();
+        let of_pod = pods.get_mut(pod_uid);
+        if of_pod.as_ref().is_some_and(|places| places.iter().any(|(known, _)| *known == number)) {
+            return Ok(None);
+        }
+        if let Some(places) = of_pod.filter(|places| places.len() >= SIDECAR_CONNECTIONS_EACH) {
+            let (oldest, permit) = places.remove(0);
+            places.push((number, permit));
+            return Ok(Some(oldest));
+        }
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| NoPlace)?;
+        pods.entry(Arc::clone(pod_uid)).or_default().push((number, permit));
+        Ok(None)
+    }
+
+    fn leave(&self, pod_uid: &Arc<str>, number: u64) {
+        if let Entry::Occupied(mut places) = self.lock().entry(Arc::clone(pod_uid)) {
+            places.get_mut().retain(|(known, _)| *known != number);
+            if places.get().is_empty() {
+                places.remove();
+            }
+        }
+    }
+}
+
+/// Sidecars have no place left.
+#[derive(Debug)]
+struct NoPlace;
+
 /// What goes on over the connections that are open, each under a number of its own.
 #[derive(Debug, Default)]
 struct Open(Mutex<(u64, BTreeMap<u64, Activity>)>);
@@ -129,7 +179,9 @@ impl Open {
     }
 
     fn change(&self, number: u64, change: impl FnOnce(&mut Activity)) {
-        self.lock().1.get_mut(&number).map(change);
+        if let Some(activity) = self.lock().1.get_mut(&number) {
+            change(activity);
+        }
     }
 }
 
@@ -145,15 +197,18 @@ struct Held {
     open: Arc<Open>,
     number: u64,
     _permit: OwnedSemaphorePermit,
-    of_sidecars: Arc<Semaphore>,
-    /// The place among those of sidecars, once it is known that it is one.
-    as_sidecar: OnceLock<OwnedSemaphorePermit>,
+    sidecars: Arc<Sidecars>,
+    /// The pod whose sidecar asks over it, once that is known.
+    pod_uid: OnceLock<Arc<str>>,
     of_address: OfAddress,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.open.lock().1.remove(&self.number);
+        if let Some(pod_uid) = self.pod_uid.get() {
+            self.sidecars.leave(pod_uid, self.number);
+        }
         self.connections.open.dec();
     }
 }
@@ -188,24 +243,29 @@ impl Place {
         &self.held.of_address.room
     }
 
-    /// Takes a place among those of sidecars as well, as long as the connection lasts; returns whether there was one.
-    pub(crate) fn enter_as_sidecar(&self) -> bool {
-        let Held { of_sidecars, as_sidecar, .. } = &*self.held;
-        if as_sidecar.get().is_some() {
-            return true;
+    /// Takes a place among those of sidecars as well, as long as the connection lasts; returns whether there was one. Where the pod
+    /// has [`SIDECAR_CONNECTIONS_EACH`] already, the oldest of them is ended. A connection is of one pod.
+    pub(crate) fn enter_as_sidecar(&self, pod_uid: &str) -> bool {
+        let Held { connections, open, number, sidecars, pod_uid: known, .. } = &*self.held;
+        let known = known.get_or_init(|| pod_uid.into());
+        if **known != *pod_uid {
+            return false;
         }
-        // Where two requests of the connection ask at once, the second gives its own back.
-        Arc::clone(of_sidecars).try_acquire_owned().map(|permit| drop(as_sidecar.set(permit))).is_ok()
+        let Ok(replaced) = sidecars.enter(known, *number) else { return false };
+        if let Some(oldest) = replaced {
+            connections.ended(SUPERSEDED);
+            open.change(oldest, |activity| activity.end.iter().for_each(ConnectionShutdown::shutdown));
+        }
+        true
     }
 }
 
 impl Doorman {
     /// Returns one with so many places.
     pub(crate) fn new(places: usize, connections: &Connections) -> Self {
-        let [places, of_sidecars] = [places, places].map(|count| Arc::new(Semaphore::new(count)));
         Self {
-            places,
-            of_sidecars,
+            places: Arc::new(Semaphore::new(places)),
+            sidecars: Sidecars::new(places),
             addresses: Addresses::new(usize::MAX, Semaphore::MAX_PERMITS),
             open: Arc::default(),
             idle_max: IDLE_MAX,
@@ -220,8 +280,8 @@ impl Doorman {
             number: self.open.begin(),
             open: Arc::clone(&self.open),
             _permit: permit,
-            of_sidecars: Arc::clone(&self.of_sidecars),
-            as_sidecar: OnceLock::new(),
+            sidecars: Arc::clone(&self.sidecars),
+            pod_uid: OnceLock::new(),
             of_address,
         };
         Place { held: Arc::new(held) }
@@ -235,7 +295,7 @@ impl Doorman {
 
     /// Leaves so many places to sidecars, and the others to who is none.
     pub(crate) fn with_sidecars_at_most(self, most: usize) -> Self {
-        Self { of_sidecars: Arc::new(Semaphore::new(most)), ..self }
+        Self { sidecars: Sidecars::new(most), ..self }
     }
 
     /// Lets so many in from one address, with so many bytes of bodies at a time, and no more.
@@ -252,7 +312,7 @@ impl Doorman {
                 let Some(end) = activity.end.as_ref().filter(|_| idle >= self.idle_max) else { continue };
                 if !activity.is_told {
                     activity.is_told = true;
-                    self.connections.idle.inc();
+                    self.connections.ended(IDLE);
                     end.graceful_shutdown();
                 } else if idle >= self.idle_max * 2 {
                     end.shutdown();
@@ -321,10 +381,28 @@ mod tests {
         let doorman = Doorman::new(3, &Connections::default()).with_sidecars_at_most(1);
         let place = || doorman.place([127, 0, 0, 1].into()).unwrap();
         let places = [place(), place()];
-        assert!(places[0].enter_as_sidecar() && places[0].clone().enter_as_sidecar(), "each asks again and again");
-        assert!(!places[1].enter_as_sidecar());
+        assert!(places[0].enter_as_sidecar("a") && places[0].clone().enter_as_sidecar("a"), "each asks again and again");
+        assert!(!places[1].enter_as_sidecar("b"));
+        assert!(!places[0].enter_as_sidecar("b"), "a connection is of one pod");
         drop(places);
-        assert!(place().enter_as_sidecar());
+        assert!(place().enter_as_sidecar("b"));
+        assert!(doorman.sidecars.lock().is_empty(), "nobody is remembered who is gone");
+    }
+
+    #[test]
+    fn one_pod_takes_two_places_of_sidecars_and_gives_its_oldest_for_another() {
+        let connections = Connections::default();
+        let doorman = Doorman::new(100, &connections).with_sidecars_at_most(3);
+        let place = || doorman.place([127, 0, 0, 1].into()).unwrap();
+        let of_one: Vec<_> = (0..50).map(|_| place()).collect();
+        assert!(of_one.iter().all(|place| place.enter_as_sidecar("greedy")));
+        assert_eq!((connections.endings(SUPERSEDED), doorman.sidecars.places.available_permits()), (48, 1));
+        let (other, late) = (place(), place());
+        assert!(other.enter_as_sidecar("other") && !late.enter_as_sidecar("late"));
+        drop(of_one);
+        assert!(late.enter_as_sidecar("late"));
+        drop((other, late));
+        assert_eq!(doorman.sidecars.places.available_permits(), 3);
     }
 
     #[tokio::test]

@@ -76,7 +76,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::super::certificates::{Authority, Certificates, now};
-    use super::super::stats::Connections;
+    use super::super::stats::{Connections, IDLE};
     use super::*;
 
     #[tokio::test]
@@ -90,7 +90,7 @@ mod tests {
         let slow = move || {
             let others = others.clone();
             async move {
-                while others.idle.get() == 0 {
+                while others.endings(IDLE) == 0 {
                     tokio::task::yield_now().await;
                 }
                 "slow"
@@ -114,7 +114,7 @@ mod tests {
         while connections.open.get() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(connections.idle.get(), 2, "both, the second after its answer");
+        assert_eq!(connections.endings(IDLE), 2, "both, the second after its answer");
         assert_eq!(answer(&idle, "/").await, "quick", "a client comes again");
         assert!(owner.stop(Instant::now() + STOP_GRACE * 2).await);
     }

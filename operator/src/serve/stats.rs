@@ -48,7 +48,7 @@ impl Stats {
             registry,
             ("config_connections", "Open connections of agents."),
             ("config_connections_turned_away", "Connections of agents for which there was no place."),
-            ("config_connections_idle", "Connections of agents that were ended since nobody asked over them."),
+            ("config_connections_ended", "Connections of agents that were ended here, by reason."),
         );
         registry.register("config_answer_bytes", "Bytes of answers to agents, compressed.", answer_bytes);
     }
@@ -84,16 +84,33 @@ pub struct Connections {
     pub(crate) open: Gauge,
     /// Those for which there was no place.
     pub(crate) turned_away: Counter,
-    /// Those that were ended since nobody asked over them.
-    pub(crate) idle: Counter,
+    /// Those that this process ended, by reason.
+    ended: Family<Label, Counter>,
 }
+
+/// Nobody asked over the connection.
+pub(crate) const IDLE: &str = "idle";
+
+/// The pod has others.
+pub(crate) const SUPERSEDED: &str = "superseded";
 
 impl Connections {
     /// Registers them, each with its name and what it is.
-    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told, idle: Told) {
+    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told, ended: Told) {
         registry.register(open.0, open.1, self.open);
         registry.register(turned_away.0, turned_away.1, self.turned_away);
-        registry.register(idle.0, idle.1, self.idle);
+        registry.register(ended.0, ended.1, self.ended);
+    }
+
+    /// Counts one that is ended.
+    pub(crate) fn ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Returns how many were ended for this reason.
+    #[cfg(test)]
+    pub(crate) fn endings(&self, reason: &'static str) -> u64 {
+        self.ended.get_or_create(&[("reason", reason)]).get()
     }
 }
 
@@ -186,6 +203,7 @@ mod tests {
         authorities.changed(Change::Made);
         authorities.unaware(Some(Knowing { live: 3, heard: 2, acknowledged: 1 }));
         stats.answered("news");
+        stats.connections.ended(IDLE);
         stats.refused("expired");
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -196,7 +214,7 @@ mod tests {
             "spillway_operator_config_waiting_polls 0",
             "spillway_operator_config_connections 0",
             "spillway_operator_config_connections_turned_away_total 0",
-            "spillway_operator_config_connections_idle_total 0",
+            "spillway_operator_config_connections_ended_total{reason=\"idle\"} 1",
             "spillway_operator_config_answer_bytes_total 0",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 1802592000",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"previous\"} 1800000060",

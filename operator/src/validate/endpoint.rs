@@ -122,7 +122,7 @@ impl Stats {
             registry,
             ("webhook_connections", "Open connections of API servers."),
             ("webhook_connections_turned_away", "Connections for which there was no place."),
-            ("webhook_connections_idle", "Connections that were ended since nobody asked over them."),
+            ("webhook_connections_ended", "Connections that were ended here, by reason."),
         );
     }
 

@@ -76,7 +76,6 @@ async fn what_is_no_review_is_told_and_counted() {
         "spillway_operator_webhook_reviews_total{verdict=\"not-judged\"} 3",
         "spillway_operator_webhook_review_seconds_count 3",
         "spillway_operator_webhook_connections 0",
-        "spillway_operator_webhook_connections_idle_total 0",
         "spillway_operator_webhook_refusals_total{reason=\"review\"} 2",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
