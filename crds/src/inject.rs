@@ -133,6 +133,8 @@ pub enum Reason {
     MirrorPod,
     /// The pipelines are not known yet.
     NotSynced,
+    /// Nothing is known of what sidecars are made of.
+    NoSettings,
     /// Its namespace has no such pipeline.
     UnknownPipeline,
     /// It has an annotation of our group that is not known.
@@ -165,6 +167,7 @@ impl Reason {
             Self::OptedOut => "opted-out",
             Self::MirrorPod => "mirror-pod",
             Self::NotSynced => "not-synced",
+            Self::NoSettings => "no-settings",
             Self::UnknownPipeline => "unknown-pipeline",
             Self::UnknownAnnotation => "unknown-annotation",
             Self::BadAnnotation => "bad-annotation",
@@ -200,6 +203,26 @@ impl Unchanged {
     }
 }
 
+impl From<Unchanged> for Injection {
+    fn from(Unchanged(reason, warning): Unchanged) -> Self {
+        let warnings = warning.map(|text| cut(&format!("no sidecar: {text}"))).into_iter().collect();
+        Self { patch: Vec::new(), warnings, reason }
+    }
+}
+
+/// Says what becomes of a pod while nothing is known of what sidecars are made of.
+pub fn without_settings(pod: &str, offer: Option<&Offer>) -> Injection {
+    let asks = read(pod).and_then(|pod| pipeline(&pod, offer).map(drop));
+    let words = "the webhook does not know what to make it of; its log says why";
+    asks.err().unwrap_or_else(|| Unchanged::told(Reason::NoSettings, words)).into()
+}
+
+fn read(text: &str) -> Result<Pod, Unchanged> {
+    let pod = Pod::read(text).ok_or_else(|| Unchanged::told(Reason::NotUnderstood, "this is not read as a pod"))?;
+    let is_mirror = pod.annotations().contains_key(MIRROR);
+    if is_mirror { Err(Unchanged::silent(Reason::MirrorPod)) } else { Ok(pod) }
+}
+
 impl Injector {
     /// Returns one that makes sidecars of `settings`, which trust the certificates `authorities` (PEM).
     pub fn try_new(settings: Settings, authorities: &str) -> Result<Self, SettingsError> {
@@ -215,18 +238,11 @@ impl Injector {
 
     /// Says what becomes of a pod (JSON) in a namespace with that offer; `None` where that is not known yet.
     pub fn inject(&self, pod: &str, offer: Option<&Offer>) -> Injection {
-        self.injection(pod, offer).unwrap_or_else(|Unchanged(reason, warning)| Injection {
-            patch: Vec::new(),
-            warnings: warning.map(|text| cut(&format!("no sidecar: {text}"))).into_iter().collect(),
-            reason,
-        })
+        self.injection(pod, offer).unwrap_or_else(Injection::from)
     }
 
     fn injection(&self, text: &str, offer: Option<&Offer>) -> Result<Injection, Unchanged> {
-        let pod = Pod::read(text).ok_or_else(|| Unchanged::told(Reason::NotUnderstood, "this is not read as a pod"))?;
-        if pod.annotations().contains_key(MIRROR) {
-            return Err(Unchanged::silent(Reason::MirrorPod));
-        }
+        let pod = read(text)?;
         let pipeline = pipeline(&pod, offer)?;
         takes_one(&pod.spec)?;
         let tuning =

@@ -53,7 +53,7 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
     let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
     let client = cluster::connect().await?;
     let certificates = Arc::new(mounted(&flags.certificate).await);
-    let sidecars = sidecars(flags)?.map(Arc::new);
+    let sidecars = sidecars(flags).map(Arc::new);
     let over = if sidecars.is_some() { &OVER[..] } else { &OVER[..OVER.len() - 1] };
     let (lookup, stop) = (Arc::new(Lookup::default()), owner.stopping());
     if let Some(sidecars) = &sidecars {
@@ -67,9 +67,8 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
 }
 
 /// Reads what sidecars are made of, where they are given.
-fn sidecars(flags: &WebhookFlags) -> anyhow::Result<Option<Sidecars>> {
-    let (Some(settings), Some(authorities)) = (&flags.sidecars, &flags.sidecar_ca) else { return Ok(None) };
-    Ok(Some(Sidecars::read(settings, authorities)?))
+fn sidecars(flags: &WebhookFlags) -> Option<Sidecars> {
+    Some(Sidecars::open(flags.sidecars.as_deref()?, flags.sidecar_ca.as_deref()?))
 }
 
 /// Waits for a certificate that is not there yet.

@@ -56,9 +56,11 @@ pub struct Amounts {
 }
 
 impl Settings {
-    /// Reads settings of JSON.
+    /// Reads settings of JSON, and refuses those of which no sidecar is made: who gives sidecars and who looks for outdated ones
+    /// believe the same.
     pub fn read(text: &str) -> Result<Self, SettingsError> {
-        serde_json::from_str(text).map_err(SettingsError::Read)
+        let settings: Self = serde_json::from_str(text).map_err(SettingsError::Read)?;
+        settings.fault().map_or(Ok(settings), |words| Err(SettingsError::Bounds(words)))
     }
 
     /// Returns what tells sidecars that are made of these settings from those of others, and of another build that makes them

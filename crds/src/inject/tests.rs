@@ -462,4 +462,25 @@ fn settings_are_bounded() {
     assert!(Injector::try_new(settings(), "no certificate").is_err());
     assert!(Injector::try_new(settings(), &AUTHORITY.repeat(1000)).is_err());
     assert!(Settings::read("{\"image\": \"x\", \"more\": 1}").is_err());
+    let text = json!({
+        "image": "", "operator": "https://o:8443", "nodeAgent": "https://a:8411", "runAsUser": 1, "spool": "256Mi",
+        "requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "10m", "memory": "32Mi"},
+        "max": {"cpu": "10m", "memory": "32Mi"},
+    });
+    let error = Settings::read(&text.to_string()).unwrap_err().to_string();
+    assert!(error.contains("`image` is empty"), "they are not read: {error}");
+}
+
+#[test]
+fn while_nothing_is_known_of_sidecars_who_asks_is_told_and_nobody_else() {
+    let told = |pod: &Value, offer: Option<&Offer>| {
+        let Injection { patch, warnings, reason } = without_settings(&pod.to_string(), offer);
+        assert!(patch.is_empty());
+        (reason, warnings.len())
+    };
+    let plain = json!({"metadata": {}, "spec": {"containers": [{"name": "app"}]}});
+    assert_eq!(told(&pod(), Some(&offer(None))), (Reason::NoSettings, 1));
+    assert_eq!(told(&plain, Some(&offer(Some("jobs")))), (Reason::NoSettings, 1));
+    assert_eq!(told(&plain, Some(&offer(None))), (Reason::NotAsked, 0));
+    assert_eq!(told(&pod(), None), (Reason::NotSynced, 1));
 }
