@@ -1,6 +1,7 @@
 //! Health and metrics: `/livez`, `/readyz`, `/metrics`, over plain HTTP. No secret, no payload, nothing to change.
 //!
-//! `/readyz` is true once a controller could lead (the first listing of every watch is there), or a webhook answers.
+//! `/readyz` is true once a controller could lead (the first listing of every watch is there), or a webhook
+//! knows whatever it answers from.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,11 @@ impl Health {
     /// Says that it is ready from now on.
     pub fn set_ready(&self) {
         self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether it is.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
     }
 }
 
@@ -65,7 +71,7 @@ pub async fn serve(
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
-    if health.is_ready.load(Ordering::Relaxed) {
+    if health.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: the log says what is waited for\n")

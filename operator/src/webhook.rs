@@ -2,8 +2,8 @@
 //! from two files.
 //!
 //! Expected flow: files and watches beside [`validate`](crate::validate) and [`mutate`](crate::mutate), which judge. It serves as soon as its certificate is
-//! there; until the first listings are complete, objects are judged alone, references are not warned of, and
-//! no pod is given a sidecar.
+//! there, and is ready once the first listings are complete: before, no pod could be given its sidecar. Who asks all the same until then has objects
+//! judged alone, without warnings of references.
 //!
 //! # Guarantees
 //! - It reads Backends, `ClusterBackends`, the labels of namespaces, and pipelines where sidecars are given; it writes nothing and may read no Secret.
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Health};
 use crate::cli::WebhookFlags;
 use crate::cluster;
 use crate::cluster::watch::{self, Noted, Over};
@@ -59,10 +59,10 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
     if let Some(sidecars) = &sidecars {
         owner.spawn("sidecars", Arc::clone(sidecars).keep(stop.clone()));
     }
-    owner.spawn("lookup", look_up(watch::start(&client, owner, over), over.len(), lookup.clone(), stop.clone()));
+    let listing = watch::start(&client, owner, over);
+    owner.spawn("lookup", look_up(listing, over.len(), (lookup.clone(), health), stop.clone()));
     owner.spawn("endpoint", serve(Webhook { lookup, sidecars, certificates, stats }, socket, stop));
-    health.set_ready();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %flags.listen, admin = %admin, "ready");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %flags.listen, admin = %admin, "listening");
     Ok(())
 }
 
@@ -95,15 +95,21 @@ async fn serve(webhook: Webhook, socket: TcpListener, stop: CancellationToken) {
     }
 }
 
-/// Lets reviews look up what the watches bring, from the end of their first listings.
-async fn look_up(mut notes: mpsc::Receiver<Noted>, listings: usize, lookup: Arc<Lookup>, stop: CancellationToken) {
+/// Lets reviews look up what the watches bring, from the end of their first listings; it is ready from then on.
+async fn look_up(
+    mut notes: mpsc::Receiver<Noted>,
+    listings: usize,
+    (lookup, health): (Arc<Lookup>, Arc<Health>),
+    stop: CancellationToken,
+) {
     let (mut listed, mut synced) = (Some(Known::default()), 0);
     while let Some(Some(note)) = stop.run_until_cancelled(notes.recv()).await {
         if let Noted::Synced(_) = note {
             synced += 1;
             if synced == listings {
-                tracing::info!("references are looked up");
                 lookup.replace(listed.take());
+                health.set_ready();
+                tracing::info!("ready: references are looked up");
             }
             continue;
         }
@@ -179,9 +185,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn references_are_judged_once_every_listing_is_complete_and_follow_what_changes() {
+    async fn it_is_ready_and_judges_references_once_every_listing_is_complete_and_follows_what_changes() {
         let (out, notes) = mpsc::channel(16);
-        let lookup = Arc::new(Lookup::default());
+        let (lookup, health) = (Arc::new(Lookup::default()), Arc::<Health>::default());
         let counts = async {
             let mut counts = Vec::new();
             let end = |over| Noted::Synced(over);
@@ -198,12 +204,13 @@ mod tests {
                 let free = out.reserve_many(16).await.unwrap();
                 drop(free);
                 tokio::task::yield_now().await;
-                counts.push(warnings(&lookup));
+                counts.push((health.is_ready(), warnings(&lookup)));
             }
             drop(out);
             counts
         };
-        let (counts, ()) = tokio::join!(counts, look_up(notes, 3, lookup.clone(), CancellationToken::new()));
-        assert_eq!(counts, [0, 0, 0, 1, 0, 1]);
+        let (counts, ()) = tokio::join!(counts, look_up(notes, 3, (lookup.clone(), health.clone()), CancellationToken::new()));
+        let expected = [(false, 0), (false, 0), (false, 0), (true, 1), (true, 0), (true, 1)];
+        assert_eq!(counts, expected, "ready or not, and warnings");
     }
 }
