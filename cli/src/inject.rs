@@ -1,7 +1,7 @@
 //! `inject`: a pod of a file with its sidecar, as the webhook gives it.
 //!
 //! # Guarantees
-//! The patch has the bytes of the webhook's for the same pod, settings, authorities and pipelines. Nothing is written anywhere.
+//! The patch has the bytes of the webhook's for the same pod, settings, authorities, pipelines and `LimitRange`s. Nothing is written anywhere.
 //!
 //! # Limits
 //! One pod a call; a template of a Deployment or a Job is none. Files of [`TEXT_BYTES_MAX`].
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
-use spillway_crds::inject::{DEFAULT_LABEL, Injector, Offer, Settings, patch};
+use spillway_crds::inject::{DEFAULT_LABEL, Injector, LimitRange, Offer, Settings, patch};
 use spillway_crds::kinds::Kind;
 use spillway_crds::load::load;
 use spillway_crds::manifest::TEXT_BYTES_MAX;
@@ -85,7 +85,7 @@ fn written(flags: &InjectFlags, namespace: &str) -> anyhow::Result<Offer> {
     let compiled = compile(&loaded.documents);
     let uids = compiled.pipelines.iter().map(|plan| &*plan.settings.uid);
     let pipelines = uids.filter_map(|uid| uid.strip_prefix(namespace)?.strip_prefix('.').map(str::to_owned)).collect();
-    Ok(Offer { pipelines, default: None })
+    Ok(Offer { pipelines, ..Offer::default() })
 }
 
 /// Returns what stands in the cluster for pods of a namespace.
@@ -98,7 +98,15 @@ async fn standing(cluster: &Cluster, named: Option<String>) -> Result<Offer, Fai
     };
     // Who may not read the namespace gets what its pods ask for themselves.
     let default = cluster.labels(namespace).await.there().and_then(|mut labels| labels.remove(DEFAULT_LABEL));
-    Ok(Offer { pipelines, default })
+    let limits = match cluster.limits(namespace).await {
+        Found::There(limits) => limits,
+        Found::Absent => LimitRange::default(),
+        Found::Unknown(why) => {
+            exit::to_stderr(&format!("warning: what the namespace allows containers is not known: {why}\n"));
+            LimitRange::default()
+        }
+    };
+    Ok(Offer { pipelines, default, limits })
 }
 
 /// Reads a file, or standard input as `-`.
@@ -133,7 +141,7 @@ mod tests {
     }
 
     fn offer(pipeline: &str) -> Offer {
-        Offer { pipelines: [pipeline.to_owned()].into(), default: None }
+        Offer { pipelines: [pipeline.to_owned()].into(), ..Offer::default() }
     }
 
     #[test]

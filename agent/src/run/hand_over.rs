@@ -103,9 +103,8 @@ fn specs(pipeline: &Arc<Pipeline>, binder: &Binder) -> Vec<DeliverySpec> {
 /// Returns the backends of a route in whose place the agent of the node is put. What a removed reference holds is for its backend
 /// alone, to which the agent of the node has no way either.
 fn diverted<'a>(route: &'a RouteSettings, deliveries: &[DeliveryReport]) -> Vec<&'a BackendRefSettings> {
-    let holds = |one: &&DeliveryReport| {
-        one.route == route.name && one.held_events > 0 && one.state != DeliveryState::Draining
-    };
+    let holds =
+        |one: &&DeliveryReport| one.route == route.name && one.held_events > 0 && one.state != DeliveryState::Draining;
     let holding: Vec<&DeliveryReport> = deliveries.iter().filter(holds).collect();
     let is_meant = |backend: &&BackendRefSettings| match route.strategy {
         Strategy::All => holding.iter().any(|one| one.backend == backend.name),
@@ -131,13 +130,7 @@ mod tests {
     }
 
     fn delivery(route: &str, backend: &str, state: DeliveryState, held_events: u64) -> DeliveryReport {
-        DeliveryReport {
-            route: route.into(),
-            backend: backend.into(),
-            state,
-            held_events,
-            ..DeliveryReport::default()
-        }
+        DeliveryReport { route: route.into(), backend: backend.into(), state, held_events, ..DeliveryReport::default() }
     }
 
     fn names(strategy: Strategy, deliveries: &[DeliveryReport]) -> Vec<String> {

@@ -25,7 +25,7 @@ fn injector() -> Injector {
 
 fn offer(default: Option<&str>) -> Offer {
     let pipelines = ["etch-line", "jobs"].map(str::to_owned).into();
-    Offer { pipelines, default: default.map(str::to_owned) }
+    Offer { pipelines, default: default.map(str::to_owned), limits: LimitRange::default() }
 }
 
 fn pod() -> Value {
@@ -250,7 +250,7 @@ fn a_warning_is_short_whatever_the_names_are() {
     let pipelines: BTreeSet<String> = [format!("{}a", "n".repeat(62))].into();
     let name = format!("{}b", "n".repeat(62));
     let asking = with("/metadata/annotations", json!({INJECT: name}));
-    let injection = injector().inject(&asking.to_string(), Some(&Offer { pipelines, default: None }));
+    let injection = injector().inject(&asking.to_string(), Some(&Offer { pipelines, ..Offer::default() }));
     assert!(injection.warnings[0].chars().count() <= WARNING_CHARS_MAX);
     assert!(injection.warnings[0].contains("did you mean"), "{:?}", injection.warnings);
 }
@@ -483,4 +483,29 @@ fn while_nothing_is_known_of_sidecars_who_asks_is_told_and_nobody_else() {
     assert_eq!(told(&plain, Some(&offer(Some("jobs")))), (Reason::NoSettings, 1));
     assert_eq!(told(&plain, Some(&offer(None))), (Reason::NotAsked, 0));
     assert_eq!(told(&pod(), None), (Reason::NotSynced, 1));
+}
+
+#[test]
+fn a_sidecar_keeps_within_the_limit_range_of_its_namespace_or_is_not_given() {
+    let within = |max: &str, asking: &Value| {
+        let limits = LimitRange::of(&json!({"limits": [{"type": "Container", "max": {"cpu": max}}]}));
+        let offer = Offer { limits, ..offer(None) };
+        let injection = injector().inject(&asking.to_string(), Some(&offer));
+        let made = applied(asking, &injection.patch);
+        let amounts = made["spec"]["initContainers"][0]["resources"].clone();
+        // What is given once stays.
+        assert!(injector().inject(&made.to_string(), Some(&offer)).patch.is_empty());
+        (injection.reason, injection.warnings, amounts, made)
+    };
+    let burstable = with("/spec/containers", json!([{"name": "app", "resources": {"requests": {"cpu": "1m"}}}]));
+    let (reason, warnings, amounts, _) = within("150m", &burstable);
+    assert_eq!((reason, warnings.len(), &amounts["limits"]["cpu"]), (Reason::Injected, 0, &json!("150m")));
+    let mut wishing = burstable.clone();
+    wishing["metadata"]["annotations"]["spillway.dev/cpu"] = json!("500m");
+    let (reason, warnings, amounts, _) = within("150m", &wishing);
+    assert_eq!((reason, &amounts["limits"]["cpu"]), (Reason::Injected, &json!("150m")));
+    assert_eq!(warnings, ["spillway.dev/cpu is brought within the LimitRange of the namespace"]);
+    let (reason, warnings, _, made) = within("5m", &burstable);
+    assert_eq!((reason, made), (Reason::LimitRange, burstable));
+    assert_eq!(warnings, ["no sidecar: a LimitRange of the namespace allows no container as a sidecar is one"]);
 }

@@ -164,7 +164,8 @@ async fn without_settings_of_sidecars_no_pod_is_looked_at() {
 fn what_sidecars_are_made_of_changes_with_its_files_and_never_to_what_is_of_no_use() {
     let ground = Ground::new();
     let image = || {
-        let patch = ground.sidecars.injector().unwrap().inject(&pod("jobs").to_string(), Some(&known().offer("fab12"))).patch;
+        let patch =
+            ground.sidecars.injector().unwrap().inject(&pod("jobs").to_string(), Some(&known().offer("fab12"))).patch;
         serde_json::to_string(&patch).unwrap().contains("agent:2")
     };
     let write = |name: &str, text: &str| fs::write(ground.folder.path().join(name), text).unwrap();

@@ -381,7 +381,10 @@ mod tests {
         let doorman = Doorman::new(3, &Connections::default()).with_sidecars_at_most(1);
         let place = || doorman.place([127, 0, 0, 1].into()).unwrap();
         let places = [place(), place()];
-        assert!(places[0].enter_as_sidecar("a") && places[0].clone().enter_as_sidecar("a"), "each asks again and again");
+        assert!(
+            places[0].enter_as_sidecar("a") && places[0].clone().enter_as_sidecar("a"),
+            "each asks again and again"
+        );
         assert!(!places[1].enter_as_sidecar("b"));
         assert!(!places[0].enter_as_sidecar("b"), "a connection is of one pod");
         drop(places);

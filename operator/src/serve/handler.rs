@@ -27,8 +27,8 @@ use super::certificates::now;
 use super::doorman::Place;
 use super::encode::{Coding, EncodeError};
 use super::limits::{
-    BODIES_BYTES_MAX, BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_BODIES_BYTES_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX,
-    TOLD_EVERY,
+    BODIES_BYTES_MAX, BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_BODIES_BYTES_MAX,
+    SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX, TOLD_EVERY,
 };
 use super::polls::Polls;
 use super::problem::Problem;

@@ -412,8 +412,8 @@ async fn asks_of_sidecars_that_are_half_sent_take_bounded_memory_and_none_of_tha
     };
     let many = limits::SIDECAR_BODIES_BYTES_MAX / SIDECAR_ASK_BYTES_MAX + 9;
     let asks = join_all((0..many).map(|_| async { problem(desk.send(half_sent()).await).await.1 }));
-    let beside = desk.ask("node-a", &asking());
-    let (answers, beside) = tokio::join!(asks, beside);
+    let of_node = asking();
+    let (answers, beside) = tokio::join!(asks, desk.ask("node-a", &of_node));
     assert_eq!(beside.status(), StatusCode::OK);
     assert_eq!(answers.iter().filter(|reason| *reason == "no-room").count(), 9);
     assert_eq!(desk.stats.refusals("no-room"), 9);

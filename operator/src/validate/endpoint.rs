@@ -246,7 +246,8 @@ impl Shared {
     async fn answer_pod(&self, request: Request) -> Result<Response, Problem> {
         let nothing = || Problem::new(StatusCode::NOT_FOUND, "path", "no sidecars are given here");
         let injector = self.sidecars.as_ref().ok_or_else(nothing)?.injector();
-        let (answer, reason) = self.judged(request, move |body, known| mutate::review(body, injector.as_deref(), known)).await?;
+        let (answer, reason) =
+            self.judged(request, move |body, known| mutate::review(body, injector.as_deref(), known)).await?;
         self.stats.counted_pod(reason.as_str());
         Ok(answered(&answer))
     }

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use spillway_crds::Compiled;
 use spillway_crds::served::{
-    Answer, Ask, Authorities, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX,
-    Refused, ServedSecret, Version,
+    Answer, Ask, Authorities, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX, Refused,
+    ServedSecret, Version,
 };
 use spillway_delivery::clock::Clock;
 use tokio::sync::{Notify, watch};
