@@ -263,7 +263,10 @@ impl Injector {
             return Ok(Injection { patch, warnings: left_out.into_iter().collect(), reason: Reason::Injected });
         }
         let mut patch = variables(&pod.spec);
-        patch.extend(annotations(&pod, evictable(&pod).into_iter().collect())?);
+        // The sidecar of a manifest that was written before our authority had a successor would meet nobody.
+        let is_other = pod.annotation(AUTHORITIES) != Some(&*self.authorities);
+        let authorities = is_other.then(|| (AUTHORITIES, self.authorities.clone()));
+        patch.extend(annotations(&pod, authorities.into_iter().chain(evictable(&pod)).collect())?);
         Ok(Injection { patch, warnings: Vec::new(), reason: Reason::AlreadyInjected })
     }
 

@@ -509,3 +509,15 @@ fn a_sidecar_keeps_within_the_limit_range_of_its_namespace_or_is_not_given() {
     assert_eq!((reason, made), (Reason::LimitRange, burstable));
     assert_eq!(warnings, ["no sidecar: a LimitRange of the namespace allows no container as a sidecar is one"]);
 }
+
+#[test]
+fn a_pod_that_comes_with_its_sidecar_is_given_the_authorities_of_now() {
+    let before = injected(&pod());
+    let other = "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n";
+    let later = Injector::try_new(settings(), other).unwrap();
+    let injection = later.inject(&before.to_string(), Some(&offer(None)));
+    assert_eq!((injection.reason, injection.patch.len()), (Reason::AlreadyInjected, 1));
+    let after = applied(&before, &injection.patch);
+    assert_eq!(after["metadata"]["annotations"][AUTHORITIES], other);
+    assert!(later.inject(&after.to_string(), Some(&offer(None))).patch.is_empty());
+}
