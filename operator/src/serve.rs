@@ -20,6 +20,7 @@ pub(crate) mod body;
 pub mod certificates;
 pub(crate) mod doorman;
 mod encode;
+pub mod expires;
 mod handler;
 pub mod limits;
 pub(crate) mod listen;

@@ -2,7 +2,8 @@
 //! from two files.
 //!
 //! Expected flow: files and watches beside [`validate`](crate::validate) and [`mutate`](crate::mutate), which judge. It serves as soon as its certificate is
-//! there, and is ready once the first listings are complete: before, no pod could be given its sidecar. Who asks all the same until then has objects
+//! there, and is ready once the first listings are complete, and until that certificate is over: before, no pod could be given its
+//! sidecar. Who asks all the same until then has objects
 //! judged alone, without warnings of references.
 //!
 //! # Guarantees
@@ -30,6 +31,7 @@ use crate::cli::WebhookFlags;
 use crate::cluster;
 use crate::cluster::watch::{self, Noted, Over};
 use crate::mutate::Sidecars;
+use crate::serve::expires::Expires;
 use crate::serve::mounted::Mounted;
 use crate::validate::endpoint::{Lookup, Stats, Webhook};
 use crate::validate::{Known, LIMIT_RANGES_MAX};
@@ -52,7 +54,8 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
     let stats = Stats::default();
     let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
     let client = cluster::connect().await?;
-    let certificates = Arc::new(mounted(&flags.certificate).await);
+    health.only_before(stats.expires.clone());
+    let certificates = Arc::new(mounted(&flags.certificate, &stats.expires).await);
     let sidecars = sidecars(flags).map(Arc::new);
     let for_pods: &[Over] = if sidecars.is_some() { &OVER_FOR_PODS } else { &[] };
     let over = [&OVER[..], for_pods].concat();
@@ -73,10 +76,10 @@ fn sidecars(flags: &WebhookFlags) -> Option<Sidecars> {
 }
 
 /// Waits for a certificate that is not there yet.
-async fn mounted(folder: &Path) -> Mounted {
+async fn mounted(folder: &Path, expires: &Expires) -> Mounted {
     let mut told = String::new();
     loop {
-        match Mounted::read(folder) {
+        match Mounted::read(folder, expires.clone()) {
             Ok(mounted) => return mounted,
             Err(error) => {
                 let text = words::of_error(&error);

@@ -8,13 +8,13 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::certificates::Certificates;
+use super::expires::described;
 use crate::hub::Knowing;
 use crate::succession::Change;
 
@@ -148,12 +148,7 @@ pub struct Expiry(pub Arc<OnceLock<Arc<Certificates>>>);
 
 impl Collector for Expiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "certificate_expiry_timestamp_seconds",
-            "When a certificate is over, Unix time.",
-            None,
-            MetricType::Gauge,
-        )?;
+        let mut family = described(&mut encoder)?;
         let Some(certificates) = self.0.get() else { return Ok(()) };
         let authority = certificates.authority();
         let mut times = BTreeMap::from([

@@ -37,6 +37,7 @@ use crate::mutate::{self, Sidecars};
 use crate::review::{REVIEW_BYTES_MAX, ReviewError};
 use crate::serve::body::{Bodies, ERROR_CHARS_MAX};
 use crate::serve::doorman::Doorman;
+use crate::serve::expires::Expires;
 use crate::serve::listen;
 use crate::serve::mounted::Mounted;
 use crate::serve::problem::Problem;
@@ -100,20 +101,23 @@ pub struct Stats {
     refusals: Family<[(&'static str, &'static str); 1], Counter>,
     seconds: Histogram,
     connections: Connections,
+    /// When the certificate that is shown is over.
+    pub expires: Expires,
 }
 
 impl Default for Stats {
     fn default() -> Self {
         let seconds = Histogram::new(exponential_buckets(0.000_25, 4.0, 8));
         let [reviews, pods, refusals] = Default::default();
-        Self { reviews, pods, refusals, seconds, connections: Connections::default() }
+        Self { reviews, pods, refusals, seconds, connections: Connections::default(), expires: Expires::default() }
     }
 }
 
 impl Stats {
     /// Registers all of it in a registry whose prefix is `spillway_operator`.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { reviews, pods, refusals, seconds, connections } = self.clone();
+        let Self { reviews, pods, refusals, seconds, connections, expires } = self.clone();
+        registry.register_collector(Box::new(expires));
         registry.register("webhook_reviews", "Reviews of our own kinds, by verdict.", reviews);
         registry.register("webhook_pods", "Reviews of pods, by what became of the pod.", pods);
         registry.register("webhook_refusals", "Reviews that were not judged, by reason.", refusals);

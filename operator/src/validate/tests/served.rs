@@ -15,6 +15,7 @@ use super::endpoint::{BODIES_BYTES_MAX, Lookup, PATH, Stats, Webhook, router};
 use super::*;
 use crate::review::REVIEW_BYTES_MAX;
 use crate::serve::certificates::{Authority, now};
+use crate::serve::expires::Expires;
 use crate::serve::limits::STOP_GRACE;
 use crate::serve::mounted::{FILES, Mounted};
 
@@ -34,7 +35,7 @@ async fn an_api_server_is_answered_over_tls() {
     let leaf = authority.issue_pem(&["localhost".into()], now(&Clock::system())).unwrap();
     std::fs::write(folder.path().join(FILES[0]), leaf.certificate).unwrap();
     std::fs::write(folder.path().join(FILES[1]), leaf.key).unwrap();
-    let certificates = Mounted::read(folder.path()).unwrap();
+    let certificates = Mounted::read(folder.path(), Expires::default()).unwrap();
     let (lookup, stats, owner) = (Arc::new(Lookup::default()), Stats::default(), Supervisor::new("test"));
     lookup.replace(Some(known()));
     let webhook = Webhook { lookup, sidecars: None, certificates: Arc::new(certificates), stats: stats.clone() };

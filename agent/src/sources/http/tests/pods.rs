@@ -394,6 +394,22 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_door_tells_when_its_certificate_is_over_also_after_a_swap_while_nobody_connects() {
+    let door = Gatehouse::open(HttpTargets::default()).await;
+    let first = door.stats.certificate_ends().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(door.folder.path().join("tls.key"), key.serialize_pem()).unwrap();
+    std::fs::write(door.folder.path().join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    tokio::time::pause();
+    while door.stats.certificate_ends() == Some(first) {
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(door.stats.certificate_ends(), Some(1_893_456_000));
+}
+
+#[tokio::test]
 async fn who_shows_no_token_reaches_a_pipeline_that_says_so_by_its_full_name_and_is_marked() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(dir.path());
