@@ -47,7 +47,7 @@ use crate::manifest::nearest::nearest;
 pub use limits::LimitRange;
 use patch::Add;
 use pod::{Container, Pod, Spec};
-pub use settings::{Amounts, PullPolicy, Settings};
+pub use settings::{Amounts, Destinations, PullPolicy, Settings};
 pub use sidecar::{CONTAINER, PORTS};
 use tuning::Tuning;
 

@@ -31,6 +31,30 @@ pub struct Settings {
     pub max: Amounts,
     /// Bytes of the volume that holds what is not delivered yet.
     pub spool: Quantity,
+    /// Where Backends of namespaces may be, besides what always is and is not.
+    #[serde(default)]
+    pub destinations: Destinations,
+}
+
+/// Where Backends of namespaces may be, besides what always is and is not: as the agents of nodes are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destinations {
+    /// Networks, addresses and ports that are allowed although they are refused else.
+    pub allow: Vec<String>,
+    /// Networks and addresses that are refused, too.
+    pub deny: Vec<String>,
+}
+
+impl Destinations {
+    /// Returns whether all of it may be networks, addresses and ports: no names, and nothing that is more than one of them. The
+    /// schema of the chart's values looks closer.
+    fn is_plain(&self) -> bool {
+        let is_plain = |text: &String| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:/".contains(&byte))
+        };
+        self.allow.iter().chain(&self.deny).all(is_plain)
+    }
 }
 
 /// When an image is pulled.
@@ -93,6 +117,7 @@ impl Settings {
             (!within(self.requests, self.limits), "`requests` are above `limits`"),
             (!within(self.limits, self.max), "`limits` are above `max`"),
             (self.spool < sidecar::SPOOL_MIN, "`spool` is below 64Mi"),
+            (!self.destinations.is_plain(), "`destinations` are no networks, addresses and ports"),
         ];
         rules.into_iter().find_map(|(is_broken, words)| is_broken.then_some(words))
     }

@@ -456,6 +456,8 @@ fn settings_are_bounded() {
         (fault(|settings| settings.requests.memory = Quantity::mebibytes(129)), "above `limits`"),
         (fault(|settings| settings.limits.cpu = Quantity::thousandths(1001)), "above `max`"),
         (fault(|settings| settings.spool = Quantity::mebibytes(63)), "spool"),
+        (fault(|settings| settings.destinations.allow.push("api.example.test".to_owned())), "destinations"),
+        (fault(|settings| settings.destinations.deny.push("10.0.0.0/8,:80".to_owned())), "destinations"),
     ] {
         assert!(found.contains(words), "{found}");
     }
@@ -520,4 +522,24 @@ fn a_pod_that_comes_with_its_sidecar_is_given_the_authorities_of_now() {
     let after = applied(&before, &injection.patch);
     assert_eq!(after["metadata"]["annotations"][AUTHORITIES], other);
     assert!(later.inject(&after.to_string(), Some(&offer(None))).patch.is_empty());
+}
+
+#[test]
+fn where_backends_may_be_is_told_to_sidecars_and_changes_none_where_nothing_is_said() {
+    let plain = settings();
+    let limited = Settings {
+        destinations: Destinations {
+            allow: vec!["10.1.0.0/16".to_owned(), ":6443".to_owned()],
+            deny: vec!["10.0.0.0/8".to_owned()],
+        },
+        ..plain.clone()
+    };
+    let args = |settings: &Settings| sidecar::container(settings, Tuning::NOTHING, None)["args"].clone();
+    let told = args(&limited);
+    let last = &told.as_array().unwrap()[args(&plain).as_array().unwrap().len()..];
+    assert_eq!(last, ["--allow-destinations=10.1.0.0/16,:6443", "--deny-destinations=10.0.0.0/8"]);
+    assert!(!args(&plain).to_string().contains("destinations"));
+    assert_ne!(plain.revision(), limited.revision(), "those that run without are outdated");
+    let injection = Injector::try_new(limited, AUTHORITY).unwrap().inject(&pod().to_string(), Some(&offer(None)));
+    assert_eq!(injection.reason, Reason::Injected);
 }
