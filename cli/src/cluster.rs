@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{LimitRange as StoredLimitRange, Namespace, Node, Pod};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
+use spillway_crds::inject::LimitRange;
 use spillway_crds::kinds::GROUP;
 use spillway_crds::served::LEASE;
 use spillway_crds::words;
@@ -84,6 +85,14 @@ impl Cluster {
     pub async fn labels(&self, namespace: &str) -> Found<BTreeMap<String, String>> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         found(api.get_opt(namespace).await.map(|found| found.map(|one| one.metadata.labels.unwrap_or_default())))
+    }
+
+    /// Returns what the `LimitRange`s of a namespace allow containers.
+    pub async fn limits(&self, namespace: &str) -> Found<LimitRange> {
+        let api: Api<StoredLimitRange> = Api::namespaced(self.client.clone(), namespace);
+        let allowed = |one: StoredLimitRange| LimitRange::of(&serde_json::to_value(one.spec).unwrap_or_default());
+        let listed = listed(&api, ListParams::default()).await;
+        found(listed.map(|all| Some(all.into_iter().map(allowed).fold(LimitRange::default(), LimitRange::and))))
     }
 
     /// Returns the labels of every namespace.

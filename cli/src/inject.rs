@@ -1,7 +1,7 @@
 //! `inject`: a pod of a file with its sidecar, as the webhook gives it.
 //!
 //! # Guarantees
-//! The patch has the bytes of the webhook's for the same pod, settings, authorities and pipelines. Nothing is written anywhere.
+//! The patch has the bytes of the webhook's for the same pod, settings, authorities, pipelines and `LimitRange`s. Nothing is written anywhere.
 //!
 //! # Limits
 //! One pod a call; a template of a Deployment or a Job is none. Files of [`TEXT_BYTES_MAX`].
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
-use spillway_crds::inject::{DEFAULT_LABEL, Injector, Offer, Settings, patch};
+use spillway_crds::inject::{DEFAULT_LABEL, Injector, LimitRange, Offer, Reason, Settings, patch};
 use spillway_crds::kinds::Kind;
 use spillway_crds::load::load;
 use spillway_crds::manifest::TEXT_BYTES_MAX;
@@ -26,7 +26,7 @@ use crate::exit::{self, Failure};
 /// The namespace of a pod that nobody names one for.
 const NAMESPACE_DEFAULT: &str = "default";
 
-/// Prints the pod, and returns 1 when it asked for a sidecar and has none.
+/// Prints the pod, and returns 1 when it asked for a sidecar and has none: a warning beside a sidecar is no failure.
 pub fn run(cluster: &ClusterFlags, flags: &InjectFlags) -> Result<ExitCode, Failure> {
     let pod = pod(&read(&flags.filename).map_err(Failure::new)?).map_err(Failure::new)?;
     let injector = injector(flags).map_err(Failure::new)?;
@@ -37,21 +37,23 @@ pub fn run(cluster: &ClusterFlags, flags: &InjectFlags) -> Result<ExitCode, Fail
         let namespace = named.as_deref().unwrap_or(NAMESPACE_DEFAULT);
         written(flags, namespace).map_err(Failure::new)?
     };
-    let (text, warnings) = rendered(&injector, pod, &offer, flags.output).map_err(Failure::new)?;
+    let Rendered { text, warnings, is_well } = rendered(&injector, pod, &offer, flags.output).map_err(Failure::new)?;
     for warning in &warnings {
         exit::to_stderr(&format!("warning: {warning}\n"));
     }
     exit::to_stdout(&text)?;
-    Ok(exit::code(warnings.is_empty()))
+    Ok(exit::code(is_well))
 }
 
-/// Returns what is printed, and what is said beside it.
-fn rendered(
-    injector: &Injector,
-    mut pod: Value,
-    offer: &Offer,
-    output: Rendering,
-) -> anyhow::Result<(String, Vec<String>)> {
+/// What is printed, and what is said beside it.
+struct Rendered {
+    text: String,
+    warnings: Vec<String>,
+    /// Whether the pod has what it asked for.
+    is_well: bool,
+}
+
+fn rendered(injector: &Injector, mut pod: Value, offer: &Offer, output: Rendering) -> anyhow::Result<Rendered> {
     let injection = injector.inject(&pod.to_string(), Some(offer));
     let text = match output {
         Rendering::Patch => serde_json::to_string(&injection.patch)?,
@@ -60,7 +62,10 @@ fn rendered(
             serde_json::to_string_pretty(&pod)?
         }
     };
-    Ok((text + "\n", injection.warnings))
+    let has_one = matches!(injection.reason, Reason::Injected | Reason::AlreadyInjected);
+    // Who did not ask, or wants none, is not warned either.
+    let is_well = has_one || injection.warnings.is_empty();
+    Ok(Rendered { text: text + "\n", warnings: injection.warnings, is_well })
 }
 
 /// Reads a manifest as a pod.
@@ -85,7 +90,7 @@ fn written(flags: &InjectFlags, namespace: &str) -> anyhow::Result<Offer> {
     let compiled = compile(&loaded.documents);
     let uids = compiled.pipelines.iter().map(|plan| &*plan.settings.uid);
     let pipelines = uids.filter_map(|uid| uid.strip_prefix(namespace)?.strip_prefix('.').map(str::to_owned)).collect();
-    Ok(Offer { pipelines, default: None })
+    Ok(Offer { pipelines, ..Offer::default() })
 }
 
 /// Returns what stands in the cluster for pods of a namespace.
@@ -98,7 +103,15 @@ async fn standing(cluster: &Cluster, named: Option<String>) -> Result<Offer, Fai
     };
     // Who may not read the namespace gets what its pods ask for themselves.
     let default = cluster.labels(namespace).await.there().and_then(|mut labels| labels.remove(DEFAULT_LABEL));
-    Ok(Offer { pipelines, default })
+    let limits = match cluster.limits(namespace).await {
+        Found::There(limits) => limits,
+        Found::Absent => LimitRange::default(),
+        Found::Unknown(why) => {
+            exit::to_stderr(&format!("warning: what the namespace allows containers is not known: {why}\n"));
+            LimitRange::default()
+        }
+    };
+    Ok(Offer { pipelines, default, limits })
 }
 
 /// Reads a file, or standard input as `-`.
@@ -133,29 +146,45 @@ mod tests {
     }
 
     fn offer(pipeline: &str) -> Offer {
-        Offer { pipelines: [pipeline.to_owned()].into(), default: None }
+        Offer { pipelines: [pipeline.to_owned()].into(), ..Offer::default() }
+    }
+
+    fn printed(pod: Value, offer: &Offer, output: Rendering) -> (String, Vec<String>, bool) {
+        let Rendered { text, warnings, is_well } = rendered(&sidecars(), pod, offer, output).unwrap();
+        (text, warnings, is_well)
     }
 
     #[test]
     fn the_patch_is_what_the_function_says_and_the_pod_is_what_it_makes() {
         let read = pod(POD).unwrap();
         let injection = sidecars().inject(&read.to_string(), Some(&offer("jobs")));
-        let (text, warnings) = rendered(&sidecars(), read.clone(), &offer("jobs"), Rendering::Patch).unwrap();
-        assert_eq!((text.trim_end(), warnings.len()), (&*serde_json::to_string(&injection.patch).unwrap(), 0));
-        let (text, _) = rendered(&sidecars(), read, &offer("jobs"), Rendering::Json).unwrap();
+        let (text, warnings, is_well) = printed(read.clone(), &offer("jobs"), Rendering::Patch);
+        let expected = serde_json::to_string(&injection.patch).unwrap();
+        assert_eq!((text.trim_end(), warnings.len(), is_well), (&*expected, 0, true));
+        let (text, ..) = printed(read, &offer("jobs"), Rendering::Json);
         let made: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(made["spec"]["initContainers"][0]["image"], "agent:1");
         assert_eq!((&made["spec"]["newer"][0], &made["kind"]), (&1.into(), &"Pod".into()));
         // What came out is taken again, and stays.
-        let (again, warnings) = rendered(&sidecars(), pod(&text).unwrap(), &offer("jobs"), Rendering::Json).unwrap();
-        assert_eq!((again, warnings.len()), (text, 0));
+        let again = printed(pod(&text).unwrap(), &offer("jobs"), Rendering::Json);
+        assert_eq!(again, (text, Vec::new(), true));
     }
 
     #[test]
     fn who_asks_for_what_is_not_there_gets_the_pod_and_a_word() {
-        let (text, warnings) = rendered(&sidecars(), pod(POD).unwrap(), &offer("job"), Rendering::Json).unwrap();
+        let (text, warnings, is_well) = printed(pod(POD).unwrap(), &offer("job"), Rendering::Json);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), pod(POD).unwrap());
         assert_eq!(warnings, ["no sidecar: the namespace has no pipeline `jobs`; did you mean `job`?"]);
+        assert!(!is_well);
+    }
+
+    #[test]
+    fn a_sidecar_that_leaves_a_wish_out_is_one_and_who_wants_none_lacks_nothing() {
+        let asking = POD.replace("inject: jobs", "inject: jobs, spillway.dev/cpu: 50m");
+        let (_, warnings, is_well) = printed(pod(&asking).unwrap(), &offer("jobs"), Rendering::Json);
+        assert_eq!((warnings.len(), is_well), (1, true), "{warnings:?}");
+        let never = POD.replace("inject: jobs", "inject: 'false'");
+        assert_eq!(printed(pod(&never).unwrap(), &offer("jobs"), Rendering::Patch), ("[]\n".into(), Vec::new(), true));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`pod`] | as much of a pod as is read, and its class of service |
 //! | [`tuning`] | what annotations of a pod may change, within which bounds |
+//! | [`limits`] | what a namespace allows a container |
 //! | [`settings`] | what sidecars are made of |
 //! | [`sidecar`] | the container and its volumes |
 //! | [`patch`] | the operations, and how they are applied |
@@ -27,9 +28,10 @@
 //! The API server, agents, what a pipeline holds.
 //!
 //! # Limits
-//! A warning has [`WARNING_CHARS_MAX`] characters. A `LimitRange` or a quota that leaves no room for the sidecar refuses the pod:
-//! neither is known here.
+//! A warning has [`WARNING_CHARS_MAX`] characters. A quota, or a `LimitRange` of whole pods, that leaves no room for the sidecar refuses
+//! the pod: neither is known here.
 
+mod limits;
 pub mod patch;
 mod pod;
 pub mod quantity;
@@ -42,9 +44,10 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::manifest::nearest::nearest;
+pub use limits::LimitRange;
 use patch::Add;
 use pod::{Container, Pod, Spec};
-pub use settings::{Amounts, PullPolicy, Settings};
+pub use settings::{Amounts, Destinations, PullPolicy, Settings};
 pub use sidecar::{CONTAINER, PORTS};
 use tuning::Tuning;
 
@@ -105,6 +108,8 @@ pub struct Offer {
     pub pipelines: BTreeSet<String>,
     /// The value of its label [`DEFAULT_LABEL`].
     pub default: Option<String>,
+    /// What it allows a container.
+    pub limits: LimitRange,
 }
 
 /// What becomes of a pod.
@@ -133,6 +138,8 @@ pub enum Reason {
     MirrorPod,
     /// The pipelines are not known yet.
     NotSynced,
+    /// Nothing is known of what sidecars are made of.
+    NoSettings,
     /// Its namespace has no such pipeline.
     UnknownPipeline,
     /// It has an annotation of our group that is not known.
@@ -151,6 +158,8 @@ pub enum Reason {
     Outdated,
     /// There is no room for our annotations.
     NoRoom,
+    /// A `LimitRange` of its namespace allows no container as small as a sidecar, or as large.
+    LimitRange,
     /// It cannot be read.
     NotUnderstood,
 }
@@ -165,6 +174,7 @@ impl Reason {
             Self::OptedOut => "opted-out",
             Self::MirrorPod => "mirror-pod",
             Self::NotSynced => "not-synced",
+            Self::NoSettings => "no-settings",
             Self::UnknownPipeline => "unknown-pipeline",
             Self::UnknownAnnotation => "unknown-annotation",
             Self::BadAnnotation => "bad-annotation",
@@ -174,6 +184,7 @@ impl Reason {
             Self::NameTaken => "name-taken",
             Self::Outdated => "outdated",
             Self::NoRoom => "no-room",
+            Self::LimitRange => "limit-range",
             Self::NotUnderstood => "not-understood",
         }
     }
@@ -200,6 +211,26 @@ impl Unchanged {
     }
 }
 
+impl From<Unchanged> for Injection {
+    fn from(Unchanged(reason, warning): Unchanged) -> Self {
+        let warnings = warning.map(|text| cut(&format!("no sidecar: {text}"))).into_iter().collect();
+        Self { patch: Vec::new(), warnings, reason }
+    }
+}
+
+/// Says what becomes of a pod while nothing is known of what sidecars are made of.
+pub fn without_settings(pod: &str, offer: Option<&Offer>) -> Injection {
+    let asks = read(pod).and_then(|pod| pipeline(&pod, offer).map(drop));
+    let words = "the webhook does not know what to make it of; its log says why";
+    asks.err().unwrap_or_else(|| Unchanged::told(Reason::NoSettings, words)).into()
+}
+
+fn read(text: &str) -> Result<Pod, Unchanged> {
+    let pod = Pod::read(text).ok_or_else(|| Unchanged::told(Reason::NotUnderstood, "this is not read as a pod"))?;
+    let is_mirror = pod.annotations().contains_key(MIRROR);
+    if is_mirror { Err(Unchanged::silent(Reason::MirrorPod)) } else { Ok(pod) }
+}
+
 impl Injector {
     /// Returns one that makes sidecars of `settings`, which trust the certificates `authorities` (PEM).
     pub fn try_new(settings: Settings, authorities: &str) -> Result<Self, SettingsError> {
@@ -215,30 +246,27 @@ impl Injector {
 
     /// Says what becomes of a pod (JSON) in a namespace with that offer; `None` where that is not known yet.
     pub fn inject(&self, pod: &str, offer: Option<&Offer>) -> Injection {
-        self.injection(pod, offer).unwrap_or_else(|Unchanged(reason, warning)| Injection {
-            patch: Vec::new(),
-            warnings: warning.map(|text| cut(&format!("no sidecar: {text}"))).into_iter().collect(),
-            reason,
-        })
+        self.injection(pod, offer).unwrap_or_else(Injection::from)
     }
 
     fn injection(&self, text: &str, offer: Option<&Offer>) -> Result<Injection, Unchanged> {
-        let pod = Pod::read(text).ok_or_else(|| Unchanged::told(Reason::NotUnderstood, "this is not read as a pod"))?;
-        if pod.annotations().contains_key(MIRROR) {
-            return Err(Unchanged::silent(Reason::MirrorPod));
-        }
+        let pod = read(text)?;
         let pipeline = pipeline(&pod, offer)?;
         takes_one(&pod.spec)?;
         let tuning =
             Tuning::of(pod.annotations(), &self.settings).map_err(|fault| Unchanged(fault.0, Some(fault.1)))?;
-        let (resources, left_out) = self.resources(&pod.spec, tuning)?;
+        let allowed = offer.map(|offer| offer.limits).unwrap_or_default();
+        let (resources, left_out) = self.resources(&pod.spec, tuning, allowed)?;
         let container = sidecar::container(&self.settings, tuning, resources);
         if !self.is_there(&pod, pipeline, &container)? {
             let patch = self.whole(&pod, pipeline, container)?;
             return Ok(Injection { patch, warnings: left_out.into_iter().collect(), reason: Reason::Injected });
         }
         let mut patch = variables(&pod.spec);
-        patch.extend(annotations(&pod, evictable(&pod).into_iter().collect())?);
+        // The sidecar of a manifest that was written before our authority had a successor would meet nobody.
+        let is_other = pod.annotation(AUTHORITIES) != Some(&*self.authorities);
+        let authorities = is_other.then(|| (AUTHORITIES, self.authorities.clone()));
+        patch.extend(annotations(&pod, authorities.into_iter().chain(evictable(&pod)).collect())?);
         Ok(Injection { patch, warnings: Vec::new(), reason: Reason::AlreadyInjected })
     }
 
@@ -284,8 +312,14 @@ impl Injector {
         Ok(patch)
     }
 
-    /// Returns the resources that leave the class of the pod as it is, and what to say of a wish that is left out.
-    fn resources(&self, spec: &Spec, tuning: Tuning) -> Result<(Option<Value>, Option<String>), Unchanged> {
+    /// Returns the resources that leave the class of the pod as it is and that its namespace allows, and what to say of a wish that is
+    /// left out.
+    fn resources(
+        &self,
+        spec: &Spec,
+        tuning: Tuning,
+        allowed: LimitRange,
+    ) -> Result<(Option<Value>, Option<String>), Unchanged> {
         let not_read = || Unchanged::told(Reason::NotUnderstood, "an amount of its resources is not read");
         let class = spec.class().ok_or_else(not_read)?;
         if spec.shares_resources() || class == pod::Class::BestEffort {
@@ -294,15 +328,20 @@ impl Injector {
             let wish = tuning.wish().map(|key| cut(&format!("{key} is left out: {why}, and stays so")));
             return Ok((None, wish));
         }
-        let limits = tuning.over(self.settings.limits);
+        let wished = tuning.over(self.settings.limits);
         let requests = match class {
-            pod::Class::Guaranteed => limits,
+            pod::Class::Guaranteed => wished,
             _ => Amounts {
-                cpu: self.settings.requests.cpu.min(limits.cpu),
-                memory: self.settings.requests.memory.min(limits.memory),
+                cpu: self.settings.requests.cpu.min(wished.cpu),
+                memory: self.settings.requests.memory.min(wished.memory),
             },
         };
-        Ok((Some(json!({"requests": sidecar::amounts(requests), "limits": sidecar::amounts(limits)})), None))
+        let (limits, requests) = allowed.fit(wished, requests).ok_or_else(|| {
+            Unchanged::told(Reason::LimitRange, "a LimitRange of the namespace allows no container as a sidecar is one")
+        })?;
+        let other = tuning.wish().filter(|_| limits != wished);
+        let other = other.map(|key| cut(&format!("{key} is brought within the LimitRange of the namespace")));
+        Ok((Some(json!({"requests": sidecar::amounts(requests), "limits": sidecar::amounts(limits)})), other))
     }
 }
 

@@ -27,7 +27,7 @@
 //!   a new number in [`PROTOCOL`]; an ask of another number is refused with both, and its agent runs on as it is.
 //!
 //! # Limits
-//! An ask has at most [`ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline that does not fit is left out by the
+//! An ask has at most [`ASK_BYTES_MAX`], that of a sidecar [`SIDECAR_ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline that does not fit is left out by the
 //! operator and says so.
 
 use std::collections::BTreeMap;
@@ -71,6 +71,9 @@ pub const WAIT_SECONDS_MAX: u32 = 60;
 
 /// Most bytes of an ask, before compression.
 pub const ASK_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of an ask of a sidecar, which runs one pipeline.
+pub const SIDECAR_ASK_BYTES_MAX: usize = 32 << 10;
 
 /// Most bytes of an answer, before compression.
 pub const ANSWER_BYTES_MAX: usize = 32 << 20;

@@ -144,7 +144,7 @@ impl Intake {
     }
 
     /// Takes `batch` into the log of one pipeline for one of its routes, whatever the conditions of its routes say: who sends has
-    /// asked them. A route that is not there takes nothing for now.
+    /// asked them. A route that is not there takes nothing for now; a pipeline that is suspended keeps it.
     pub async fn submit_to_route(
         &self,
         pipeline: &Arc<Pipeline>,

@@ -216,6 +216,8 @@ impl Controller {
             }
             Noted::GoodGone(of, place) => self.world.apply(self.objects.good_gone(of, &place)),
             Noted::World(change) => self.world.apply(change),
+            // Pods are made elsewhere.
+            Noted::LimitRange(..) => {}
             Noted::Synced(over) => {
                 self.synced.insert(over);
             }

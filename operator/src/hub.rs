@@ -273,7 +273,7 @@ impl Hub {
             let known = || before.filter(|before| before.running.as_ref().is_some_and(|run| run.hash == running.hash));
             given.or_else(|| Some(Arc::clone(&known()?.objects)))
         });
-        let report = heard::report(&pod, ask, objects, now);
+        let report = heard::report((&pod, &*node), ask, objects, now);
         let is_news = before.is_none_or(|before| before.differs(&report) || !before.counts(now));
         state.reports.insert(node, report);
         drop(state);

@@ -5,6 +5,7 @@
 //!
 //! # Guarantees
 //! - A pod is never refused: it is given a sidecar, or stays as it is and its author is warned.
+//! - Settings that are of no use end no process: they change nothing, and where there were none no pod is given a sidecar.
 //! - A pure function of the request, of what sidecars are made of and of what is known: nothing is asked and nothing written, so
 //!   that a dry run gets the same answer.
 //!
@@ -25,7 +26,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use spillway_crds::inject::{Injection, Injector, Reason, Settings, SettingsError};
+use spillway_crds::inject::{Injection, Injector, Reason, Settings, SettingsError, without_settings};
 use spillway_crds::words;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -41,6 +42,9 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Most bytes that are read of a file.
 pub const FILE_BYTES_MAX: u64 = 128 * 1024;
 
+/// What is said while none can be made.
+const NO_SIDECARS: &str = "no pod is given a sidecar";
+
 /// What is done with a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,18 +59,21 @@ pub struct Answer {
     warnings: Vec<String>,
 }
 
-/// Answers a review of a pod and says what became of that. What a namespace has is looked up in `known`; `None` is not known
-/// yet.
+/// Answers a review of a pod and says what became of that. Without an `injector` no pod is given a sidecar. What a namespace has
+/// is looked up in `known`; `None` is not known yet.
 pub fn review(
     body: &[u8],
-    injector: &Injector,
+    injector: Option<&Injector>,
     known: Option<&Known>,
 ) -> Result<(Answered<Answer>, Reason), ReviewError> {
     let request = read(body)?;
     let Injection { patch, warnings, reason } = match created(&request) {
         Some(pod) => {
             let offer = known.map(|known| known.offer(request.namespace.as_deref().unwrap_or_default()));
-            injector.inject(pod.get(), offer.as_ref())
+            match injector {
+                Some(injector) => injector.inject(pod.get(), offer.as_ref()),
+                None => without_settings(pod.get(), offer.as_ref()),
+            }
         }
         None => Injection { patch: Vec::new(), warnings: Vec::new(), reason: Reason::NotAsked },
     };
@@ -103,7 +110,8 @@ pub enum SidecarsError {
 pub struct Sidecars {
     settings: PathBuf,
     authorities: PathBuf,
-    shown: RwLock<Shown>,
+    /// `None` as long as the files were of no use.
+    shown: RwLock<Option<Shown>>,
 }
 
 #[derive(Debug)]
@@ -121,24 +129,32 @@ impl Shown {
 }
 
 impl Sidecars {
-    /// Reads the settings (JSON) and the certificate authorities (PEM) of two files.
-    pub fn read(settings: &Path, authorities: &Path) -> Result<Self, SidecarsError> {
-        let shown = RwLock::new(Shown::read(settings, authorities)?);
-        Ok(Self { settings: settings.to_owned(), authorities: authorities.to_owned(), shown })
+    /// Reads the settings (JSON) and the certificate authorities (PEM) of two files. Where they are of no use that is said, and no
+    /// pod is given a sidecar until they are.
+    pub fn open(settings: &Path, authorities: &Path) -> Self {
+        let shown = Shown::read(settings, authorities);
+        let shown = shown.inspect_err(|error| tracing::error!(error = words::of_error(error), "{NO_SIDECARS}")).ok();
+        Self { settings: settings.to_owned(), authorities: authorities.to_owned(), shown: RwLock::new(shown) }
     }
 
-    /// Returns what gives sidecars now.
-    pub fn injector(&self) -> Arc<Injector> {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner).injector.clone()
+    /// Returns what gives sidecars now; `None` where none can be made.
+    pub fn injector(&self) -> Option<Arc<Injector>> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        shown.as_ref().map(|shown| Arc::clone(&shown.injector))
     }
 
     /// Reads the files again; returns whether they are others. What cannot be used changes nothing.
     pub fn look(&self) -> Result<bool, SidecarsError> {
         let found = Shown::read(&self.settings, &self.authorities)?;
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
-        let is_other = shown.texts != found.texts;
-        *shown = found;
+        let is_other = shown.as_ref().is_none_or(|shown| shown.texts != found.texts);
+        *shown = Some(found);
         Ok(is_other)
+    }
+
+    /// Says what goes on where the files are of no use.
+    fn as_before(&self) -> &'static str {
+        if self.injector().is_some() { "sidecars are made as before" } else { NO_SIDECARS }
     }
 
     /// Looks again and again, until told to stop.
@@ -155,7 +171,7 @@ impl Sidecars {
                 Err(error) => {
                     let text = words::of_error(&error);
                     if text != told {
-                        tracing::warn!(error = text, "sidecars are made as before");
+                        tracing::warn!(error = text, "{}", self.as_before());
                         told = text;
                     }
                 }

@@ -8,7 +8,8 @@
 //! How reports arrive, who forwarded them, which objects there are now.
 //!
 //! # Limits
-//! One report per node, each at most an ask of [`ASK_BYTES_MAX`](spillway_crds::served::ASK_BYTES_MAX).
+//! One report per node, each at most an ask of [`ASK_BYTES_MAX`](spillway_crds::served::ASK_BYTES_MAX), and one per pod with a sidecar,
+//! each at most one of [`SIDECAR_ASK_BYTES_MAX`](spillway_crds::served::SIDECAR_ASK_BYTES_MAX).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -18,7 +18,9 @@
 
 pub(crate) mod body;
 pub mod certificates;
+pub(crate) mod doorman;
 mod encode;
+pub mod expires;
 mod handler;
 pub mod limits;
 pub(crate) mod listen;
@@ -38,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
 use certificates::Certificates;
+use doorman::Doorman;
 use handler::Shared;
-use listen::Doorman;
 use stats::Stats;
 
 /// What an endpoint is made of.
@@ -65,7 +67,7 @@ impl Endpoint {
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let Self { hub, verifier, certificates, stats, clock, leader } = self;
         let doorman = Doorman::new(limits::CONNECTIONS_MAX, &stats.connections)
-            .with_at_most(limits::ADDRESS_CONNECTIONS_MAX)
+            .with_at_most(limits::ADDRESS_CONNECTIONS_MAX, limits::ADDRESS_BODIES_BYTES_MAX)
             .with_sidecars_at_most(limits::SIDECAR_CONNECTIONS_MAX);
         let shared = Shared::new((hub, leader), verifier, stats, clock, stop.clone());
         listen::serve(socket, &*certificates, doorman, handler::router(Arc::new(shared)), stop).await

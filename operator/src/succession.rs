@@ -17,7 +17,8 @@
 //! the Secret is the truth, whoever leads. What is to be trusted is [`Stored::trusted`], at any time.
 //!
 //! # Guarantees
-//! - A successor is used only after this leader saw it where agents, pods and API servers find it ([`Told`]), and when
+//! - A successor is used only after this leader saw it where agents, pods and API servers find it ([`Told`]) for [`MOUNTED`], so that
+//!   webhooks give no pod a sidecar that lacks it, and when
 //!   - all live agents say that they trust it, or all that are connected do and [`PATIENCE`] is over; not before
 //!     [`USED_BEFORE`], so that whoever keeps a copy has the time to copy it;
 //!   - or at the latest [`USED_AT_LATEST`], or [`PATIENCE`] after it was asked for by hand: then all that are away find it mounted.
@@ -52,7 +53,10 @@ pub const USED_BEFORE: Duration = Duration::from_hours(90 * 24);
 /// How long before that end it is used, whoever does not know it.
 pub const USED_AT_LATEST: Duration = Duration::from_hours(30 * 24);
 
-/// How long those who are not heard of are waited for: a kubelet brings a `ConfigMap` to a pod within two minutes.
+/// How long it is until what is published is mounted, too: a kubelet brings a `ConfigMap` to a pod within two minutes.
+pub const MOUNTED: Duration = Duration::from_mins(3);
+
+/// How long those who are not heard of are waited for.
 pub const PATIENCE: Duration = Duration::from_mins(10);
 
 /// How long an authority that was replaced by hand is trusted on.
@@ -180,11 +184,12 @@ impl Stored {
             return Ok(Some((next, Change::Made)));
         };
         let Some(told) = told else { return Ok(None) };
-        let has_waited = told.since.checked_add(PATIENCE).is_ok_and(|patient| now >= patient);
-        let everybody = told.agents.is_some_and(|agents| agents.acknowledged == agents.live)
-            || has_waited && told.agents.is_some_and(|agents| agents.acknowledged == agents.heard);
-        let is_due =
-            everybody && (is_asked || is_near(USED_BEFORE)) || has_waited && (is_asked || is_near(USED_AT_LATEST));
+        let is_over = |time: Duration| told.since.checked_add(time).is_ok_and(|end| now >= end);
+        let is_known = |agents: Knowing| {
+            agents.acknowledged == agents.live || is_over(PATIENCE) && agents.acknowledged == agents.heard
+        };
+        let by_all = told.agents.is_some_and(is_known) && (is_asked || is_near(USED_BEFORE));
+        let is_due = is_over(MOUNTED) && by_all || is_over(PATIENCE) && (is_asked || is_near(USED_AT_LATEST));
         if !is_due {
             return Ok(None);
         }

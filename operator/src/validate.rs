@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use spillway_crds::inject::{DEFAULT_LABEL, Offer};
+use spillway_crds::inject::{DEFAULT_LABEL, LimitRange, Offer};
 use spillway_crds::manifest::Reason;
 use spillway_crds::{Document, ManifestError, Namespaces, compile_with};
 
@@ -42,6 +42,9 @@ pub const WARNING_BYTES_MAX: usize = 256;
 /// Most backends that the references of one pipeline are looked up in.
 pub const BACKENDS_MAX: usize = 1000;
 
+/// Most `LimitRange`s of a namespace that are known; more limit nothing, but the API server goes by them.
+pub const LIMIT_RANGES_MAX: usize = 64;
+
 /// How the document under review is called; nobody is shown it.
 const FILE: &str = "object";
 
@@ -54,6 +57,8 @@ pub struct Known {
     pub pipelines: BTreeMap<Arc<str>, BTreeSet<String>>,
     /// Namespaces and their labels.
     pub namespaces: Namespaces,
+    /// What `LimitRange`s of namespaces allow containers, by their names; [`LIMIT_RANGES_MAX`] of each.
+    pub limits: BTreeMap<Arc<str>, BTreeMap<Arc<str>, LimitRange>>,
 }
 
 /// What is said of the object.
@@ -211,7 +216,9 @@ impl Known {
     /// Returns what a namespace has for its pods.
     pub fn offer(&self, namespace: &str) -> Offer {
         let default = self.namespaces.labels(namespace).and_then(|labels| labels.get(DEFAULT_LABEL).cloned());
-        Offer { pipelines: self.pipelines.get(namespace).cloned().unwrap_or_default(), default }
+        let ranges = self.limits.get(namespace).into_iter().flat_map(BTreeMap::values).copied();
+        let limits = ranges.fold(LimitRange::default(), LimitRange::and);
+        Offer { pipelines: self.pipelines.get(namespace).cloned().unwrap_or_default(), default, limits }
     }
 
     /// Returns the backends that a pipeline of `namespace` could name.

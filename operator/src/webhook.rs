@@ -2,16 +2,19 @@
 //! from two files.
 //!
 //! Expected flow: files and watches beside [`validate`](crate::validate) and [`mutate`](crate::mutate), which judge. It serves as soon as its certificate is
-//! there; until the first listings are complete, objects are judged alone, references are not warned of, and
-//! no pod is given a sidecar.
+//! there, and is ready once the first listings are complete, and until that certificate is over: before, no pod could be given its
+//! sidecar. Who asks all the same until then has objects
+//! judged alone, without warnings of references.
 //!
 //! # Guarantees
-//! - It reads Backends, `ClusterBackends`, the labels of namespaces, and pipelines where sidecars are given; it writes nothing and may read no Secret.
+//! - It reads Backends, `ClusterBackends`, the labels of namespaces, and where sidecars are given pipelines and `LimitRange`s; it writes
+//!   nothing and may read no Secret.
 //! - A review asks nobody: it is answered from what the watches brought.
 //!
 //! # Limits
-//! What it holds is one manifest per Backend, the name of each pipeline and the labels of each namespace.
+//! What it holds is one manifest per Backend, the name of each pipeline, the labels of each namespace and six amounts per `LimitRange`.
 
+use std::collections::btree_map::Entry;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,25 +26,24 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Health};
 use crate::cli::WebhookFlags;
 use crate::cluster;
 use crate::cluster::watch::{self, Noted, Over};
 use crate::mutate::Sidecars;
+use crate::serve::expires::Expires;
 use crate::serve::mounted::Mounted;
-use crate::validate::Known;
 use crate::validate::endpoint::{Lookup, Stats, Webhook};
+use crate::validate::{Known, LIMIT_RANGES_MAX};
 use crate::world::{Change, ObjectKey};
 use spillway_crds::kinds::Kind;
 use spillway_crds::words;
 
-/// What is watched; where sidecars are given.
-const OVER: [Over; 4] = [
-    Over::Ours(Kind::Backend),
-    Over::Ours(Kind::ClusterBackend),
-    Over::Namespaces,
-    Over::Ours(Kind::MonitoringPipeline),
-];
+/// What is watched.
+const OVER: [Over; 3] = [Over::Ours(Kind::Backend), Over::Ours(Kind::ClusterBackend), Over::Namespaces];
+
+/// What is watched besides where sidecars are given.
+const OVER_FOR_PODS: [Over; 2] = [Over::Ours(Kind::MonitoringPipeline), Over::LimitRanges];
 
 /// How soon a certificate that is not there is looked for again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -52,31 +54,32 @@ pub async fn start(flags: &WebhookFlags, owner: &Arc<Supervisor>) -> anyhow::Res
     let stats = Stats::default();
     let (admin, health) = admin::serve(flags.admin, |registry| stats.register(registry), owner).await?;
     let client = cluster::connect().await?;
-    let certificates = Arc::new(mounted(&flags.certificate).await);
-    let sidecars = sidecars(flags)?.map(Arc::new);
-    let over = if sidecars.is_some() { &OVER[..] } else { &OVER[..OVER.len() - 1] };
+    health.only_before(stats.expires.clone());
+    let certificates = Arc::new(mounted(&flags.certificate, &stats.expires).await);
+    let sidecars = sidecars(flags).map(Arc::new);
+    let for_pods: &[Over] = if sidecars.is_some() { &OVER_FOR_PODS } else { &[] };
+    let over = [&OVER[..], for_pods].concat();
     let (lookup, stop) = (Arc::new(Lookup::default()), owner.stopping());
     if let Some(sidecars) = &sidecars {
         owner.spawn("sidecars", Arc::clone(sidecars).keep(stop.clone()));
     }
-    owner.spawn("lookup", look_up(watch::start(&client, owner, over), over.len(), lookup.clone(), stop.clone()));
+    let listing = watch::start(&client, owner, &over);
+    owner.spawn("lookup", look_up(listing, over.len(), (lookup.clone(), health), stop.clone()));
     owner.spawn("endpoint", serve(Webhook { lookup, sidecars, certificates, stats }, socket, stop));
-    health.set_ready();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %flags.listen, admin = %admin, "ready");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %flags.listen, admin = %admin, "listening");
     Ok(())
 }
 
 /// Reads what sidecars are made of, where they are given.
-fn sidecars(flags: &WebhookFlags) -> anyhow::Result<Option<Sidecars>> {
-    let (Some(settings), Some(authorities)) = (&flags.sidecars, &flags.sidecar_ca) else { return Ok(None) };
-    Ok(Some(Sidecars::read(settings, authorities)?))
+fn sidecars(flags: &WebhookFlags) -> Option<Sidecars> {
+    Some(Sidecars::open(flags.sidecars.as_deref()?, flags.sidecar_ca.as_deref()?))
 }
 
 /// Waits for a certificate that is not there yet.
-async fn mounted(folder: &Path) -> Mounted {
+async fn mounted(folder: &Path, expires: &Expires) -> Mounted {
     let mut told = String::new();
     loop {
-        match Mounted::read(folder) {
+        match Mounted::read(folder, expires.clone()) {
             Ok(mounted) => return mounted,
             Err(error) => {
                 let text = words::of_error(&error);
@@ -96,15 +99,21 @@ async fn serve(webhook: Webhook, socket: TcpListener, stop: CancellationToken) {
     }
 }
 
-/// Lets reviews look up what the watches bring, from the end of their first listings.
-async fn look_up(mut notes: mpsc::Receiver<Noted>, listings: usize, lookup: Arc<Lookup>, stop: CancellationToken) {
+/// Lets reviews look up what the watches bring, from the end of their first listings; it is ready from then on.
+async fn look_up(
+    mut notes: mpsc::Receiver<Noted>,
+    listings: usize,
+    (lookup, health): (Arc<Lookup>, Arc<Health>),
+    stop: CancellationToken,
+) {
     let (mut listed, mut synced) = (Some(Known::default()), 0);
     while let Some(Some(note)) = stop.run_until_cancelled(notes.recv()).await {
         if let Noted::Synced(_) = note {
             synced += 1;
             if synced == listings {
-                tracing::info!("references are looked up");
                 lookup.replace(listed.take());
+                health.set_ready();
+                tracing::info!("ready: references are looked up");
             }
             continue;
         }
@@ -125,6 +134,19 @@ fn take(known: &mut Known, note: Noted) {
         Noted::Gone(key) => drop(known.backends.remove(&key)),
         Noted::World(Change::Namespace(name, Some(labels))) => known.namespaces.insert(&name, labels),
         Noted::World(Change::Namespace(name, None)) => known.namespaces.remove(&name),
+        Noted::LimitRange([namespace, name], Some(limits)) => {
+            let ranges = known.limits.entry(namespace).or_default();
+            if ranges.len() < LIMIT_RANGES_MAX || ranges.contains_key(&name) {
+                ranges.insert(name, limits);
+            }
+        }
+        Noted::LimitRange([namespace, name], None) => {
+            let Entry::Occupied(mut ranges) = known.limits.entry(namespace) else { return };
+            ranges.get_mut().remove(&name);
+            if ranges.get().is_empty() {
+                ranges.remove();
+            }
+        }
         Noted::World(_) | Noted::Good(..) | Noted::GoodGone(..) | Noted::Synced(_) => {}
     }
 }
@@ -144,6 +166,7 @@ mod tests {
     use crate::validate::review;
     use crate::world::Manifest;
     use serde_json::json;
+    use spillway_crds::inject::LimitRange;
     use spillway_crds::kinds::status::BackendStatus;
 
     fn backend(name: &str) -> Noted {
@@ -179,10 +202,33 @@ mod tests {
         assert!(known.offer("fab12").pipelines.is_empty() && known.pipelines.is_empty());
     }
 
+    #[test]
+    fn limit_ranges_come_and_go_and_the_tightest_counts() {
+        let mut known = Known::default();
+        let range = |max: &str| LimitRange::of(&json!({"limits": [{"type": "Container", "max": {"cpu": max}}]}));
+        let mut note = |name: &str, limits| {
+            take(&mut known, Noted::LimitRange(["fab12".into(), name.into()], limits));
+            (known.offer("fab12").limits, known.limits.len())
+        };
+        assert_eq!(note("a", Some(range("1"))), (range("1"), 1));
+        assert_eq!(note("b", Some(range("100m"))), (range("100m"), 1));
+        assert_eq!(note("b", Some(range("2"))), (range("1"), 1));
+        for number in 0..LIMIT_RANGES_MAX {
+            note(&format!("more-{number:03}"), Some(range("3")));
+        }
+        assert_eq!(note("more-063", Some(range("1m"))).0, range("1"), "one too many is not known");
+        assert_eq!(note("a", None).0, range("2"));
+        assert_eq!(known.offer("fab13").limits, LimitRange::default());
+        for range in known.limits["fab12"].keys().cloned().collect::<Vec<_>>() {
+            take(&mut known, Noted::LimitRange(["fab12".into(), range], None));
+        }
+        assert!(known.limits.is_empty());
+    }
+
     #[tokio::test]
-    async fn references_are_judged_once_every_listing_is_complete_and_follow_what_changes() {
+    async fn it_is_ready_and_judges_references_once_every_listing_is_complete_and_follows_what_changes() {
         let (out, notes) = mpsc::channel(16);
-        let lookup = Arc::new(Lookup::default());
+        let (lookup, health) = (Arc::new(Lookup::default()), Arc::<Health>::default());
         let counts = async {
             let mut counts = Vec::new();
             let end = |over| Noted::Synced(over);
@@ -199,12 +245,14 @@ mod tests {
                 let free = out.reserve_many(16).await.unwrap();
                 drop(free);
                 tokio::task::yield_now().await;
-                counts.push(warnings(&lookup));
+                counts.push((health.is_ready(), warnings(&lookup)));
             }
             drop(out);
             counts
         };
-        let (counts, ()) = tokio::join!(counts, look_up(notes, 3, lookup.clone(), CancellationToken::new()));
-        assert_eq!(counts, [0, 0, 0, 1, 0, 1]);
+        let (counts, ()) =
+            tokio::join!(counts, look_up(notes, 3, (lookup.clone(), health.clone()), CancellationToken::new()));
+        let expected = [(false, 0), (false, 0), (false, 0), (true, 1), (true, 0), (true, 1)];
+        assert_eq!(counts, expected, "ready or not, and warnings");
     }
 }

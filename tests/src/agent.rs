@@ -141,7 +141,12 @@ impl Agent {
 
     /// Waits for a line of the log whose message holds `text`.
     pub fn wait_for_line(&mut self, text: &str) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_for_line_within(text, PATIENCE)
+    }
+
+    /// The same for what takes its time.
+    pub fn wait_for_line_within(&mut self, text: &str, patience: Duration) -> Value {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.duration_since(Instant::now());
             match self.lines.recv_timeout(left) {

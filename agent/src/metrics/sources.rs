@@ -173,5 +173,12 @@ fn door(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
     for (name, help, value) in counters {
         families.one_counter(name, help, value)?;
     }
+    if let Some(end) = stats.certificate_ends() {
+        families.one_gauge(
+            "door_certificate_expiry_timestamp_seconds",
+            "When the certificate that the door shows is over, Unix time.",
+            count(end),
+        )?;
+    }
     families.one_gauge("door_open_connections", "Connections of pods open now.", count(stats.connections_open()))
 }

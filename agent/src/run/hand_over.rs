@@ -12,8 +12,9 @@
 //! # Limits
 //! A kubelet leaves two seconds where the application has used up the time that the pod has to end. What it does not take
 //! in them is lost, and a process that is killed says nothing of it: how much is held is said when the hand-over begins.
-//! Batches whose outcome is not known may be there twice. A route whose backends all get every event leads there once, from the
-//! backend that lacks most; the others may get what they have again.
+//! Batches whose outcome is not known may be there twice. Of a route whose backends all get every event, what each of them lacks
+//! is handed over, and goes to all of them: each may get what it has again, and what several lack as often as they are. What a
+//! removed reference holds goes nowhere else, and is lost with the pod where its backend does not take it.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ use std::time::Duration;
 
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::intake::Pipeline;
-use spillway_delivery::ledger::DeliveryReport;
+use spillway_delivery::ledger::{DeliveryReport, DeliveryState};
 use spillway_delivery::log::DeliveryKey;
-use spillway_delivery::settings::Strategy;
+use spillway_delivery::settings::{BackendRefSettings, RouteSettings, Strategy};
 use tokio::time::Instant;
 
 use super::pipelines::Binder;
@@ -74,33 +75,93 @@ pub(super) fn tell_lost(engine: &Engine) {
     }
 }
 
-/// Returns how many events and bytes are held, each for the route that holds most of them.
+/// Returns how many events and bytes are held, each for the delivery of a route that holds most of them.
 fn held(engine: &Engine) -> (u64, u64) {
-    let reports = engine.pipelines().into_iter().flat_map(|pipeline| furthest_behind(&pipeline));
-    reports.fold((0, 0), |(events, bytes), one| (events + one.held_events, bytes + one.held_bytes))
-}
-
-/// Returns of each route the delivery that lacks most, where one lacks something.
-fn furthest_behind(pipeline: &Pipeline) -> Vec<DeliveryReport> {
-    let mut behind = pipeline.report().deliveries;
-    behind.retain(|delivery| delivery.held_events > 0);
-    behind.sort_by_key(|delivery| (delivery.route.clone(), Reverse(delivery.held_events)));
-    behind.dedup_by(|one, other| one.route == other.route);
-    behind
+    let mut held = Vec::new();
+    for pipeline in engine.pipelines() {
+        let mut behind = pipeline.report().deliveries;
+        behind.sort_by_key(|delivery| (delivery.route.clone(), Reverse(delivery.held_events)));
+        behind.dedup_by(|one, other| one.route == other.route);
+        held.extend(behind);
+    }
+    held.iter().fold((0, 0), |(events, bytes), one| (events + one.held_events, bytes + one.held_bytes))
 }
 
 /// Returns what leads the routes of a pipeline that hold something to the agent of the node.
 fn specs(pipeline: &Arc<Pipeline>, binder: &Binder) -> Vec<DeliverySpec> {
-    let settings = pipeline.settings();
+    let (settings, deliveries) = (pipeline.settings(), pipeline.report().deliveries);
     let mut specs = Vec::new();
-    for delivery in furthest_behind(pipeline) {
-        let Some(route) = settings.routes.iter().find(|route| route.name == delivery.route) else { continue };
-        // Where one of them sends, which one that is changes with their health.
-        let is_meant = |name: &Arc<str>| *name == delivery.backend || route.strategy != Strategy::All;
-        for backend in route.backends.iter().filter(|backend| is_meant(&backend.name)) {
+    for route in &settings.routes {
+        for backend in diverted(route, &deliveries) {
             let key = DeliveryKey { route: route.name.clone(), backend_uid: backend.uid.clone() };
             specs.extend(binder.to_node((pipeline.namespace(), pipeline.name()), key, backend.name.clone()));
         }
     }
     specs
+}
+
+/// Returns the backends of a route in whose place the agent of the node is put. What a removed reference holds is for its backend
+/// alone, to which the agent of the node has no way either.
+fn diverted<'a>(route: &'a RouteSettings, deliveries: &[DeliveryReport]) -> Vec<&'a BackendRefSettings> {
+    let holds =
+        |one: &&DeliveryReport| one.route == route.name && one.held_events > 0 && one.state != DeliveryState::Draining;
+    let holding: Vec<&DeliveryReport> = deliveries.iter().filter(holds).collect();
+    let is_meant = |backend: &&BackendRefSettings| match route.strategy {
+        Strategy::All => holding.iter().any(|one| one.backend == backend.name),
+        // Which of them sends changes with their health.
+        Strategy::FirstHealthy(_) => !holding.is_empty(),
+    };
+    route.backends.iter().filter(is_meant).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_delivery::settings::Failback;
+
+    use super::*;
+
+    fn route(strategy: Strategy) -> RouteSettings {
+        let backend = |name: &str| BackendRefSettings {
+            uid: format!("fab12.{name}").into(),
+            name: name.into(),
+            ..BackendRefSettings::default()
+        };
+        RouteSettings { name: "own".into(), condition: None, strategy, backends: ["a", "b", "c"].map(backend).into() }
+    }
+
+    fn delivery(route: &str, backend: &str, state: DeliveryState, held_events: u64) -> DeliveryReport {
+        DeliveryReport { route: route.into(), backend: backend.into(), state, held_events, ..DeliveryReport::default() }
+    }
+
+    fn names(strategy: Strategy, deliveries: &[DeliveryReport]) -> Vec<String> {
+        diverted(&route(strategy), deliveries).iter().map(|backend| backend.name.to_string()).collect()
+    }
+
+    #[test]
+    fn every_delivery_that_holds_something_is_led_away_since_each_may_lack_what_no_other_lacks() {
+        let deliveries = [
+            delivery("own", "a", DeliveryState::Retrying, 9),
+            delivery("own", "b", DeliveryState::Suspended, 1),
+            delivery("own", "c", DeliveryState::Healthy, 0),
+            delivery("other", "c", DeliveryState::Healthy, 5),
+        ];
+        assert_eq!(names(Strategy::All, &deliveries), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_removed_reference_that_holds_most_stands_in_nobodys_way() {
+        let deliveries =
+            [delivery("own", "old", DeliveryState::Draining, 50), delivery("own", "b", DeliveryState::Retrying, 3)];
+        assert_eq!(names(Strategy::All, &deliveries), ["b"]);
+        assert_eq!(names(Strategy::All, &deliveries[..1]), [""; 0]);
+    }
+
+    #[test]
+    fn where_the_first_healthy_one_sends_all_are_led_away_once_one_holds_something() {
+        let deliveries =
+            [delivery("own", "a", DeliveryState::Healthy, 0), delivery("own", "b", DeliveryState::Standby, 3)];
+        let strategy = Strategy::FirstHealthy(Failback::Leave);
+        assert_eq!(names(strategy, &deliveries), ["a", "b", "c"]);
+        assert_eq!(names(strategy, &deliveries[..1]), [""; 0]);
+    }
 }

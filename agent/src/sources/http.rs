@@ -142,6 +142,10 @@ impl HttpSource {
         context: HttpContext,
     ) -> Result<Self, BindError> {
         let gate = PodGate::new(senders, tls, context.stats.clone())?;
+        let (looks, stop) = (gate.looks(), context.supervisor.stopping());
+        context.supervisor.spawn("door certificate", async move {
+            stop.run_until_cancelled(looks).await;
+        });
         let door = Pipelines::new(context.intake, targets);
         Self::start(address, Box::new(door), gate, context).await
     }

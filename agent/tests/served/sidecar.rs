@@ -156,6 +156,23 @@ fn what_a_pipeline_that_rests_holds_at_the_end_of_its_pod_goes_to_the_agent_of_i
 }
 
 #[test]
+fn what_a_route_holds_goes_to_the_agent_of_the_node_although_a_removed_reference_holds_more() {
+    let (dir, node) = (tempfile::tempdir().unwrap(), Backend::listen());
+    std::fs::write(dir.path().join("node-token"), "node\n").unwrap();
+    let (agent, operator) = holding(&dir, &node, "127.0.0.1:9", 50);
+    let away = Backend::listen();
+    let (there, name) = (away.address.to_string(), "\"other\"");
+    let other = manifests(&away).map(|text| text.replace(&there, "127.0.0.1:9").replace("\"api\"", name));
+    operator.set(|state| state.configuration = Some(configuration(7, 2, &other)));
+    operator.wait_for("it runs 7.2", |ask| ask.running == Some(version(7, 2)));
+    agent.post("{\"n\":0}");
+    agent.signal(Signal::TERM);
+    let (_, log) = agent.ended();
+    assert_eq!(node.events("own"), ["{\"n\":0}"], "{log}");
+    assert!(log.contains(r#""lost_events":50"#), "what the removed one held is said: {log}");
+}
+
+#[test]
 fn what_a_pipeline_that_did_not_run_again_held_is_said_at_the_end_of_its_pod() {
     let (dir, node) = (tempfile::tempdir().unwrap(), Backend::listen());
     std::fs::write(dir.path().join("node-token"), "node\n").unwrap();

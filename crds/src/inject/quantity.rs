@@ -64,6 +64,24 @@ impl Quantity {
         Self(self.0.saturating_add(other.0))
     }
 
+    /// Returns the highest multiple of `unit` that is not above it.
+    #[must_use]
+    pub(super) fn down_to(self, unit: Self) -> Self {
+        Self(self.0.div_euclid(unit.0) * unit.0)
+    }
+
+    /// Returns the lowest multiple of `unit` that is not below it.
+    #[must_use]
+    pub(super) fn up_to(self, unit: Self) -> Self {
+        Self(rounded_up(self.0, unit.0) * unit.0)
+    }
+
+    /// Returns a part of it: one of so many, rounded up; `None` of none.
+    pub(super) fn over(self, count: Self) -> Option<Self> {
+        let scaled = self.0.checked_mul(ONE)?;
+        (count.0 > 0).then(|| Self(rounded_up(scaled, count.0)))
+    }
+
     /// Returns it in thousandths, with their suffix, rounded up.
     pub fn in_thousandths(self) -> String {
         format!("{}m", rounded_up(self.0, ONE / 1000))

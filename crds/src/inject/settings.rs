@@ -31,6 +31,30 @@ pub struct Settings {
     pub max: Amounts,
     /// Bytes of the volume that holds what is not delivered yet.
     pub spool: Quantity,
+    /// Where Backends of namespaces may be, besides what always is and is not.
+    #[serde(default)]
+    pub destinations: Destinations,
+}
+
+/// Where Backends of namespaces may be, besides what always is and is not: as the agents of nodes are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destinations {
+    /// Networks, addresses and ports that are allowed although they are refused else.
+    pub allow: Vec<String>,
+    /// Networks and addresses that are refused, too.
+    pub deny: Vec<String>,
+}
+
+impl Destinations {
+    /// Returns whether all of it may be networks, addresses and ports: no names, and nothing that is more than one of them. The
+    /// schema of the chart's values looks closer.
+    fn is_plain(&self) -> bool {
+        let is_plain = |text: &String| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:/".contains(&byte))
+        };
+        self.allow.iter().chain(&self.deny).all(is_plain)
+    }
 }
 
 /// When an image is pulled.
@@ -56,9 +80,11 @@ pub struct Amounts {
 }
 
 impl Settings {
-    /// Reads settings of JSON.
+    /// Reads settings of JSON, and refuses those of which no sidecar is made: who gives sidecars and who looks for outdated ones
+    /// believe the same.
     pub fn read(text: &str) -> Result<Self, SettingsError> {
-        serde_json::from_str(text).map_err(SettingsError::Read)
+        let settings: Self = serde_json::from_str(text).map_err(SettingsError::Read)?;
+        settings.fault().map_or(Ok(settings), |words| Err(SettingsError::Bounds(words)))
     }
 
     /// Returns what tells sidecars that are made of these settings from those of others, and of another build that makes them
@@ -91,6 +117,7 @@ impl Settings {
             (!within(self.requests, self.limits), "`requests` are above `limits`"),
             (!within(self.limits, self.max), "`limits` are above `max`"),
             (self.spool < sidecar::SPOOL_MIN, "`spool` is below 64Mi"),
+            (!self.destinations.is_plain(), "`destinations` are no networks, addresses and ports"),
         ];
         rules.into_iter().find_map(|(is_broken, words)| is_broken.then_some(words))
     }

@@ -52,6 +52,8 @@ const TOKEN_SECONDS: u32 = 3600;
 
 /// Returns the container.
 pub(super) fn container(settings: &Settings, tuning: Tuning, resources: Option<Value>) -> Value {
+    let destinations = [("allow", &settings.destinations.allow), ("deny", &settings.destinations.deny)];
+    let destinations = destinations.into_iter().filter(|(_, texts)| !texts.is_empty());
     let mut container = json!({
         "name": CONTAINER,
         "image": settings.image,
@@ -96,6 +98,9 @@ pub(super) fn container(settings: &Settings, tuning: Tuning, resources: Option<V
             {"name": IDENTITY, "mountPath": IDENTITY_PATH, "readOnly": true},
         ],
     });
+    if let Some(args) = container["args"].as_array_mut() {
+        args.extend(destinations.map(|(what, texts)| format!("--{what}-destinations={}", texts.join(",")).into()));
+    }
     if let Some(resources) = resources {
         container["resources"] = resources;
     }

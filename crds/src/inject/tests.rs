@@ -25,7 +25,7 @@ fn injector() -> Injector {
 
 fn offer(default: Option<&str>) -> Offer {
     let pipelines = ["etch-line", "jobs"].map(str::to_owned).into();
-    Offer { pipelines, default: default.map(str::to_owned) }
+    Offer { pipelines, default: default.map(str::to_owned), limits: LimitRange::default() }
 }
 
 fn pod() -> Value {
@@ -250,7 +250,7 @@ fn a_warning_is_short_whatever_the_names_are() {
     let pipelines: BTreeSet<String> = [format!("{}a", "n".repeat(62))].into();
     let name = format!("{}b", "n".repeat(62));
     let asking = with("/metadata/annotations", json!({INJECT: name}));
-    let injection = injector().inject(&asking.to_string(), Some(&Offer { pipelines, default: None }));
+    let injection = injector().inject(&asking.to_string(), Some(&Offer { pipelines, ..Offer::default() }));
     assert!(injection.warnings[0].chars().count() <= WARNING_CHARS_MAX);
     assert!(injection.warnings[0].contains("did you mean"), "{:?}", injection.warnings);
 }
@@ -456,10 +456,90 @@ fn settings_are_bounded() {
         (fault(|settings| settings.requests.memory = Quantity::mebibytes(129)), "above `limits`"),
         (fault(|settings| settings.limits.cpu = Quantity::thousandths(1001)), "above `max`"),
         (fault(|settings| settings.spool = Quantity::mebibytes(63)), "spool"),
+        (fault(|settings| settings.destinations.allow.push("api.example.test".to_owned())), "destinations"),
+        (fault(|settings| settings.destinations.deny.push("10.0.0.0/8,:80".to_owned())), "destinations"),
     ] {
         assert!(found.contains(words), "{found}");
     }
     assert!(Injector::try_new(settings(), "no certificate").is_err());
     assert!(Injector::try_new(settings(), &AUTHORITY.repeat(1000)).is_err());
     assert!(Settings::read("{\"image\": \"x\", \"more\": 1}").is_err());
+    let text = json!({
+        "image": "", "operator": "https://o:8443", "nodeAgent": "https://a:8411", "runAsUser": 1, "spool": "256Mi",
+        "requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "10m", "memory": "32Mi"},
+        "max": {"cpu": "10m", "memory": "32Mi"},
+    });
+    let error = Settings::read(&text.to_string()).unwrap_err().to_string();
+    assert!(error.contains("`image` is empty"), "they are not read: {error}");
+}
+
+#[test]
+fn while_nothing_is_known_of_sidecars_who_asks_is_told_and_nobody_else() {
+    let told = |pod: &Value, offer: Option<&Offer>| {
+        let Injection { patch, warnings, reason } = without_settings(&pod.to_string(), offer);
+        assert!(patch.is_empty());
+        (reason, warnings.len())
+    };
+    let plain = json!({"metadata": {}, "spec": {"containers": [{"name": "app"}]}});
+    assert_eq!(told(&pod(), Some(&offer(None))), (Reason::NoSettings, 1));
+    assert_eq!(told(&plain, Some(&offer(Some("jobs")))), (Reason::NoSettings, 1));
+    assert_eq!(told(&plain, Some(&offer(None))), (Reason::NotAsked, 0));
+    assert_eq!(told(&pod(), None), (Reason::NotSynced, 1));
+}
+
+#[test]
+fn a_sidecar_keeps_within_the_limit_range_of_its_namespace_or_is_not_given() {
+    let within = |max: &str, asking: &Value| {
+        let limits = LimitRange::of(&json!({"limits": [{"type": "Container", "max": {"cpu": max}}]}));
+        let offer = Offer { limits, ..offer(None) };
+        let injection = injector().inject(&asking.to_string(), Some(&offer));
+        let made = applied(asking, &injection.patch);
+        let amounts = made["spec"]["initContainers"][0]["resources"].clone();
+        // What is given once stays.
+        assert!(injector().inject(&made.to_string(), Some(&offer)).patch.is_empty());
+        (injection.reason, injection.warnings, amounts, made)
+    };
+    let burstable = with("/spec/containers", json!([{"name": "app", "resources": {"requests": {"cpu": "1m"}}}]));
+    let (reason, warnings, amounts, _) = within("150m", &burstable);
+    assert_eq!((reason, warnings.len(), &amounts["limits"]["cpu"]), (Reason::Injected, 0, &json!("150m")));
+    let mut wishing = burstable.clone();
+    wishing["metadata"]["annotations"]["spillway.dev/cpu"] = json!("500m");
+    let (reason, warnings, amounts, _) = within("150m", &wishing);
+    assert_eq!((reason, &amounts["limits"]["cpu"]), (Reason::Injected, &json!("150m")));
+    assert_eq!(warnings, ["spillway.dev/cpu is brought within the LimitRange of the namespace"]);
+    let (reason, warnings, _, made) = within("5m", &burstable);
+    assert_eq!((reason, made), (Reason::LimitRange, burstable));
+    assert_eq!(warnings, ["no sidecar: a LimitRange of the namespace allows no container as a sidecar is one"]);
+}
+
+#[test]
+fn a_pod_that_comes_with_its_sidecar_is_given_the_authorities_of_now() {
+    let before = injected(&pod());
+    let other = "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n";
+    let later = Injector::try_new(settings(), other).unwrap();
+    let injection = later.inject(&before.to_string(), Some(&offer(None)));
+    assert_eq!((injection.reason, injection.patch.len()), (Reason::AlreadyInjected, 1));
+    let after = applied(&before, &injection.patch);
+    assert_eq!(after["metadata"]["annotations"][AUTHORITIES], other);
+    assert!(later.inject(&after.to_string(), Some(&offer(None))).patch.is_empty());
+}
+
+#[test]
+fn where_backends_may_be_is_told_to_sidecars_and_changes_none_where_nothing_is_said() {
+    let plain = settings();
+    let limited = Settings {
+        destinations: Destinations {
+            allow: vec!["10.1.0.0/16".to_owned(), ":6443".to_owned()],
+            deny: vec!["10.0.0.0/8".to_owned()],
+        },
+        ..plain.clone()
+    };
+    let args = |settings: &Settings| sidecar::container(settings, Tuning::NOTHING, None)["args"].clone();
+    let told = args(&limited);
+    let last = &told.as_array().unwrap()[args(&plain).as_array().unwrap().len()..];
+    assert_eq!(last, ["--allow-destinations=10.1.0.0/16,:6443", "--deny-destinations=10.0.0.0/8"]);
+    assert!(!args(&plain).to_string().contains("destinations"));
+    assert_ne!(plain.revision(), limited.revision(), "those that run without are outdated");
+    let injection = Injector::try_new(limited, AUTHORITY).unwrap().inject(&pod().to_string(), Some(&offer(None)));
+    assert_eq!(injection.reason, Reason::Injected);
 }

@@ -102,20 +102,21 @@ impl Pipeline {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Returns why it takes nothing, whatever its log says.
-    pub(super) fn closed(&self) -> Option<RefusalReason> {
-        self.closed_by(&self.version())
+    /// Returns why it takes nothing, whatever its log says; see [`Self::closed_by`].
+    pub(super) fn closed(&self, route: Option<&str>) -> Option<RefusalReason> {
+        self.closed_by(&self.version(), route)
     }
 
-    /// Returns why it takes nothing under `version`.
-    pub(super) fn closed_by(&self, version: &Version) -> Option<RefusalReason> {
+    /// Returns why it takes nothing under `version`. While it rests it takes and keeps what is for one `route`: who hands that
+    /// over took it before, and may end with it.
+    pub(super) fn closed_by(&self, version: &Version, route: Option<&str>) -> Option<RefusalReason> {
         if self.stopping.load(Ordering::Acquire) {
             return Some(RefusalReason::Stopping);
         }
         if version.removed {
             return Some(RefusalReason::Removed);
         }
-        version.settings().suspend.then_some(RefusalReason::Suspended)
+        (version.settings().suspend && route.is_none()).then_some(RefusalReason::Suspended)
     }
 
     pub(super) fn count_refusal(&self, reason: RefusalReason) {

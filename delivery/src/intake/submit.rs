@@ -40,7 +40,7 @@ pub(super) async fn submit(
     let events = batch.len() as u64;
     let mut wanting = Vec::with_capacity(pipelines.len());
     for pipeline in pipelines {
-        if let Some(reason) = pipeline.closed() {
+        if let Some(reason) = pipeline.closed(route) {
             return Err(refuse(pipeline, reason));
         }
         // Claims are taken in the order of the targets, which is the same for every request, so two never wait in a ring.
@@ -94,7 +94,7 @@ fn enqueue_all<'a>(
     let versions: Vec<_> = wanting.iter().map(|one| one.pipeline.version()).collect();
     let mut reserved = Vec::with_capacity(wanting.len());
     for (Wanting { pipeline, made, .. }, version) in wanting.iter_mut().zip(&versions) {
-        if let Some(reason) = pipeline.closed_by(version) {
+        if let Some(reason) = pipeline.closed_by(version, route) {
             return Err((*pipeline, Refused { reason, maybe_kept: false, room_soon: false }));
         }
         // Made anew where an edit came in between: what a log holds is of one version, transforms and routes.

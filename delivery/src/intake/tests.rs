@@ -136,6 +136,28 @@ async fn a_batch_for_one_route_asks_no_condition_and_goes_down_no_other() {
     assert_eq!(pipeline.report().accepted_events, 4);
 }
 
+#[tokio::test]
+async fn a_pipeline_that_rests_keeps_what_is_handed_over_for_a_route_and_takes_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let engine = engine(dir.path());
+    let pipeline = add(&engine, "a", ROOMY).await;
+    let resting = PipelineSettings { suspend: true, ..(*pipeline.settings()).clone() };
+    engine.apply(resting, Vec::new(), &|_| None).await.unwrap();
+    let reason = |taken: Result<Accepted, SubmitError>| match taken {
+        Err(SubmitError::Refused { reason, .. }) => Some(reason),
+        other => panic!("{other:?}"),
+    };
+    let sent = Intake.submit(std::slice::from_ref(&pipeline), batch()).await;
+    assert_eq!(reason(sent), Some(RefusalReason::Suspended));
+    assert_eq!(Intake.submit_to_route(&pipeline, "all", batch()).await.map(|taken| taken.events), Ok(2));
+    let report = pipeline.report();
+    assert_eq!((report.accepted_events, report.routed_events, frames(&pipeline).await.len()), (2, 2, 1));
+    pipeline.stop_intake();
+    let sent = Intake.submit_to_route(&pipeline, "all", batch()).await;
+    assert_eq!(reason(sent), Some(RefusalReason::Stopping), "what ends takes nothing more");
+    assert_eq!(pipeline.report().accepted_events, 2);
+}
+
 /// A pipeline that lets two events go on, and then none for a long time.
 fn limited() -> Arc<Version> {
     let limit = RateLimit { looks: Looks::default(), events_per_second: 1, burst_events: 2, keys_max: 1 };

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::ApiResource;
 use kube::core::{DynamicResourceScope, ObjectMeta, Resource};
@@ -46,6 +46,17 @@ pub struct SlimNamespace {
     /// `metadata`.
     #[serde(default, deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
+}
+
+/// A limit range.
+#[derive(Deserialize, Clone, Debug, Default)]
+pub struct SlimLimitRange {
+    /// `metadata`.
+    #[serde(default, deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    /// `spec`; null where it has none.
+    #[serde(default)]
+    pub spec: Value,
 }
 
 /// A pod.
@@ -211,6 +222,7 @@ macro_rules! named_as {
 
 named_as!(SlimRevision, ControllerRevision);
 named_as!(SlimNamespace, Namespace);
+named_as!(SlimLimitRange, LimitRange);
 named_as!(SlimPod, Pod);
 named_as!(SlimNode, Node);
 

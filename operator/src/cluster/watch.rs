@@ -15,17 +15,18 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{Api, ApiResource};
-use kube::core::Resource;
+use kube::core::{ObjectMeta, Resource};
 use kube::runtime::watcher::{self, Config, DefaultBackoff, Event, watcher};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::convert::{self, KIND_LABEL, Place, StatusText, Stored};
-use super::slim::{SlimNamespace, SlimNode, SlimObject, SlimPod, SlimRevision};
+use super::slim::{SlimLimitRange, SlimNamespace, SlimNode, SlimObject, SlimPod, SlimRevision};
 use super::{GROUP, in_words};
 use crate::texts::held;
 use crate::world::{Change, Manifest, ObjectKey};
+use spillway_crds::inject::LimitRange;
 use spillway_crds::kinds::Kind;
 
 /// Most notes that wait to be taken.
@@ -47,10 +48,12 @@ pub enum Over {
     Pods,
     /// Nodes.
     Nodes,
+    /// What namespaces allow containers.
+    LimitRanges,
 }
 
 impl Over {
-    /// All there are.
+    /// All that a controller looks at.
     pub const ALL: [Self; 8] = [
         Self::Ours(Kind::Backend),
         Self::Ours(Kind::ClusterBackend),
@@ -74,6 +77,8 @@ pub enum Noted {
     Good(ObjectKey, Box<Stored>),
     /// A last good version of a pipeline that is gone.
     GoodGone(ObjectKey, Place),
+    /// What a `LimitRange` (namespace and name) allows containers; `None` where it is gone.
+    LimitRange([Arc<str>; 2], Option<LimitRange>),
     /// Anything else of the world.
     World(Change),
     /// The first listing of this watch is complete.
@@ -119,6 +124,10 @@ pub fn start(client: &Client, owner: &Supervisor, over: &[Over]) -> mpsc::Receiv
             Over::Nodes => {
                 let api: Api<SlimNode> = Api::all(client);
                 owner.spawn("nodes", follow(watch(api, all), Nodes, out));
+            }
+            Over::LimitRanges => {
+                let api: Api<SlimLimitRange> = Api::all(client);
+                owner.spawn("limit ranges", follow(watch(api, all), LimitRanges, out));
             }
         }
     }
@@ -233,6 +242,7 @@ struct Goods;
 struct Namespaces;
 struct Pods;
 struct Nodes;
+struct LimitRanges;
 
 impl Eye<SlimObject> for Ours {
     type Id = ObjectKey;
@@ -335,6 +345,27 @@ impl Eye<SlimNode> for Nodes {
 
     fn gone(&self, id: Arc<str>) -> Noted {
         Noted::World(Change::Node(id, None))
+    }
+}
+
+impl Eye<SlimLimitRange> for LimitRanges {
+    type Id = [Arc<str>; 2];
+
+    fn over(&self) -> &'static str {
+        "limitranges"
+    }
+
+    fn id(&self, object: &SlimLimitRange) -> Option<Self::Id> {
+        let ObjectMeta { namespace, name, .. } = &object.metadata;
+        Some([held(namespace.as_deref()?), held(name.as_deref()?)])
+    }
+
+    fn there(&self, id: Self::Id, object: SlimLimitRange) -> Option<Noted> {
+        Some(Noted::LimitRange(id, Some(LimitRange::of(&object.spec))))
+    }
+
+    fn gone(&self, id: Self::Id) -> Noted {
+        Noted::LimitRange(id, None)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spillway_crds::served::{Ask, BackendReport, Held, REASON_BYTES_MAX, Refused};
 
+use crate::place;
 use crate::reports::Report;
 
 /// Most bytes of a name that an agent gives: a kind, a namespace and a name, each as long as can be.
@@ -23,21 +24,26 @@ const TICKET_BYTES_MAX: usize = 128;
 /// Most entries of one list of a report.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Returns what the agent of `pod_uid` said, where `objects` are those of the configuration it runs, as far as that is known.
+/// Most of them from a sidecar, which runs one pipeline: what each pod may have this process keep is bounded by that and by
+/// [`SIDECAR_ASK_BYTES_MAX`](spillway_crds::served::SIDECAR_ASK_BYTES_MAX).
+const SIDECAR_ENTRIES_MAX: usize = 64;
+
+/// Returns what the agent of `pod_uid` at a place said, where `objects` are those of the configuration it runs, as far as that is known.
 pub(super) fn report(
-    pod_uid: &Arc<str>,
+    (pod_uid, place): (&Arc<str>, &str),
     ask: &Ask,
     objects: Option<Arc<BTreeMap<Arc<str>, i64>>>,
     seen: Timestamp,
 ) -> Report {
+    let entries_max = if place::is_pod(place) { SIDECAR_ENTRIES_MAX } else { ENTRIES_MAX };
     Report {
         pod_uid: Arc::clone(pod_uid),
         seen,
         running: ask.running.clone().filter(|_| objects.is_some()),
         objects: objects.unwrap_or_default(),
-        refused: ask.refused.iter().take(ENTRIES_MAX).map(refused).collect(),
-        backends: ask.backends.iter().take(ENTRIES_MAX).map(backend).collect(),
-        holding: ask.holding.iter().take(ENTRIES_MAX).map(held).collect(),
+        refused: ask.refused.iter().take(entries_max).map(refused).collect(),
+        backends: ask.backends.iter().take(entries_max).map(backend).collect(),
+        holding: ask.holding.iter().take(entries_max).map(held).collect(),
         authorities: ask.authorities.as_deref().map(|hash| told(hash, HASH_BYTES_MAX)),
     }
 }
@@ -78,7 +84,16 @@ mod tests {
     use spillway_crds::served::BackendCondition;
 
     fn heard(ask: &Ask) -> Report {
-        report(&"uid".into(), ask, None, Timestamp::UNIX_EPOCH)
+        report((&"uid".into(), "node-a"), ask, None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn of_what_a_sidecar_tells_less_is_kept_than_of_what_the_agent_of_a_node_does() {
+        let ask = Ask { refused: vec![Refused::default(); 100], holding: vec![Held::default(); 100], ..Ask::default() };
+        let of = |place| report((&"uid".into(), place), &ask, None, Timestamp::UNIX_EPOCH);
+        let (sidecar, node) = (of("fab12/etcher-0"), of("node-a"));
+        assert_eq!((sidecar.refused.len(), sidecar.holding.len()), (SIDECAR_ENTRIES_MAX, SIDECAR_ENTRIES_MAX));
+        assert_eq!((node.refused.len(), node.holding.len()), (100, 100));
     }
 
     #[test]

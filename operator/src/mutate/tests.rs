@@ -45,7 +45,7 @@ fn request(pod: &Value) -> Value {
 }
 
 fn answer(request: &Value, known: Option<&Known>) -> (Value, Reason) {
-    let (answer, reason) = review(request.to_string().as_bytes(), &injector(), known).unwrap();
+    let (answer, reason) = review(request.to_string().as_bytes(), Some(&injector()), known).unwrap();
     (serde_json::to_value(&answer).unwrap(), reason)
 }
 
@@ -111,7 +111,7 @@ impl Ground {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("settings.json"), settings("agent:1")).unwrap();
         fs::write(folder.path().join("ca.crt"), AUTHORITY).unwrap();
-        let sidecars = Sidecars::read(&folder.path().join("settings.json"), &folder.path().join("ca.crt")).unwrap();
+        let sidecars = Sidecars::open(&folder.path().join("settings.json"), &folder.path().join("ca.crt"));
         Self { folder, sidecars: Arc::new(sidecars) }
     }
 
@@ -164,7 +164,8 @@ async fn without_settings_of_sidecars_no_pod_is_looked_at() {
 fn what_sidecars_are_made_of_changes_with_its_files_and_never_to_what_is_of_no_use() {
     let ground = Ground::new();
     let image = || {
-        let patch = ground.sidecars.injector().inject(&pod("jobs").to_string(), Some(&known().offer("fab12"))).patch;
+        let patch =
+            ground.sidecars.injector().unwrap().inject(&pod("jobs").to_string(), Some(&known().offer("fab12"))).patch;
         serde_json::to_string(&patch).unwrap().contains("agent:2")
     };
     let write = |name: &str, text: &str| fs::write(ground.folder.path().join(name), text).unwrap();
@@ -178,13 +179,53 @@ fn what_sidecars_are_made_of_changes_with_its_files_and_never_to_what_is_of_no_u
     assert!(ground.sidecars.look().unwrap_err().to_string().ends_with("ca.crt cannot be read"));
 }
 
+/// Returns settings whose limits are above what a pod may say.
+fn out_of_bounds() -> String {
+    settings("agent:2").replace("200m", "2")
+}
+
+#[tokio::test]
+async fn a_webhook_that_starts_with_settings_of_no_use_gives_no_sidecar_and_says_so_until_they_are() {
+    let (ground, stats) = (Ground::new(), Stats::default());
+    let path = |name: &str| ground.folder.path().join(name);
+    fs::write(path("settings.json"), out_of_bounds()).unwrap();
+    let sidecars = Arc::new(Sidecars::open(&path("settings.json"), &path("ca.crt")));
+    let ground = Ground { folder: ground.folder, sidecars };
+    let router = ground.router(&stats);
+    let (status, answer) = posted(&router, request(&pod("jobs")).to_string()).await;
+    assert_eq!((status, &answer["response"]["allowed"]), (StatusCode::OK, &json!(true)));
+    assert_eq!((answer["response"].get("patch"), stats.pods("no-settings")), (None, 1));
+    assert!(answer["response"]["warnings"][0].as_str().unwrap().starts_with("no sidecar: the webhook"), "{answer}");
+    fs::write(ground.folder.path().join("settings.json"), settings("agent:1")).unwrap();
+    assert!(ground.sidecars.look().unwrap());
+    assert_eq!(posted(&router, request(&pod("jobs")).to_string()).await.1["response"]["patchType"], "JSONPatch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_the_webhook_refuses_are_not_believed_by_who_looks_for_outdated_sidecars() {
+    let ground = Ground::new();
+    let path = ground.folder.path().join("settings.json");
+    let ((out, mut made), stop) = (watch::channel(None), CancellationToken::new());
+    let changes = async {
+        let first = made.wait_for(Option::is_some).await.unwrap().clone();
+        fs::write(&path, out_of_bounds()).unwrap();
+        assert!(ground.sidecars.look().is_err());
+        tokio::time::sleep(LOOK_EVERY * 2).await;
+        assert_eq!(*made.borrow(), first);
+        fs::write(&path, settings("agent:2")).unwrap();
+        made.wait_for(|made| *made != first).await.unwrap();
+        stop.cancel();
+    };
+    tokio::join!(follow(path.clone(), out, stop.clone()), changes);
+}
+
 proptest! {
     #[test]
     fn no_review_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
-        drop(review(&bytes, &injector(), None));
+        drop(review(&bytes, Some(&injector()), None));
         let mut odd = request(&pod(&text));
         odd["request"]["namespace"] = json!(text);
-        let (answer, _) = review(odd.to_string().as_bytes(), &injector(), Some(&known())).unwrap();
+        let (answer, _) = review(odd.to_string().as_bytes(), Some(&injector()), Some(&known())).unwrap();
         prop_assert!(answer.response.allowed && answer.response.patch.is_none());
     }
 }

@@ -14,7 +14,7 @@ use axum_server::ConnectionShutdown;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
-use spillway_crds::served::{ASK_BYTES_MAX, Ask, LEADER, PATH, PROTOCOL, WAIT_SECONDS_MAX};
+use spillway_crds::served::{ASK_BYTES_MAX, Ask, LEADER, PATH, PROTOCOL, SIDECAR_ASK_BYTES_MAX, WAIT_SECONDS_MAX};
 use spillway_delivery::clock::Clock;
 use spillway_tokens::{Identity, Verifier};
 use tokio::sync::{Semaphore, watch};
@@ -22,14 +22,14 @@ use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::body::{self, ERROR_CHARS_MAX};
+use super::body::{Bodies, ERROR_CHARS_MAX};
 use super::certificates::now;
+use super::doorman::Place;
 use super::encode::{Coding, EncodeError};
 use super::limits::{
-    BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX,
-    TOLD_EVERY,
+    BODIES_BYTES_MAX, BODY_TIMEOUT, ENCODED_IN_PLACE_BYTES_MAX, ENCODERS_MAX, POLLS_MAX, SIDECAR_BODIES_BYTES_MAX,
+    SIDECAR_CONNECTIONS_MAX, SIDECAR_POLLS_MAX, TOLD_EVERY,
 };
-use super::listen::Place;
 use super::polls::Polls;
 use super::problem::Problem;
 use super::stats::Stats;
@@ -49,6 +49,9 @@ pub(super) struct Shared {
     clock: Clock,
     stop: CancellationToken,
     pub(super) polls: Polls,
+    /// Room for the asks of agents of nodes, and for those of sidecars.
+    bodies: Bodies,
+    of_sidecars: Bodies,
     pub(super) encoders: Semaphore,
     told: Mutex<BTreeMap<&'static str, Told>>,
 }
@@ -108,6 +111,8 @@ impl Shared {
             clock,
             stop,
             polls: Polls::default(),
+            bodies: Bodies::new(BODIES_BYTES_MAX),
+            of_sidecars: Bodies::new(SIDECAR_BODIES_BYTES_MAX),
             encoders: Semaphore::new(ENCODERS_MAX),
             told: Mutex::default(),
         }
@@ -121,12 +126,15 @@ impl Shared {
         }
         let (identity, place) = self.identity(request.headers())?;
         let connection = request.extensions().get::<Place>();
-        if place::is_pod(&place) && !connection.is_none_or(Place::enter_as_sidecar) {
-            let detail = format!("{SIDECAR_CONNECTIONS_MAX} sidecars are connected already");
+        let is_sidecar = place::is_pod(&place);
+        if is_sidecar && connection.is_some_and(|connection| !connection.enter_as_sidecar(&identity.pod_uid)) {
+            let detail = format!("{SIDECAR_CONNECTIONS_MAX} connections of sidecars are open already");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "sidecars", detail).retry().closing());
         }
         let coding = Coding::taken(request.headers());
-        let ask = parse(&body::read(request, ASK_BYTES_MAX, BODY_TIMEOUT).await?)?;
+        let (bodies, bytes_max) =
+            if is_sidecar { (&self.of_sidecars, SIDECAR_ASK_BYTES_MAX) } else { (&self.bodies, ASK_BYTES_MAX) };
+        let ask = parse(&bodies.read(request, bytes_max, BODY_TIMEOUT).await?)?;
         self.hub.acknowledge(&identity.pod_uid, &ask, now(&self.clock))?;
         match self.wait((&identity, &place), &ask).await? {
             Some(news) => self.send(news, coding).await,

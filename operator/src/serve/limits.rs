@@ -1,5 +1,6 @@
 //! The bounds of the endpoint that agents ask, in one place. Those of bodies are the protocol's:
-//! [`ASK_BYTES_MAX`](spillway_crds::served::ASK_BYTES_MAX), [`ANSWER_BYTES_MAX`](spillway_crds::served::ANSWER_BYTES_MAX),
+//! [`ASK_BYTES_MAX`](spillway_crds::served::ASK_BYTES_MAX),
+//! [`SIDECAR_ASK_BYTES_MAX`](spillway_crds::served::SIDECAR_ASK_BYTES_MAX), [`ANSWER_BYTES_MAX`](spillway_crds::served::ANSWER_BYTES_MAX),
 //! [`WAIT_SECONDS_MAX`](spillway_crds::served::WAIT_SECONDS_MAX).
 
 use std::time::Duration;
@@ -11,8 +12,20 @@ pub const CONNECTIONS_MAX: usize = 10_240;
 /// serves a whole node.
 pub const SIDECAR_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
 
+/// Most connections of one sidecar: the one over which it asks, and one more while that ends. A further one ends the oldest.
+pub const SIDECAR_CONNECTIONS_EACH: usize = 2;
+
 /// Most of them from one address: a node full of pods with sidecars, where their addresses are hidden behind its own.
 pub const ADDRESS_CONNECTIONS_MAX: usize = 512;
+
+/// Most bytes of asks in memory while they are read: those of hundreds of agents at once, which are of some kilobytes.
+pub const BODIES_BYTES_MAX: usize = 16 << 20;
+
+/// The same for asks of sidecars, beside it: 256 as large as they can be.
+pub const SIDECAR_BODIES_BYTES_MAX: usize = 8 << 20;
+
+/// Most bytes of asks in memory from one address, of agents and of sidecars.
+pub const ADDRESS_BODIES_BYTES_MAX: usize = 4 << 20;
 
 /// Most asks that wait at a time.
 pub const POLLS_MAX: usize = 10_240;
@@ -31,6 +44,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the headers of a request may take, and an idle HTTP/1.1 connection rest.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may rest over which something was asked before; pings do not count. An agent that has nothing to say asks
+/// again at once. An answer that is not taken within twice that is cut off.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// How long the body of a request may take.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);

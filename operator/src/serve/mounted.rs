@@ -18,10 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use jiff::Timestamp;
 use spillway_crds::words;
 use tokio_util::sync::CancellationToken;
 
-use super::certificates::{CertificateError, LeafPem, Served, Shown, read_pair, server_config};
+use super::certificates::{CertificateError, LeafPem, Served, Shown, read_pair, server_config, validity};
+use super::expires::Expires;
 
 /// How often the files are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -59,14 +61,16 @@ pub struct Mounted {
     folder: PathBuf,
     shown: Mutex<LeafPem>,
     served: Served,
+    expires: Expires,
 }
 
 impl Mounted {
-    /// Reads what lies in `folder`.
-    pub fn read(folder: &Path) -> Result<Self, MountedError> {
+    /// Reads what lies in `folder`, and says in `expires` when what is shown is over.
+    pub fn read(folder: &Path, expires: Expires) -> Result<Self, MountedError> {
         let pair = read(folder)?;
         let served = Served(RustlsConfig::from_config(tls(folder, &pair)?));
-        Ok(Self { folder: folder.to_owned(), shown: Mutex::new(pair), served })
+        expires.set(end(folder, &pair)?);
+        Ok(Self { folder: folder.to_owned(), shown: Mutex::new(pair), served, expires })
     }
 
     /// Reads it again; returns whether another one is shown now.
@@ -76,7 +80,9 @@ impl Mounted {
         if *shown == pair {
             return Ok(false);
         }
-        self.served.0.reload_from_config(tls(&self.folder, &pair)?);
+        let (config, end) = (tls(&self.folder, &pair)?, end(&self.folder, &pair)?);
+        self.served.0.reload_from_config(config);
+        self.expires.set(end);
         *shown = pair;
         Ok(true)
     }
@@ -88,7 +94,7 @@ impl Shown for Mounted {
     }
 
     async fn keep(&self, stop: CancellationToken) {
-        let mut told = String::new();
+        let (mut told, mut is_over) = (String::new(), false);
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             match self.look() {
                 Ok(changed) => {
@@ -105,8 +111,17 @@ impl Shown for Mounted {
                     }
                 }
             }
+            if self.expires.is_over() && !is_over {
+                tracing::error!(folder = %self.folder.display(), "the certificate that is shown is over: nobody takes it");
+            }
+            is_over = self.expires.is_over();
         }
     }
+}
+
+fn end(folder: &Path, pair: &LeafPem) -> Result<Timestamp, MountedError> {
+    let end = validity(&pair.certificate).map(|(_, end)| end);
+    end.map_err(|source| MountedError::Use { folder: folder.to_owned(), source })
 }
 
 fn read(folder: &Path) -> Result<LeafPem, MountedError> {
@@ -128,8 +143,8 @@ fn tls(folder: &Path, pair: &LeafPem) -> Result<Arc<rustls::ServerConfig>, Mount
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::certificates::Authority;
-    use jiff::Timestamp;
+    use crate::serve::certificates::{Authority, LEAF_VALID};
+    use spillway_delivery::clock::Clock;
 
     fn leaf() -> LeafPem {
         let now = Timestamp::constant(1_800_000_000, 0);
@@ -145,7 +160,7 @@ mod tests {
     fn another_pair_is_shown_and_one_that_does_not_fit_is_not() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &leaf());
-        let mounted = Mounted::read(folder.path()).unwrap();
+        let mounted = Mounted::read(folder.path(), Expires::default()).unwrap();
         let first = mounted.tls().get_inner();
         assert!(!mounted.look().unwrap());
         // Half of a swap, which a kubelet never shows.
@@ -160,13 +175,41 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_what_is_shown_is_known_and_moves_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(1_800_000_000_000_000_000);
+        let expires = Expires::new(clock.clone());
+        assert!(!expires.is_over(), "there is none yet");
+        let begin = |seconds: i64| {
+            let now = Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+            write(folder.path(), &Authority::generate(now).unwrap().issue_pem(&["localhost".into()], now).unwrap());
+        };
+        begin(0);
+        let mounted = Mounted::read(folder.path(), expires.clone()).unwrap();
+        let valid = i64::try_from(LEAF_VALID.as_secs()).unwrap();
+        let go_to = |seconds: i64| clock.set((1_800_000_000 + seconds) * 1_000_000_000);
+        go_to(valid - 1);
+        assert!(!expires.is_over());
+        go_to(valid);
+        assert!(expires.is_over());
+        begin(valid);
+        assert!(mounted.look().unwrap() && !expires.is_over());
+        let mut registry = prometheus_client::registry::Registry::with_prefix("spillway_operator");
+        registry.register_collector(Box::new(expires));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 1805184000";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
     fn what_is_missing_is_told_by_its_name_and_the_key_is_not_shown() {
         let folder = tempfile::tempdir().unwrap();
-        let error = words::of_error(&Mounted::read(folder.path()).unwrap_err());
+        let error = words::of_error(&Mounted::read(folder.path(), Expires::default()).unwrap_err());
         assert!(error.contains("tls.crt cannot be read: No such file"), "{error}");
         let leaf = leaf();
         write(folder.path(), &leaf);
-        let shown = format!("{:?}", Mounted::read(folder.path()).unwrap());
+        let shown = format!("{:?}", Mounted::read(folder.path(), Expires::default()).unwrap());
         assert!(!shown.contains(leaf.key.lines().nth(1).unwrap()));
     }
 }

@@ -8,13 +8,13 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::certificates::Certificates;
+use super::expires::described;
 use crate::hub::Knowing;
 use crate::succession::Change;
 
@@ -48,6 +48,7 @@ impl Stats {
             registry,
             ("config_connections", "Open connections of agents."),
             ("config_connections_turned_away", "Connections of agents for which there was no place."),
+            ("config_connections_ended", "Connections of agents that were ended here, by reason."),
         );
         registry.register("config_answer_bytes", "Bytes of answers to agents, compressed.", answer_bytes);
     }
@@ -83,13 +84,33 @@ pub struct Connections {
     pub(crate) open: Gauge,
     /// Those for which there was no place.
     pub(crate) turned_away: Counter,
+    /// Those that this process ended, by reason.
+    ended: Family<Label, Counter>,
 }
+
+/// Nobody asked over the connection.
+pub(crate) const IDLE: &str = "idle";
+
+/// The pod has others.
+pub(crate) const SUPERSEDED: &str = "superseded";
 
 impl Connections {
     /// Registers them, each with its name and what it is.
-    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told) {
+    pub(crate) fn register(self, registry: &mut Registry, open: Told, turned_away: Told, ended: Told) {
         registry.register(open.0, open.1, self.open);
         registry.register(turned_away.0, turned_away.1, self.turned_away);
+        registry.register(ended.0, ended.1, self.ended);
+    }
+
+    /// Counts one that is ended.
+    pub(crate) fn ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Returns how many were ended for this reason.
+    #[cfg(test)]
+    pub(crate) fn endings(&self, reason: &'static str) -> u64 {
+        self.ended.get_or_create(&[("reason", reason)]).get()
     }
 }
 
@@ -127,12 +148,7 @@ pub struct Expiry(pub Arc<OnceLock<Arc<Certificates>>>);
 
 impl Collector for Expiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "certificate_expiry_timestamp_seconds",
-            "When a certificate is over, Unix time.",
-            None,
-            MetricType::Gauge,
-        )?;
+        let mut family = described(&mut encoder)?;
         let Some(certificates) = self.0.get() else { return Ok(()) };
         let authority = certificates.authority();
         let mut times = BTreeMap::from([
@@ -182,6 +198,7 @@ mod tests {
         authorities.changed(Change::Made);
         authorities.unaware(Some(Knowing { live: 3, heard: 2, acknowledged: 1 }));
         stats.answered("news");
+        stats.connections.ended(IDLE);
         stats.refused("expired");
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -192,6 +209,7 @@ mod tests {
             "spillway_operator_config_waiting_polls 0",
             "spillway_operator_config_connections 0",
             "spillway_operator_config_connections_turned_away_total 0",
+            "spillway_operator_config_connections_ended_total{reason=\"idle\"} 1",
             "spillway_operator_config_answer_bytes_total 0",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"leaf\"} 1802592000",
             "spillway_operator_certificate_expiry_timestamp_seconds{certificate=\"previous\"} 1800000060",

@@ -3,12 +3,14 @@ use std::io::Read;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use serde_json::Value;
 use spillway_crds::served::{
-    ASK_BYTES_MAX, Answer, Ask, Configuration, LEADER, PATH, PROTOCOL, PodFacts, Pods, ServedSecret, Version,
+    ASK_BYTES_MAX, Answer, Ask, Configuration, LEADER, PATH, PROTOCOL, PodFacts, Pods, SIDECAR_ASK_BYTES_MAX,
+    ServedSecret, Version,
 };
 use tower::ServiceExt;
 
@@ -373,6 +375,49 @@ async fn an_ask_beyond_the_bound_is_not_read() {
     let mut padded = serde_json::to_vec(&asking()).unwrap();
     padded.resize(ASK_BYTES_MAX, b' ');
     assert_eq!(desk.send(request(&token("node-a"), padded)).await.status(), StatusCode::OK);
+}
+
+/// Returns the request of the sidecar `of-etcher` of the pod `fab12/etcher-0`.
+fn of_sidecar(body: impl Into<Body>) -> Request<Body> {
+    let mut claims = claims("of-etcher", "node-a");
+    claims["kubernetes.io"]["namespace"] = "fab12".into();
+    claims["kubernetes.io"]["pod"]["name"] = "etcher-0".into();
+    request(&P256.token(&claims), body)
+}
+
+#[tokio::test]
+async fn a_sidecar_asks_in_fewer_bytes_than_the_agent_of_a_node() {
+    let hub = Arc::new(Hub::default());
+    hub.lead(7);
+    let agents = [("of-etcher".into(), "fab12/etcher-0".into())].into();
+    hub.publish([("fab12/etcher-0".into(), slice("a"))].into(), agents);
+    let desk = Desk::new(hub);
+    let mut padded = serde_json::to_vec(&asking()).unwrap();
+    padded.resize(SIDECAR_ASK_BYTES_MAX, b' ');
+    assert_eq!(desk.send(of_sidecar(padded.clone())).await.status(), StatusCode::OK);
+    padded.push(b' ');
+    assert_eq!(problem(desk.send(of_sidecar(padded)).await).await, (413, "body-too-large".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn asks_of_sidecars_that_are_half_sent_take_bounded_memory_and_none_of_that_of_others() {
+    let hub = Arc::new(Hub::default());
+    hub.lead(7);
+    let places = [("of-etcher".into(), "fab12/etcher-0".into()), ("pod-node-a".into(), "node-a".into())];
+    hub.publish(places.clone().map(|(_, place)| (place, slice("a"))).into(), places.into());
+    let desk = Desk::new(hub);
+    let half_sent = || {
+        let sent = futures_util::stream::iter([Ok::<_, io::Error>(vec![b' '; SIDECAR_ASK_BYTES_MAX])]);
+        of_sidecar(Body::from_stream(sent.chain(futures_util::stream::pending())))
+    };
+    let many = limits::SIDECAR_BODIES_BYTES_MAX / SIDECAR_ASK_BYTES_MAX + 9;
+    let asks = join_all((0..many).map(|_| async { problem(desk.send(half_sent()).await).await.1 }));
+    let of_node = asking();
+    let (answers, beside) = tokio::join!(asks, desk.ask("node-a", &of_node));
+    assert_eq!(beside.status(), StatusCode::OK);
+    assert_eq!(answers.iter().filter(|reason| *reason == "no-room").count(), 9);
+    assert_eq!(desk.stats.refusals("no-room"), 9);
+    assert_eq!(desk.send(of_sidecar(serde_json::to_vec(&asking()).unwrap())).await.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,11 +2,14 @@
 //!
 //! # Guarantees
 //! Whoever can reach it costs at most the bounds below and learns nothing: requests are not authenticated, because an API
-//! server shows no credentials by default.
+//! server shows no credentials by default. Who comes from one address leaves the others their share; an API server whose address is
+//! hidden behind that of a hostile pod is held up with it.
 //!
 //! # Limits
-//! [`CONNECTIONS_MAX`] connections, bodies of [`REVIEW_BYTES_MAX`] within [`BODY_TIMEOUT`], [`REVIEWS_MAX`] reviews judged at a
-//! time; one that finds no turn within [`TURN_TIMEOUT`] is answered `503`, on which an API server fails open.
+//! [`CONNECTIONS_MAX`] connections, [`ADDRESS_CONNECTIONS_MAX`] from one address, none idle for longer than
+//! [`IDLE_MAX`](crate::serve::limits::IDLE_MAX); bodies of [`REVIEW_BYTES_MAX`] within [`BODY_TIMEOUT`], [`BODIES_BYTES_MAX`] of all and
+//! [`ADDRESS_BODIES_BYTES_MAX`] from one address in memory at a time; [`REVIEWS_MAX`] reviews judged at a time; one that finds no
+//! turn within [`TURN_TIMEOUT`] is answered `503`, on which an API server fails open.
 
 use std::io;
 use std::net::TcpListener;
@@ -32,9 +35,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Known, Verdict, review};
 use crate::mutate::{self, Sidecars};
 use crate::review::{REVIEW_BYTES_MAX, ReviewError};
-use crate::serve::body;
-use crate::serve::limits::BODY_TIMEOUT;
-use crate::serve::listen::{self, Doorman};
+use crate::serve::body::{Bodies, ERROR_CHARS_MAX};
+use crate::serve::doorman::Doorman;
+use crate::serve::expires::Expires;
+use crate::serve::listen;
 use crate::serve::mounted::Mounted;
 use crate::serve::problem::Problem;
 use crate::serve::stats::Connections;
@@ -47,6 +51,18 @@ pub const PODS_PATH: &str = "/mutate";
 
 /// Most connections at a time: those of a few API servers, and room.
 pub const CONNECTIONS_MAX: usize = 256;
+
+/// Most of them from one address: one API server opens one, and another while that one ends.
+pub const ADDRESS_CONNECTIONS_MAX: usize = 32;
+
+/// Most bytes of reviews in memory at a time: a quarter of what the chart limits the process to.
+pub const BODIES_BYTES_MAX: usize = 32 << 20;
+
+/// Most bytes of them from one address: two reviews as large as can be, or hundreds of usual ones.
+pub const ADDRESS_BODIES_BYTES_MAX: usize = 8 << 20;
+
+/// How long the body of a review may take: an API server has it whole when it asks, and in our chart waits no longer.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Most reviews that are judged at a time.
 pub const REVIEWS_MAX: usize = 4;
@@ -82,28 +98,35 @@ impl Lookup {
 pub struct Stats {
     reviews: Family<[(&'static str, &'static str); 1], Counter>,
     pods: Family<[(&'static str, &'static str); 1], Counter>,
+    refusals: Family<[(&'static str, &'static str); 1], Counter>,
     seconds: Histogram,
     connections: Connections,
+    /// When the certificate that is shown is over.
+    pub expires: Expires,
 }
 
 impl Default for Stats {
     fn default() -> Self {
         let seconds = Histogram::new(exponential_buckets(0.000_25, 4.0, 8));
-        Self { reviews: Family::default(), pods: Family::default(), seconds, connections: Connections::default() }
+        let [reviews, pods, refusals] = Default::default();
+        Self { reviews, pods, refusals, seconds, connections: Connections::default(), expires: Expires::default() }
     }
 }
 
 impl Stats {
     /// Registers all of it in a registry whose prefix is `spillway_operator`.
     pub fn register(&self, registry: &mut Registry) {
-        let Self { reviews, pods, seconds, connections } = self.clone();
+        let Self { reviews, pods, refusals, seconds, connections, expires } = self.clone();
+        registry.register_collector(Box::new(expires));
         registry.register("webhook_reviews", "Reviews of our own kinds, by verdict.", reviews);
         registry.register("webhook_pods", "Reviews of pods, by what became of the pod.", pods);
+        registry.register("webhook_refusals", "Reviews that were not judged, by reason.", refusals);
         registry.register("webhook_review_seconds", "How long a review took, its turn included.", seconds);
         connections.register(
             registry,
             ("webhook_connections", "Open connections of API servers."),
             ("webhook_connections_turned_away", "Connections for which there was no place."),
+            ("webhook_connections_ended", "Connections that were ended here, by reason."),
         );
     }
 
@@ -113,6 +136,17 @@ impl Stats {
 
     fn counted_pod(&self, reason: &'static str) {
         self.pods.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a review that is not judged.
+    fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Returns how many reviews were not judged for this reason.
+    #[cfg(test)]
+    pub(super) fn refusals(&self, reason: &'static str) -> u64 {
+        self.refusals.get_or_create(&[("reason", reason)]).get()
     }
 
     /// Returns how many reviews of pods ended so.
@@ -145,7 +179,8 @@ impl Webhook {
     /// Serves on `socket` and keeps the certificate fresh until `stop`; requests under way are answered first.
     pub async fn run(self, socket: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let Self { lookup, sidecars, certificates, stats } = self;
-        let doorman = Doorman::new(CONNECTIONS_MAX, &stats.connections);
+        let doorman = Doorman::new(CONNECTIONS_MAX, &stats.connections)
+            .with_at_most(ADDRESS_CONNECTIONS_MAX, ADDRESS_BODIES_BYTES_MAX);
         listen::serve(socket, &*certificates, doorman, router(lookup, sidecars, stats), stop).await
     }
 }
@@ -155,6 +190,7 @@ struct Shared {
     lookup: Arc<Lookup>,
     sidecars: Option<Arc<Sidecars>>,
     stats: Stats,
+    bodies: Bodies,
     turns: Arc<Semaphore>,
 }
 
@@ -164,7 +200,8 @@ pub(crate) fn router(lookup: Arc<Lookup>, sidecars: Option<Arc<Sidecars>>, stats
         || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "reviews are posted").with(ALLOW, "POST") };
     let nothing = || async { Problem::new(StatusCode::NOT_FOUND, "path", format!("reviews are posted to {PATH}")) };
     let has_sidecars = sidecars.is_some();
-    let shared = Shared { lookup, sidecars, stats, turns: Arc::new(Semaphore::new(REVIEWS_MAX)) };
+    let (bodies, turns) = (Bodies::new(BODIES_BYTES_MAX), Arc::new(Semaphore::new(REVIEWS_MAX)));
+    let shared = Shared { lookup, sidecars, stats, bodies, turns };
     let mut router = Router::new().route(PATH, post(validate).fallback(posted));
     if has_sidecars {
         router = router.route(PODS_PATH, post(mutate).fallback(posted));
@@ -178,7 +215,7 @@ async fn validate(State(shared): State<Arc<Shared>>, request: Request) -> Respon
     shared.stats.seconds.observe(began.elapsed().as_secs_f64());
     answer.unwrap_or_else(|problem| {
         shared.stats.counted("not-judged");
-        told(problem)
+        shared.told(problem)
     })
 }
 
@@ -188,16 +225,17 @@ async fn mutate(State(shared): State<Arc<Shared>>, request: Request) -> Response
     shared.stats.seconds.observe(began.elapsed().as_secs_f64());
     answer.unwrap_or_else(|problem| {
         shared.stats.counted_pod("not-judged");
-        told(problem)
+        shared.told(problem)
     })
 }
 
-fn told(problem: Problem) -> Response {
-    tracing::warn!(reason = problem.reason, detail = problem.detail, "a review is not judged");
-    problem.into_response()
-}
-
 impl Shared {
+    fn told(&self, problem: Problem) -> Response {
+        self.stats.refused(problem.reason);
+        tracing::warn!(reason = problem.reason, detail = problem.detail, "a review is not judged");
+        problem.into_response()
+    }
+
     async fn answer(&self, request: Request) -> Result<Response, Problem> {
         let reviewed = self.judged(request, review).await?;
         let Verdict { allowed, warnings, .. } = &reviewed.response;
@@ -212,7 +250,8 @@ impl Shared {
     async fn answer_pod(&self, request: Request) -> Result<Response, Problem> {
         let nothing = || Problem::new(StatusCode::NOT_FOUND, "path", "no sidecars are given here");
         let injector = self.sidecars.as_ref().ok_or_else(nothing)?.injector();
-        let (answer, reason) = self.judged(request, move |body, known| mutate::review(body, &injector, known)).await?;
+        let (answer, reason) =
+            self.judged(request, move |body, known| mutate::review(body, injector.as_deref(), known)).await?;
         self.stats.counted_pod(reason.as_str());
         Ok(answered(&answer))
     }
@@ -224,7 +263,7 @@ impl Shared {
         judge: impl FnOnce(&[u8], Option<&Known>) -> Result<T, ReviewError> + Send + 'static,
     ) -> Result<T, Problem> {
         let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many reviews at a time").retry();
-        let body = body::read(request, REVIEW_BYTES_MAX, BODY_TIMEOUT).await?;
+        let body = self.bodies.read(request, REVIEW_BYTES_MAX, BODY_TIMEOUT).await?;
         let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(busy()) };
         let known = self.lookup.known();
@@ -236,7 +275,7 @@ impl Shared {
         let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "judging", "the review could not be judged");
         judging.await.map_err(failed)?.map_err(|error| {
             let detail = std::error::Error::source(&error).map_or_else(String::new, |why| format!(": {why}"));
-            let detail: String = format!("{error}{detail}").chars().take(body::ERROR_CHARS_MAX).collect();
+            let detail: String = format!("{error}{detail}").chars().take(ERROR_CHARS_MAX).collect();
             Problem::new(StatusCode::BAD_REQUEST, "review", detail)
         })
     }

@@ -10,7 +10,7 @@ use spillway_tests::servers::skip;
 /// Values that differ in what they make: the name of each, and how they are given.
 pub(crate) const VARIANTS: [(&str, &[&str]); 7] = [
     ("none", &[]),
-    ("sidecars", &["--set", "injection.enabled=true,injection.runAsUser=1000"]),
+    ("sidecars", &["--set", "injection.enabled=true,injection.runAsUser=1000,agent.destinations.allow={10.1.0.0/16}"]),
     ("everything", &EVERYTHING),
     ("little", &LITTLE),
     (
@@ -68,14 +68,16 @@ const DOOR: [&str; 7] = [
 
 /// What pods that ask for a sidecar need: flags, settings, the right to know pipelines and to keep the authority, and that nobody
 /// else's pod is looked at or held up.
-const SIDECARS: [&str; 11] = [
+const SIDECARS: [&str; 13] = [
     "- --sidecars=/etc/spillway/sidecars/settings.json",
     "- --sidecar-ca=/etc/spillway/ca/ca.crt",
     "- --webhook-pods-configuration=spillway-spillway-system",
     "resources: [backends, clusterbackends, monitoringpipelines]",
+    "resources: [namespaces, limitranges]",
     "resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]",
     "\"operator\": \"https://spillway-controller.spillway-system.svc:8443\"",
     "\"runAsUser\": 1000,",
+    "\"destinations\": {\"allow\":[\"10.1.0.0/16\"],\"deny\":[]}",
     "name: annotated.pods.spillway.dev",
     "{key: spillway.dev/inject-default, operator: Exists}",
     "operator: NotIn, values: [kube-system, kube-node-lease, \"spillway-system\"]}",
@@ -136,6 +138,9 @@ fn a_value_that_is_not_understood_is_refused_by_its_name() {
     let wrong = [
         ("agent.pirorityClassName=x", "pirorityClassName"),
         ("agnet.enabled=false", "agnet"),
+        ("injection.enabled=true,webhook.enabled=false", "needs webhook.enabled: true"),
+        ("injection.enabled=true,agent.enabled=false", "needs agent.enabled: true"),
+        ("injection.enabled=true,agent.events.enabled=false", "needs agent.events.enabled: true"),
         ("controller.image.digets=x", "digets"),
         ("controller.replicas=0", "replicas"),
         ("controller.replicas=two", "replicas"),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use flate2::write::MultiGzDecoder;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Certificate, Response, Url};
-use spillway_crds::served::{ANSWER_BYTES_MAX, Answer, Ask, LEADER};
+use spillway_crds::served::{ANSWER_BYTES_MAX, ASK_BYTES_MAX, Answer, Ask, LEADER, SIDECAR_ASK_BYTES_MAX};
 use spillway_delivery::secret::Secret;
 
 use crate::settings::OperatorSettings;
@@ -112,6 +112,11 @@ impl Client {
     /// Returns where it asks.
     pub fn operator(&self) -> String {
         self.settings.url.origin().ascii_serialization()
+    }
+
+    /// Returns the most bytes that the operator takes of an ask.
+    pub fn ask_bytes_max(&self) -> usize {
+        if self.settings.sidecar.is_some() { SIDECAR_ASK_BYTES_MAX } else { ASK_BYTES_MAX }
     }
 
     /// Returns whether authorities are taken that the operator tells of: who trusts those of the machine, or asks without TLS,

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use spillway_crds::Compiled;
 use spillway_crds::served::{
-    ASK_BYTES_MAX, Answer, Ask, Authorities, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX,
-    Refused, ServedSecret, Version,
+    Answer, Ask, Authorities, BackendReport, Configuration, Held, PROTOCOL, Pods, REASON_BYTES_MAX, Refused,
+    ServedSecret, Version,
 };
 use spillway_delivery::clock::Clock;
 use tokio::sync::{Notify, watch};
@@ -247,7 +247,7 @@ impl Follower {
             pods: self.pods.clone(),
             authorities: self.parts.client.takes_authorities().then(|| self.authorities.hash.clone()),
         };
-        fitting(ask)
+        fitting(ask, self.parts.client.ask_bytes_max())
     }
 
     /// Returns what is held and can be shown to have been given to this node.
@@ -425,10 +425,10 @@ fn refused(excluded: &Excluded) -> Refused {
     Refused { object: excluded.object.clone(), reason, kept: excluded.kept }
 }
 
-/// Returns an ask of at most [`ASK_BYTES_MAX`]: words go first, then what is at the end.
-fn fitting(mut ask: Ask) -> Ask {
+/// Returns an ask of at most `bytes_max`: words go first, then what is at the end.
+fn fitting(mut ask: Ask, bytes_max: usize) -> Ask {
     ask.backends.iter_mut().for_each(|report| cut(&mut report.error, REASON_BYTES_MAX));
-    let is_large = |ask: &Ask| serde_json::to_vec(ask).is_ok_and(|text| text.len() > ASK_BYTES_MAX);
+    let is_large = |ask: &Ask| serde_json::to_vec(ask).is_ok_and(|text| text.len() > bytes_max);
     if is_large(&ask) {
         ask.backends.iter_mut().for_each(|report| report.error.clear());
         ask.refused.iter_mut().for_each(|refused| cut(&mut refused.reason, 64));

@@ -45,6 +45,9 @@ const NEW_AGAIN: Duration = Duration::from_secs(1);
 /// How long replaced files may still count.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
+/// The same while nobody connects.
+const RECHECK_IDLE: Duration = Duration::from_secs(60);
+
 /// What the gate looks at.
 #[derive(Debug, Clone)]
 pub struct PodSenders {
@@ -62,7 +65,7 @@ pub struct PodSenders {
 pub(super) struct PodGate {
     senders: PodSenders,
     verifier: Mutex<Made>,
-    certificate: Certificate,
+    certificate: Arc<Certificate>,
     stats: Arc<HttpStats>,
 }
 
@@ -77,6 +80,7 @@ struct Made {
 struct Certificate {
     files: TlsFiles,
     state: Mutex<Shown>,
+    stats: Arc<HttpStats>,
 }
 
 struct Shown {
@@ -88,8 +92,19 @@ struct Shown {
 impl PodGate {
     /// Reads the certificate.
     pub(super) fn new(senders: PodSenders, files: &TlsFiles, stats: Arc<HttpStats>) -> Result<Self, SecurityError> {
-        let certificate = Certificate::read(files)?;
+        let certificate = Arc::new(Certificate::read(files, stats.clone())?);
         Ok(Self { senders, verifier: Mutex::default(), certificate, stats })
+    }
+
+    /// Returns what looks at the files of the certificate also while nobody connects, so that what is told of its end is true.
+    pub(super) fn looks(&self) -> impl Future<Output = ()> + Send + use<> {
+        let certificate = self.certificate.clone();
+        async move {
+            loop {
+                tokio::time::sleep(RECHECK_IDLE).await;
+                drop(certificate.now());
+            }
+        }
     }
 
     fn sender(&self, headers: &HeaderMap, address: IpAddr) -> Result<Sender, Refused> {
@@ -177,10 +192,17 @@ fn later(code: &'static str, message: &str) -> Refused {
 }
 
 impl Certificate {
-    fn read(files: &TlsFiles) -> Result<Self, SecurityError> {
+    fn read(files: &TlsFiles, stats: Arc<HttpStats>) -> Result<Self, SecurityError> {
         let version = version(files);
         let shown = Shown { acceptor: security::acceptor_of(files, security::HTTP)?, version, checked: Instant::now() };
-        Ok(Self { files: files.clone(), state: Mutex::new(shown) })
+        let read = Self { files: files.clone(), state: Mutex::new(shown), stats };
+        read.tell_end();
+        Ok(read)
+    }
+
+    /// Counts until when it is shown; 0 where that cannot be read.
+    fn tell_end(&self) {
+        self.stats.shows_until(security::end_of(&self.files).unwrap_or_default());
     }
 
     fn now(&self) -> TlsAcceptor {
@@ -194,6 +216,7 @@ impl Certificate {
                     Ok(acceptor) => {
                         tracing::info!("the certificate of the door was read again");
                         shown.acceptor = acceptor;
+                        self.tell_end();
                     }
                     Err(error) => {
                         tracing::warn!(%error, "the certificate of the door cannot be used, the one before stays");

@@ -23,6 +23,8 @@ pub struct HttpStats {
     connections_open: AtomicU64,
     turned_back: Mutex<BTreeMap<&'static str, u64>>,
     unverified_events: AtomicU64,
+    /// 0 while none is shown.
+    certificate_ends: AtomicU64,
 }
 
 impl HttpStats {
@@ -34,6 +36,15 @@ impl HttpStats {
     /// Returns how many of the accepted events came without a token, at the door.
     pub fn unverified_events(&self) -> u64 {
         read(&self.unverified_events)
+    }
+
+    /// Returns when the certificate of a door is over, seconds since 1970; `None` where none is shown.
+    pub fn certificate_ends(&self) -> Option<u64> {
+        Some(read(&self.certificate_ends)).filter(|end| *end > 0)
+    }
+
+    pub(super) fn shows_until(&self, end: u64) {
+        self.certificate_ends.store(end, Ordering::Relaxed);
     }
 
     pub(super) fn unverified(&self, events: u64) {

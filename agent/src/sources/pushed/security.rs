@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::token::{TokenError, TokenFile};
 
@@ -164,6 +165,15 @@ impl ListenerSecurity {
 pub(crate) fn acceptor_of(files: &TlsFiles, protocol: Protocol) -> Result<TlsAcceptor, SecurityError> {
     let named = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
     acceptor(&named(&files.certificate), &named(&files.key), protocol)
+}
+
+/// Returns when the certificate of `files` is over, seconds since 1970; `None` where none of them is read.
+pub(crate) fn end_of(files: &TlsFiles) -> Option<u64> {
+    let path = files.certificate.as_deref()?;
+    check_size(path).ok()?;
+    let certificate = CertificateDer::pem_file_iter(path).ok()?.next()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
 /// Returns an acceptor of TLS 1.2 and 1.3.

@@ -17,7 +17,7 @@ use super::*;
 use crate::cluster::hand_made::{answer, refused};
 use crate::hub::Slice;
 use crate::serve::certificates::{LEAF_VALID, LeafPem, RENEW_EVERY, Shown, read_pair, server_config};
-use crate::succession::{KEPT_WHEN_ASKED, MADE_BEFORE, PATIENCE, UNDER_WAY, USED_AT_LATEST, USED_BEFORE};
+use crate::succession::{KEPT_WHEN_ASKED, MADE_BEFORE, MOUNTED, PATIENCE, UNDER_WAY, USED_AT_LATEST, USED_BEFORE};
 
 /// Seconds since 1970 at which these tests begin.
 const BEGIN: i64 = 1_800_000_000;
@@ -361,7 +361,7 @@ async fn a_leader_that_is_new_at_any_step_goes_on_and_no_handshake_fails() {
         }
         world.hear(&["a"]).await;
         assert!(world.connects("a", 0) && world.connects("a", 1), "{changes:?}");
-        world.pass(Duration::from_mins(1));
+        world.pass(MOUNTED);
         let Replica { keeper, client, seen, epoch } = &mut world.replicas[leader];
         if let Some(change) = keeper.look(client, *epoch, seen).await.unwrap() {
             changes.push(change.name());
@@ -438,7 +438,7 @@ async fn an_agent_that_does_not_understand_is_waited_for_until_the_latest_moment
 }
 
 #[tokio::test]
-async fn what_is_asked_by_hand_is_a_new_one_and_comes_at_once() {
+async fn what_is_asked_by_hand_is_a_new_one_and_comes_once_it_is_mounted() {
     let mut world = World::new(&["a", "off"]).await;
     let (first, end) = (world.issuer(0), world.ends());
     world.go_to(before(end, MADE_BEFORE));
@@ -450,6 +450,9 @@ async fn what_is_asked_by_hand_is_a_new_one_and_comes_at_once() {
     world.hear(&["a"]).await;
     assert!(world.look(0).await.is_empty(), "an agent is live and was not heard");
     world.hear(&["off"]).await;
+    assert!(world.look(0).await.is_empty(), "it is not mounted everywhere yet");
+    world.pass(MOUNTED);
+    world.hear(&["a", "off"]).await;
     assert_eq!(world.look(0).await, ["used"]);
     assert_eq!(world.server.lock().unwrap().asked(), None);
     assert_ne!(world.server.lock().unwrap().secret.clone().unwrap()["data"]["tls.crt"], stolen);
@@ -491,6 +494,7 @@ async fn what_is_not_published_is_not_told_and_not_used() {
     assert_eq!((world.issuer(0), world.agents["a"].told.certificates.len()), (first.clone(), 1));
     world.server.lock().unwrap().is_deaf = false;
     assert!(world.look(0).await.is_empty());
+    world.pass(MOUNTED);
     world.hear(&["a"]).await;
     assert_eq!(world.look(0).await, ["used"]);
     assert_ne!(world.issuer(0), first);
@@ -522,6 +526,8 @@ async fn who_follows_issues_from_nothing_that_is_not_published() {
     let first = world.issuer(1);
     world.server.lock().unwrap().ask("now");
     assert_eq!(world.look(0).await, ["made"]);
+    world.look(0).await;
+    world.pass(MOUNTED);
     world.hear(&["a"]).await;
     assert_eq!(world.look(0).await, ["used"]);
     let published = world.server.lock().unwrap().map.clone();
@@ -544,6 +550,8 @@ async fn the_certificate_of_another_process_changes_its_issuer_with_the_authorit
     let certificates = world.replicas[0].keeper.certificates.clone();
     assert!(certificates.authority().is_of_use(&leaf, &names, world.now()), "not before it is used");
     assert_eq!(certificates.trusted().certificates.len(), 2, "both are trusted before");
+    world.look(0).await;
+    world.pass(MOUNTED);
     world.hear(&["a"]).await;
     assert_eq!(world.look(0).await, ["used"]);
     assert!(!certificates.authority().is_of_use(&leaf, &names, world.now()));

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use axum::body::Body;
+use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use prometheus_client::registry::Registry;
 use spillway_delivery::clock::Clock;
@@ -10,10 +11,11 @@ use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::endpoint::{Lookup, PATH, Stats, Webhook, router};
+use super::endpoint::{BODIES_BYTES_MAX, Lookup, PATH, Stats, Webhook, router};
 use super::*;
 use crate::review::REVIEW_BYTES_MAX;
 use crate::serve::certificates::{Authority, now};
+use crate::serve::expires::Expires;
 use crate::serve::limits::STOP_GRACE;
 use crate::serve::mounted::{FILES, Mounted};
 
@@ -33,7 +35,7 @@ async fn an_api_server_is_answered_over_tls() {
     let leaf = authority.issue_pem(&["localhost".into()], now(&Clock::system())).unwrap();
     std::fs::write(folder.path().join(FILES[0]), leaf.certificate).unwrap();
     std::fs::write(folder.path().join(FILES[1]), leaf.key).unwrap();
-    let certificates = Mounted::read(folder.path()).unwrap();
+    let certificates = Mounted::read(folder.path(), Expires::default()).unwrap();
     let (lookup, stats, owner) = (Arc::new(Lookup::default()), Stats::default(), Supervisor::new("test"));
     lookup.replace(Some(known()));
     let webhook = Webhook { lookup, sidecars: None, certificates: Arc::new(certificates), stats: stats.clone() };
@@ -75,6 +77,7 @@ async fn what_is_no_review_is_told_and_counted() {
         "spillway_operator_webhook_reviews_total{verdict=\"not-judged\"} 3",
         "spillway_operator_webhook_review_seconds_count 3",
         "spillway_operator_webhook_connections 0",
+        "spillway_operator_webhook_refusals_total{reason=\"review\"} 2",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
@@ -86,4 +89,23 @@ async fn reviews_that_come_together_are_all_answered() {
     let review = request("CREATE", &wrong(), &Value::Null).to_string();
     let answers = futures_util::future::join_all((0..50).map(|_| posted(&router, review.clone()))).await;
     assert!(answers.iter().all(|(status, answer)| *status == 200 && answer["response"]["allowed"] == false));
+}
+
+/// Posts a review of which a part comes, and then nothing more.
+async fn half_posted(router: &axum::Router, bytes: usize) -> (StatusCode, Value) {
+    let sent = futures_util::stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
+    posted(router, Body::from_stream(sent.chain(futures_util::stream::pending()))).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn reviews_that_are_half_sent_take_bounded_memory_and_hold_nobody_up_for_long() {
+    const EACH: usize = 2 << 20;
+    let stats = Stats::default();
+    let router = router(Arc::default(), None, stats.clone());
+    let answers = futures_util::future::join_all((0..256).map(|_| half_posted(&router, EACH))).await;
+    let count = |reason: &str| answers.iter().filter(|(_, problem)| problem["reason"] == reason).count();
+    assert_eq!((count("body"), count("no-room")), (BODIES_BYTES_MAX / EACH, 256 - BODIES_BYTES_MAX / EACH));
+    assert_eq!(stats.refusals("no-room"), count("no-room") as u64);
+    let review = request("CREATE", &wrong(), &Value::Null).to_string();
+    assert_eq!(posted(&router, review).await.1["response"]["allowed"], false);
 }

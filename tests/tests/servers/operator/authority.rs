@@ -1,6 +1,7 @@
 //! The authority of the operator is replaced by hand under a running agent, on a real API server.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 use spillway_tests::agent::Agent;
@@ -9,6 +10,9 @@ use super::world::{BACKEND, OWN, World, pipeline};
 
 /// What an agent says of a certificate that it does not take.
 const FAILED: &str = "invalid peer certificate";
+
+/// How long a successor is not used although everybody knows it (three minutes, until it is mounted everywhere), and some more.
+const USED_WITHIN: Duration = Duration::from_secs(270);
 
 /// Ends an agent as a crash does, and wants that no handshake of it failed.
 fn end(agent: Agent) {
@@ -31,7 +35,7 @@ fn an_authority_is_replaced_by_hand_under_a_running_agent() {
     let ask = ["annotate", "secret", "spillway-ca", "-n", OWN, "spillway.dev/replace-authority=now"];
     world.api.must(&ask, "");
     operator.process.wait_for_line("made a successor of our CA");
-    operator.process.wait_for_line("the successor of our CA is used");
+    operator.process.wait_for_line_within("the successor of our CA is used", USED_WITHIN);
     operator.process.wait_for_line("another authority issues our certificates");
     operator.process.wait_for_line("issued a certificate");
     let secret: Value =

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use spillway_crds::served::{AuthorityCertificate, BackendCondition};
+use spillway_crds::served::{ASK_BYTES_MAX, AuthorityCertificate, BackendCondition, SIDECAR_ASK_BYTES_MAX};
 
 use super::*;
 use crate::cli::{FromEnvironment, RunFlags};
@@ -230,7 +230,26 @@ fn a_question_fits_and_keeps_what_holds_events() {
         holding: (0..1000).map(|n| Held { object: format!("MonitoringPipeline a/p{n}"), ..Held::default() }).collect(),
         ..Ask::default()
     };
-    let ask = fitting(ask);
-    assert!(serde_json::to_vec(&ask).unwrap().len() <= ASK_BYTES_MAX);
-    assert!(ask.backends.len() > 1000 && ask.holding.len() == 1000, "{}", ask.backends.len());
+    let fitted = fitting(ask.clone(), ASK_BYTES_MAX);
+    assert!(serde_json::to_vec(&fitted).unwrap().len() <= ASK_BYTES_MAX);
+    assert!(fitted.backends.len() > 1000 && fitted.holding.len() == 1000, "{}", fitted.backends.len());
+    let ask = Ask { holding: ask.holding[..100].to_vec(), ..ask };
+    let fitted = fitting(ask, SIDECAR_ASK_BYTES_MAX);
+    assert!(serde_json::to_vec(&fitted).unwrap().len() <= SIDECAR_ASK_BYTES_MAX);
+    assert!(!fitted.backends.is_empty() && fitted.holding.len() == 100, "{}", fitted.backends.len());
+}
+
+#[test]
+fn a_sidecar_asks_within_its_own_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let bound = |node_agent: Option<&str>| {
+        let flags = RunFlags {
+            operator: Some("http://127.0.0.1:1".into()),
+            node_agent: node_agent.map(Into::into),
+            node_agent_token: node_agent.map(|_| "token".into()),
+            ..RunFlags::default()
+        };
+        follower_with(&dir, &flags).0.parts.client.ask_bytes_max()
+    };
+    assert_eq!((bound(None), bound(Some("http://127.0.0.1:2"))), (ASK_BYTES_MAX, SIDECAR_ASK_BYTES_MAX));
 }

@@ -9,6 +9,7 @@ use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::{Owner, PodFacts, Pods, TokenKeys};
 use spillway_delivery::deliver::Engine;
 use spillway_delivery::intake::Pipeline;
+use spillway_delivery::settings::PipelineSettings;
 use spillway_tokens::signing::{FOREIGN, ISSUER, NOW, P256, RSA, claims, jwks};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -60,7 +61,7 @@ pub(super) struct Gatehouse {
     folder: tempfile::TempDir,
     _supervisor: Supervisor,
     /// What keeps the events, where this opened it.
-    _engine: Option<(Engine, tempfile::TempDir)>,
+    engine: Option<(Engine, tempfile::TempDir)>,
 }
 
 fn certificate(folder: &std::path::Path) -> TlsConnector {
@@ -89,7 +90,7 @@ impl Gatehouse {
         let at = "127.0.0.1:0".parse().unwrap();
         let source = HttpSource::bind_for_pods((at, &tls), senders, targets, context).await.unwrap();
         let address = source.local_address();
-        Self { address, keys, pods, stats, connector, folder, _supervisor: supervisor, _engine: None }
+        Self { address, keys, pods, stats, connector, folder, _supervisor: supervisor, engine: None }
     }
 
     /// Opens one to `fab12/jobs`, which takes events of every pod of its namespace.
@@ -99,8 +100,15 @@ impl Gatehouse {
         let jobs = add_in(&engine, ("fab12", "jobs"), bytes_max).await;
         let targets = PushTargets::default();
         targets.set_for_pods(vec![taking(&jobs, Reach::of("fab12"), None)]);
-        let door = Self { _engine: Some((engine, dir)), ..Self::open(targets).await };
+        let door = Self { engine: Some((engine, dir)), ..Self::open(targets).await };
         (door, jobs)
+    }
+
+    /// Suspends a pipeline of the engine that this opened.
+    pub(super) async fn suspend(&self, pipeline: &Pipeline) {
+        let (engine, _) = self.engine.as_ref().unwrap();
+        let resting = PipelineSettings { suspend: true, ..(*pipeline.settings()).clone() };
+        engine.apply(resting, Vec::new(), &|_| None).await.unwrap();
     }
 
     /// Tells it of pods; it knows no others from now on.
@@ -383,6 +391,22 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
     let stream = TcpStream::connect(door.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     assert!(door.connector.connect(name, stream).await.is_err(), "the old one is not shown any more");
+}
+
+#[tokio::test]
+async fn a_door_tells_when_its_certificate_is_over_also_after_a_swap_while_nobody_connects() {
+    let door = Gatehouse::open(HttpTargets::default()).await;
+    let first = door.stats.certificate_ends().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(door.folder.path().join("tls.key"), key.serialize_pem()).unwrap();
+    std::fs::write(door.folder.path().join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    tokio::time::pause();
+    while door.stats.certificate_ends() == Some(first) {
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(door.stats.certificate_ends(), Some(1_893_456_000));
 }
 
 #[tokio::test]

@@ -125,3 +125,18 @@ async fn a_pod_hands_events_to_one_route_and_again_where_its_answer_was_lost() {
     }
     assert_eq!(accepted(&jobs), 2);
 }
+
+#[tokio::test]
+async fn what_a_pod_hands_over_of_a_suspended_pipeline_is_kept_on_its_node() {
+    let (door, jobs) = Gatehouse::of_one_pipeline(1 << 20).await;
+    let etcher = PodFacts { annotations: [(INJECTED, "jobs")].into(), ..pod("u1", "fab12", "etcher") };
+    door.tell(&[&etcher]);
+    door.suspend(&jobs).await;
+    let answer = door.as_pod(&etcher, "", "{}").await;
+    assert_eq!((answer.status, &*answer.code(), accepted(&jobs)), (503, "suspended", 0));
+    // Its pod may end with it.
+    let headers = "x-spillway-pipeline: fab12/jobs\r\nx-spillway-route: all\r\nidempotency-key: k\r\n";
+    let answer = door.as_pod(&etcher, headers, "{\"n\":1}\n{\"n\":2}\n").await;
+    let report = jobs.report();
+    assert_eq!((answer.status, report.routed_events, report.suspended), (202, 2, true), "{answer:?}");
+}
