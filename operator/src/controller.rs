@@ -120,7 +120,7 @@ impl Controller {
             tickets,
             reports: Reports::new(),
             looked_at: Timestamp::default(),
-            objects: Objects::default(),
+            objects: Objects::new(&flags.namespace),
             repair: Repair::new(rules(flags), stats),
             repair_again: None,
             synced: BTreeSet::new(),

@@ -104,7 +104,7 @@ impl Manifests {
         }
         errors.append(&mut compiled.errors);
         compiled.errors = errors;
-        Read { compiled, unread: garbled.union(&unreadable).cloned().collect(), kept }
+        Read { compiled, unread: garbled.union(&unreadable).cloned().collect(), kept, revoked: Vec::new() }
     }
 
     /// A file without a word that said something before is being written, or its disk is full: it counts as it was. Returns

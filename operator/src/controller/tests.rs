@@ -143,7 +143,7 @@ impl Stage {
         if !self.kept.contains(&keep.good) {
             self.kept.push(keep.good.clone());
             let place = (Arc::from("a"), Arc::from(format!("kept-{}", self.kept.len())));
-            let stored = Stored { place, made: self.kept.len() as i64, good: keep.good };
+            let stored = Stored { place, owner: keep.uid, made: self.kept.len() as i64, good: keep.good };
             self.controller.take(Noted::Good(key.clone(), Box::new(stored)));
         }
         for old in keep.before {
@@ -251,11 +251,52 @@ async fn of_last_good_versions_one_stays_whatever_came_between() {
     let good = stage.controller.world.object_of(&of).unwrap().last_good.clone().unwrap();
     // One of an earlier write stands beside it, made later than the right one.
     let other = LastGood { generation: good.generation, texts: Vec::new() };
-    let stored = Stored { place: ("a".into(), "beside".into()), made: 100, good: other.into() };
+    let owner = stage.controller.world.object_of(&of).unwrap().uid.clone();
+    let stored = Stored { place: ("a".into(), "beside".into()), owner, made: 100, good: other.into() };
     stage.controller.take(Noted::Good(of.clone(), Box::new(stored)));
     stage.turn().await;
     assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good.as_ref(), Some(&good));
     assert_eq!(stage.controller.objects.places_of(&of), 1);
+}
+
+#[tokio::test]
+async fn a_last_good_version_that_a_pipeline_does_not_own_is_not_its_own() {
+    let mut stage = Stage::running().await;
+    let of = key(JOBS);
+    let good = stage.controller.world.object_of(&of).unwrap().last_good.clone().unwrap();
+    // Somebody writes one beside it, and one of a pipeline of that name that was deleted is still there.
+    let forged = LastGood { generation: 9, texts: Vec::new() };
+    let stored =
+        Stored { place: ("a".into(), "forged".into()), owner: "another".into(), made: 100, good: forged.into() };
+    stage.controller.take(Noted::Good(of.clone(), Box::new(stored)));
+    stage.turn().await;
+    assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good.as_ref(), Some(&good));
+    // Deleted and made anew, and bad from the beginning: it has no good version.
+    let (mut manifest, status) = stage.objects[&of].clone();
+    manifest.uid = "anew".into();
+    manifest.text = manifest.text.replace("\"out\"", "\"gone\"").into();
+    stage.watched(of.clone(), manifest, status);
+    stage.turn().await;
+    assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good, None);
+    assert!(!stage.controller.renderer.slices()["n"].objects.contains_key(JOBS));
+}
+
+#[test]
+fn a_last_good_version_of_a_pipeline_of_the_cluster_stands_with_the_operator() {
+    let mut objects = Objects::new("spillway-system");
+    let of = key("ClusterMonitoringPipeline all");
+    let manifest = Manifest { uid: "u".into(), generation: 1, text: "{}".into(), last_good: None };
+    let status = crate::cluster::convert::status(of.kind, serde_json::Value::Null).to_text();
+    drop(objects.there(&of, manifest, status));
+    let good = Arc::new(LastGood { generation: 1, texts: Vec::new() });
+    let mut is_taken = |namespace: &str| {
+        let place = (namespace.into(), "all-1".into());
+        let stored = Stored { place, owner: "u".into(), made: 1, good: good.clone() };
+        let Change::LastGood(_, latest) = objects.good(of.clone(), stored) else { panic!("a last good version") };
+        latest.is_some()
+    };
+    assert!(!is_taken("tenant"));
+    assert!(is_taken("spillway-system"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
