@@ -8,7 +8,8 @@
 //! - The answer is that of a renderer that saw the world for the first time, but for pods that ended.
 //! - A pipeline that does not compile, or whose destination does not, is served as its last good version. Destinations of
 //!   that version are served as they stand where they compile, else as they stood in it. A `ClusterBackend` that is gone, or
-//!   does not grant the namespace any more, is not served: what was granted ends at once.
+//!   does not grant the namespace any more, is not served: what was granted ends at once. Of one that is there and grants nothing
+//!   agents are told so, for what they hold for it.
 //! - A slice holds pipelines that take something of a pod on the node (or did within [`ENDED_KEPT`], or of which the node's
 //!   agent still holds events), what these need, and nothing else: no other tenant's object, Secret, pod or namespace.
 //! - The slice of a sidecar holds the pipeline that its pod asked for, if that takes events of the pod, and Backends and Secrets of

@@ -2,18 +2,21 @@
 //!
 //! # Guarantees
 //! - A job that runs goes to the backend that it began with, as the manifests have that now; never to another of its name.
-//! - A backend that is gone, or that cannot be made, leaves the job with what it had.
+//! - A backend that is gone, or that cannot be made, leaves the job with what it had; one that its namespace may not use any
+//!   more is taken from it, and it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spillway_crds::kinds::CLUSTER;
+use spillway_crds::served::Revoked;
 use spillway_crds::{BackendPlan, Compiled};
 use spillway_delivery::deliver::jobs::JobTarget;
 use spillway_delivery::deliver::{DeliverySpec, Engine};
 use spillway_delivery::settings::PipelineSettings;
 
 use super::pipelines::Binder;
+use crate::config::manifests::Read;
 
 /// Most names that a refusal lists.
 const LISTED_MAX: usize = 20;
@@ -37,6 +40,8 @@ struct Known {
     backends: BTreeMap<(Arc<str>, Arc<str>), BackendPlan>,
     /// What the references of routes mean: namespace, pipeline, route and name into what names a backend for good.
     references: BTreeMap<[Arc<str>; 4], Arc<str>>,
+    /// What pipelines may not deliver to any more.
+    revoked: Vec<Revoked>,
 }
 
 impl Workshop {
@@ -45,8 +50,8 @@ impl Workshop {
     }
 
     /// Takes the backends as they are from now on.
-    pub(super) fn set_backends(&self, compiled: &Compiled) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known::of(compiled);
+    pub(super) fn set_backends(&self, read: &Read) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known::of(&read.compiled, &read.revoked);
     }
 
     /// Makes the delivery of one job; says in words why it cannot.
@@ -62,6 +67,11 @@ impl Workshop {
         let renewed = |target: &JobTarget| {
             running.lock().unwrap_or_else(PoisonError::into_inner).insert(name_of(target));
             let made = self.made().get(&name_of(target)).cloned();
+            if let Some(made) = made.as_ref().filter(|made| known.is_revoked(&target.namespace, &made.uid)) {
+                self.made().remove(&name_of(target));
+                tracing::warn!(job = target.job, backend = %made.name, "job may not deliver there any more; it waits");
+                return Some(DeliverySpec::without_backend(&target.route, (&made.uid, &made.name)));
+            }
             let spec = self.make_of(target, known.newer(target, made.as_ref())?);
             let told = |error: &String| tracing::warn!(job = target.job, error, "job goes on with the backend it had");
             spec.inspect_err(told).ok()
@@ -92,10 +102,14 @@ fn name_of(target: &JobTarget) -> JobName {
 }
 
 impl Known {
-    fn of(compiled: &Compiled) -> Self {
+    fn of(compiled: &Compiled, revoked: &[Revoked]) -> Self {
         let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
         let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
-        Self { backends: backends.collect(), references: references.collect() }
+        Self { backends: backends.collect(), references: references.collect(), revoked: revoked.to_vec() }
+    }
+
+    fn is_revoked(&self, namespace: &str, uid: &str) -> bool {
+        self.revoked.iter().any(|revoked| revoked.is_about(namespace, uid))
     }
 
     /// Returns the backend of a job as it is now, where that is not what its delivery was `made` of.
@@ -114,7 +128,8 @@ impl Known {
         let referred = meant.and_then(|uid| self.backends.values().find(|plan| plan.uid == *uid));
         let places: [Arc<str>; 2] = [namespace.clone(), CLUSTER.into()];
         let named = || places.iter().find_map(|place| self.backends.get(&(place.clone(), backend.clone())));
-        referred.or_else(named).ok_or_else(|| {
+        let may_use = |plan: &&BackendPlan| !self.is_revoked(namespace, &plan.uid);
+        referred.or_else(named).filter(may_use).ok_or_else(|| {
             let found = self.backends.keys().filter(|(of, _)| places.contains(of)).map(|(_, name)| &**name);
             let found: BTreeSet<&str> = found.collect();
             let found: Vec<&str> = found.into_iter().take(LISTED_MAX).collect();
@@ -168,7 +183,7 @@ spec:
 ";
 
     fn known(text: &str) -> Known {
-        Known::of(&compile(&[Document::new("a.yaml", text)]))
+        Known::of(&compile(&[Document::new("a.yaml", text)]), &[])
     }
 
     fn target(namespace: &str, route: &str, backend: &str) -> JobTarget {
@@ -203,10 +218,23 @@ spec:
     }
 
     #[test]
+    fn a_job_does_not_go_where_its_namespace_may_not() {
+        let revoked = |namespace: &str| Revoked { namespace: namespace.into(), backend: "lake".into() };
+        let compiled = compile(&[Document::new("a.yaml", MANIFESTS)]);
+        let to_lake = |known: &Known| known.find(&target("default", "shared", "lake")).map(|plan| plan.uid.to_string());
+        assert_eq!(to_lake(&Known::of(&compiled, &[revoked("other")])).as_deref(), Ok("_cluster.lake"));
+        let known = Known::of(&compiled, &[revoked("other"), revoked("default")]);
+        assert!(
+            to_lake(&known).unwrap_err().starts_with("no Backend lake in namespace default, and no ClusterBackend")
+        );
+        assert_eq!(known.find(&target("default", "own", "lake")).map(|plan| &*plan.uid), Ok("default.lake"));
+    }
+
+    #[test]
     fn a_job_goes_to_what_its_route_means_by_the_name() {
         let compiled = compile(&[Document::new("a.yaml", MANIFESTS)]);
         assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
-        let known = Known::of(&compiled);
+        let known = Known::of(&compiled, &[]);
         let found_from = |namespace: &str, route: &str, backend: &str| {
             known.find(&target(namespace, route, backend)).map(|plan| plan.uid.to_string())
         };

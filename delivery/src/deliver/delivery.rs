@@ -43,6 +43,8 @@ pub(super) struct Ground {
     pub(super) deliveries: Arc<Deliveries>,
     /// Running time of the log at which a removed reference gives up what it still holds.
     pub(super) drain_until_ms: Option<u64>,
+    /// Whether it may not use its backend any more.
+    pub(super) revoked: bool,
     /// Set where the delivery is a job: it ends where its range ends.
     pub(super) job: Option<JobGround>,
     /// Set where only the first healthy delivery of its route sends.
@@ -218,16 +220,20 @@ impl Delivery {
         self.part().await
     }
 
-    /// Waits for what is under way, and not for long where the order that came is for at once: then it counts as not answered.
+    /// Waits for what is under way, and not for long where the order that came, or comes meanwhile, is for at once: then it counts
+    /// as not answered.
     async fn land(&mut self, flights: &mut Flights) {
-        let orders = &self.ground.orders;
-        let at_once = orders.has_changed().unwrap_or(false) && orders.borrow().at_once;
-        let until = at_once.then(|| Instant::now() + AT_ONCE_MAX);
+        let (mut orders, mut until) = (self.ground.orders.clone(), None);
         loop {
+            let is_at_once = orders.borrow_and_update().at_once && self.ground.orders.has_changed().unwrap_or(false);
+            if is_at_once {
+                until.get_or_insert_with(|| Instant::now() + AT_ONCE_MAX);
+            }
             let landed = tokio::select! {
                 biased;
                 landed = flights.next() => landed,
                 () = sleep_until(until.unwrap_or_else(far)), if until.is_some() => None,
+                Ok(()) = orders.changed(), if until.is_none() => continue,
             };
             let Some(landed) = landed else { break };
             self.settle(landed, flights.len()).await;

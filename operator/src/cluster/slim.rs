@@ -266,6 +266,7 @@ mod tests {
     #[test]
     fn a_last_good_version_that_cannot_be_read_ends_no_listing() {
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        assert!(serde_json::from_str::<Value>(&deep).is_err(), "as a tree it is an error, and the listing with it");
         let item = |name: &str, data: &str| format!(r#"{{"metadata":{{"name":"{name}"}},"data":{data}}}"#);
         let items = [item("a", &deep), item("b", r#"{"generation":1,"texts":[]}"#), item("c", "null")].join(",");
         let list =

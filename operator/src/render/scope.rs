@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::manifest::Reason as Cause;
+use spillway_crds::served::Revoked;
 use spillway_crds::{Compiled, Document, ManifestError, Namespaces, PipelinePlan, compile_with};
 
 use super::OF_THE_CLUSTER;
 use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
 use super::verdict::{Verdict, Why};
 use crate::reason::Reason;
+use crate::texts::held;
 use crate::world::{LastGood, Manifest, ObjectKey, SecretName, World};
 use spillway_crds::kinds::Kind;
 
@@ -31,6 +33,8 @@ pub(super) struct Scope {
     pub(super) verdicts: BTreeMap<ObjectKey, Verdict>,
     /// The `ClusterBackend`s that something of it refers to, or did when it was good last; there or not.
     cluster: BTreeSet<ObjectKey>,
+    /// Those of them that are there and grant its namespace nothing.
+    pub(super) revoked: Box<[Revoked]>,
 }
 
 /// Texts by the object they are of.
@@ -52,7 +56,8 @@ impl Scope {
         texts.extend(cluster.iter().filter_map(|key| Some((key.clone(), world.object_of(key)?.text.clone()))));
         let namespaces = namespaces(name, world);
         let current = compile_with(&documents(&texts), namespaces.clone());
-        let mut scope = Self { cluster, ..Self::default() };
+        let revoked = revoked(name, &cluster, &namespaces, world);
+        let mut scope = Self { cluster, revoked, ..Self::default() };
         match effective(&own, &texts, &current, world) {
             None => scope.keep(&texts, &current),
             Some(served) => scope.keep(&served, &compile_with(&documents(&served), namespaces)),
@@ -181,6 +186,19 @@ fn namespaces(name: &str, world: &World) -> Namespaces {
         known.insert(name, labels.clone());
     }
     known
+}
+
+/// Returns what pipelines of a namespace may not deliver to, be it that they never might. Those of the cluster need no grant.
+fn revoked(name: &str, cluster: &BTreeSet<ObjectKey>, namespaces: &Namespaces, world: &World) -> Box<[Revoked]> {
+    if name == OF_THE_CLUSTER {
+        return Box::default();
+    }
+    let refuses = |key: &&ObjectKey| {
+        let standing = world.object_of(key).and_then(|manifest| Head::of(&manifest.text));
+        standing.is_some_and(|standing| standing.refuses(name, namespaces))
+    };
+    let revoked = |key: &ObjectKey| Revoked { namespace: held(name), backend: Arc::clone(&key.name) };
+    cluster.iter().filter(refuses).map(revoked).collect()
 }
 
 fn documents(texts: &Texts) -> Vec<Document> {

@@ -73,12 +73,21 @@ pub(super) fn make(scopes: &BTreeMap<Arc<str>, Scope>, world: &World, whose: &Wh
         namespaces,
         secrets,
         tickets: BTreeMap::new(),
+        revoked: Vec::new(),
         // A sidecar takes events of its own pod alone.
         token_keys: world.token_keys().filter(|_| !whose.is_sidecar && takes_events(&chosen)).cloned(),
     };
+    let told = if whose.is_sidecar { BTreeSet::new() } else { namespaces_of(whose) };
+    let refused: Vec<(&Arc<str>, &Scope)> = told
+        .into_iter()
+        .filter_map(|name| scopes.get_key_value(name))
+        .filter(|(_, scope)| !scope.revoked.is_empty())
+        .collect();
+    configuration.revoked = refused.iter().flat_map(|(_, scope)| scope.revoked.iter().cloned()).collect();
     configuration.version.hash = hash(&configuration);
     let slice = Slice { configuration, pods: facts(whose, &chosen, world), objects: Arc::new(objects), tickets: None };
-    let scopes = chosen.into_iter().map(|(name, _)| Arc::clone(name)).collect();
+    let names = chosen.into_iter().map(|(name, _)| name).chain(refused.into_iter().map(|(name, _)| name));
+    let scopes = names.map(Arc::clone).collect();
     Made { slice, scopes, left_out }
 }
 
@@ -95,9 +104,8 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, whose: &Whose<'_>) -> Chose
     for pod in pods {
         by_namespace.entry(&pod.facts.namespace).or_default().push(pod);
     }
-    let mut names: BTreeSet<&str> = by_namespace.keys().copied().collect();
+    let mut names = namespaces_of(whose);
     names.extend((!is_sidecar).then_some(OF_THE_CLUSTER));
-    names.extend(holding.iter().map(|key| &*key.namespace));
     let mut chosen = Vec::new();
     for (name, scope) in names.into_iter().filter_map(|name| scopes.get_key_value(name)) {
         let takes = |unit: &PipelineUnit| {
@@ -110,6 +118,12 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, whose: &Whose<'_>) -> Chose
         chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
     }
     chosen
+}
+
+/// Returns the namespaces of which there is a pod, or of which a pipeline holds something.
+fn namespaces_of<'a>(whose: &Whose<'a>) -> BTreeSet<&'a str> {
+    let of_pods = whose.pods.iter().map(|pod| &*pod.facts.namespace);
+    of_pods.chain(whose.holding.iter().map(|key| &*key.namespace)).collect()
 }
 
 /// Takes the largest pipelines out until the rest fits; each counts with its destinations.
@@ -199,6 +213,9 @@ fn hash(configuration: &Configuration) -> String {
     part(&format!("{:?}", configuration.namespaces));
     for ServedSecret { namespace, name, key, version, value: _ } in &configuration.secrets {
         [namespace, name, key, version].into_iter().for_each(|text| part(text));
+    }
+    if !configuration.revoked.is_empty() {
+        part(&format!("{:?}", configuration.revoked));
     }
     configuration.token_keys.iter().for_each(|keys| [&keys.issuer, &keys.keys].into_iter().for_each(|text| part(text)));
     format!("{:032x}", hasher.digest128())

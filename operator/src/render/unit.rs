@@ -9,7 +9,7 @@ use spillway_crds::kinds::backend::AllowedNamespaces;
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::NODE_AGENT;
-use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
+use spillway_crds::{BackendPlan, Input, Namespaces, PipelinePlan, Reach};
 
 use crate::texts::held;
 use crate::world::{ObjectKey, Pod, SecretName};
@@ -158,6 +158,17 @@ impl Head {
         let grants = grants.filter(|grants| AllowedNamespaces::deserialize(*grants).is_ok());
         self.root["spec"]["allowedNamespaces"] = grants.cloned().unwrap_or_else(|| json!({}));
         self.root.to_string().into()
+    }
+
+    /// Returns whether it says which namespaces it grants, and that one is not among them.
+    pub(super) fn refuses(&self, namespace: &str, namespaces: &Namespaces) -> bool {
+        let grants = Option::<AllowedNamespaces>::deserialize(&self.root["spec"]["allowedNamespaces"]);
+        match grants.map(Option::unwrap_or_default) {
+            Ok(AllowedNamespaces { selector: Some(selector) }) => namespaces.takes(&selector, namespace) == Some(false),
+            Ok(AllowedNamespaces { selector: None }) => true,
+            // What cannot be read says nothing of what was meant.
+            Err(_) => false,
+        }
     }
 
     /// Returns the keys of labels of namespaces that its selectors speak of.

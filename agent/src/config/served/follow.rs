@@ -325,9 +325,9 @@ impl Follower {
     /// # Cancel safety
     /// Where it is cancelled nothing is pending: what is tried again meanwhile acknowledges nothing that was never carried out.
     async fn compile(&mut self, configuration: Configuration) -> Arc<Read> {
-        let Configuration { version, manifests, namespaces, mut secrets, tickets: _, token_keys: _ } = configuration;
+        let Configuration { version, manifests, namespaces, mut secrets, revoked, .. } = configuration;
         secrets.iter_mut().for_each(|secret| secret.value = String::new());
-        let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces));
+        let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces, revoked));
         // Fails with the runtime only.
         let read = Arc::new(work.await.unwrap_or_default());
         self.pending = Some((version, secrets));

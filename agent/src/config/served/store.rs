@@ -120,6 +120,7 @@ impl Store {
             namespaces: configuration.namespaces.clone(),
             tickets: configuration.tickets.clone(),
             token_keys: configuration.token_keys.clone(),
+            revoked: configuration.revoked.clone(),
         };
         self.write_file(CONFIGURATION, &Content { configuration, sealed: sealed.transpose()? })
     }
@@ -208,6 +209,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
 
 #[cfg(test)]
 mod tests {
+    use spillway_crds::served::Revoked;
+
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -229,7 +232,8 @@ mod tests {
         };
         let version = spillway_crds::served::Version { epoch: 3, generation: 4, hash: "h".into() };
         let manifests = vec![r#"{"kind":"Backend","x":"\u00e9\n"}"#.into()];
-        Configuration { version, manifests, secrets: vec![secret], ..Configuration::default() }
+        let revoked = vec![Revoked { namespace: "a".into(), backend: "lake".into() }];
+        Configuration { version, manifests, secrets: vec![secret], revoked, ..Configuration::default() }
     }
 
     #[test]

@@ -124,6 +124,36 @@ fn what_was_granted_ends_at_once() {
 }
 
 #[test]
+fn agents_are_told_of_what_is_granted_no_longer() {
+    let mut stage = one();
+    stage.apply([lake(1, "prod"), granted("a", "jobs", "lake"), pod("b", "p", "x", "other"), stdout("b", "out")]);
+    stage.keep();
+    let revoked = |stage: &Stage, node: &str| -> Vec<String> {
+        let told = stage.slice(node).configuration.revoked.iter();
+        told.map(|one| format!("{}/{}", one.namespace, one.backend)).collect()
+    };
+    let hash = |stage: &Stage| stage.slice("n").configuration.version.hash.clone();
+    assert!(revoked(&stage, "n").is_empty());
+    for (withdrawn, back) in [(lake(2, "test"), lake(3, "prod")), (namespace("a", "test"), namespace("a", "prod"))] {
+        stage.apply([withdrawn]);
+        assert_eq!(revoked(&stage, "n"), ["a/lake"]);
+        assert!(revoked(&stage, "other").is_empty(), "it is no business of others");
+        let told = hash(&stage);
+        stage.apply([back]);
+        assert!(revoked(&stage, "n").is_empty() && hash(&stage) != told);
+    }
+    // One whose pods have gone, and whose events are held still.
+    stage.holding.insert("n".into(), [key(JOBS)].into());
+    stage.apply([ended("a", "p")]);
+    stage.second += 3600;
+    stage.apply([lake(4, "test"), node("n")]);
+    assert_eq!(revoked(&stage, "n"), ["a/lake"]);
+    // What is deleted is no withdrawal: what was accepted for it drains.
+    stage.apply([gone("ClusterBackend lake")]);
+    assert!(revoked(&stage, "n").is_empty());
+}
+
+#[test]
 fn a_bad_destination_of_the_cluster_is_served_as_it_was_and_grants_as_it_says_now() {
     let mut stage = one();
     stage.apply([lake(1, "prod"), granted("a", "jobs", "lake")]);
