@@ -87,7 +87,8 @@ struct Controller {
     repair: Repair,
     repair_again: Option<Timestamp>,
     synced: BTreeSet<&'static str>,
-    is_leading: bool,
+    /// The epoch of our term, where we lead.
+    term: Leading,
     leads_since: Timestamp,
     /// Objects whose status is to be looked at.
     due: BTreeSet<ObjectKey>,
@@ -124,7 +125,7 @@ impl Controller {
             repair: Repair::new(rules(flags), stats),
             repair_again: None,
             synced: BTreeSet::new(),
-            is_leading: false,
+            term: None,
             leads_since: Timestamp::default(),
             due: BTreeSet::new(),
             again: BTreeMap::new(),
@@ -226,7 +227,9 @@ impl Controller {
         match leading {
             Some(epoch) => {
                 self.hub.lead(epoch);
-                if !self.is_leading {
+                // Another epoch is another term, also where the end of the one before came and went unseen: what was wished for
+                // meanwhile is forgotten by who writes.
+                if self.term != Some(epoch) {
                     self.is_new = true;
                     self.leads_since = self.now();
                     self.objects.begin_term();
@@ -238,7 +241,7 @@ impl Controller {
                 self.again.clear();
             }
         }
-        self.is_leading = leading.is_some();
+        self.term = leading;
     }
 
     /// Renders, gives out, and asks for what is to be written.
@@ -264,7 +267,7 @@ impl Controller {
             *wanted = secrets;
             changed
         });
-        if !self.is_leading || (!are_read && self.is_new) {
+        if self.term.is_none() || (!are_read && self.is_new) {
             return;
         }
         if std::mem::take(&mut self.is_new) {

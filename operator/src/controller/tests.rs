@@ -243,34 +243,6 @@ async fn a_term_begins_with_its_epoch_also_where_the_end_of_the_one_before_went_
 }
 
 #[tokio::test]
-async fn a_new_leader_takes_nothing_from_an_agent_that_holds_events_of_it() {
-    let stage = Stage::running().await;
-    let news = stage.hub.wait_for_news("n", &Ask::default()).await.unwrap().to_answer();
-    let ticket = news.configuration.unwrap().tickets[JOBS].clone();
-    let mut other = Stage::new();
-    other.lead(Some(2));
-    other.note(Change::Pod("agent".into(), Some(agent())));
-    for change in [node("n"), namespace("a", "prod")] {
-        other.note(change);
-    }
-    // Nothing feeds the pipeline on that node any more.
-    other.object(stdout("a", "out"));
-    other.object(pipeline("a", "jobs", "x", "out"));
-    other.turn().await;
-    let holding = vec![Held { object: JOBS.into(), ticket }];
-    let running = Some(Version { epoch: 1, generation: 1, hash: "of the other leader".into() });
-    let ask = Ask { running, holding, ..Ask::default() };
-    other.hub.acknowledge("agent", &ask, other.controller.now()).unwrap();
-    let given = |stage: &Stage| {
-        let news = stage.hub.wait_for_news("n", &ask).now_or_never()?.unwrap().to_answer();
-        Some(news.configuration?.tickets.into_keys().collect::<Vec<_>>())
-    };
-    assert_eq!(given(&other), None);
-    other.turn().await;
-    assert_eq!(given(&other), Some(vec![JOBS.to_owned()]));
-}
-
-#[tokio::test]
 async fn an_event_is_about_what_the_cluster_says_and_not_about_what_was_told_a_term_ago() {
     let mut stage = Stage::running().await;
     stage.lead(None);
