@@ -6,6 +6,7 @@
 //! # Guarantees
 //! - Nothing is given out before every watch has listed once and every Secret that is named was looked for, so that a new
 //!   leader never takes anything away for not knowing it yet.
+//! - What agents hold is taken into account before they are given a configuration without it, also by a new leader.
 //! - Who does not lead renders all the same, so that it leads within the time of the Lease, and writes nothing.
 //!
 //! # Limits
@@ -275,6 +276,7 @@ impl Controller {
         }
         let agents = self.world.agents(&self.namespace, &self.agents);
         self.hub.publish(self.renderer.slices().clone(), agents);
+        self.hub.considered(&self.reports);
         self.due.extend(self.again.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
         self.tell(now, ends).await;
         self.evict(now, ends).await;

@@ -1,8 +1,9 @@
 //! The loop without its tasks: what the watches note goes in, what is to be written comes out and is written here, or not.
 
 use clap::Parser;
+use futures_util::FutureExt;
 use spillway_crds::kinds::status::ConditionStatus;
-use spillway_crds::served::{Ask, PodFacts};
+use spillway_crds::served::{Ask, Held, PodFacts, Version};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -34,6 +35,18 @@ struct Stage {
     objects: BTreeMap<ObjectKey, (Manifest, StatusText)>,
     /// Last good versions that were ever written: the name follows from the content.
     kept: Vec<Arc<LastGood>>,
+}
+
+/// The pod of the agent on the node `n`.
+fn agent() -> Pod {
+    let facts = PodFacts { uid: "agent".into(), namespace: "spillway-system".into(), ..PodFacts::default() };
+    Pod {
+        facts: facts.into(),
+        node: "n".into(),
+        service_account: "spillway-agent".into(),
+        uid: "agent".into(),
+        ..Pod::default()
+    }
 }
 
 impl Stage {
@@ -69,15 +82,7 @@ impl Stage {
     async fn running() -> Self {
         let mut stage = Self::new();
         stage.lead(Some(1));
-        let agent = PodFacts { uid: "agent".into(), namespace: "spillway-system".into(), ..PodFacts::default() };
-        let agent = Pod {
-            facts: agent.into(),
-            node: "n".into(),
-            service_account: "spillway-agent".into(),
-            uid: "agent".into(),
-            ..Pod::default()
-        };
-        stage.note(Change::Pod("agent".into(), Some(agent)));
+        stage.note(Change::Pod("agent".into(), Some(agent())));
         for change in [node("n"), namespace("a", "prod"), pod("a", "p", "x", "n")] {
             stage.note(change);
         }
@@ -240,6 +245,34 @@ async fn a_term_begins_with_its_epoch_also_where_the_end_of_the_one_before_went_
     stage.pass(1);
     stage.lead(Some(2));
     assert_eq!((stage.controller.leads_since, stage.controller.is_new), (since, false));
+}
+
+#[tokio::test]
+async fn a_new_leader_takes_nothing_from_an_agent_that_holds_events_of_it() {
+    let stage = Stage::running().await;
+    let news = stage.hub.wait_for_news("n", &Ask::default()).await.unwrap().to_answer();
+    let ticket = news.configuration.unwrap().tickets[JOBS].clone();
+    let mut other = Stage::new();
+    other.lead(Some(2));
+    other.note(Change::Pod("agent".into(), Some(agent())));
+    for change in [node("n"), namespace("a", "prod")] {
+        other.note(change);
+    }
+    // Nothing feeds the pipeline on that node any more.
+    other.object(stdout("a", "out"));
+    other.object(pipeline("a", "jobs", "x", "out"));
+    other.turn().await;
+    let holding = vec![Held { object: JOBS.into(), ticket }];
+    let running = Some(Version { epoch: 1, generation: 1, hash: "of the other leader".into() });
+    let ask = Ask { running, holding, ..Ask::default() };
+    other.hub.acknowledge("agent", &ask, other.controller.now()).unwrap();
+    let given = |stage: &Stage| {
+        let news = stage.hub.wait_for_news("n", &ask).now_or_never()?.unwrap().to_answer();
+        Some(news.configuration?.tickets.into_keys().collect::<Vec<_>>())
+    };
+    assert_eq!(given(&other), None);
+    other.turn().await;
+    assert_eq!(given(&other), Some(vec![JOBS.to_owned()]));
 }
 
 #[tokio::test]

@@ -41,6 +41,11 @@ impl News {
         Self { authorities: is_new.then(|| Arc::clone(authorities)), ..self }
     }
 
+    /// Returns it without a configuration.
+    pub(super) fn without_configuration(self) -> Self {
+        Self { version: None, behind: false, ..self }
+    }
+
     /// Returns whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.version.is_none() && !self.pods && self.authorities.is_none()

@@ -121,6 +121,11 @@ impl Node {
         }
     }
 
+    /// Returns whether what is given now has an object, by its label.
+    pub(super) fn serves(&self, label: &str) -> bool {
+        self.current.as_ref().is_some_and(|current| current.slice.objects.contains_key(label))
+    }
+
     /// Returns the objects of a slice that was given lately, by the hash of its configuration.
     pub(super) fn objects_of(&self, hash: &str) -> Option<Arc<Objects>> {
         let Current { slice, version } = self.current.as_ref()?;

@@ -73,6 +73,39 @@ async fn an_agent_that_has_nothing_gets_all_of_its_node_and_nothing_of_another()
 }
 
 #[tokio::test]
+async fn nothing_that_an_agent_holds_is_taken_from_it_before_that_was_considered() {
+    let hub = leading(7, &[("node-a", &slice("a", "p", &[]))]);
+    let held = |object: &str| Held { object: object.into(), ticket: "t".into() };
+    let ask = Ask { holding: vec![held("MonitoringPipeline a/jobs")], ..running(6, 1, "x") };
+    hub.acknowledge("pod-a", &ask, NOW).unwrap();
+    {
+        let mut waits = pin!(hub.wait_for_news("node-a", &ask));
+        assert!(poll(waits.as_mut()).is_none());
+        // What was made without it is not fit yet.
+        hub.considered(&Reports::new());
+        assert!(poll(waits.as_mut()).is_none());
+        publish(&hub, &[("node-a", &slice("b", "p", &[("MonitoringPipeline a/jobs", 1)]))]);
+        hub.considered(&hub.reports());
+        let news = poll(waits.as_mut()).unwrap().unwrap().to_answer();
+        assert_eq!(version(&news), (7, 2, "b"));
+    }
+    // What it holds no longer, or was never given, is taken from it.
+    publish(&hub, &[("node-a", &slice("c", "p", &[]))]);
+    assert_eq!(version(&answer(&hub, "node-a", &ask).await), (7, 3, "c"));
+    // The next pod of its agent says for itself what it holds.
+    let agents: Agents = [("pod-c".into(), "node-a".into())].into();
+    hub.publish([("node-a".into(), slice("d", "p", &[]))].into(), agents);
+    hub.considered(&hub.reports());
+    hub.acknowledge("pod-c", &ask, NOW).unwrap();
+    assert!(poll(pin!(hub.wait_for_news("node-a", &ask))).is_none());
+    hub.considered(&hub.reports());
+    assert_eq!(version(&answer(&hub, "node-a", &ask).await), (7, 4, "d"));
+    // Who holds nothing waits for nothing.
+    hub.acknowledge("pod-c", &running(6, 1, "x"), NOW).unwrap();
+    assert_eq!(version(&answer(&hub, "node-a", &running(6, 1, "x")).await), (7, 4, "d"));
+}
+
+#[tokio::test]
 async fn authorities_are_told_to_who_takes_them_until_it_says_that_it_knows_them() {
     let hub = leading(7, &[("node-a", &slice("a", "p", &[]))]);
     let certificate = AuthorityCertificate { pem: "x\n".into(), until_unix_seconds: 1 };
