@@ -256,7 +256,7 @@ fn whatever_is_answered_what_runs_goes_on() {
 
 fn secret(version: &str, value: &str) -> ServedSecret {
     let [namespace, name, key] = ["fab12", "api", "token"].map(str::to_owned);
-    ServedSecret { namespace, name, key, version: version.to_owned(), value: STANDARD.encode(value) }
+    ServedSecret { namespace, name, key, version: version.to_owned(), value: STANDARD.encode(value).into() }
 }
 
 /// A pipeline to `backend`, which asks for a secret, and one to files.

@@ -29,7 +29,7 @@
 //!
 //! # Limits
 //! An ask has at most [`ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline that does not fit is left out by the
-//! operator and says so.
+//! operator and says so. A value of a Secret has at most [`SECRET_VALUE_BYTES_MAX`]: a larger one is not served.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,6 +76,9 @@ pub const ASK_BYTES_MAX: usize = 1 << 20;
 
 /// Most bytes of an answer, before compression.
 pub const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Most bytes of a value of a Secret that an agent is served: credentials and certificates have some thousand.
+pub const SECRET_VALUE_BYTES_MAX: usize = 256 << 10;
 
 /// Most bytes of the reason of a refusal; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 1024;
@@ -277,7 +280,7 @@ pub struct ServedSecret {
     /// Changes whenever the value may have changed.
     pub version: String,
     /// The value, in base64.
-    pub value: String,
+    pub value: Arc<str>,
 }
 
 /// The pods of a node.

@@ -34,6 +34,7 @@ use crate::cluster::convert::{ObjectStatus, StatusText};
 use crate::cluster::keep::Keep;
 use crate::cluster::lease::Leading;
 use crate::cluster::queue::Wish;
+use crate::cluster::secrets::Named;
 use crate::cluster::watch::{Noted, Over};
 use crate::hub::Hub;
 use crate::render::{Holding, Rendered, Renderer};
@@ -60,7 +61,7 @@ struct Ends {
     secrets: mpsc::Receiver<Change>,
     leading: watch::Receiver<Leading>,
     reports: watch::Receiver<u64>,
-    secrets_wanted: watch::Sender<BTreeSet<SecretName>>,
+    secrets_wanted: watch::Sender<Named>,
     statuses: mpsc::Sender<Wish<StatusText>>,
     keeps: mpsc::Sender<Wish<Keep>>,
     news: mpsc::Sender<Wish<News>>,
@@ -261,7 +262,7 @@ impl Controller {
         self.due.extend(verdicts.into_keys());
         self.due.retain(|key| !gone.contains(key));
         let secrets = self.renderer.secrets();
-        let are_read = secrets.iter().all(|name| self.world.secret(name).is_some());
+        let are_read = secrets.keys().all(|name| self.world.secret(name).is_some());
         self.forget_secrets(&secrets);
         ends.secrets_wanted.send_if_modified(|wanted| {
             let changed = *wanted != secrets;
@@ -377,8 +378,9 @@ impl Controller {
         }
     }
 
-    fn forget_secrets(&mut self, wanted: &BTreeSet<SecretName>) {
-        let old: Vec<SecretName> = self.world.secret_names().filter(|name| !wanted.contains(*name)).cloned().collect();
+    fn forget_secrets(&mut self, wanted: &Named) {
+        let old: Vec<SecretName> =
+            self.world.secret_names().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         old.iter().for_each(|name| self.world.forget_secret(name));
     }
 

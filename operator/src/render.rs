@@ -17,7 +17,8 @@
 //! - A slice that is the same is the same `Arc`.
 //!
 //! # Limits
-//! A slice of more than [`SLICE_BYTES_MAX`] leaves out its largest pipelines, which says so in their verdicts.
+//! A slice of more than [`SLICE_BYTES_MAX`] leaves out the largest pipelines of the namespace that has most in it, until the rest fits;
+//! their verdicts say so. A tenant that takes too much costs itself, unless others take more.
 
 mod scope;
 mod slice;
@@ -42,7 +43,7 @@ pub use verdict::{Verdict, Why};
 /// How long what a pod was stays known after its end.
 pub const ENDED_KEPT: SignedDuration = SignedDuration::from_mins(10);
 
-/// Most bytes of the manifests of a slice: an answer also holds Secrets and pods.
+/// Most bytes of the manifests of a slice and the values of Secrets that they name: an answer also holds pods.
 pub const SLICE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
 
 /// The name of the scope of the kinds of the cluster.
@@ -78,7 +79,7 @@ pub struct Renderer {
     too_large: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
     /// How many scopes were compiled, ever.
     compiled: u64,
-    /// Most bytes of the manifests of a slice.
+    /// Most bytes of the manifests of a slice and the values that they name.
     limit: usize,
 }
 
@@ -130,9 +131,13 @@ impl Renderer {
         &self.slices
     }
 
-    /// Returns the Secrets that are named by what is served or would be.
-    pub fn secrets(&self) -> BTreeSet<SecretName> {
-        self.scopes.values().flat_map(Scope::secrets).cloned().collect()
+    /// Returns the Secrets that are named by what is served or would be, each with the keys that are.
+    pub fn secrets(&self) -> BTreeMap<SecretName, BTreeSet<String>> {
+        let mut named: BTreeMap<SecretName, BTreeSet<String>> = BTreeMap::new();
+        for (name, key) in self.scopes.values().flat_map(Scope::secrets) {
+            named.entry(name.clone()).or_default().insert(key.clone());
+        }
+        named
     }
 
     /// Returns the verdict of an object.
@@ -185,7 +190,7 @@ impl Renderer {
             scopes.extend(self.scopes.get(namespace).filter(|scope| scope.uses_cluster()).map(|_| namespace.clone()));
             scopes.extend(self.scopes.contains_key(OF_THE_CLUSTER).then(|| OF_THE_CLUSTER.into()));
         }
-        let reads = |scope: &Scope| scope.secrets().any(|name| touched.secrets.contains(name));
+        let reads = |scope: &Scope| scope.secrets().any(|(name, _)| touched.secrets.contains(name));
         scopes.extend(self.scopes.iter().filter(|(_, scope)| reads(scope)).map(|(name, _)| name.clone()));
         if self.scopes.is_empty() {
             scopes.extend(world.objects().map(|(key, _)| key.namespace.clone()));

@@ -64,7 +64,7 @@ impl Stage {
             secrets: mpsc::channel(1).1,
             leading: watch::channel(None).1,
             reports: hub.report_changes(),
-            secrets_wanted: watch::channel(BTreeSet::new()).0,
+            secrets_wanted: watch::channel(Named::new()).0,
             statuses,
             keeps,
             news,

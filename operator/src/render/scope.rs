@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::manifest::Reason as Cause;
-use spillway_crds::served::Revoked;
+use spillway_crds::served::{Revoked, SECRET_VALUE_BYTES_MAX};
 use spillway_crds::{Compiled, Document, ManifestError, Namespaces, PipelinePlan, compile_with};
 
 use super::OF_THE_CLUSTER;
@@ -13,7 +13,7 @@ use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
 use super::verdict::{Verdict, Why};
 use crate::reason::Reason;
 use crate::texts::held;
-use crate::world::{LastGood, Manifest, ObjectKey, SecretName, World};
+use crate::world::{LastGood, Manifest, ObjectKey, SecretName, SecretValue, World};
 use spillway_crds::kinds::Kind;
 
 /// The type of destinations that are folders of the machine.
@@ -76,9 +76,9 @@ impl Scope {
         self.backends.get(place)
     }
 
-    /// Returns the Secrets that its destinations name.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &SecretName> {
-        self.backends.iter().flat_map(|unit| unit.secrets.iter().map(|(name, _)| name))
+    /// Returns the Secrets that its destinations name, each with a key.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &(SecretName, String)> {
+        self.backends.iter().flat_map(|unit| unit.secrets.iter())
     }
 
     /// Returns whether something of it refers to that `ClusterBackend`, be it there or not.
@@ -278,12 +278,22 @@ fn secrets_of(backends: &[&BackendUnit], world: &World, of: &ObjectKey) -> Resul
         let is_hidden = backend.kind == Kind::ClusterBackend && !of.kind.is_of_the_cluster();
         for (name, key) in &unit.secrets {
             let secret = if is_hidden { "a Secret".to_owned() } else { format!("Secret {}/{}", name.0, name.1) };
-            let (reason, what) = match world.secret(name) {
-                Some(Some(data)) if data.values.contains_key(key) => continue,
-                Some(Some(_)) if is_hidden => (Reason::SecretKeyNotFound, "lacks a key".to_owned()),
-                Some(Some(_)) => (Reason::SecretKeyNotFound, format!("has no key `{key}`")),
+            let (reason, what) = match world.secret(name).map(|data| data.map(|data| data.values.get(key))) {
+                Some(Some(Some(SecretValue::Kept(_)))) => continue,
+                Some(Some(Some(SecretValue::TooLarge(_)))) if is_hidden => {
+                    (Reason::SecretTooLarge, "has a value that is too large".to_owned())
+                }
+                Some(Some(Some(SecretValue::TooLarge(bytes)))) => {
+                    let most = SECRET_VALUE_BYTES_MAX;
+                    (
+                        Reason::SecretTooLarge,
+                        format!("has {bytes} bytes under the key `{key}`; allowed: at most {most}"),
+                    )
+                }
+                Some(Some(None)) if is_hidden => (Reason::SecretKeyNotFound, "lacks a key".to_owned()),
+                Some(Some(None)) => (Reason::SecretKeyNotFound, format!("has no key `{key}`")),
                 Some(None) => (Reason::SecretNotFound, "is not there, or may not be read".to_owned()),
-                None => (Reason::Pending, "is being read".to_owned()),
+                None | Some(Some(Some(SecretValue::NotKept))) => (Reason::Pending, "is being read".to_owned()),
             };
             return Err(Why::new(reason, format!("{label}: {secret} {what}")));
         }

@@ -326,7 +326,7 @@ impl Follower {
     /// Where it is cancelled nothing is pending: what is tried again meanwhile acknowledges nothing that was never carried out.
     async fn compile(&mut self, configuration: Configuration) -> Arc<Read> {
         let Configuration { version, manifests, namespaces, mut secrets, revoked, .. } = configuration;
-        secrets.iter_mut().for_each(|secret| secret.value = String::new());
+        secrets.iter_mut().for_each(|secret| secret.value = "".into());
         let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces, revoked));
         // Fails with the runtime only.
         let read = Arc::new(work.await.unwrap_or_default());
