@@ -57,10 +57,22 @@ pub struct Slice {
     pub configuration: Configuration,
     /// The pods; their `hash` names their content.
     pub pods: Pods,
-    /// What of it is served: objects as errors name them, with their generations.
-    pub objects: Arc<BTreeMap<Arc<str>, i64>>,
+    /// What of it is served.
+    pub objects: Arc<Objects>,
     /// What makes its tickets.
     pub tickets: Option<NodeTickets>,
+}
+
+/// Objects as errors name them, each as it is served.
+pub type Objects = BTreeMap<Arc<str>, Edition>;
+
+/// An object as it is served. One that is made anew begins with the generation that another had: its text tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edition {
+    /// Its `metadata.generation`.
+    pub generation: i64,
+    /// The hash of what is served of it.
+    pub hash: u64,
 }
 
 /// The uids of pods with a live agent, each with its place.

@@ -244,7 +244,7 @@ impl Renderer {
         let nothing = BTreeMap::new();
         let before = self.slices.get(place).map_or(&nothing, |slice| &*slice.objects);
         let after = after.map_or(&nothing, |slice| &*slice.objects);
-        let changed = before.iter().filter(|(label, generation)| after.get(*label) != Some(generation));
+        let changed = before.iter().filter(|(label, edition)| after.get(*label) != Some(edition));
         let came = after.iter().filter(|(label, _)| !before.contains_key(*label));
         changed.chain(came).filter_map(|(label, _)| ObjectKey::of_label(label)).collect()
     }

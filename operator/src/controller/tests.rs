@@ -200,6 +200,22 @@ async fn an_agent_that_was_not_heard_and_comes_back_counts_again() {
 }
 
 #[tokio::test]
+async fn one_that_is_made_anew_is_not_taken_for_the_one_of_its_name_that_agents_run() {
+    let mut stage = Stage::running().await;
+    stage.controller.take(Noted::Gone(key(JOBS)));
+    stage.objects.remove(&key(JOBS));
+    let Change::Object(of, Some(mut manifest)) = pipeline("a", "jobs", "x", "out") else { panic!("an object") };
+    manifest.uid = "anew".into();
+    manifest.text = manifest.text.replace("\"all\"", "\"every\"").into();
+    stage.object(Change::Object(of, Some(manifest)));
+    stage.turn().await;
+    assert_eq!(stage.ready(), (ConditionStatus::False, "Waiting".into()), "both have generation 1");
+    stage.agent_asks().await;
+    stage.turn().await;
+    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready".into()));
+}
+
+#[tokio::test]
 async fn a_node_that_is_not_ready_is_told_of() {
     let mut stage = Stage::running().await;
     stage.note(Change::Node("n".into(), Some(false)));

@@ -1,11 +1,11 @@
 //! An ask as a report: what of it is kept, and in which bounds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use spillway_crds::served::{Ask, BackendReport, Held, REASON_BYTES_MAX, Refused};
 
+use super::Objects;
 use crate::reports::Report;
 
 /// Most bytes of a name that an agent gives: a kind, a namespace and a name, each as long as can be.
@@ -24,12 +24,7 @@ const TICKET_BYTES_MAX: usize = 128;
 const ENTRIES_MAX: usize = 10_000;
 
 /// Returns what the agent of `pod_uid` said, where `objects` are those of the configuration it runs, as far as that is known.
-pub(super) fn report(
-    pod_uid: &Arc<str>,
-    ask: &Ask,
-    objects: Option<Arc<BTreeMap<Arc<str>, i64>>>,
-    seen: Timestamp,
-) -> Report {
+pub(super) fn report(pod_uid: &Arc<str>, ask: &Ask, objects: Option<Arc<Objects>>, seen: Timestamp) -> Report {
     Report {
         pod_uid: Arc::clone(pod_uid),
         seen,

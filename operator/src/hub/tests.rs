@@ -14,7 +14,10 @@ fn slice(hash: &str, pods: &str, objects: &[(&str, i64)]) -> Arc<Slice> {
         Configuration { version, manifests: vec![format!("manifest {hash}").into()], ..Configuration::default() };
     let facts = PodFacts { uid: pods.into(), ..PodFacts::default() };
     let pods = Pods { hash: pods.into(), pods: vec![facts.into()] };
-    let objects = objects.iter().map(|(name, generation)| ((*name).into(), *generation)).collect();
+    let objects = objects
+        .iter()
+        .map(|(name, generation)| ((*name).into(), Edition { generation: *generation, hash: 0 }))
+        .collect();
     Arc::new(Slice { configuration, pods, objects: Arc::new(objects), tickets: None })
 }
 
@@ -296,7 +299,7 @@ fn what_was_given_out_lately_is_acknowledged_with_the_objects_it_held() {
     let objects = |hash: &str| {
         hub.acknowledge("pod-a", &running(3, 1, hash), NOW).unwrap();
         let report = hub.reports().remove("node-a").unwrap();
-        let objects = report.objects.iter().map(|(name, generation)| format!("{name} {generation}"));
+        let objects = report.objects.iter().map(|(name, edition)| format!("{name} {}", edition.generation));
         (report.running.is_some(), objects.collect::<Vec<_>>().join(", "))
     };
     assert_eq!(objects("h2"), (true, "c 2".into()));
@@ -321,7 +324,7 @@ fn an_agent_that_stays_behind_keeps_what_it_acknowledged() {
         publish(&hub, &[("node-a", &slice(&format!("h{number}"), "p", &[("a", number)]))]);
     }
     hub.acknowledge("pod-a", &ask, NOW).unwrap();
-    assert_eq!(hub.reports()["node-a"].objects[&Arc::from("a")], 1);
+    assert_eq!(hub.reports()["node-a"].objects[&Arc::from("a")].generation, 1);
     hub.acknowledge("pod-a", &running(3, 2, "h0"), NOW).unwrap();
     assert_eq!(hub.reports()["node-a"].running, None, "that one is too long ago");
 }

@@ -56,7 +56,7 @@ pub(super) fn make(scopes: &BTreeMap<Arc<str>, Scope>, world: &World, whose: &Wh
     let common = || backends.values().map(|unit| &unit.common).chain(chosen.iter().map(|(_, unit)| &unit.common));
     let namespaces = labels(common(), world, pods, &chosen);
     let secrets = secrets(backends.values().copied(), world);
-    let objects = common().map(|common| (Arc::clone(&common.label), common.generation)).collect();
+    let objects = common().map(|common| (Arc::clone(&common.label), common.edition())).collect();
     let of_backends = backends.values().map(|unit| (&unit.common.label, &unit.common.text));
     let of_pipelines = chosen.iter().map(|(_, unit)| (&unit.common.label, unit.text_for(whose.is_sidecar)));
     let mut manifests: Vec<(&Arc<str>, &Arc<str>)> = of_backends.chain(of_pipelines).collect();

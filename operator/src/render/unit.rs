@@ -10,7 +10,9 @@ use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::NODE_AGENT;
 use spillway_crds::{BackendPlan, Input, Namespaces, PipelinePlan, Reach};
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::hub::Edition;
 use crate::texts::held;
 use crate::world::{ObjectKey, Pod, SecretName};
 use spillway_crds::kinds::Kind;
@@ -23,6 +25,8 @@ pub(super) struct Common {
     pub(super) label: Arc<str>,
     pub(super) generation: i64,
     pub(super) text: Arc<str>,
+    /// What tells its text from others.
+    hash: u64,
     /// The keys of labels of namespaces that its selectors speak of.
     pub(super) speaks_of: Box<[String]>,
 }
@@ -192,8 +196,16 @@ impl Head {
             label: self.key.label().into(),
             generation: self.generation,
             text: Arc::clone(text),
+            hash: xxh3_64(text.as_bytes()),
             speaks_of: self.speaks_of(),
         }
+    }
+}
+
+impl Common {
+    /// Returns which edition of its object it is.
+    pub(super) fn edition(&self) -> Edition {
+        Edition { generation: self.generation, hash: self.hash }
     }
 }
 

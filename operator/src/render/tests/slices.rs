@@ -154,7 +154,7 @@ fn a_slice_is_the_same_where_nothing_of_it_changed() {
     assert!(Arc::ptr_eq(&before[0], stage.slice("n1")));
     assert!(!Arc::ptr_eq(&before[1], stage.slice("n2")));
     assert_ne!(before[1].configuration.version.hash, stage.slice("n2").configuration.version.hash);
-    assert_eq!(stage.slice("n2").objects["MonitoringPipeline b/jobs"], 2);
+    assert_eq!(stage.slice("n2").objects["MonitoringPipeline b/jobs"].generation, 2);
 }
 
 #[test]
