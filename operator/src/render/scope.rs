@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::manifest::Reason as Cause;
 use spillway_crds::served::{Revoked, SECRET_VALUE_BYTES_MAX};
 use spillway_crds::{Compiled, Document, ManifestError, Namespaces, PipelinePlan, compile_with};
 
-use super::OF_THE_CLUSTER;
 use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
 use super::verdict::{Verdict, Why};
+use super::{OF_THE_CLUSTER, SECRETS_WAITED_MAX};
 use crate::reason::Reason;
 use crate::texts::held;
 use crate::world::{LastGood, Manifest, ObjectKey, SecretName, SecretValue, World};
@@ -25,10 +26,10 @@ const ERRORS_TOLD_MAX: usize = 5;
 /// A namespace, or the kinds of the cluster, compiled.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// The pipelines that are served.
-    pub(super) pipelines: Box<[PipelineUnit]>,
-    /// The destinations that they may refer to, in the order of their keys.
-    backends: Box<[BackendUnit]>,
+    /// What is served.
+    served: Units,
+    /// What is to be served when the Secrets that it names have been read.
+    next: Option<Box<Next>>,
     /// What became of each object of this scope.
     pub(super) verdicts: BTreeMap<ObjectKey, Verdict>,
     /// The `ClusterBackend`s that something of it refers to, or did when it was good last; there or not.
@@ -37,12 +38,27 @@ pub(super) struct Scope {
     pub(super) revoked: Box<[Revoked]>,
 }
 
+/// What can be served of a scope.
+#[derive(Debug, Default)]
+struct Units {
+    pipelines: Box<[PipelineUnit]>,
+    /// The destinations that they may refer to, in the order of their keys.
+    backends: Box<[BackendUnit]>,
+}
+
+/// What waits for Secrets.
+#[derive(Debug)]
+struct Next {
+    units: Units,
+    since: Timestamp,
+}
+
 /// Texts by the object they are of.
 type Texts = BTreeMap<ObjectKey, Arc<str>>;
 
 impl Scope {
-    /// Compiles the scope of that name.
-    pub(super) fn compile(name: &str, world: &World) -> Self {
+    /// Compiles the scope of that name, which was `before`.
+    pub(super) fn compile(name: &str, world: &World, before: Option<Self>, now: Timestamp) -> Self {
         let own = own(name, world);
         let heads: BTreeMap<&ObjectKey, Head> =
             own.iter().filter_map(|(key, manifest)| Some((*key, Head::of(&manifest.text)?))).collect();
@@ -58,10 +74,11 @@ impl Scope {
         let current = compile_with(&documents(&texts), namespaces.clone());
         let revoked = revoked(name, &cluster, &namespaces, world);
         let mut scope = Self { cluster, revoked, ..Self::default() };
-        match effective(&own, &texts, &current, world) {
-            None => scope.keep(&texts, &current),
-            Some(served) => scope.keep(&served, &compile_with(&documents(&served), namespaces)),
-        }
+        let units = match effective(&own, &texts, &current, world) {
+            None => Units::of(&texts, &current),
+            Some(served) => Units::of(&served, &compile_with(&documents(&served), namespaces)),
+        };
+        scope.serve(units, before, world, now);
         let verdict = |(key, manifest): (&&ObjectKey, &&Manifest)| {
             ((*key).clone(), scope.verdict((key, manifest), (&heads, &uses), &current, world))
         };
@@ -70,15 +87,45 @@ impl Scope {
         scope
     }
 
-    /// Returns the destination of that key as it is served.
-    pub(super) fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
-        let place = self.backends.binary_search_by(|unit| unit.common.key.cmp(key)).ok()?;
-        self.backends.get(place)
+    /// Returns the pipelines that are served.
+    pub(super) fn pipelines(&self) -> &[PipelineUnit] {
+        &self.served.pipelines
     }
 
-    /// Returns the Secrets that its destinations name, each with a key.
+    /// Returns the destination of that key as it is served.
+    pub(super) fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
+        self.served.backend(key)
+    }
+
+    /// Returns the Secrets that its destinations name, or will, each with a key.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &(SecretName, String)> {
-        self.backends.iter().flat_map(|unit| unit.secrets.iter())
+        self.served.secrets().chain(self.next.iter().flat_map(|next| next.units.secrets()))
+    }
+
+    /// Returns until when it waits for Secrets at the latest, if it does.
+    pub(super) fn waits_until(&self) -> Option<Timestamp> {
+        self.next.as_ref().map(|next| next.since.saturating_add(SECRETS_WAITED_MAX).unwrap_or(next.since))
+    }
+
+    /// Serves `units`, or what was served before while a Secret that they name has not been read; not for longer than
+    /// [`SECRETS_WAITED_MAX`]. What was never served waits for nothing.
+    fn serve(&mut self, units: Units, before: Option<Self>, world: &World, now: Timestamp) {
+        let is_read = |(name, key): &(SecretName, String)| match world.secret(name) {
+            Some(Some(data)) => data.values.get(key) != Some(&SecretValue::NotKept),
+            Some(None) => true,
+            None => false,
+        };
+        let before = before.filter(|_| !units.secrets().all(is_read));
+        let Some(Self { served, next, .. }) = before else {
+            self.served = units;
+            return;
+        };
+        let since = next.map_or(now, |next| next.since);
+        if now.duration_since(since) < SECRETS_WAITED_MAX {
+            (self.served, self.next) = (served, Some(Box::new(Next { units, since })));
+        } else {
+            self.served = units;
+        }
     }
 
     /// Returns whether something of it refers to that `ClusterBackend`, be it there or not.
@@ -89,30 +136,6 @@ impl Scope {
     /// Returns whether what it is depends on grants, and so on the labels of its namespace.
     pub(super) fn uses_cluster(&self) -> bool {
         !self.cluster.is_empty()
-    }
-
-    /// Keeps of what was compiled what serving needs.
-    fn keep(&mut self, texts: &Texts, compiled: &Compiled) {
-        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> = texts
-            .iter()
-            .filter(|(key, _)| !key.kind.is_pipeline())
-            .map(|(key, text)| (key.uid(), (key, text)))
-            .collect();
-        let backends = compiled.backends.iter().filter_map(|plan| {
-            let (key, text) = by_uid.get(&*plan.uid)?;
-            Some((*key, BackendUnit::new(&Head::of(text)?, text, plan)))
-        });
-        self.backends = backends.collect::<BTreeMap<_, _>>().into_values().collect();
-        // What leads to a folder of the node, too: that of a pod is gone with the pod.
-        let folders = compiled.backends.iter().filter(|plan| plan.settings.type_name() == FOLDERS);
-        let folders: BTreeSet<&ObjectKey> =
-            folders.filter_map(|plan| by_uid.get(&*plan.uid)).map(|(key, _)| *key).collect();
-        let is_of_the_node = |key: &ObjectKey| key.kind == Kind::ClusterBackend || folders.contains(key);
-        let pipelines = compiled.pipelines.iter().filter_map(|plan| {
-            let text = texts.get(&key_of(plan))?;
-            Some(PipelineUnit::new(&Head::of(text)?, text, plan, is_of_the_node))
-        });
-        self.pipelines = pipelines.collect();
     }
 
     fn verdict(
@@ -128,15 +151,16 @@ impl Scope {
         let own: Vec<&ManifestError> = errors.iter().filter(is_own).copied().collect();
         let references: Vec<&ManifestError> = errors.iter().filter(|error| !is_own(error)).copied().collect();
         let served = if key.kind.is_pipeline() {
-            self.pipelines.iter().find(|unit| unit.common.key == *key).map(|unit| unit.common.generation)
+            self.pipelines().iter().find(|unit| unit.common.key == *key).map(|unit| unit.common.generation)
         } else {
             self.backend(key).map(|unit| unit.common.generation)
         };
+        let wanted = self.next.as_ref().map_or(&self.served, |next| &next.units);
         let uses: Box<[Use]> = uses.get(key).map(|uses| uses.as_slice().into()).unwrap_or_default();
         let backends: Vec<&BackendUnit> = if key.kind.is_pipeline() {
-            uses.iter().filter_map(|one| self.backend(&one.key(&key.namespace))).collect()
+            uses.iter().filter_map(|one| wanted.backend(&one.key(&key.namespace))).collect()
         } else {
-            self.backend(key).into_iter().collect()
+            wanted.backend(key).into_iter().collect()
         };
         let resolved = match references.first() {
             Some(first) => Err(Why::new(reason(first.reason), told(&references))),
@@ -165,6 +189,41 @@ impl Scope {
             let now = LastGood { generation: manifest.generation, texts: kept };
             verdict.keep = (manifest.last_good.as_deref() != Some(&now)).then(|| Arc::new(now));
         }
+    }
+}
+
+impl Units {
+    /// Keeps of what was compiled what serving needs.
+    fn of(texts: &Texts, compiled: &Compiled) -> Self {
+        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> = texts
+            .iter()
+            .filter(|(key, _)| !key.kind.is_pipeline())
+            .map(|(key, text)| (key.uid(), (key, text)))
+            .collect();
+        let backends = compiled.backends.iter().filter_map(|plan| {
+            let (key, text) = by_uid.get(&*plan.uid)?;
+            Some((*key, BackendUnit::new(&Head::of(text)?, text, plan)))
+        });
+        let backends = backends.collect::<BTreeMap<_, _>>().into_values().collect();
+        // What leads to a folder of the node, too: that of a pod is gone with the pod.
+        let folders = compiled.backends.iter().filter(|plan| plan.settings.type_name() == FOLDERS);
+        let folders: BTreeSet<&ObjectKey> =
+            folders.filter_map(|plan| by_uid.get(&*plan.uid)).map(|(key, _)| *key).collect();
+        let is_of_the_node = |key: &ObjectKey| key.kind == Kind::ClusterBackend || folders.contains(key);
+        let pipelines = compiled.pipelines.iter().filter_map(|plan| {
+            let text = texts.get(&key_of(plan))?;
+            Some(PipelineUnit::new(&Head::of(text)?, text, plan, is_of_the_node))
+        });
+        Self { pipelines: pipelines.collect(), backends }
+    }
+
+    fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
+        let place = self.backends.binary_search_by(|unit| unit.common.key.cmp(key)).ok()?;
+        self.backends.get(place)
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &(SecretName, String)> {
+        self.backends.iter().flat_map(|unit| unit.secrets.iter())
     }
 }
 

@@ -113,7 +113,7 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, whose: &Whose<'_>) -> Chose
                     .flat_map(|(_, pods)| pods)
                     .any(|pod| if is_sidecar { unit.is_asked_for(pod) } else { unit.selects(pod) })
         };
-        chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
+        chosen.extend(scope.pipelines().iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
     }
     chosen
 }

@@ -207,6 +207,45 @@ fn only_keys_that_are_named_are_served_and_the_hash_knows_versions_alone() {
 }
 
 #[test]
+fn what_newly_names_a_secret_waits_until_that_was_read_and_not_for_ever() {
+    let mut stage = Stage::of([
+        pod("a", "p", "x", "n"),
+        http("a", "api", 1, "s"),
+        pipeline("a", "jobs", "x", "api"),
+        secret("a", "s", "1"),
+        pod("b", "p", "x", "n"),
+        stdout("b", "out"),
+    ]);
+    let served = |stage: &Stage| {
+        let names = stage.slice("n").configuration.secrets.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        (stage.slice("n").objects["Backend a/api"].generation, names.join(" "))
+    };
+    let named =
+        |stage: &Stage| stage.renderer.secrets().into_keys().map(|(_, name)| name.to_string()).collect::<Vec<_>>();
+    let rendered = stage.apply([http("a", "api", 2, "t")]);
+    assert_eq!(served(&stage), (1, "s".to_owned()));
+    assert_eq!(named(&stage), ["s", "t"], "both are read");
+    let verdict = stage.verdict("Backend a/api");
+    assert_eq!((verdict.served, verdict.resolved.clone().unwrap_err().reason), (Some(1), Reason::Pending));
+    assert_eq!(rendered.again, Some(Timestamp::from_second(1_800_000_015).unwrap()));
+    // Nobody else waits for it.
+    stage.apply([pipeline("b", "jobs", "x", "out")]);
+    assert!(stage.served("n").contains(&"MonitoringPipeline b/jobs".to_owned()));
+    stage.apply([secret("a", "t", "1")]);
+    assert_eq!((served(&stage), named(&stage)), ((2, "t".to_owned()), vec!["t".to_owned()]));
+    assert_eq!(stage.verdict("Backend a/api").served, Some(2));
+    // One that cannot be read: edits that come meanwhile do not put the end of it off.
+    stage.apply([http("a", "api", 3, "u")]);
+    stage.second += 14;
+    stage.apply([http("a", "api", 4, "u")]);
+    assert_eq!(served(&stage), (2, "t".to_owned()));
+    stage.second += 1;
+    assert_eq!(stage.apply([]).again, None);
+    assert_eq!(served(&stage), (4, String::new()));
+    assert_eq!(stage.verdict("Backend a/api").resolved.clone().unwrap_err().reason, Reason::Pending);
+}
+
+#[test]
 fn a_value_is_held_once_for_all_who_are_served_it() {
     let mut changes = vec![http("a", "api", 1, "s"), pipeline("a", "jobs", "x", "api"), secret("a", "s", "1")];
     changes.extend((0..3).map(|number| pod("a", &format!("p{number}"), "x", &format!("n{number}"))));
@@ -241,16 +280,17 @@ fn what_is_left_out_is_of_the_namespace_that_takes_most() {
 
 #[test]
 fn values_of_secrets_count_for_the_size_of_a_slice() {
-    let large = |name: &str| {
-        let data = SecretData::of("1", [("token".to_owned(), vec![b'x'; 3000])], &["token".to_owned()].into());
+    let of_size = |name: &str, bytes: usize| {
+        let data = SecretData::of("1", [("token".to_owned(), vec![b'x'; bytes])], &["token".to_owned()].into());
         Change::Secret(("a".into(), name.into()), Some(data))
     };
     let mut stage = Stage::default();
     stage.renderer.limit = 7000;
     stage.apply([pod("a", "p", "x", "n"), http("a", "one", 1, "s1"), http("a", "two", 1, "s2")]);
-    stage.apply([pipeline("a", "p1", "x", "one"), pipeline("a", "p2", "x", "two"), large("s1")]);
+    stage.apply([of_size("s1", 3000), of_size("s2", 1)]);
+    stage.apply([pipeline("a", "p1", "x", "one"), pipeline("a", "p2", "x", "two")]);
     assert_eq!(stage.served("n").len(), 4);
-    stage.apply([large("s2")]);
+    stage.apply([of_size("s2", 3000)]);
     assert_eq!((stage.served("n").len(), stage.slice("n").configuration.secrets.len()), (2, 1));
 }
 
