@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use spillway_crds::served::{
     Authorities, AuthorityCertificate, BackendCondition, Configuration, FORBIDDEN, Held, Owner, PROTOCOL, PodFacts,
-    Pods, ServedSecret, Version,
+    Pods, Revoked, ServedSecret, Version,
 };
 
 #[path = "served/agent.rs"]
@@ -256,7 +256,7 @@ fn whatever_is_answered_what_runs_goes_on() {
 
 fn secret(version: &str, value: &str) -> ServedSecret {
     let [namespace, name, key] = ["fab12", "api", "token"].map(str::to_owned);
-    ServedSecret { namespace, name, key, version: version.to_owned(), value: STANDARD.encode(value) }
+    ServedSecret { namespace, name, key, version: version.to_owned(), value: STANDARD.encode(value).into() }
 }
 
 /// A pipeline to `backend`, which asks for a secret, and one to files.
@@ -348,6 +348,30 @@ fn a_tenants_backend_reaches_no_loopback_and_one_of_the_cluster_does() {
     assert!(agent.get("/metrics").lines().any(counted), "{}", agent.get("/metrics"));
     assert_eq!(told.holding.len(), 1, "{told:?}");
     assert_eq!(backend.requests(), 1, "only what the cluster's own backend sent");
+}
+
+#[test]
+fn what_is_granted_no_longer_does_not_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    // Takes what comes and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let http = json!({"url": format!("http://{}/", silent.local_addr().unwrap())});
+    let shared = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "ClusterBackend", "metadata": {"name": "shared"},
+        "spec": {"type": "HTTP", "http": http, "allowedNamespaces": {"selector": {}}}});
+    let platform =
+        events("platform", &json!({"name": "all", "backendRefs": [{"kind": "ClusterBackend", "name": "shared"}]}));
+    let manifests = [archive(), shared.to_string(), platform, everything("jobs")];
+    let (operator, url) = listen(configuration(7, 1, &manifests));
+    let mut agent = Agent::start(dir.path(), &url, &[]);
+    operator.wait_for("it runs 7.1", |ask| ask.running == Some(version(7, 1)));
+    flows(&mut agent, dir.path(), ("jobs", 1));
+    let revoked = vec![Revoked { namespace: "fab12".into(), backend: "shared".into() }];
+    let after = Configuration { revoked, ..configuration(7, 2, &[archive(), everything("jobs")]) };
+    operator.set(|state| state.configuration = Some(after));
+    operator.wait_for("it runs 7.2", |ask| ask.running == Some(version(7, 2)));
+    // What it has under way is given up, not what it may do for the five minutes of its drain.
+    agent.wait_until("its log goes", |agent| agent.seen.iter().any(|line| line.contains("its log is gone")));
+    flows(&mut agent, dir.path(), ("jobs", 2));
 }
 
 /// A proxy would connect where the agent must not, and see what it sends.

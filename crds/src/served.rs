@@ -21,14 +21,16 @@
 //!   generations count changes of one leader.
 //! - [`Version::hash`] covers everything but the tickets and the values of secrets, whose versions it covers: it can be shown
 //!   and logged.
+//! - A grant that is withdrawn is named ([`Configuration::revoked`]): what went for it does not drain.
 //! - An agent that trusts the operator by a file of authorities is told of the others to come, over the TLS that it trusts
 //!   already ([`Ask::authorities`]), and acknowledges them with the next ask; who does not say that it takes them gets none.
 //! - Unknown fields are ignored on both sides: neighbouring minor versions understand each other. What changes meaning gets
 //!   a new number in [`PROTOCOL`]; an ask of another number is refused with both, and its agent runs on as it is.
 //!
 //! # Limits
-//! An ask has at most [`ASK_BYTES_MAX`], that of a sidecar [`SIDECAR_ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline that does not fit is left out by the
-//! operator and says so.
+//! An ask has at most [`ASK_BYTES_MAX`], that of a sidecar [`SIDECAR_ASK_BYTES_MAX`], an answer [`ANSWER_BYTES_MAX`]: a pipeline
+//! that does not fit is left out by the operator and says so. A value of a Secret has at most [`SECRET_VALUE_BYTES_MAX`]: a larger
+//! one is not served.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kinds::CLUSTER;
 use crate::kinds::labels::{Labelled, Labels};
 
 /// The `ClusterBackend` that a sidecar has in the place of what only the agent of its node may deliver to: that agent.
@@ -77,6 +80,9 @@ pub const SIDECAR_ASK_BYTES_MAX: usize = 32 << 10;
 
 /// Most bytes of an answer, before compression.
 pub const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// Most bytes of a value of a Secret that an agent is served: credentials and certificates have some thousand.
+pub const SECRET_VALUE_BYTES_MAX: usize = 256 << 10;
 
 /// Most bytes of the reason of a refusal; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 1024;
@@ -228,8 +234,31 @@ pub struct Configuration {
     /// For each pipeline, as errors name it, what proves that it was given to this node. An agent keeps that of a pipeline of
     /// which it holds events, and shows it in [`Ask::holding`]. Not covered by the hash: it follows from node and name.
     pub tickets: BTreeMap<String, String>,
+    /// What pipelines of a namespace may not deliver to, although they say so or did: a grant that was withdrawn. What an agent
+    /// still holds for it is not delivered any more. An older agent does not know of it, and delivers for the time that the
+    /// pipeline said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revoked>,
     /// What tokens of pods are verified with; only where one of the pipelines takes events of pods.
     pub token_keys: Option<Arc<TokenKeys>>,
+}
+
+/// A `ClusterBackend` that grants a namespace nothing.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Revoked {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name of the `ClusterBackend`.
+    pub backend: Arc<str>,
+}
+
+impl Revoked {
+    /// Returns whether it is about deliveries of pipelines of that namespace to what names a backend for good.
+    pub fn is_about(&self, namespace: &str, backend_uid: &str) -> bool {
+        let name = backend_uid.split_once('.').filter(|(of, _)| *of == CLUSTER).map(|(_, name)| name);
+        *self.namespace == *namespace && name == Some(&*self.backend)
+    }
 }
 
 /// Who signs the tokens of pods, and with which keys.
@@ -255,7 +284,7 @@ pub struct ServedSecret {
     /// Changes whenever the value may have changed.
     pub version: String,
     /// The value, in base64.
-    pub value: String,
+    pub value: Arc<str>,
 }
 
 /// The pods of a node.
@@ -355,6 +384,26 @@ mod tests {
         // Who takes no authorities says nothing of them, and who has none to tell of, neither.
         let silent = [serde_json::to_string(&Ask::default()), serde_json::to_string(&Answer::default())];
         assert!(silent.iter().flatten().all(|text| !text.contains("authorities")), "{silent:?}");
+    }
+
+    #[test]
+    fn what_is_revoked_is_of_one_namespace_and_one_backend_of_the_cluster() {
+        let revoked = Revoked { namespace: "a".into(), backend: "lake.west".into() };
+        assert!(revoked.is_about("a", "_cluster.lake.west"));
+        for (namespace, uid) in [("b", "_cluster.lake.west"), ("a", "_cluster.lake"), ("a", "a.lake.west"), ("a", "x")]
+        {
+            assert!(!revoked.is_about(namespace, uid), "{namespace} {uid}");
+        }
+        let configuration = Configuration { revoked: vec![revoked], ..Configuration::default() };
+        let text = serde_json::to_string(&configuration).unwrap();
+        assert!(text.contains(r#""revoked":[{"namespace":"a","backend":"lake.west"}]"#), "{text}");
+        assert!(!serde_json::to_string(&Configuration::default()).unwrap().contains("revoked"));
+        assert_eq!(
+            serde_json::from_str::<Configuration>(r#"{"version":{"epoch":1,"generation":1,"hash":""}}"#)
+                .unwrap()
+                .revoked,
+            []
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! # Guarantees
 //! - Nothing is given out before every watch has listed once and every Secret that is named was looked for, so that a new
 //!   leader never takes anything away for not knowing it yet.
+//! - What agents hold is taken into account before they are given a configuration without it, also by a new leader.
 //! - Who does not lead renders all the same, so that it leads within the time of the Lease, and writes nothing.
 //!
 //! # Limits
@@ -33,6 +34,7 @@ use crate::cluster::convert::{ObjectStatus, StatusText};
 use crate::cluster::keep::Keep;
 use crate::cluster::lease::Leading;
 use crate::cluster::queue::Wish;
+use crate::cluster::secrets::Named;
 use crate::cluster::watch::{Noted, Over};
 use crate::hub::Hub;
 use crate::render::{Holding, Rendered, Renderer};
@@ -59,7 +61,7 @@ struct Ends {
     secrets: mpsc::Receiver<Change>,
     leading: watch::Receiver<Leading>,
     reports: watch::Receiver<u64>,
-    secrets_wanted: watch::Sender<BTreeSet<SecretName>>,
+    secrets_wanted: watch::Sender<Named>,
     statuses: mpsc::Sender<Wish<StatusText>>,
     keeps: mpsc::Sender<Wish<Keep>>,
     news: mpsc::Sender<Wish<News>>,
@@ -87,7 +89,8 @@ struct Controller {
     repair: Repair,
     repair_again: Option<Timestamp>,
     synced: BTreeSet<&'static str>,
-    is_leading: bool,
+    /// The epoch of our term, where we lead.
+    term: Leading,
     leads_since: Timestamp,
     /// Objects whose status is to be looked at.
     due: BTreeSet<ObjectKey>,
@@ -120,11 +123,11 @@ impl Controller {
             tickets,
             reports: Reports::new(),
             looked_at: Timestamp::default(),
-            objects: Objects::default(),
+            objects: Objects::new(&flags.namespace),
             repair: Repair::new(rules(flags), stats),
             repair_again: None,
             synced: BTreeSet::new(),
-            is_leading: false,
+            term: None,
             leads_since: Timestamp::default(),
             due: BTreeSet::new(),
             again: BTreeMap::new(),
@@ -228,7 +231,9 @@ impl Controller {
         match leading {
             Some(epoch) => {
                 self.hub.lead(epoch);
-                if !self.is_leading {
+                // Another epoch is another term, also where the end of the one before came and went unseen: what was wished for
+                // meanwhile is forgotten by who writes.
+                if self.term != Some(epoch) {
                     self.is_new = true;
                     self.leads_since = self.now();
                     self.objects.begin_term();
@@ -240,7 +245,7 @@ impl Controller {
                 self.again.clear();
             }
         }
-        self.is_leading = leading.is_some();
+        self.term = leading;
     }
 
     /// Renders, gives out, and asks for what is to be written.
@@ -259,14 +264,14 @@ impl Controller {
         self.due.extend(verdicts.into_keys());
         self.due.retain(|key| !gone.contains(key));
         let secrets = self.renderer.secrets();
-        let are_read = secrets.iter().all(|name| self.world.secret(name).is_some());
+        let are_read = secrets.keys().all(|name| self.world.secret(name).is_some());
         self.forget_secrets(&secrets);
         ends.secrets_wanted.send_if_modified(|wanted| {
             let changed = *wanted != secrets;
             *wanted = secrets;
             changed
         });
-        if !self.is_leading || (!are_read && self.is_new) {
+        if self.term.is_none() || (!are_read && self.is_new) {
             return;
         }
         if std::mem::take(&mut self.is_new) {
@@ -274,6 +279,7 @@ impl Controller {
         }
         let agents = self.world.agents(&self.namespace, &self.agents);
         self.hub.publish(self.renderer.slices().clone(), agents);
+        self.hub.considered(&self.reports);
         self.due.extend(self.again.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
         self.tell(now, ends).await;
         self.evict(now, ends).await;
@@ -374,8 +380,9 @@ impl Controller {
         }
     }
 
-    fn forget_secrets(&mut self, wanted: &BTreeSet<SecretName>) {
-        let old: Vec<SecretName> = self.world.secret_names().filter(|name| !wanted.contains(*name)).cloned().collect();
+    fn forget_secrets(&mut self, wanted: &Named) {
+        let old: Vec<SecretName> =
+            self.world.secret_names().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         old.iter().for_each(|name| self.world.forget_secret(name));
     }
 

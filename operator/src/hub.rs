@@ -18,6 +18,8 @@
 //!     raised by whoever holds the Lease and nobody else, so that a leader of yesterday raises nothing.
 //! - Authorities are told by who leads alone, and only those that [`Hub::tell`] was given under the epoch that it leads with: one
 //!   that has led before tells nothing that it knows of then.
+//! - An agent that says it holds events of a pipeline that its slice does not have is given no configuration before [`Hub::considered`]
+//!   knows of that: what a new leader, or one that sees a new pod of an agent, was not told yet it takes from nobody.
 //! - What an agent says it runs counts only where the content was given out for its node.
 //!
 //! # Limits
@@ -33,7 +35,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use spillway_crds::served::{Ask, Authorities, Configuration, Pods};
+use spillway_crds::served::{Ask, Authorities, Configuration, Held, Pods};
 use tokio::sync::watch;
 
 pub use news::News;
@@ -55,10 +57,22 @@ pub struct Slice {
     pub configuration: Configuration,
     /// The pods; their `hash` names their content.
     pub pods: Pods,
-    /// What of it is served: objects as errors name them, with their generations.
-    pub objects: Arc<BTreeMap<Arc<str>, i64>>,
+    /// What of it is served.
+    pub objects: Arc<Objects>,
     /// What makes its tickets.
     pub tickets: Option<NodeTickets>,
+}
+
+/// Objects as errors name them, each as it is served.
+pub type Objects = BTreeMap<Arc<str>, Edition>;
+
+/// An object as it is served. One that is made anew begins with the generation that another had: its text tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edition {
+    /// Its `metadata.generation`.
+    pub generation: i64,
+    /// The hash of what is served of it.
+    pub hash: u64,
 }
 
 /// The uids of pods with a live agent, each with its place.
@@ -107,6 +121,8 @@ struct State {
     agents: Agents,
     nodes: BTreeMap<Arc<str>, Node>,
     reports: Reports,
+    /// What agents held, of which pod at which place, when what is given out was made.
+    considered: BTreeMap<Arc<str>, (Arc<str>, Vec<Held>)>,
     /// What agents are to trust, and the epoch in which that was read.
     authorities: Option<(u64, Arc<Authorities>)>,
 }
@@ -223,6 +239,20 @@ impl Hub {
         changed
     }
 
+    /// Takes note that what is given out was made with these reports in mind, and tells who waited for that.
+    pub fn considered(&self, reports: &Reports) {
+        let mut state = self.state();
+        let State { considered, nodes, .. } = &mut *state;
+        considered.retain(|place, _| reports.contains_key(place));
+        for (place, report) in reports {
+            let is_known = considered.get(place).is_some_and(|of| is_of(report, of));
+            if !is_known {
+                considered.insert(Arc::clone(place), (Arc::clone(&report.pod_uid), report.holding.clone()));
+                nodes.get(place).into_iter().for_each(Node::wake);
+            }
+        }
+    }
+
     /// Tells agents of `authorities` while we lead with `epoch`, in which they were read.
     pub fn tell(&self, epoch: u64, authorities: &Arc<Authorities>) {
         let mut state = self.state();
@@ -314,8 +344,12 @@ impl Hub {
             return Err(NotLeading);
         }
         let told = state.authorities.clone().filter(|(of, _)| Some(*of) == state.epoch);
+        let report = state.reports.get(name);
+        let is_considered = report.is_none_or(|report| state.considered.get(name).is_some_and(|of| is_of(report, of)));
         let node = state.nodes.entry(name.into()).or_default();
         let news = node.news(ask);
+        let is_fit = is_considered || ask.holding.iter().all(|held| node.serves(&held.object));
+        let news = if is_fit { news } else { news.without_configuration() };
         let news = match &told {
             Some((_, authorities)) => news.with_authorities(authorities, ask),
             None => news,
@@ -337,6 +371,11 @@ impl Hub {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether what was considered is what a report says its agent holds.
+fn is_of(report: &Report, (pod_uid, holding): &(Arc<str>, Vec<Held>)) -> bool {
+    (&report.pod_uid, &report.holding) == (pod_uid, holding)
 }
 
 #[cfg(test)]

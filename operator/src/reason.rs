@@ -76,6 +76,8 @@ reasons! {
     SecretNotFound,
     /// A Secret lacks the key.
     SecretKeyNotFound,
+    /// A value of a Secret is larger than what is served.
+    SecretTooLarge,
     /// Attempts to send fail, others are made.
     BackendRetrying,
     /// So many attempts failed that the backend is left alone for a while.

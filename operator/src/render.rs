@@ -8,7 +8,10 @@
 //! - The answer is that of a renderer that saw the world for the first time, but for pods that ended.
 //! - A pipeline that does not compile, or whose destination does not, is served as its last good version. Destinations of
 //!   that version are served as they stand where they compile, else as they stood in it. A `ClusterBackend` that is gone, or
-//!   does not grant the namespace any more, is not served: what was granted ends at once.
+//!   does not grant the namespace any more, is not served: what was granted ends at once. Of one that is there and grants nothing
+//!   agents are told so, for what they hold for it.
+//! - What newly names a Secret waits until that was read, [`SECRETS_WAITED_MAX`] at most, and with it all of its scope; what was served
+//!   before is served meanwhile, and verdicts say so. Nobody else waits.
 //! - A slice holds pipelines that take something of a pod on the node (or did within [`ENDED_KEPT`], or of which the node's
 //!   agent still holds events), what these need, and nothing else: no other tenant's object, Secret, pod or namespace.
 //! - The slice of a sidecar holds the pipeline that its pod asked for, if that takes events of the pod, and Backends and Secrets of
@@ -16,7 +19,8 @@
 //! - A slice that is the same is the same `Arc`.
 //!
 //! # Limits
-//! A slice of more than [`SLICE_BYTES_MAX`] leaves out its largest pipelines, which says so in their verdicts.
+//! A slice of more than [`SLICE_BYTES_MAX`] leaves out the largest pipelines of the namespace that has most in it, until the rest fits;
+//! their verdicts say so. A tenant that takes too much costs itself, unless others take more.
 
 mod scope;
 mod slice;
@@ -41,8 +45,12 @@ pub use verdict::{Verdict, Why};
 /// How long what a pod was stays known after its end.
 pub const ENDED_KEPT: SignedDuration = SignedDuration::from_mins(10);
 
-/// Most bytes of the manifests of a slice: an answer also holds Secrets and pods.
+/// Most bytes of the manifests of a slice and the values of Secrets that they name: an answer also holds pods.
 pub const SLICE_BYTES_MAX: usize = ANSWER_BYTES_MAX / 2;
+
+/// How long what names Secrets that were not read yet is not served, but what was served before. They are told as absent when they
+/// cannot be read for as long.
+pub const SECRETS_WAITED_MAX: SignedDuration = SignedDuration::from_secs(15);
 
 /// The name of the scope of the kinds of the cluster.
 const OF_THE_CLUSTER: &str = "";
@@ -77,7 +85,7 @@ pub struct Renderer {
     too_large: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
     /// How many scopes were compiled, ever.
     compiled: u64,
-    /// Most bytes of the manifests of a slice.
+    /// Most bytes of the manifests of a slice and the values that they name.
     limit: usize,
 }
 
@@ -100,18 +108,16 @@ impl Renderer {
     /// Renders what was touched.
     pub fn render(&mut self, world: &World, touched: Touched, holding: Holding, now: Timestamp) -> Rendered {
         let mut rendered = Rendered::default();
-        let scopes = self.scopes_of(world, &touched);
+        let scopes = self.scopes_of(world, &touched, now);
         let mut places = self.places_of(touched, holding, now);
         for name in &scopes {
-            let scope = Scope::compile(name, world);
+            let before = self.scopes.remove(name);
+            let keys: Vec<ObjectKey> = before.iter().flat_map(|before| before.verdicts.keys().cloned()).collect();
+            let scope = Scope::compile(name, world, before, now);
             self.compiled += 1;
-            if let Some(before) = self.scopes.get(name) {
-                rendered.gone.extend(before.verdicts.keys().filter(|key| !scope.verdicts.contains_key(*key)).cloned());
-            }
+            rendered.gone.extend(keys.into_iter().filter(|key| !scope.verdicts.contains_key(key)));
             rendered.verdicts.extend(scope.verdicts.iter().map(|(key, verdict)| (key.clone(), verdict.clone())));
-            if scope.verdicts.is_empty() {
-                self.scopes.remove(name);
-            } else {
+            if !scope.verdicts.is_empty() {
                 self.scopes.insert(name.clone(), scope);
             }
         }
@@ -120,7 +126,8 @@ impl Renderer {
         for place in places {
             self.slice(world, &place, &mut rendered);
         }
-        rendered.again = self.ended.values().flatten().map(|(_, until)| *until).min();
+        let waits = self.scopes.values().filter_map(Scope::waits_until);
+        rendered.again = self.ended.values().flatten().map(|(_, until)| *until).chain(waits).min();
         rendered
     }
 
@@ -129,9 +136,13 @@ impl Renderer {
         &self.slices
     }
 
-    /// Returns the Secrets that are named by what is served or would be.
-    pub fn secrets(&self) -> BTreeSet<SecretName> {
-        self.scopes.values().flat_map(Scope::secrets).cloned().collect()
+    /// Returns the Secrets that are named by what is served or would be, each with the keys that are.
+    pub fn secrets(&self) -> BTreeMap<SecretName, BTreeSet<String>> {
+        let mut named: BTreeMap<SecretName, BTreeSet<String>> = BTreeMap::new();
+        for (name, key) in self.scopes.values().flat_map(Scope::secrets) {
+            named.entry(name.clone()).or_default().insert(key.clone());
+        }
+        named
     }
 
     /// Returns the verdict of an object.
@@ -171,7 +182,7 @@ impl Renderer {
     }
 
     /// Returns the scopes that are to be compiled again.
-    fn scopes_of(&self, world: &World, touched: &Touched) -> BTreeSet<Arc<str>> {
+    fn scopes_of(&self, world: &World, touched: &Touched, now: Timestamp) -> BTreeSet<Arc<str>> {
         let mut scopes: BTreeSet<Arc<str>> = touched.objects.iter().map(|key| key.namespace.clone()).collect();
         scopes.extend(touched.stored.iter().map(|key| key.namespace.clone()));
         let of_cluster = touched.objects.iter().filter(|key| key.kind == spillway_crds::kinds::Kind::ClusterBackend);
@@ -184,8 +195,10 @@ impl Renderer {
             scopes.extend(self.scopes.get(namespace).filter(|scope| scope.uses_cluster()).map(|_| namespace.clone()));
             scopes.extend(self.scopes.contains_key(OF_THE_CLUSTER).then(|| OF_THE_CLUSTER.into()));
         }
-        let reads = |scope: &Scope| scope.secrets().any(|name| touched.secrets.contains(name));
+        let reads = |scope: &Scope| scope.secrets().any(|(name, _)| touched.secrets.contains(name));
         scopes.extend(self.scopes.iter().filter(|(_, scope)| reads(scope)).map(|(name, _)| name.clone()));
+        let is_over = |scope: &Scope| scope.waits_until().is_some_and(|until| until <= now);
+        scopes.extend(self.scopes.iter().filter(|(_, scope)| is_over(scope)).map(|(name, _)| name.clone()));
         if self.scopes.is_empty() {
             scopes.extend(world.objects().map(|(key, _)| key.namespace.clone()));
         }
@@ -238,7 +251,7 @@ impl Renderer {
         let nothing = BTreeMap::new();
         let before = self.slices.get(place).map_or(&nothing, |slice| &*slice.objects);
         let after = after.map_or(&nothing, |slice| &*slice.objects);
-        let changed = before.iter().filter(|(label, generation)| after.get(*label) != Some(generation));
+        let changed = before.iter().filter(|(label, edition)| after.get(*label) != Some(edition));
         let came = after.iter().filter(|(label, _)| !before.contains_key(*label));
         changed.chain(came).filter_map(|(label, _)| ObjectKey::of_label(label)).collect()
     }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use spillway_crds::served::{BackendReport, FORBIDDEN, Held, Refused, Version};
 
+use crate::hub::Objects;
+
 /// For how long after it was heard an agent counts.
 pub const HEARD: SignedDuration = SignedDuration::from_mins(5);
 
@@ -32,8 +34,8 @@ pub struct Report {
     pub seen: Timestamp,
     /// The version that it runs, where that is one this leader gave out; `None` when it runs nothing or something else.
     pub running: Option<Version>,
-    /// What of ours that version serves: objects as errors name them, with their generations. Empty without one.
-    pub objects: Arc<BTreeMap<Arc<str>, i64>>,
+    /// What of ours that version serves. Empty without one.
+    pub objects: Arc<Objects>,
     /// What of it the agent does not run.
     pub refused: Vec<Refused>,
     /// How backends of its routes are that are not healthy.

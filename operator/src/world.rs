@@ -9,7 +9,7 @@
 //!
 //! # Limits
 //! One entry per object of ours, namespace, pod (thrice), node and named Secret; of a pod only what selection and origin need, and
-//! nothing before it is scheduled.
+//! nothing before it is scheduled; of a Secret the values that are named, each of at most [`SECRET_VALUE_BYTES_MAX`].
 
 mod pod;
 
@@ -19,9 +19,11 @@ use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use spillway_crds::inject::{DEFAULT_LABEL, INJECT, INJECTED};
 use spillway_crds::kinds::{CLUSTER, Kind};
-use spillway_crds::served::{LOGS_MARK, MarkedBy, TokenKeys, logs_mark};
+use spillway_crds::served::{LOGS_MARK, MarkedBy, SECRET_VALUE_BYTES_MAX, TokenKeys, logs_mark};
 
 use crate::place;
 use crate::texts::held;
@@ -65,8 +67,19 @@ pub struct LastGood {
 pub struct SecretData {
     /// Changes whenever a value may have changed.
     pub version: Arc<str>,
-    /// The values by key.
-    pub values: BTreeMap<String, Vec<u8>>,
+    /// Its keys, each with what is known of the value.
+    pub values: BTreeMap<String, SecretValue>,
+}
+
+/// What is known of one value of a Secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretValue {
+    /// It was asked for: the value in base64, as all who are served it share it.
+    Kept(Arc<str>),
+    /// It has so many bytes, more than are served.
+    TooLarge(usize),
+    /// Nobody named it when the Secret was read.
+    NotKept,
 }
 
 /// A Secret's namespace and name.
@@ -399,6 +412,28 @@ impl ObjectKey {
     pub fn uid(&self) -> String {
         let namespace = if self.namespace.is_empty() { CLUSTER } else { &self.namespace };
         format!("{namespace}.{}", self.name)
+    }
+}
+
+impl SecretData {
+    /// Returns what is kept of a Secret of which these keys are `named`: their values, and of the others that they are there.
+    pub fn of(version: &str, all: impl IntoIterator<Item = (String, Vec<u8>)>, named: &BTreeSet<String>) -> Self {
+        let known = |key: &str, value: Vec<u8>| match value.len() {
+            _ if !named.contains(key) => SecretValue::NotKept,
+            bytes if bytes > SECRET_VALUE_BYTES_MAX => SecretValue::TooLarge(bytes),
+            _ => SecretValue::Kept(STANDARD.encode(value).into()),
+        };
+        let values = all.into_iter().map(|(key, value)| {
+            let value = known(&key, value);
+            (key, value)
+        });
+        Self { version: version.into(), values: values.collect() }
+    }
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue(not shown)")
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use spillway_crds::check::{of_file, unread};
 use spillway_crds::load::{LoadError, Loaded, load};
+use spillway_crds::served::Revoked;
 use spillway_crds::{Compiled, Document, ManifestError, compile};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -40,6 +41,8 @@ pub struct Read {
     pub unread: BTreeSet<Arc<str>>,
     /// Files that count as they were: an older text of theirs is what was compiled.
     pub kept: BTreeSet<Arc<str>>,
+    /// What pipelines may not deliver to any more, as an operator says.
+    pub revoked: Vec<Revoked>,
 }
 
 impl Manifests {
@@ -104,7 +107,7 @@ impl Manifests {
         }
         errors.append(&mut compiled.errors);
         compiled.errors = errors;
-        Read { compiled, unread: garbled.union(&unreadable).cloned().collect(), kept }
+        Read { compiled, unread: garbled.union(&unreadable).cloned().collect(), kept, revoked: Vec::new() }
     }
 
     /// A file without a word that said something before is being written, or its disk is full: it counts as it was. Returns

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use spillway_crds::served::Revoked;
 use spillway_crds::{Document, Namespaces, compile_with};
 
 use super::manifests::{Read, is_of_the_file};
@@ -55,7 +56,11 @@ struct Metadata {
 }
 
 /// Compiles what was served. May take a moment.
-fn compile(manifests: Vec<Arc<str>>, namespaces: BTreeMap<String, BTreeMap<String, String>>) -> Read {
+fn compile(
+    manifests: Vec<Arc<str>>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    revoked: Vec<Revoked>,
+) -> Read {
     let document = |(index, text): (usize, Arc<str>)| Document::new(&label(&text, index), &*text);
     let documents: Vec<Document> = manifests.into_iter().enumerate().map(document).collect();
     let mut known = Namespaces::default();
@@ -65,7 +70,7 @@ fn compile(manifests: Vec<Arc<str>>, namespaces: BTreeMap<String, BTreeMap<Strin
     let compiled = compile_with(&documents, known);
     let garbled =
         compiled.errors.iter().filter(|error| is_of_the_file(error)).map(|error| error.file.clone()).collect();
-    Read { compiled, unread: garbled, kept: BTreeSet::new() }
+    Read { compiled, unread: garbled, kept: BTreeSet::new(), revoked }
 }
 
 /// Returns the name of a manifest, for errors.
@@ -107,7 +112,7 @@ mod tests {
         let namespaces = BTreeMap::from([("a".to_owned(), labels("prod")), ("b".to_owned(), labels("test"))]);
         let garbled = "{not: [json".to_owned();
         let manifests = [backend.to_owned(), pipeline("a"), pipeline("b"), garbled].map(Arc::from);
-        let read = compile(manifests.into(), namespaces);
+        let read = compile(manifests.into(), namespaces, Vec::new());
         let runs: Vec<&str> = read.compiled.pipelines.iter().map(|plan| &*plan.settings.uid).collect();
         assert_eq!(runs, ["a.jobs"]);
         let files: Vec<&str> = read.compiled.errors.iter().map(|error| &*error.file).collect();

@@ -4,6 +4,7 @@
 //! - Per pipeline all or nothing: what cannot be applied is refused with its reason, and its last good version runs on.
 //! - A pipeline that goes is taken from its sources first; one that comes is given to them last.
 //! - A backend that is edited is edited for the jobs that run, too.
+//! - What a pipeline may not deliver to any more, as the operator says, gets nothing from then on: what went for it does not drain.
 //! - One log line per reading that changed or refused something.
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feed::Feed;
 use super::intake::{Opened, Sources};
-use super::pipelines::Binder;
+use super::pipelines::{Backends, Binder};
 use super::workshop::Workshop;
 use super::{Parts, Served};
 use crate::config::diff::{Action, Unit, Units, diff};
@@ -148,8 +149,7 @@ impl Live {
         let mut done = Done { refused: diff.refused, ..Done::default() };
         self.again = false;
         self.workshop.set_backends(read);
-        let backends: BTreeMap<Arc<str>, BackendPlan> =
-            read.compiled.backends.iter().map(|backend| (backend.uid.clone(), backend.clone())).collect();
+        let backends = Backends::of(read);
         let removed = diff.actions.iter().filter_map(|action| match action {
             Action::Remove(uid) => Some(uid.clone()),
             _ => None,
@@ -174,6 +174,10 @@ impl Live {
                 }
                 Err(error) => self.refuse(&unit, &error, &mut done),
             }
+        }
+        if !read.revoked.is_empty() {
+            let is_revoked = |namespace: &str, uid: &str| read.revoked.iter().any(|one| one.is_about(namespace, uid));
+            self.engine.revoke(is_revoked).await;
         }
         self.workshop.renew(&self.engine).await;
         self.sources.follow(&self.opened).await;

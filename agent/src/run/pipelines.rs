@@ -10,7 +10,7 @@ use spillway_backends::{
     BODIES_KEPT_BYTES_MAX, BuildContext, BuildError, Destinations, SecretDir, SecretSource, Secrets,
 };
 use spillway_crds::kinds::CLUSTER;
-use spillway_crds::served::NODE_AGENT;
+use spillway_crds::served::{NODE_AGENT, Revoked};
 use spillway_crds::{BackendPlan, PipelinePlan, standalone};
 use spillway_delivery::backend::{Backend, DeliveryName};
 use spillway_delivery::clock::Clock;
@@ -23,6 +23,7 @@ use spillway_delivery::settings::{BreakerSettings, DeliverySettings, Metadata, W
 use super::Served;
 use super::node_agent::NodeAgent;
 use crate::config::diff::{Change, Unit};
+use crate::config::manifests::Read;
 use crate::config::served::secrets::ServedSecrets;
 use crate::settings::Settings;
 
@@ -44,6 +45,27 @@ fn check_standalone(plan: &PipelinePlan) -> anyhow::Result<()> {
 
 /// Namespace and name of a pipeline.
 type Names = (Arc<str>, Arc<str>);
+
+/// The backends of a configuration.
+#[derive(Debug)]
+pub(super) struct Backends<'a> {
+    all: BTreeMap<&'a Arc<str>, &'a BackendPlan>,
+    revoked: &'a [Revoked],
+}
+
+impl<'a> Backends<'a> {
+    /// Returns those of what was read.
+    pub(super) fn of(read: &'a Read) -> Self {
+        let all = read.compiled.backends.iter().map(|backend| (&backend.uid, backend));
+        Self { all: all.collect(), revoked: &read.revoked }
+    }
+
+    /// Returns the backend that is named so for good, as far as pipelines of that namespace may use it.
+    fn find(&self, namespace: &str, uid: &Arc<str>) -> Option<&'a BackendPlan> {
+        let is_revoked = self.revoked.iter().any(|revoked| revoked.is_about(namespace, uid));
+        self.all.get(uid).copied().filter(|_| !is_revoked)
+    }
+}
 
 /// Where values of secrets come from, which also says whose the manifests are.
 #[derive(Debug, Clone)]
@@ -89,13 +111,13 @@ impl Binder {
     }
 
     /// Brings a pipeline of the engine to what `unit` says; an edit makes anew what `change` names, and what is new. What a
-    /// removed reference of an earlier process still holds goes to its backend as `all` has it now.
+    /// removed reference of an earlier process still holds goes to its backend as `all` has it now, unless it may not.
     pub(super) async fn apply(
         &self,
         engine: &Engine,
         unit: &Unit,
         change: Option<&Change>,
-        all: &BTreeMap<Arc<str>, BackendPlan>,
+        all: &Backends<'_>,
     ) -> anyhow::Result<Arc<Pipeline>> {
         if matches!(self.secrets, SecretPlace::Machine(_)) {
             check_standalone(&unit.plan)?;
@@ -107,7 +129,7 @@ impl Binder {
         let specs = self.deliveries(unit, wanted)?;
         let names = names_of(&unit.plan);
         let removed = |key: &DeliveryKey| {
-            let backend = all.get(&key.backend_uid)?;
+            let backend = all.find(&unit.plan.settings.namespace, &key.backend_uid)?;
             self.delivery(&names, &key.route, backend, backend.name.clone()).ok()
         };
         let mut settings = unit.plan.settings.clone();
@@ -280,6 +302,16 @@ fn names_of(plan: &PipelinePlan) -> Names {
 mod tests {
     use super::*;
     use spillway_crds::{Document, compile};
+
+    #[test]
+    fn what_a_namespace_may_not_use_any_more_is_not_found_for_it() {
+        let text =
+            "apiVersion: spillway.dev/v1alpha1\nkind: ClusterBackend\nmetadata: {name: lake}\nspec: {type: Stdout}\n";
+        let revoked = vec![Revoked { namespace: "a".into(), backend: "lake".into() }];
+        let read = Read { compiled: compile(&[Document::new("a.yaml", text)]), revoked, ..Read::default() };
+        let found = |namespace: &str| Backends::of(&read).find(namespace, &"_cluster.lake".into()).is_some();
+        assert_eq!((found("a"), found("b")), (false, true));
+    }
 
     #[test]
     fn all_that_is_refused_is_told_at_once() {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spillway_crds::kinds::CLUSTER;
+use spillway_crds::served::Revoked;
 use spillway_crds::{BackendPlan, Compiled};
 use spillway_delivery::deliver::jobs::{JobTarget, Renewed};
 use spillway_delivery::deliver::{DeliverySpec, Engine};
@@ -53,6 +54,8 @@ struct Known {
     compiled: Compiled,
     /// Files whose objects are not known now.
     unread: BTreeSet<Arc<str>>,
+    /// What pipelines may not deliver to any more.
+    revoked: Vec<Revoked>,
 }
 
 impl Workshop {
@@ -62,7 +65,7 @@ impl Workshop {
 
     /// Takes the backends as they are from now on.
     pub(super) fn set_backends(&self, read: &Read) {
-        let known = Known { unread: read.unread.clone(), ..Known::of(&read.compiled) };
+        let known = Known { unread: read.unread.clone(), ..Known::of(&read.compiled, &read.revoked) };
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
     }
 
@@ -131,7 +134,7 @@ fn name_of(target: &JobTarget) -> JobName {
 }
 
 impl Known {
-    fn of(compiled: &Compiled) -> Self {
+    fn of(compiled: &Compiled, revoked: &[Revoked]) -> Self {
         let backends = compiled.backends.iter().map(|plan| ((plan.namespace.clone(), plan.name.clone()), plan.clone()));
         let references = compiled.pipelines.iter().flat_map(|plan| references(&plan.settings));
         Self {
@@ -139,7 +142,12 @@ impl Known {
             references: references.collect(),
             compiled: compiled.clone(),
             unread: BTreeSet::new(),
+            revoked: revoked.to_vec(),
         }
+    }
+
+    fn is_revoked(&self, namespace: &str, uid: &str) -> bool {
+        self.revoked.iter().any(|revoked| revoked.is_about(namespace, uid))
     }
 
     fn made(&self, target: &JobTarget, plan: &BackendPlan) -> Made {
@@ -156,6 +164,10 @@ impl Known {
     /// Returns why a job can have its backend no more. A manifest with errors, or in a file that cannot be read, says nothing.
     fn why_gone(&self, target: &JobTarget, made: &Made) -> Option<String> {
         let (plan, label) = (&made.plan, made.plan.label());
+        let not_granted = || format!("{label} does not grant namespace {} any more", target.namespace);
+        if self.is_revoked(&target.namespace, &plan.uid) {
+            return Some(not_granted());
+        }
         let Some(now) = self.backends.get(&(plan.namespace.clone(), plan.name.clone())) else {
             let is_there = self.compiled.objects.contains_key(&label) || self.unread.contains(&made.file);
             return (!is_there).then(|| format!("{label} is not in the configuration any more"));
@@ -165,7 +177,7 @@ impl Known {
         }
         let grants = if made.granted { self.grants(target, plan) } else { None };
         let revoked = grants == Some(false) || (made.granted && grants.is_none() && !self.is_served(target));
-        revoked.then(|| format!("{label} does not grant namespace {} any more", target.namespace))
+        revoked.then(not_granted)
     }
 
     /// Whether the pipeline of a job is there, good or not: an operator serves none whose grant is revoked.
@@ -190,7 +202,8 @@ impl Known {
         let referred = meant.and_then(|uid| self.backends.values().find(|plan| plan.uid == *uid));
         let places: [Arc<str>; 2] = [namespace.clone(), CLUSTER.into()];
         let named = || places.iter().find_map(|place| self.backends.get(&(place.clone(), backend.clone())));
-        referred.or_else(named).ok_or_else(|| {
+        let may_use = |plan: &&BackendPlan| !self.is_revoked(namespace, &plan.uid);
+        referred.or_else(named).filter(may_use).ok_or_else(|| {
             let found = self.backends.keys().filter(|(of, _)| places.contains(of)).map(|(_, name)| &**name);
             let found: BTreeSet<&str> = found.collect();
             let found: Vec<&str> = found.into_iter().take(LISTED_MAX).collect();
@@ -244,7 +257,7 @@ spec:
 ";
 
     fn known(text: &str) -> Known {
-        Known::of(&compile(&[Document::new("a.yaml", text)]))
+        Known::of(&compile(&[Document::new("a.yaml", text)]), &[])
     }
 
     fn target(namespace: &str, route: &str, backend: &str) -> JobTarget {
@@ -328,7 +341,7 @@ spec:
     fn a_job_goes_to_what_its_route_means_by_the_name() {
         let compiled = compile(&[Document::new("a.yaml", MANIFESTS)]);
         assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
-        let known = Known::of(&compiled);
+        let known = Known::of(&compiled, &[]);
         let found_from = |namespace: &str, route: &str, backend: &str| {
             known.find(&target(namespace, route, backend)).map(|plan| plan.uid.to_string())
         };

@@ -168,6 +168,9 @@ fn todo(facts: &Facts, pipeline: &Object, reason: &str) -> String {
         "SecretNotFound" | "SecretKeyNotFound" => {
             "make the Secret with that key, or let the controller read it (`secrets.access` of the chart)".to_owned()
         }
+        "SecretTooLarge" => {
+            "put a value there that is as small as credentials are; the message names the bound".to_owned()
+        }
         "Refused" | "AgentsAbsent" | "Waiting" | "OlderVersion" | "NotServed" => agents(facts),
         _ => format!("`kubectl describe {}`", pipeline.words()),
     }

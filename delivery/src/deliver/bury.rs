@@ -17,12 +17,16 @@ use crate::settings::OnUndeliverable;
 /// The reason of such letters.
 const REASON: &str = "its reference was removed, and its time to deliver was over";
 
+/// The same where the backend must not be used any more.
+const REASON_REVOKED: &str = "its backend may not be used any more";
+
 impl Delivery {
     /// Makes dead letters of what is held; returns whether it came as far as it can.
     pub(super) async fn bury(&mut self) -> bool {
         if self.target.spec.settings.on_undeliverable == OnUndeliverable::Drop {
             return true;
         }
+        let reason = if self.ground.revoked { REASON_REVOKED } else { REASON };
         self.retry.clear();
         self.former.rewind(self.progress.cursor);
         let bounds = Bounds { bytes: PROBE_BYTES, events: self.target.batch_events_max(), now: true };
@@ -30,9 +34,9 @@ impl Delivery {
             match self.former.form(bounds, Duration::ZERO, &self.progress).await {
                 Ok(Formed::Batch(formed)) => {
                     let (work, batch) = *formed;
-                    let full_before = self.dead_letters_full();
-                    let all = self.reject_all(&work, &batch, REASON).await;
-                    if self.dead_letters_full() > full_before {
+                    let full_before = self.without_room();
+                    let all = self.reject_all(&work, &batch, reason).await;
+                    if self.without_room() > full_before {
                         return true;
                     }
                     self.store(false).await;

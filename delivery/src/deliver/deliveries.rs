@@ -64,6 +64,8 @@ pub(super) enum Task {
         within: Duration,
         /// Others of its group go on and have what it holds: nothing is sent.
         released: bool,
+        /// It may not use its backend any more: nothing is sent, and what nobody else has is given up at once.
+        revoked: bool,
     },
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Ground {
     pub(super) deliveries: Arc<Deliveries>,
     /// Running time of the log at which a removed reference gives up what it still holds.
     pub(super) drain_until_ms: Option<u64>,
+    /// Whether it may not use its backend any more.
+    pub(super) revoked: bool,
     /// Set where the delivery is a job: it ends where its range ends.
     pub(super) job: Option<JobGround>,
     /// Set where only the first healthy delivery of its route sends.

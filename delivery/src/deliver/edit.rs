@@ -9,6 +9,7 @@
 //! - A removed reference drains for the time that its pipeline said before the edit, with the backend it had; one that comes
 //!   back before its end goes on where it stood. A removed pipeline takes nothing, and its log goes when its last
 //!   delivery has ended.
+//! - A removed reference whose backend may not be used any more delivers nothing from then on, however long it was to drain.
 //!
 //! # Limits
 //! One edit at a time over all pipelines; each waits for the log's queue and one save of the journal, not for backends.
@@ -67,6 +68,21 @@ impl Engine {
         let stop = self.deliveries.stopping();
         self.deliveries.spawn("pipeline removal", finish(self.running.clone(), running, self.spool_dir(), stop));
         true
+    }
+
+    /// Ends what references that were removed still deliver to a backend that they may not use any more, as `is_revoked` says by
+    /// the namespace of the pipeline and what names the backend for good: what is under way is hardly waited for, nothing is sent
+    /// from then on, and what is held goes to the dead letters, or is dropped (`revoked`) where these have no room. References
+    /// that were not removed go on; jobs are what [`Engine::renew_jobs`] is for.
+    pub async fn revoke(&self, is_revoked: impl Fn(&str, &str) -> bool) {
+        let _edits = self.running.edits.lock().await;
+        for running in self.running.list() {
+            let orders = running.bed.deliveries.orders.lock().await;
+            let namespace = running.pipeline.namespace();
+            for (_, sender) in orders.iter().filter(|(key, _)| is_revoked(namespace, &key.backend_uid)) {
+                sender.send_if_modified(revoke);
+            }
+        }
     }
 
     /// Gives deliveries of a pipeline another backend under their own keys, at once: what is under way is given up and sent there,
@@ -193,12 +209,24 @@ fn order(sender: &Sender<Order>, spec: Option<DeliverySpec>, task: &Task, seat: 
             return false;
         }
         order.task = task.clone();
-        order.seat = seat;
+        (order.seat, order.at_once) = (seat, false);
         if let Some(spec) = spec {
             order.spec = spec;
         }
         true
     });
+}
+
+/// Takes the backend from a delivery that drains; returns whether it had one.
+fn revoke(order: &mut Order) -> bool {
+    let Task::Drain { within, revoked, .. } = &mut order.task else { return false };
+    if std::mem::replace(revoked, true) {
+        return false;
+    }
+    *within = Duration::ZERO;
+    order.spec = order.spec.clone().bereft();
+    order.at_once = true;
+    true
 }
 
 /// Those that go and leave nothing to others, while their route goes on with other backends, drain by themselves: in their
@@ -230,7 +258,7 @@ async fn drain(
     for (key, sender) in gone {
         let released = released.contains(key);
         let within = if released { Duration::ZERO } else { before.log.drain };
-        sender.send_modify(|order| order.task = Task::Drain { removed, within, released });
+        sender.send_modify(|order| order.task = Task::Drain { removed, within, released, revoked: false });
     }
 }
 

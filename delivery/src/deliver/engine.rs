@@ -245,7 +245,7 @@ impl Engine {
             let spec = removed(&key).unwrap_or_else(|| super::gone::spec(&key, within));
             let now = Removed { since_ms: log.running_ms(), end_seq: log.visible_end() };
             let removed = progress.removed.unwrap_or(now);
-            let task = Task::Drain { removed, within, released };
+            let task = Task::Drain { removed, within, released, revoked: false };
             let seat = seats.seat(&key.route, progress.cursor).filter(|_| released);
             self.start(&bed, &mut orders, Order { spec, task, seat, at_once: false }, progress);
         }
@@ -311,6 +311,7 @@ impl Engine {
             orders: receiver,
             deliveries: bed.deliveries.clone(),
             drain_until_ms: None,
+            revoked: false,
             job: None,
             group: None,
             released: None,

@@ -98,7 +98,8 @@ impl Delivery {
     }
 
     pub(super) fn is_healthy(&self) -> bool {
-        self.target.breaker.state() == BreakerState::Closed
+        // Others of its route go on in the place of one that may not.
+        self.target.breaker.state() == BreakerState::Closed && !self.ground.revoked
     }
 
     /// Whether events came to an end here that others cannot count on yet, and that can still be written down.

@@ -105,6 +105,8 @@ struct Member {
     uid: Arc<str>,
     name: Arc<str>,
     healthy: bool,
+    /// It may send nothing any more.
+    is_barred: bool,
     under_way: usize,
     done: Done,
     /// When `done` changed last, as the group counts.
@@ -182,7 +184,7 @@ impl Group {
         let healthy = state.member(uid).is_none_or(|member| member.healthy);
         state.members.retain(|member| member.uid != *uid);
         let (uid, name, stamp) = (uid.clone(), name.clone(), state.stamp);
-        state.members.push(Member { uid, name, healthy, under_way: 0, done, stamp });
+        state.members.push(Member { uid, name, healthy, is_barred: false, under_way: 0, done, stamp });
         state.sort();
         self.lead(&mut state, Cause::Edit);
         drop(state);
@@ -228,9 +230,16 @@ impl Group {
         self.state().takes(uid)
     }
 
-    /// Whether a member is the best that is there.
+    /// Takes note that a member may send nothing any more, until it is seated anew.
+    pub(super) fn bar(&self, uid: &str) {
+        self.state().member(uid).into_iter().for_each(|member| member.is_barred = true);
+    }
+
+    /// Whether a member is the best that is there, of those that may send while there are any: the others wait for what these do.
     pub(super) fn is_first(&self, uid: &str) -> bool {
-        self.state().members.first().is_none_or(|first| *first.uid == *uid)
+        let state = self.state();
+        let first = state.members.iter().find(|member| !member.is_barred).or(state.members.first());
+        first.is_none_or(|first| *first.uid == *uid)
     }
 
     /// Notes that a member begins an attempt; returns whether it may.

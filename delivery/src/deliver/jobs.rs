@@ -343,6 +343,7 @@ impl Desk {
             orders: receiver,
             deliveries: Arc::default(),
             drain_until_ms: None,
+            revoked: false,
             job: Some(JobGround { key: job.key(), letters: job.kind == JobKind::Redrive }),
             group: None,
             released: None,

@@ -135,7 +135,7 @@ pub(super) async fn begin_earlier(
 
 async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress, order: &Order) {
     sit(ground, key, progress, order).await;
-    ground.drain_until_ms = None;
+    (ground.drain_until_ms, ground.revoked) = (None, false);
     ground.status.bind(&order.spec);
     // What rested says nothing of its backend, and what goes on at once has another one.
     ground.was_well |= order.at_once || matches!(order.task, Task::Rest);
@@ -152,10 +152,12 @@ async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress
             ground.status.saved(u64::MAX);
             ground.status.enter(DeliveryState::Suspended, breaker);
         }
-        Task::Drain { removed, within, .. } => {
+        Task::Drain { removed, within, revoked, .. } => {
             // Orders between this and the last may have been passed over: the latest says all.
             progress.removed = Some(*removed);
             ground.drain_until_ms = Some(removed.since_ms + within.as_millis() as u64);
+            ground.revoked = *revoked;
+            ground.group.iter().filter(|_| *revoked).for_each(|group| group.bar(&key.backend_uid));
             ground.status.saved(u64::MAX);
             ground.status.enter(DeliveryState::Draining, breaker);
             if let Err(error) = ground.log.save(key, progress, true).await {
@@ -163,8 +165,8 @@ async fn prepare(ground: &mut Ground, key: &DeliveryKey, progress: &mut Progress
             }
             tracing::info!(
                 pipeline = %ground.names.pipeline, route = %key.route, backend = %order.spec.backend_uid,
-                released = ground.released.is_some(),
-                "reference removed; delivering what is left, or leaving it to the others of its route"
+                released = ground.released.is_some(), revoked = ground.revoked,
+                "reference removed; delivering what is left, or leaving it to the others of its route, or giving it up where it was revoked"
             );
         }
     }

@@ -13,6 +13,7 @@ use super::failover::news;
 use super::give_up::asked;
 use super::group::{Done, Health};
 use super::life::{Parted, reordered};
+use super::settle::REVOKED;
 use super::{PROCESS_SYNC_BYTES, PROCESS_SYNC_PERIOD, SAVE_BYTES, SAVE_PERIOD, status};
 use crate::backend::{Fault, FaultKind, Mark};
 use crate::log::{DeliveryKey, Log, Progress};
@@ -278,10 +279,11 @@ impl Delivery {
                 "removed reference leaves what it held to the others of its route"
             );
         } else if account.held > 0 {
-            self.progress.drop_events("drained", account.held, account.held_bytes);
+            let reason = if self.ground.revoked { REVOKED } else { "drained" };
+            self.progress.drop_events(reason, account.held, account.held_bytes);
             tracing::warn!(
-                route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held,
-                "removed reference drained for its time; what the dead letters have no room for is dropped"
+                route = %self.key.route, backend = %self.target.spec.backend_name, events = account.held, reason,
+                "removed reference has had its time; what the dead letters have no room for is dropped"
             );
         }
         self.progress.plans.clear();

@@ -32,6 +32,9 @@ fn is_answer(fault: &Fault) -> bool {
     matches!(fault.kind, FaultKind::Throttled | FaultKind::Broken)
 }
 
+/// Why events are dropped whose backend may not be used any more, where the dead letters have no room for them.
+pub(super) const REVOKED: &str = "revoked";
+
 /// Whether some items were not taken now.
 fn leaves_some(items: &Items) -> bool {
     match items {
@@ -290,7 +293,7 @@ impl Delivery {
             OnUndeliverable::Drop => (0, None, "undeliverable"),
             OnUndeliverable::DeadLetter => {
                 let (kept, unkept) = self.ground.dead_letters.keep(refused, (&route, &backend), again).await;
-                (kept, unkept, DEAD_LETTERS_FULL)
+                (kept, unkept, self.reason_without_room())
             }
         };
         self.progress.rejected += kept as u64;
@@ -312,8 +315,13 @@ impl Delivery {
     }
 
     /// Returns how many events the dead letters had no room for.
-    pub(super) fn dead_letters_full(&self) -> u64 {
-        self.progress.dropped.get(DEAD_LETTERS_FULL).copied().unwrap_or(0)
+    pub(super) fn without_room(&self) -> u64 {
+        self.progress.dropped.get(self.reason_without_room()).copied().unwrap_or(0)
+    }
+
+    /// Returns why an event is dropped that the dead letters have no room for.
+    fn reason_without_room(&self) -> &'static str {
+        if self.ground.revoked { REVOKED } else { DEAD_LETTERS_FULL }
     }
 
     /// Gives a whole batch up; returns whether that is the end of it.

@@ -13,7 +13,7 @@ use spillway_delivery::filesystem::SplitMix64;
 use spillway_delivery::intake::{Intake, Pipeline, RefusalReason, SubmitError};
 use spillway_delivery::ledger::{DeliveryReport, DeliveryState, PipelineReport};
 use spillway_delivery::log::DeliveryKey;
-use spillway_delivery::settings::{Durability, LogSettings, PipelineSettings, Strategy};
+use spillway_delivery::settings::{Durability, Failback, LogSettings, PipelineSettings, Strategy};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -354,6 +354,76 @@ async fn what_finds_no_room_among_the_dead_letters_of_a_removed_reference_is_dro
     let report = until(&pipeline, |report| dropped(report) == 10).await;
     assert_eq!(report.deliveries.len(), 2, "it stays shown for what it dropped");
     assert!(drain(&engine).await);
+}
+
+#[tokio::test]
+async fn what_may_not_be_delivered_any_more_is_dead_letters_at_once_however_long_it_was_to_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Arc::<Place>::default(), Arc::<Place>::default());
+    a.is_hanging.store(true, Ordering::Relaxed);
+    let pipeline = engine.apply(settings(&["a", "b"]), vec![to("a", &a), to("b", &b)], &|_| None).await.unwrap();
+    send(&pipeline, 0..10).await;
+    engine.apply(settings(&["b"]), Vec::new(), &|_| None).await.unwrap();
+    // Nothing of another namespace, and nothing that runs.
+    engine.revoke(|namespace, _| namespace != "default").await;
+    engine.revoke(|_, backend| backend == "b").await;
+    assert_eq!(balanced(&pipeline).await.deliveries.len(), 2);
+    engine.revoke(|namespace, backend| (namespace, backend) == ("default", "a")).await;
+    let report = until(&pipeline, |report| report.deliveries.len() == 1).await;
+    assert_eq!(&*report.deliveries[0].backend, "b");
+    a.is_hanging.store(false, Ordering::Relaxed);
+    a.released.notify_waiters();
+    send(&pipeline, 10..20).await;
+    assert_eq!(sorted(b.until(20).await), numbers(0..20));
+    assert!(a.got.lock().unwrap().is_empty(), "what was under way was given up");
+    assert_eq!(engine.desks().remove(0).dead_letters().report().held_events, 10);
+    assert!(drain(&engine).await);
+}
+
+#[tokio::test]
+async fn what_may_not_be_delivered_any_more_and_finds_no_room_is_dropped_and_counted_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Arc::<Place>::default(), Arc::<Place>::default());
+    a.is_down.store(true, Ordering::Relaxed);
+    let mut first = settings(&["a", "b"]);
+    first.log.dead_letters_bytes_max = 0;
+    let pipeline = engine.apply(first.clone(), vec![to("a", &a), to("b", &b)], &|_| None).await.unwrap();
+    send(&pipeline, 0..10).await;
+    first.routes.remove(0);
+    engine.apply(first, Vec::new(), &|_| None).await.unwrap();
+    engine.revoke(|_, backend| backend == "a").await;
+    let dropped = |report: &PipelineReport| {
+        let of_a = report.deliveries.iter().find(|one| &*one.backend == "a");
+        of_a.map(|one| {
+            one.dropped_events.iter().map(|(reason, count)| (reason.clone(), *count)).collect::<Vec<_>>()
+        })
+    };
+    let all = Some(vec![("revoked".to_owned(), 10)]);
+    until(&pipeline, |report| dropped(report) == all).await;
+    assert!(drain(&engine).await);
+}
+
+#[tokio::test]
+async fn what_the_leader_of_a_route_may_not_deliver_any_more_goes_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path());
+    let (a, b) = (Arc::<Place>::default(), Arc::<Place>::default());
+    a.is_hanging.store(true, Ordering::Relaxed);
+    let both = vec![reference("a"), reference("b")];
+    let route = route("all", Strategy::FirstHealthy(Failback::Leave), both);
+    let of_route = |name: &str, place: &Arc<Place>| {
+        spec_of("all", name, Arc::new(To { place: place.clone(), commits: false }), quick())
+    };
+    let wanted = pipeline_of(LogSettings::default(), vec![route]);
+    let pipeline = engine.apply(wanted, vec![of_route("a", &a), of_route("b", &b)], &|_| None).await.unwrap();
+    send(&pipeline, 0..10).await;
+    // The whole pipeline goes, as it does where one of its references is not granted any more.
+    assert!(engine.remove("default.jobs").await);
+    engine.revoke(|_, backend| backend == "a").await;
+    assert_eq!(sorted(b.until(10).await), numbers(0..10));
+    assert!(a.got.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -100,6 +100,8 @@ pub type Place = (Arc<str>, Arc<str>);
 pub struct Stored {
     /// The object it stands in.
     pub place: Place,
+    /// `metadata.uid` of the pipeline that owns it: the name of one tells nothing of whose it is.
+    pub owner: Arc<str>,
     /// When that was made, Unix time in seconds: of two the later one counts. One object is written once a second at most.
     pub made: i64,
     /// What was good.
@@ -155,12 +157,29 @@ pub fn stored_of(metadata: &ObjectMeta) -> Option<(ObjectKey, Place)> {
     Some((ObjectKey::new(kind, namespace, name), (held(own), metadata.name.as_deref()?.into())))
 }
 
-/// Returns the last good version that the object at `place` holds; `None` for one that is not understood.
-pub fn stored(place: Place, revision: SlimRevision) -> Option<Stored> {
-    let data: StoredData = serde_json::from_value(revision.data).ok()?;
+/// Returns the last good version of `of` that the object at `place` holds; `None` for one that is not understood, or that no
+/// pipeline of that name owns. One of ours always has an owner.
+pub fn stored(of: &ObjectKey, place: Place, revision: &SlimRevision) -> Option<Stored> {
+    let is_owner = |owner: &&OwnerReference| {
+        let group = owner.api_version.split_once('/').map(|(group, _)| group);
+        (group, owner.kind.as_str(), owner.name.as_str()) == (Some(GROUP), of.kind.name(), &*of.name)
+    };
+    let owner = revision.metadata.owner_references.iter().flatten().find(is_owner);
+    let data = revision.data.as_deref().map(|data| serde_json::from_str::<StoredData>(data.get()));
+    let (Some(owner), Some(Ok(data))) = (owner, data) else {
+        let (namespace, name) = (&*place.0, &*place.1);
+        tracing::warn!(
+            namespace,
+            name,
+            of = of.label(),
+            "a ControllerRevision is no last good version; it is passed over"
+        );
+        return None;
+    };
     let texts = data.texts.iter().map(|text| held(&text.to_string())).collect();
     Some(Stored {
         place,
+        owner: held(&owner.uid),
         made: revision.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         good: Arc::new(LastGood { generation: data.generation, texts }),
     })
@@ -287,7 +306,8 @@ mod tests {
 
     fn read(revision: SlimRevision) -> Option<(ObjectKey, Stored)> {
         let (of, place) = stored_of(&revision.metadata)?;
-        Some((of, stored(place, revision)?))
+        let stored = stored(&of, place, &revision)?;
+        Some((of, stored))
     }
 
     #[test]
@@ -390,16 +410,28 @@ mod tests {
     }
 
     #[test]
-    fn a_last_good_version_is_known_by_its_label_and_annotation() {
-        let revision = |kind: &str, data: Value| -> SlimRevision {
-            serde_json::from_value(json!({"metadata": {"name": "jobs-1", "namespace": "n",
+    fn a_last_good_version_is_known_by_its_label_and_annotation_and_by_who_owns_it() {
+        let owned_by = |kind: &str, owner: Value, data: Value| -> SlimRevision {
+            serde_json::from_value(json!({"metadata": {"name": "jobs-1", "namespace": "n", "ownerReferences": [owner],
                 "labels": {KIND_LABEL: kind}, "annotations": {NAME_ANNOTATION: "jobs"}}, "revision": 4, "data": data}))
             .unwrap()
         };
+        let owner = |api_version: &str, kind: &str, name: &str| json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": "u"});
+        let ours = owner("spillway.dev/v1alpha1", "MonitoringPipeline", "jobs");
+        let revision = |kind: &str, data: Value| owned_by(kind, ours.clone(), data);
         let data = json!({"generation": 4, "texts": [{"kind": "x"}]});
         let (of, good) = read(revision("MonitoringPipeline", data)).unwrap();
         assert_eq!(of, ObjectKey::new(Kind::MonitoringPipeline, "n", "jobs"));
         assert_eq!(*good.good, LastGood { generation: 4, texts: vec![r#"{"kind":"x"}"#.into()] });
+        assert_eq!(&*good.owner, "u");
+        for other in [
+            owner("spillway.dev/v1alpha1", "MonitoringPipeline", "other"),
+            owner("spillway.dev/v1alpha1", "ClusterMonitoringPipeline", "jobs"),
+            owner("apps/v1", "MonitoringPipeline", "jobs"),
+        ] {
+            let data = json!({"generation": 4, "texts": []});
+            assert!(read(owned_by("MonitoringPipeline", other.clone(), data)).is_none(), "{other}");
+        }
         assert!(read(revision("Other", json!({"generation": 4, "texts": []}))).is_none());
         assert!(read(revision("MonitoringPipeline", json!({"other": true}))).is_none());
         assert!(read(SlimRevision::default()).is_none());
@@ -410,8 +442,12 @@ mod tests {
         let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "generation": 3});
         let mut object = object(json!({"metadata": metadata, "spec": {"x": 1}}));
         let standing = manifest(Kind::MonitoringPipeline, &mut object).unwrap();
+        let of = ObjectKey::new(Kind::MonitoringPipeline, "n", "a");
+        let owner =
+            json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "MonitoringPipeline", "name": "a", "uid": "u"});
         let data = json!({"generation": 3, "texts": [serde_json::from_str::<Value>(&standing.text).unwrap()]});
-        let kept = stored(("n".into(), "a-1".into()), SlimRevision { data, ..SlimRevision::default() });
+        let revision = json!({"metadata": {"ownerReferences": [owner]}, "data": data});
+        let kept = stored(&of, ("n".into(), "a-1".into()), &serde_json::from_value(revision).unwrap());
         assert!(Arc::ptr_eq(&kept.unwrap().good.texts[0], &standing.text));
     }
 }

@@ -154,8 +154,8 @@ mod tests {
         kept.metadata.namespace = Some("n".to_owned());
         let (of, place) = stored_of(&kept.metadata).unwrap();
         let read = serde_json::from_value(serde_json::to_value(&kept).unwrap()).unwrap();
-        let found = stored(place, read).unwrap();
-        assert_eq!((&of, &*found.good), (&key, &good));
+        let found = stored(&of, place, &read).unwrap();
+        assert_eq!((&of, &*found.good, &*found.owner), (&key, &good, "u"));
         let other = LastGood { generation: 5, ..good.clone() };
         assert_ne!(revision(&key, "u", &other).metadata.name, kept.metadata.name);
         assert_ne!(revision(&key, "v", &good).metadata.name, kept.metadata.name, "another pipeline of that name");

@@ -8,6 +8,8 @@
 //!   again soon. One that was never read is told as absent [`UNANSWERED_MAX`] after it was named, where it was asked for in vain or
 //!   nothing at all was answered for as long, so that nothing else waits for it.
 //! - The one that is due for longest is read next: none starves, however many there are and however long answers take.
+//! - Of a Secret the keys that are named are kept, and nothing of the others but that they are there; a key that is named later
+//!   has it read again at once.
 //! - Values are in no log line and no error.
 //!
 //! # Limits
@@ -29,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 use super::in_words;
 use crate::world::{Change, SecretData, SecretName};
 
+/// The Secrets that are named, each with the keys that are.
+pub type Named = BTreeMap<SecretName, BTreeSet<String>>;
+
 /// Most reads at a time.
 pub const AT_ONCE_MAX: usize = 8;
 
@@ -49,7 +54,7 @@ const AGAIN_SOON: Duration = Duration::from_secs(1);
 pub async fn read(
     client: Client,
     again: Duration,
-    mut wanted: watch::Receiver<BTreeSet<SecretName>>,
+    mut wanted: watch::Receiver<Named>,
     out: mpsc::Sender<Change>,
     stop: CancellationToken,
 ) {
@@ -58,9 +63,9 @@ pub async fn read(
     loop {
         turns.are_of(&wanted.borrow_and_update());
         while reads.len() < AT_ONCE_MAX
-            && let Some(name) = turns.begin(Instant::now())
+            && let Some((name, keys)) = turns.begin(Instant::now())
         {
-            reads.push(look(&client, name));
+            reads.push(look(&client, name, keys));
         }
         let next = turns.next(reads.len() < AT_ONCE_MAX);
         let changes = tokio::select! {
@@ -69,7 +74,9 @@ pub async fn read(
                 Ok(()) => continue,
                 Err(_) => return,
             },
-            Some((name, found)) = reads.next() => turns.note(name, found, Instant::now()).into_iter().collect(),
+            Some((name, keys, found)) = reads.next() => {
+                turns.note((name, &keys), found, Instant::now()).into_iter().collect()
+            }
             () = at(next) => turns.given_up(Instant::now()),
         };
         for change in changes {
@@ -92,6 +99,7 @@ struct Turns {
 
 /// When one is read next, and what became of it until now.
 struct Turn {
+    keys: BTreeSet<String>,
     named: Instant,
     at: Instant,
     is_under_way: bool,
@@ -119,17 +127,29 @@ impl Turns {
     }
 
     /// Takes these names and no others.
-    fn are_of(&mut self, names: &BTreeSet<SecretName>) {
-        self.of.retain(|name, _| names.contains(name));
+    fn are_of(&mut self, named: &Named) {
+        self.of.retain(|name, _| named.contains_key(name));
         let now = Instant::now();
-        let first = || Turn { named: now, at: now, is_under_way: false, was_asked: false, is_told: false, in_vain: 0 };
-        for name in names {
-            self.of.entry(name.clone()).or_insert_with(first);
+        let first = |keys: &BTreeSet<String>| Turn {
+            keys: keys.clone(),
+            named: now,
+            at: now,
+            is_under_way: false,
+            was_asked: false,
+            is_told: false,
+            in_vain: 0,
+        };
+        for (name, keys) in named {
+            let turn = self.of.entry(name.clone()).or_insert_with(|| first(keys));
+            if !keys.is_subset(&turn.keys) {
+                (turn.at, turn.was_asked) = (now, false);
+            }
+            turn.keys.clone_from(keys);
         }
     }
 
     /// Returns the one to be read now: of those that are due, one that was never asked for, else the one that is due for longest.
-    fn begin(&mut self, now: Instant) -> Option<SecretName> {
+    fn begin(&mut self, now: Instant) -> Option<(SecretName, BTreeSet<String>)> {
         let may_again = self.not_before <= now;
         let due = self.of.iter_mut().filter(|(_, turn)| !turn.is_under_way && turn.at <= now);
         let due = due.filter(|(_, turn)| !turn.was_asked || may_again);
@@ -138,7 +158,7 @@ impl Turns {
             self.not_before = now + Duration::from_secs(1) / PER_SECOND_MAX;
         }
         (turn.is_under_way, turn.was_asked) = (true, true);
-        Some(name.clone())
+        Some((name.clone(), turn.keys.clone()))
     }
 
     /// Returns when there is something to do although nothing comes.
@@ -154,8 +174,8 @@ impl Turns {
         (!turn.is_told).then_some(since + UNANSWERED_MAX)
     }
 
-    /// Takes note of what a read found; returns what is to be told, if something is.
-    fn note(&mut self, name: SecretName, found: Found, now: Instant) -> Option<Change> {
+    /// Takes note of what a read for these keys found; returns what is to be told, if something is.
+    fn note(&mut self, (name, keys): (SecretName, &BTreeSet<String>), found: Found, now: Instant) -> Option<Change> {
         let turn = self.of.get_mut(&name)?;
         turn.is_under_way = false;
         let data = match found {
@@ -168,6 +188,10 @@ impl Turns {
             }
         };
         (turn.at, turn.is_told, turn.in_vain) = (now + self.again, true, 0);
+        if !turn.keys.is_subset(keys) {
+            // Named while it was read.
+            (turn.at, turn.was_asked) = (now, false);
+        }
         self.answered = now;
         Some(Change::Secret(name, data))
     }
@@ -194,24 +218,22 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-async fn look(client: &Client, name: SecretName) -> (SecretName, Found) {
+async fn look(client: &Client, name: SecretName, keys: BTreeSet<String>) -> (SecretName, BTreeSet<String>, Found) {
     let api: Api<Secret> = Api::namespaced(client.clone(), &name.0);
     let error = match timeout(READ_MAX, api.get_opt(&name.1)).await {
         Ok(Ok(Some(secret))) => {
-            let data = SecretData {
-                version: secret.metadata.resource_version.unwrap_or_default().into(),
-                values: secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect(),
-            };
-            return (name, Found::There(data));
+            let all = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
+            let data = SecretData::of(&secret.metadata.resource_version.unwrap_or_default(), all, &keys);
+            return (name, keys, Found::There(data));
         }
-        Ok(Ok(None)) => return (name, Found::Absent),
+        Ok(Ok(None)) => return (name, keys, Found::Absent),
         Ok(Err(error)) => Some(error),
         Err(_) => None,
     };
     let may_not = matches!(&error, Some(kube::Error::Api(status)) if matches!(status.code, 403 | 404));
     let error = error.map_or_else(|| "no answer in time".to_owned(), |error| in_words(&error));
     tracing::warn!(namespace = &*name.0, name = &*name.1, error, "a Secret cannot be read");
-    (name, if may_not { Found::Absent } else { Found::Unanswered })
+    (name, keys, if may_not { Found::Absent } else { Found::Unanswered })
 }
 
 #[cfg(test)]
@@ -266,7 +288,7 @@ mod tests {
             let answer = if code == 200 { answer(200, &secret) } else { refused(code, "no") };
             async move { Ok::<_, Infallible>(answer) }
         });
-        let (_names, wanted) = watch::channel(BTreeSet::from([("a".into(), "s".into())]));
+        let (_names, wanted) = watch::channel(Named::from([(("a".into(), "s".into()), ["token".to_owned()].into())]));
         let (out, told) = mpsc::channel(1);
         let client = Client::new(service, "a");
         tokio::select! {
@@ -317,8 +339,29 @@ mod tests {
         .await;
     }
 
-    fn names(count: u32) -> BTreeSet<SecretName> {
-        (0..count).map(|number| ("a".into(), format!("s{number:03}").into())).collect()
+    fn names(count: u32) -> Named {
+        (0..count).map(|number| (("a".into(), format!("s{number:03}").into()), BTreeSet::new())).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_named_later_has_its_secret_read_at_once() {
+        let named = |keys: &[&str]| -> Named {
+            [(("a".into(), "s".into()), keys.iter().map(|key| (*key).to_owned()).collect())].into()
+        };
+        let mut turns = Turns::new(Duration::from_secs(30));
+        turns.are_of(&named(&["one"]));
+        let (name, keys) = turns.begin(Instant::now()).unwrap();
+        // While it is read, too.
+        turns.are_of(&named(&["one", "two"]));
+        turns.note((name, &keys), Found::Absent, Instant::now());
+        let (name, keys) = turns.begin(Instant::now()).unwrap();
+        assert_eq!(keys.len(), 2);
+        turns.note((name, &keys), Found::Absent, Instant::now());
+        assert!(turns.begin(Instant::now()).is_none());
+        turns.are_of(&named(&["two"]));
+        assert!(turns.begin(Instant::now()).is_none(), "one that nobody names any more is no cause");
+        turns.are_of(&named(&["two", "three"]));
+        assert!(turns.begin(Instant::now()).is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -327,9 +370,9 @@ mod tests {
         turns.are_of(&names(40));
         let mut read = BTreeMap::<SecretName, u32>::new();
         for _ in 0..60 * PER_SECOND_MAX {
-            while let Some(name) = turns.begin(Instant::now()) {
+            while let Some((name, keys)) = turns.begin(Instant::now()) {
                 *read.entry(name.clone()).or_default() += 1;
-                turns.note(name, Found::Absent, Instant::now());
+                turns.note((name, &keys), Found::Absent, Instant::now());
             }
             tokio::time::advance(Duration::from_secs(1) / PER_SECOND_MAX).await;
         }

@@ -14,6 +14,7 @@ use kube::api::ApiResource;
 use kube::core::{DynamicResourceScope, ObjectMeta, Resource};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// An object of ours.
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -35,9 +36,10 @@ pub struct SlimRevision {
     /// `metadata`.
     #[serde(default, deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
-    /// `data`; null where it has none.
+    /// `data` as it is written; `None` where it has none. Whoever may make such an object writes into it what they like: it is read
+    /// apart, so that one that cannot be read does not end a listing of all.
     #[serde(default)]
-    pub data: Value,
+    pub data: Option<Box<RawValue>>,
 }
 
 /// A namespace.
@@ -271,6 +273,22 @@ mod tests {
         let slim: SlimObject = serde_json::from_value(object).unwrap();
         assert_eq!(serde_json::to_value(&slim.metadata).unwrap(), read);
         assert_eq!((slim.spec, slim.status), (json!({"a": 1}), Value::Null));
+    }
+
+    #[test]
+    fn a_last_good_version_that_cannot_be_read_ends_no_listing() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        assert!(serde_json::from_str::<Value>(&deep).is_err(), "as a tree it is an error, and the listing with it");
+        let item = |name: &str, data: &str| format!(r#"{{"metadata":{{"name":"{name}"}},"data":{data}}}"#);
+        let items = [item("a", &deep), item("b", r#"{"generation":1,"texts":[]}"#), item("c", "null")].join(",");
+        let list =
+            format!(r#"{{"kind":"ControllerRevisionList","apiVersion":"apps/v1","metadata":{{}},"items":[{items}]}}"#);
+        let list: kube::core::ObjectList<SlimRevision> = serde_json::from_str(&list).unwrap();
+        let names = list.items.iter().map(|item| (item.metadata.name.as_deref().unwrap(), item.data.is_some()));
+        assert_eq!(names.collect::<Vec<_>>(), [("a", true), ("b", true), ("c", false)]);
+        let event = format!(r#"{{"type":"ADDED","object":{}}}"#, item("a", &deep));
+        let event: kube::core::WatchEvent<SlimRevision> = serde_json::from_str(&event).unwrap();
+        assert!(matches!(event, kube::core::WatchEvent::Added(one) if one.data.is_some()));
     }
 
     #[test]

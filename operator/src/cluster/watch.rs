@@ -278,7 +278,7 @@ impl Eye<SlimRevision> for Goods {
     }
 
     fn there(&self, (of, place): Self::Id, object: SlimRevision) -> Option<Noted> {
-        convert::stored(place, object).map(|stored| Noted::Good(of, Box::new(stored)))
+        convert::stored(&of, place, &object).map(|stored| Noted::Good(of, Box::new(stored)))
     }
 
     fn gone(&self, (of, place): Self::Id) -> Noted {

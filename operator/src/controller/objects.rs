@@ -1,4 +1,9 @@
 //! What stands in the cluster of each object of ours besides its spec: its status, and its last good versions.
+//!
+//! # Guarantees
+//! - A last good version counts for the pipeline that owns it by `metadata.uid`, and of a pipeline of the cluster only where it
+//!   stands in the operator's own namespace: what somebody else wrote under that name, or a pipeline of that name had before,
+//!   is nobody's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +16,12 @@ use crate::status::{self, News, Standing};
 use crate::world::{Change, LastGood, Manifest, ObjectKey};
 
 /// What is known of objects; see the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Objects {
+    /// The operator's namespace.
+    own: Arc<str>,
     known: BTreeMap<ObjectKey, Known>,
-    /// The last good versions of a pipeline: one, but for the time until an earlier one is removed.
+    /// The last good versions under the name of a pipeline: one, but for the time until an earlier one is removed.
     stored: BTreeMap<ObjectKey, Vec<Stored>>,
 }
 
@@ -38,9 +45,13 @@ struct Asked {
 }
 
 impl Objects {
+    /// Returns those of an operator in the namespace `own`, of which nothing is known yet.
+    pub(super) fn new(own: &str) -> Self {
+        Self { own: own.into(), known: BTreeMap::new(), stored: BTreeMap::new() }
+    }
+
     /// Takes note of an object; returns what the world is told.
     pub(super) fn there(&mut self, key: &ObjectKey, mut manifest: Manifest, status: StatusText) -> Change {
-        manifest.last_good = self.latest(key);
         let before = self.known.remove(key).filter(|known| known.uid == manifest.uid);
         let (uid, asked) = match before {
             Some(Known { uid, asked, .. }) => (uid, Asked { status: None, ..asked }),
@@ -48,6 +59,7 @@ impl Objects {
         };
         manifest.uid = Arc::clone(&uid);
         self.known.insert(key.clone(), Known { uid, stands: status, asked });
+        manifest.last_good = self.latest(key);
         Change::Object(key.clone(), Some(manifest))
     }
 
@@ -113,14 +125,13 @@ impl Objects {
     /// Returns what to ask for so that `good` is kept, or what is kept where that is right, and nothing besides; `None` where
     /// that is so, or was asked for already.
     pub(super) fn keep(&mut self, key: &ObjectKey, good: Option<&Arc<LastGood>>) -> Option<Keep> {
-        let stored = self.stored.get(key).map(Vec::as_slice).unwrap_or_default();
         let good = match good {
             Some(good) => Arc::clone(good),
-            None if stored.len() > 1 => self.latest(key)?,
+            None if self.stored_of(key).nth(1).is_some() => self.latest(key)?,
             None => return None,
         };
-        let is_there = stored.iter().any(|stored| stored.good == good);
-        let others = stored.iter().filter(|stored| stored.good != good);
+        let is_there = self.stored_of(key).any(|stored| stored.good == good);
+        let others = self.stored_of(key).filter(|stored| stored.good != good);
         let before: Vec<String> = others.map(|stored| stored.place.1.to_string()).collect();
         let known = self.known.get_mut(key)?;
         // One that was asked for before this one was there may stand beside it.
@@ -138,8 +149,16 @@ impl Objects {
         self.stored.get(key).map_or(0, Vec::len)
     }
 
+    /// Returns the last good versions that the pipeline there is owns, where they belong.
+    fn stored_of<'a>(&'a self, key: &'a ObjectKey) -> impl Iterator<Item = &'a Stored> {
+        let owner = self.known.get(key).map(|known| &known.uid);
+        let namespace = if key.kind.is_of_the_cluster() { &self.own } else { &key.namespace };
+        let all = self.stored.get(key).into_iter().flatten();
+        all.filter(move |stored| owner == Some(&stored.owner) && stored.place.0 == *namespace)
+    }
+
     fn latest(&self, key: &ObjectKey) -> Option<Arc<LastGood>> {
-        let latest = self.stored.get(key)?.iter().max_by_key(|stored| (stored.made, stored.good.generation))?;
+        let latest = self.stored_of(key).max_by_key(|stored| (stored.made, stored.good.generation))?;
         Some(Arc::clone(&latest.good))
     }
 }

@@ -1,6 +1,6 @@
 //! The parts of the controller, made and started in the order in which one needs the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,7 +148,7 @@ fn control(
     let (raise, raises) = watch::channel(0);
     owner.spawn("lease", lead.run(raises, stop.clone()));
     owner.spawn("epochs", raise_epochs(hub.clone(), raise, stop.clone()));
-    let (secrets_wanted, wanted) = watch::channel(BTreeSet::new());
+    let (secrets_wanted, wanted) = watch::channel(secrets::Named::new());
     let (found, secrets) = mpsc::channel(QUEUE_MAX);
     owner.spawn("keys", refresh(client.clone(), token_keys, found.clone(), stop.clone()));
     owner.spawn("secrets", secrets::read(client.clone(), again, wanted, found, stop.clone()));

@@ -1,8 +1,9 @@
 //! The loop without its tasks: what the watches note goes in, what is to be written comes out and is written here, or not.
 
 use clap::Parser;
+use futures_util::FutureExt;
 use spillway_crds::kinds::status::ConditionStatus;
-use spillway_crds::served::{Ask, PodFacts};
+use spillway_crds::served::{Ask, Held, PodFacts, Version};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -36,6 +37,18 @@ struct Stage {
     kept: Vec<Arc<LastGood>>,
 }
 
+/// The pod of the agent on the node `n`.
+fn agent() -> Pod {
+    let facts = PodFacts { uid: "agent".into(), namespace: "spillway-system".into(), ..PodFacts::default() };
+    Pod {
+        facts: facts.into(),
+        node: "n".into(),
+        service_account: "spillway-agent".into(),
+        uid: "agent".into(),
+        ..Pod::default()
+    }
+}
+
 impl Stage {
     fn new() -> Self {
         let flags = Flags::parse_from(["controller"]).flags;
@@ -51,7 +64,7 @@ impl Stage {
             secrets: mpsc::channel(1).1,
             leading: watch::channel(None).1,
             reports: hub.report_changes(),
-            secrets_wanted: watch::channel(BTreeSet::new()).0,
+            secrets_wanted: watch::channel(Named::new()).0,
             statuses,
             keeps,
             news,
@@ -69,15 +82,7 @@ impl Stage {
     async fn running() -> Self {
         let mut stage = Self::new();
         stage.lead(Some(1));
-        let agent = PodFacts { uid: "agent".into(), namespace: "spillway-system".into(), ..PodFacts::default() };
-        let agent = Pod {
-            facts: agent.into(),
-            node: "n".into(),
-            service_account: "spillway-agent".into(),
-            uid: "agent".into(),
-            ..Pod::default()
-        };
-        stage.note(Change::Pod("agent".into(), Some(agent)));
+        stage.note(Change::Pod("agent".into(), Some(agent())));
         for change in [node("n"), namespace("a", "prod"), pod("a", "p", "x", "n")] {
             stage.note(change);
         }
@@ -143,7 +148,7 @@ impl Stage {
         if !self.kept.contains(&keep.good) {
             self.kept.push(keep.good.clone());
             let place = (Arc::from("a"), Arc::from(format!("kept-{}", self.kept.len())));
-            let stored = Stored { place, made: self.kept.len() as i64, good: keep.good };
+            let stored = Stored { place, owner: keep.uid, made: self.kept.len() as i64, good: keep.good };
             self.controller.take(Noted::Good(key.clone(), Box::new(stored)));
         }
         for old in keep.before {
@@ -195,6 +200,22 @@ async fn an_agent_that_was_not_heard_and_comes_back_counts_again() {
 }
 
 #[tokio::test]
+async fn one_that_is_made_anew_is_not_taken_for_the_one_of_its_name_that_agents_run() {
+    let mut stage = Stage::running().await;
+    stage.controller.take(Noted::Gone(key(JOBS)));
+    stage.objects.remove(&key(JOBS));
+    let Change::Object(of, Some(mut manifest)) = pipeline("a", "jobs", "x", "out") else { panic!("an object") };
+    manifest.uid = "anew".into();
+    manifest.text = manifest.text.replace("\"all\"", "\"every\"").into();
+    stage.object(Change::Object(of, Some(manifest)));
+    stage.turn().await;
+    assert_eq!(stage.ready(), (ConditionStatus::False, "Waiting".into()), "both have generation 1");
+    stage.agent_asks().await;
+    stage.turn().await;
+    assert_eq!(stage.ready(), (ConditionStatus::True, "Ready".into()));
+}
+
+#[tokio::test]
 async fn a_node_that_is_not_ready_is_told_of() {
     let mut stage = Stage::running().await;
     stage.note(Change::Node("n".into(), Some(false)));
@@ -225,6 +246,52 @@ async fn what_was_asked_for_in_an_earlier_term_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_term_begins_with_its_epoch_also_where_the_end_of_the_one_before_went_unseen() {
+    let mut stage = Stage::running().await;
+    stage.controller.take(Noted::Gone(key("Backend a/out")));
+    stage.objects.remove(&key("Backend a/out"));
+    // The Lease is lost and taken again while the loop asks, and who writes forgets what it was asked for.
+    stage.controller.turn(&stage.ends).await;
+    while stage.statuses.try_recv().is_ok() {}
+    stage.lead(Some(2));
+    stage.turn().await;
+    assert_eq!(stage.ready().1, "BackendNotFound");
+    // The same epoch is the same term.
+    let since = stage.controller.leads_since;
+    stage.pass(1);
+    stage.lead(Some(2));
+    assert_eq!((stage.controller.leads_since, stage.controller.is_new), (since, false));
+}
+
+#[tokio::test]
+async fn a_new_leader_takes_nothing_from_an_agent_that_holds_events_of_it() {
+    let stage = Stage::running().await;
+    let news = stage.hub.wait_for_news("n", &Ask::default()).await.unwrap().to_answer();
+    let ticket = news.configuration.unwrap().tickets[JOBS].clone();
+    let mut other = Stage::new();
+    other.lead(Some(2));
+    other.note(Change::Pod("agent".into(), Some(agent())));
+    for change in [node("n"), namespace("a", "prod")] {
+        other.note(change);
+    }
+    // Nothing feeds the pipeline on that node any more.
+    other.object(stdout("a", "out"));
+    other.object(pipeline("a", "jobs", "x", "out"));
+    other.turn().await;
+    let holding = vec![Held { object: JOBS.into(), ticket }];
+    let running = Some(Version { epoch: 1, generation: 1, hash: "of the other leader".into() });
+    let ask = Ask { running, holding, ..Ask::default() };
+    other.hub.acknowledge("agent", &ask, other.controller.now()).unwrap();
+    let given = |stage: &Stage| {
+        let news = stage.hub.wait_for_news("n", &ask).now_or_never()?.unwrap().to_answer();
+        Some(news.configuration?.tickets.into_keys().collect::<Vec<_>>())
+    };
+    assert_eq!(given(&other), None);
+    other.turn().await;
+    assert_eq!(given(&other), Some(vec![JOBS.to_owned()]));
+}
+
+#[tokio::test]
 async fn an_event_is_about_what_the_cluster_says_and_not_about_what_was_told_a_term_ago() {
     let mut stage = Stage::running().await;
     stage.lead(None);
@@ -251,11 +318,52 @@ async fn of_last_good_versions_one_stays_whatever_came_between() {
     let good = stage.controller.world.object_of(&of).unwrap().last_good.clone().unwrap();
     // One of an earlier write stands beside it, made later than the right one.
     let other = LastGood { generation: good.generation, texts: Vec::new() };
-    let stored = Stored { place: ("a".into(), "beside".into()), made: 100, good: other.into() };
+    let owner = stage.controller.world.object_of(&of).unwrap().uid.clone();
+    let stored = Stored { place: ("a".into(), "beside".into()), owner, made: 100, good: other.into() };
     stage.controller.take(Noted::Good(of.clone(), Box::new(stored)));
     stage.turn().await;
     assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good.as_ref(), Some(&good));
     assert_eq!(stage.controller.objects.places_of(&of), 1);
+}
+
+#[tokio::test]
+async fn a_last_good_version_that_a_pipeline_does_not_own_is_not_its_own() {
+    let mut stage = Stage::running().await;
+    let of = key(JOBS);
+    let good = stage.controller.world.object_of(&of).unwrap().last_good.clone().unwrap();
+    // Somebody writes one beside it, and one of a pipeline of that name that was deleted is still there.
+    let forged = LastGood { generation: 9, texts: Vec::new() };
+    let stored =
+        Stored { place: ("a".into(), "forged".into()), owner: "another".into(), made: 100, good: forged.into() };
+    stage.controller.take(Noted::Good(of.clone(), Box::new(stored)));
+    stage.turn().await;
+    assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good.as_ref(), Some(&good));
+    // Deleted and made anew, and bad from the beginning: it has no good version.
+    let (mut manifest, status) = stage.objects[&of].clone();
+    manifest.uid = "anew".into();
+    manifest.text = manifest.text.replace("\"out\"", "\"gone\"").into();
+    stage.watched(of.clone(), manifest, status);
+    stage.turn().await;
+    assert_eq!(stage.controller.world.object_of(&of).unwrap().last_good, None);
+    assert!(!stage.controller.renderer.slices()["n"].objects.contains_key(JOBS));
+}
+
+#[test]
+fn a_last_good_version_of_a_pipeline_of_the_cluster_stands_with_the_operator() {
+    let mut objects = Objects::new("spillway-system");
+    let of = key("ClusterMonitoringPipeline all");
+    let manifest = Manifest { uid: "u".into(), generation: 1, text: "{}".into(), last_good: None };
+    let status = crate::cluster::convert::status(of.kind, serde_json::Value::Null).to_text();
+    drop(objects.there(&of, manifest, status));
+    let good = Arc::new(LastGood { generation: 1, texts: Vec::new() });
+    let mut is_taken = |namespace: &str| {
+        let place = (namespace.into(), "all-1".into());
+        let stored = Stored { place, owner: "u".into(), made: 1, good: good.clone() };
+        let Change::LastGood(_, latest) = objects.good(of.clone(), stored) else { panic!("a last good version") };
+        latest.is_some()
+    };
+    assert!(!is_taken("tenant"));
+    assert!(is_taken("spillway-system"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -1,11 +1,11 @@
 //! An ask as a report: what of it is kept, and in which bounds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use spillway_crds::served::{Ask, BackendReport, Held, REASON_BYTES_MAX, Refused};
 
+use super::Objects;
 use crate::place;
 use crate::reports::Report;
 
@@ -32,7 +32,7 @@ const SIDECAR_ENTRIES_MAX: usize = 64;
 pub(super) fn report(
     (pod_uid, place): (&Arc<str>, &str),
     ask: &Ask,
-    objects: Option<Arc<BTreeMap<Arc<str>, i64>>>,
+    objects: Option<Arc<Objects>>,
     seen: Timestamp,
 ) -> Report {
     let entries_max = if place::is_pod(place) { SIDECAR_ENTRIES_MAX } else { ENTRIES_MAX };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use spillway_crds::served::{Answer, Ask, Authorities, Configuration, PodFacts, TokenKeys, Version};
+use spillway_crds::served::{Answer, Ask, Authorities, Configuration, PodFacts, Revoked, TokenKeys, Version};
 
 use super::Slice;
 
@@ -41,6 +41,11 @@ impl News {
         Self { authorities: is_new.then(|| Arc::clone(authorities)), ..self }
     }
 
+    /// Returns it without a configuration.
+    pub(super) fn without_configuration(self) -> Self {
+        Self { version: None, behind: false, ..self }
+    }
+
     /// Returns whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.version.is_none() && !self.pods && self.authorities.is_none()
@@ -73,7 +78,7 @@ impl News {
 
     /// Returns it as the JSON of the [`Answer`] that it is: what stands before the secrets, the secrets, and the rest.
     pub(crate) fn to_json(&self) -> serde_json::Result<[Vec<u8>; 3]> {
-        let Configuration { version: _, manifests, namespaces, secrets, tickets: _, token_keys } =
+        let Configuration { version: _, manifests, namespaces, secrets, tickets: _, revoked, token_keys } =
             &self.slice.configuration;
         let [mut before, mut apart, mut after] = [b"{".to_vec(), Vec::new(), Vec::new()];
         if let Some(authorities) = &self.authorities {
@@ -86,7 +91,7 @@ impl News {
         if let Some(version) = &self.version {
             before.extend_from_slice(b"\"configuration\":");
             let tickets = &self.tickets();
-            let rest = WithoutSecrets { version, manifests, namespaces, tickets, token_keys };
+            let rest = WithoutSecrets { version, manifests, namespaces, tickets, revoked, token_keys };
             serde_json::to_writer(&mut before, &rest)?;
             before.pop();
             before.extend_from_slice(b",\"secrets\":");
@@ -125,5 +130,7 @@ struct WithoutSecrets<'a, M> {
     manifests: &'a M,
     namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
     tickets: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "<[Revoked]>::is_empty")]
+    revoked: &'a [Revoked],
     token_keys: &'a Option<Arc<TokenKeys>>,
 }

@@ -1,16 +1,13 @@
 //! What one node is given: the slice of now, and which objects its last few slices held.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use spillway_crds::served::{Ask, Version};
 use tokio::sync::watch;
 
 use super::news::News;
-use super::{EARLIER_MAX, Slice};
-
-/// Objects as errors name them, with their generations.
-type Objects = BTreeMap<Arc<str>, i64>;
+use super::{EARLIER_MAX, Edition, Objects, Slice};
 
 /// One node.
 #[derive(Debug)]
@@ -42,7 +39,7 @@ struct Current {
 #[derive(Debug)]
 struct Earlier {
     hash: String,
-    differences: Vec<(Arc<str>, Option<i64>)>,
+    differences: Vec<(Arc<str>, Option<Edition>)>,
 }
 
 impl Default for Node {
@@ -121,6 +118,11 @@ impl Node {
         }
     }
 
+    /// Returns whether what is given now has an object, by its label.
+    pub(super) fn serves(&self, label: &str) -> bool {
+        self.current.as_ref().is_some_and(|current| current.slice.objects.contains_key(label))
+    }
+
     /// Returns the objects of a slice that was given lately, by the hash of its configuration.
     pub(super) fn objects_of(&self, hash: &str) -> Option<Arc<Objects>> {
         let Current { slice, version } = self.current.as_ref()?;
@@ -129,9 +131,9 @@ impl Node {
         }
         let last = self.earlier.iter().position(|earlier| earlier.hash == hash)?;
         let mut objects = Objects::clone(&slice.objects);
-        for (name, generation) in self.earlier.iter().take(last + 1).flat_map(|earlier| &earlier.differences) {
-            match generation {
-                Some(generation) => objects.insert(Arc::clone(name), *generation),
+        for (name, edition) in self.earlier.iter().take(last + 1).flat_map(|earlier| &earlier.differences) {
+            match edition {
+                Some(edition) => objects.insert(Arc::clone(name), *edition),
                 None => objects.remove(name),
             };
         }
@@ -140,9 +142,9 @@ impl Node {
 }
 
 /// Returns what makes `before` of `after`.
-fn differences(after: &Objects, before: &Objects) -> Vec<(Arc<str>, Option<i64>)> {
-    let changed = before.iter().filter(|(name, generation)| after.get(*name) != Some(generation));
+fn differences(after: &Objects, before: &Objects) -> Vec<(Arc<str>, Option<Edition>)> {
+    let changed = before.iter().filter(|(name, edition)| after.get(*name) != Some(edition));
     let came = after.keys().filter(|name| !before.contains_key(*name));
-    let changed = changed.map(|(name, generation)| (Arc::clone(name), Some(*generation)));
+    let changed = changed.map(|(name, edition)| (Arc::clone(name), Some(*edition)));
     changed.chain(came.map(|name| (Arc::clone(name), None))).collect()
 }

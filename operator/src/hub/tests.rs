@@ -14,7 +14,10 @@ fn slice(hash: &str, pods: &str, objects: &[(&str, i64)]) -> Arc<Slice> {
         Configuration { version, manifests: vec![format!("manifest {hash}").into()], ..Configuration::default() };
     let facts = PodFacts { uid: pods.into(), ..PodFacts::default() };
     let pods = Pods { hash: pods.into(), pods: vec![facts.into()] };
-    let objects = objects.iter().map(|(name, generation)| ((*name).into(), *generation)).collect();
+    let objects = objects
+        .iter()
+        .map(|(name, generation)| ((*name).into(), Edition { generation: *generation, hash: 0 }))
+        .collect();
     Arc::new(Slice { configuration, pods, objects: Arc::new(objects), tickets: None })
 }
 
@@ -70,6 +73,39 @@ async fn an_agent_that_has_nothing_gets_all_of_its_node_and_nothing_of_another()
     assert_eq!(version(&answer), (7, 1, "a"));
     assert_eq!(&*answer.configuration.as_ref().unwrap().manifests[0], "manifest a");
     assert_eq!(answer.pods.as_ref().unwrap().pods[0].uid, "p".into());
+}
+
+#[tokio::test]
+async fn nothing_that_an_agent_holds_is_taken_from_it_before_that_was_considered() {
+    let hub = leading(7, &[("node-a", &slice("a", "p", &[]))]);
+    let held = |object: &str| Held { object: object.into(), ticket: "t".into() };
+    let ask = Ask { holding: vec![held("MonitoringPipeline a/jobs")], ..running(6, 1, "x") };
+    hub.acknowledge("pod-a", &ask, NOW).unwrap();
+    {
+        let mut waits = pin!(hub.wait_for_news("node-a", &ask));
+        assert!(poll(waits.as_mut()).is_none());
+        // What was made without it is not fit yet.
+        hub.considered(&Reports::new());
+        assert!(poll(waits.as_mut()).is_none());
+        publish(&hub, &[("node-a", &slice("b", "p", &[("MonitoringPipeline a/jobs", 1)]))]);
+        hub.considered(&hub.reports());
+        let news = poll(waits.as_mut()).unwrap().unwrap().to_answer();
+        assert_eq!(version(&news), (7, 2, "b"));
+    }
+    // What it holds no longer, or was never given, is taken from it.
+    publish(&hub, &[("node-a", &slice("c", "p", &[]))]);
+    assert_eq!(version(&answer(&hub, "node-a", &ask).await), (7, 3, "c"));
+    // The next pod of its agent says for itself what it holds.
+    let agents: Agents = [("pod-c".into(), "node-a".into())].into();
+    hub.publish([("node-a".into(), slice("d", "p", &[]))].into(), agents);
+    hub.considered(&hub.reports());
+    hub.acknowledge("pod-c", &ask, NOW).unwrap();
+    assert!(poll(pin!(hub.wait_for_news("node-a", &ask))).is_none());
+    hub.considered(&hub.reports());
+    assert_eq!(version(&answer(&hub, "node-a", &ask).await), (7, 4, "d"));
+    // Who holds nothing waits for nothing.
+    hub.acknowledge("pod-c", &running(6, 1, "x"), NOW).unwrap();
+    assert_eq!(version(&answer(&hub, "node-a", &running(6, 1, "x")).await), (7, 4, "d"));
 }
 
 #[tokio::test]
@@ -263,7 +299,7 @@ fn what_was_given_out_lately_is_acknowledged_with_the_objects_it_held() {
     let objects = |hash: &str| {
         hub.acknowledge("pod-a", &running(3, 1, hash), NOW).unwrap();
         let report = hub.reports().remove("node-a").unwrap();
-        let objects = report.objects.iter().map(|(name, generation)| format!("{name} {generation}"));
+        let objects = report.objects.iter().map(|(name, edition)| format!("{name} {}", edition.generation));
         (report.running.is_some(), objects.collect::<Vec<_>>().join(", "))
     };
     assert_eq!(objects("h2"), (true, "c 2".into()));
@@ -288,7 +324,7 @@ fn an_agent_that_stays_behind_keeps_what_it_acknowledged() {
         publish(&hub, &[("node-a", &slice(&format!("h{number}"), "p", &[("a", number)]))]);
     }
     hub.acknowledge("pod-a", &ask, NOW).unwrap();
-    assert_eq!(hub.reports()["node-a"].objects[&Arc::from("a")], 1);
+    assert_eq!(hub.reports()["node-a"].objects[&Arc::from("a")].generation, 1);
     hub.acknowledge("pod-a", &running(3, 2, "h0"), NOW).unwrap();
     assert_eq!(hub.reports()["node-a"].running, None, "that one is too long ago");
 }

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use spillway_crds::kinds::CLUSTER;
 use spillway_crds::manifest::Reason as Cause;
+use spillway_crds::served::{Revoked, SECRET_VALUE_BYTES_MAX};
 use spillway_crds::{Compiled, Document, ManifestError, Namespaces, PipelinePlan, compile_with};
 
-use super::OF_THE_CLUSTER;
 use super::unit::{BackendUnit, Common, Head, PipelineUnit, Use};
 use super::verdict::{Verdict, Why};
+use super::{OF_THE_CLUSTER, SECRETS_WAITED_MAX};
 use crate::reason::Reason;
-use crate::world::{LastGood, Manifest, ObjectKey, SecretName, World};
+use crate::texts::held;
+use crate::world::{LastGood, Manifest, ObjectKey, SecretName, SecretValue, World};
 use spillway_crds::kinds::Kind;
 
 /// The type of destinations that are folders of the machine.
@@ -23,22 +26,39 @@ const ERRORS_TOLD_MAX: usize = 5;
 /// A namespace, or the kinds of the cluster, compiled.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// The pipelines that are served.
-    pub(super) pipelines: Box<[PipelineUnit]>,
-    /// The destinations that they may refer to, in the order of their keys.
-    backends: Box<[BackendUnit]>,
+    /// What is served.
+    served: Units,
+    /// What is to be served when the Secrets that it names have been read.
+    next: Option<Box<Next>>,
     /// What became of each object of this scope.
     pub(super) verdicts: BTreeMap<ObjectKey, Verdict>,
     /// The `ClusterBackend`s that something of it refers to, or did when it was good last; there or not.
     cluster: BTreeSet<ObjectKey>,
+    /// Those of them that are there and grant its namespace nothing.
+    pub(super) revoked: Box<[Revoked]>,
+}
+
+/// What can be served of a scope.
+#[derive(Debug, Default)]
+struct Units {
+    pipelines: Box<[PipelineUnit]>,
+    /// The destinations that they may refer to, in the order of their keys.
+    backends: Box<[BackendUnit]>,
+}
+
+/// What waits for Secrets.
+#[derive(Debug)]
+struct Next {
+    units: Units,
+    since: Timestamp,
 }
 
 /// Texts by the object they are of.
 type Texts = BTreeMap<ObjectKey, Arc<str>>;
 
 impl Scope {
-    /// Compiles the scope of that name.
-    pub(super) fn compile(name: &str, world: &World) -> Self {
+    /// Compiles the scope of that name, which was `before`.
+    pub(super) fn compile(name: &str, world: &World, before: Option<Self>, now: Timestamp) -> Self {
         let own = own(name, world);
         let heads: BTreeMap<&ObjectKey, Head> =
             own.iter().filter_map(|(key, manifest)| Some((*key, Head::of(&manifest.text)?))).collect();
@@ -52,11 +72,13 @@ impl Scope {
         texts.extend(cluster.iter().filter_map(|key| Some((key.clone(), world.object_of(key)?.text.clone()))));
         let namespaces = namespaces(name, world);
         let current = compile_with(&documents(&texts), namespaces.clone());
-        let mut scope = Self { cluster, ..Self::default() };
-        match effective(&own, &texts, &current, world) {
-            None => scope.keep(&texts, &current),
-            Some(served) => scope.keep(&served, &compile_with(&documents(&served), namespaces)),
-        }
+        let revoked = revoked(name, &cluster, &namespaces, world);
+        let mut scope = Self { cluster, revoked, ..Self::default() };
+        let units = match effective(&own, &texts, &current, world) {
+            None => Units::of(&texts, &current),
+            Some(served) => Units::of(&served, &compile_with(&documents(&served), namespaces)),
+        };
+        scope.serve(units, before, world, now);
         let verdict = |(key, manifest): (&&ObjectKey, &&Manifest)| {
             ((*key).clone(), scope.verdict((key, manifest), (&heads, &uses), &current, world))
         };
@@ -65,15 +87,45 @@ impl Scope {
         scope
     }
 
-    /// Returns the destination of that key as it is served.
-    pub(super) fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
-        let place = self.backends.binary_search_by(|unit| unit.common.key.cmp(key)).ok()?;
-        self.backends.get(place)
+    /// Returns the pipelines that are served.
+    pub(super) fn pipelines(&self) -> &[PipelineUnit] {
+        &self.served.pipelines
     }
 
-    /// Returns the Secrets that its destinations name.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &SecretName> {
-        self.backends.iter().flat_map(|unit| unit.secrets.iter().map(|(name, _)| name))
+    /// Returns the destination of that key as it is served.
+    pub(super) fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
+        self.served.backend(key)
+    }
+
+    /// Returns the Secrets that its destinations name, or will, each with a key.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &(SecretName, String)> {
+        self.served.secrets().chain(self.next.iter().flat_map(|next| next.units.secrets()))
+    }
+
+    /// Returns until when it waits for Secrets at the latest, if it does.
+    pub(super) fn waits_until(&self) -> Option<Timestamp> {
+        self.next.as_ref().map(|next| next.since.saturating_add(SECRETS_WAITED_MAX).unwrap_or(next.since))
+    }
+
+    /// Serves `units`, or what was served before while a Secret that they name has not been read; not for longer than
+    /// [`SECRETS_WAITED_MAX`]. What was never served waits for nothing.
+    fn serve(&mut self, units: Units, before: Option<Self>, world: &World, now: Timestamp) {
+        let is_read = |(name, key): &(SecretName, String)| match world.secret(name) {
+            Some(Some(data)) => data.values.get(key) != Some(&SecretValue::NotKept),
+            Some(None) => true,
+            None => false,
+        };
+        let before = before.filter(|_| !units.secrets().all(is_read));
+        let Some(Self { served, next, .. }) = before else {
+            self.served = units;
+            return;
+        };
+        let since = next.map_or(now, |next| next.since);
+        if now.duration_since(since) < SECRETS_WAITED_MAX {
+            (self.served, self.next) = (served, Some(Box::new(Next { units, since })));
+        } else {
+            self.served = units;
+        }
     }
 
     /// Returns whether something of it refers to that `ClusterBackend`, be it there or not.
@@ -84,30 +136,6 @@ impl Scope {
     /// Returns whether what it is depends on grants, and so on the labels of its namespace.
     pub(super) fn uses_cluster(&self) -> bool {
         !self.cluster.is_empty()
-    }
-
-    /// Keeps of what was compiled what serving needs.
-    fn keep(&mut self, texts: &Texts, compiled: &Compiled) {
-        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> = texts
-            .iter()
-            .filter(|(key, _)| !key.kind.is_pipeline())
-            .map(|(key, text)| (key.uid(), (key, text)))
-            .collect();
-        let backends = compiled.backends.iter().filter_map(|plan| {
-            let (key, text) = by_uid.get(&*plan.uid)?;
-            Some((*key, BackendUnit::new(&Head::of(text)?, text, plan)))
-        });
-        self.backends = backends.collect::<BTreeMap<_, _>>().into_values().collect();
-        // What leads to a folder of the node, too: that of a pod is gone with the pod.
-        let folders = compiled.backends.iter().filter(|plan| plan.settings.type_name() == FOLDERS);
-        let folders: BTreeSet<&ObjectKey> =
-            folders.filter_map(|plan| by_uid.get(&*plan.uid)).map(|(key, _)| *key).collect();
-        let is_of_the_node = |key: &ObjectKey| key.kind == Kind::ClusterBackend || folders.contains(key);
-        let pipelines = compiled.pipelines.iter().filter_map(|plan| {
-            let text = texts.get(&key_of(plan))?;
-            Some(PipelineUnit::new(&Head::of(text)?, text, plan, is_of_the_node))
-        });
-        self.pipelines = pipelines.collect();
     }
 
     fn verdict(
@@ -123,15 +151,16 @@ impl Scope {
         let own: Vec<&ManifestError> = errors.iter().filter(is_own).copied().collect();
         let references: Vec<&ManifestError> = errors.iter().filter(|error| !is_own(error)).copied().collect();
         let served = if key.kind.is_pipeline() {
-            self.pipelines.iter().find(|unit| unit.common.key == *key).map(|unit| unit.common.generation)
+            self.pipelines().iter().find(|unit| unit.common.key == *key).map(|unit| unit.common.generation)
         } else {
             self.backend(key).map(|unit| unit.common.generation)
         };
+        let wanted = self.next.as_ref().map_or(&self.served, |next| &next.units);
         let uses: Box<[Use]> = uses.get(key).map(|uses| uses.as_slice().into()).unwrap_or_default();
         let backends: Vec<&BackendUnit> = if key.kind.is_pipeline() {
-            uses.iter().filter_map(|one| self.backend(&one.key(&key.namespace))).collect()
+            uses.iter().filter_map(|one| wanted.backend(&one.key(&key.namespace))).collect()
         } else {
-            self.backend(key).into_iter().collect()
+            wanted.backend(key).into_iter().collect()
         };
         let resolved = match references.first() {
             Some(first) => Err(Why::new(reason(first.reason), told(&references))),
@@ -163,6 +192,41 @@ impl Scope {
     }
 }
 
+impl Units {
+    /// Keeps of what was compiled what serving needs.
+    fn of(texts: &Texts, compiled: &Compiled) -> Self {
+        let by_uid: BTreeMap<String, (&ObjectKey, &Arc<str>)> = texts
+            .iter()
+            .filter(|(key, _)| !key.kind.is_pipeline())
+            .map(|(key, text)| (key.uid(), (key, text)))
+            .collect();
+        let backends = compiled.backends.iter().filter_map(|plan| {
+            let (key, text) = by_uid.get(&*plan.uid)?;
+            Some((*key, BackendUnit::new(&Head::of(text)?, text, plan)))
+        });
+        let backends = backends.collect::<BTreeMap<_, _>>().into_values().collect();
+        // What leads to a folder of the node, too: that of a pod is gone with the pod.
+        let folders = compiled.backends.iter().filter(|plan| plan.settings.type_name() == FOLDERS);
+        let folders: BTreeSet<&ObjectKey> =
+            folders.filter_map(|plan| by_uid.get(&*plan.uid)).map(|(key, _)| *key).collect();
+        let is_of_the_node = |key: &ObjectKey| key.kind == Kind::ClusterBackend || folders.contains(key);
+        let pipelines = compiled.pipelines.iter().filter_map(|plan| {
+            let text = texts.get(&key_of(plan))?;
+            Some(PipelineUnit::new(&Head::of(text)?, text, plan, is_of_the_node))
+        });
+        Self { pipelines: pipelines.collect(), backends }
+    }
+
+    fn backend(&self, key: &ObjectKey) -> Option<&BackendUnit> {
+        let place = self.backends.binary_search_by(|unit| unit.common.key.cmp(key)).ok()?;
+        self.backends.get(place)
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &(SecretName, String)> {
+        self.backends.iter().flat_map(|unit| unit.secrets.iter())
+    }
+}
+
 /// Returns the objects of a scope.
 fn own<'a>(name: &str, world: &'a World) -> BTreeMap<&'a ObjectKey, &'a Manifest> {
     let kinds = if name == OF_THE_CLUSTER {
@@ -181,6 +245,19 @@ fn namespaces(name: &str, world: &World) -> Namespaces {
         known.insert(name, labels.clone());
     }
     known
+}
+
+/// Returns what pipelines of a namespace may not deliver to, be it that they never might. Those of the cluster need no grant.
+fn revoked(name: &str, cluster: &BTreeSet<ObjectKey>, namespaces: &Namespaces, world: &World) -> Box<[Revoked]> {
+    if name == OF_THE_CLUSTER {
+        return Box::default();
+    }
+    let refuses = |key: &&ObjectKey| {
+        let standing = world.object_of(key).and_then(|manifest| Head::of(&manifest.text));
+        standing.is_some_and(|standing| standing.refuses(name, namespaces))
+    };
+    let revoked = |key: &ObjectKey| Revoked { namespace: held(name), backend: Arc::clone(&key.name) };
+    cluster.iter().filter(refuses).map(revoked).collect()
 }
 
 fn documents(texts: &Texts) -> Vec<Document> {
@@ -260,12 +337,22 @@ fn secrets_of(backends: &[&BackendUnit], world: &World, of: &ObjectKey) -> Resul
         let is_hidden = backend.kind == Kind::ClusterBackend && !of.kind.is_of_the_cluster();
         for (name, key) in &unit.secrets {
             let secret = if is_hidden { "a Secret".to_owned() } else { format!("Secret {}/{}", name.0, name.1) };
-            let (reason, what) = match world.secret(name) {
-                Some(Some(data)) if data.values.contains_key(key) => continue,
-                Some(Some(_)) if is_hidden => (Reason::SecretKeyNotFound, "lacks a key".to_owned()),
-                Some(Some(_)) => (Reason::SecretKeyNotFound, format!("has no key `{key}`")),
+            let (reason, what) = match world.secret(name).map(|data| data.map(|data| data.values.get(key))) {
+                Some(Some(Some(SecretValue::Kept(_)))) => continue,
+                Some(Some(Some(SecretValue::TooLarge(_)))) if is_hidden => {
+                    (Reason::SecretTooLarge, "has a value that is too large".to_owned())
+                }
+                Some(Some(Some(SecretValue::TooLarge(bytes)))) => {
+                    let most = SECRET_VALUE_BYTES_MAX;
+                    (
+                        Reason::SecretTooLarge,
+                        format!("has {bytes} bytes under the key `{key}`; allowed: at most {most}"),
+                    )
+                }
+                Some(Some(None)) if is_hidden => (Reason::SecretKeyNotFound, "lacks a key".to_owned()),
+                Some(Some(None)) => (Reason::SecretKeyNotFound, format!("has no key `{key}`")),
                 Some(None) => (Reason::SecretNotFound, "is not there, or may not be read".to_owned()),
-                None => (Reason::Pending, "is being read".to_owned()),
+                None | Some(Some(Some(SecretValue::NotKept))) => (Reason::Pending, "is being read".to_owned()),
             };
             return Err(Why::new(reason, format!("{label}: {secret} {what}")));
         }

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use spillway_crds::served::{Configuration, NODE_AGENT_MANIFEST, PodFacts, Pods, ServedSecret, Version};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -15,7 +13,7 @@ use super::{OF_THE_CLUSTER, SLICE_BYTES_MAX};
 use crate::hub::Slice;
 use crate::reason::Reason;
 use crate::texts::held;
-use crate::world::{ObjectKey, Pod, SecretName, World};
+use crate::world::{ObjectKey, Pod, SecretName, SecretValue, World};
 
 /// Whose slice it is.
 pub(super) struct Whose<'a> {
@@ -38,8 +36,8 @@ pub(super) struct Made {
 /// Returns why a pipeline is left out for its size.
 pub(super) fn too_large() -> Why {
     let message = format!(
-        "the configuration of a node that it belongs to would be more than {} MiB of manifests; split the pipeline, or select \
-         fewer pods",
+        "the configuration of a node that it belongs to would be more than {} MiB of manifests and values of \
+         Secrets; split the pipeline, or select fewer pods",
         SLICE_BYTES_MAX >> 20
     );
     Why::new(Reason::TooLarge, message)
@@ -49,7 +47,7 @@ pub(super) fn too_large() -> Why {
 pub(super) fn make(scopes: &BTreeMap<Arc<str>, Scope>, world: &World, whose: &Whose<'_>, limit: usize) -> Made {
     let pods = whose.pods;
     let mut chosen = choose(scopes, whose);
-    let left_out = leave_out(&mut chosen, scopes, limit);
+    let left_out = leave_out(&mut chosen, (scopes, world), whose.is_sidecar, limit);
     let mut backends: BTreeMap<&ObjectKey, &BackendUnit> = BTreeMap::new();
     for (name, pipeline) in &chosen {
         let keys = pipeline.backends_for(whose.is_sidecar).iter();
@@ -58,7 +56,7 @@ pub(super) fn make(scopes: &BTreeMap<Arc<str>, Scope>, world: &World, whose: &Wh
     let common = || backends.values().map(|unit| &unit.common).chain(chosen.iter().map(|(_, unit)| &unit.common));
     let namespaces = labels(common(), world, pods, &chosen);
     let secrets = secrets(backends.values().copied(), world);
-    let objects = common().map(|common| (Arc::clone(&common.label), common.generation)).collect();
+    let objects = common().map(|common| (Arc::clone(&common.label), common.edition())).collect();
     let of_backends = backends.values().map(|unit| (&unit.common.label, &unit.common.text));
     let of_pipelines = chosen.iter().map(|(_, unit)| (&unit.common.label, unit.text_for(whose.is_sidecar)));
     let mut manifests: Vec<(&Arc<str>, &Arc<str>)> = of_backends.chain(of_pipelines).collect();
@@ -73,12 +71,21 @@ pub(super) fn make(scopes: &BTreeMap<Arc<str>, Scope>, world: &World, whose: &Wh
         namespaces,
         secrets,
         tickets: BTreeMap::new(),
+        revoked: Vec::new(),
         // A sidecar takes events of its own pod alone.
         token_keys: world.token_keys().filter(|_| !whose.is_sidecar && takes_events(&chosen)).cloned(),
     };
+    let told = if whose.is_sidecar { BTreeSet::new() } else { namespaces_of(whose) };
+    let refused: Vec<(&Arc<str>, &Scope)> = told
+        .into_iter()
+        .filter_map(|name| scopes.get_key_value(name))
+        .filter(|(_, scope)| !scope.revoked.is_empty())
+        .collect();
+    configuration.revoked = refused.iter().flat_map(|(_, scope)| scope.revoked.iter().cloned()).collect();
     configuration.version.hash = hash(&configuration);
     let slice = Slice { configuration, pods: facts(whose, &chosen, world), objects: Arc::new(objects), tickets: None };
-    let scopes = chosen.into_iter().map(|(name, _)| Arc::clone(name)).collect();
+    let names = chosen.into_iter().map(|(name, _)| name).chain(refused.into_iter().map(|(name, _)| name));
+    let scopes = names.map(Arc::clone).collect();
     Made { slice, scopes, left_out }
 }
 
@@ -95,9 +102,8 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, whose: &Whose<'_>) -> Chose
     for pod in pods {
         by_namespace.entry(&pod.facts.namespace).or_default().push(pod);
     }
-    let mut names: BTreeSet<&str> = by_namespace.keys().copied().collect();
+    let mut names = namespaces_of(whose);
     names.extend((!is_sidecar).then_some(OF_THE_CLUSTER));
-    names.extend(holding.iter().map(|key| &*key.namespace));
     let mut chosen = Vec::new();
     for (name, scope) in names.into_iter().filter_map(|name| scopes.get_key_value(name)) {
         let takes = |unit: &PipelineUnit| {
@@ -107,23 +113,47 @@ fn choose<'a>(scopes: &'a BTreeMap<Arc<str>, Scope>, whose: &Whose<'_>) -> Chose
                     .flat_map(|(_, pods)| pods)
                     .any(|pod| if is_sidecar { unit.is_asked_for(pod) } else { unit.selects(pod) })
         };
-        chosen.extend(scope.pipelines.iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
+        chosen.extend(scope.pipelines().iter().filter(|unit| takes(unit)).map(|unit| (name, unit)));
     }
     chosen
 }
 
-/// Takes the largest pipelines out until the rest fits; each counts with its destinations.
-fn leave_out(chosen: &mut Chosen<'_>, scopes: &BTreeMap<Arc<str>, Scope>, limit: usize) -> BTreeSet<ObjectKey> {
+/// Returns the namespaces of which there is a pod, or of which a pipeline holds something.
+fn namespaces_of<'a>(whose: &Whose<'a>) -> BTreeSet<&'a str> {
+    let of_pods = whose.pods.iter().map(|pod| &*pod.facts.namespace);
+    of_pods.chain(whose.holding.iter().map(|key| &*key.namespace)).collect()
+}
+
+/// Takes pipelines out until the rest fits: of the namespace that has most in it the largest. Each counts with its destinations and
+/// the values that these name, so that no order of edits lets one tenant push out another that takes less.
+fn leave_out(
+    chosen: &mut Chosen<'_>,
+    (scopes, world): (&BTreeMap<Arc<str>, Scope>, &World),
+    is_sidecar: bool,
+    limit: usize,
+) -> BTreeSet<ObjectKey> {
+    let of_secret = |(name, key): &(SecretName, String)| match world.secret(name).flatten()?.values.get(key)? {
+        SecretValue::Kept(value) => Some(value.len()),
+        SecretValue::TooLarge(_) | SecretValue::NotKept => None,
+    };
     let size = |(name, unit): &(&Arc<str>, &PipelineUnit)| {
-        let backends = unit.backends_for(false).iter().filter_map(|key| scopes.get(*name)?.backend(key));
-        unit.common.text.len() + backends.map(|backend| backend.common.text.len()).sum::<usize>()
+        let backends = unit.backends_for(is_sidecar).iter().filter_map(|key| scopes.get(*name)?.backend(key));
+        let of_backend = |backend: &BackendUnit| {
+            backend.common.text.len() + backend.secrets.iter().filter_map(of_secret).sum::<usize>()
+        };
+        unit.text_for(is_sidecar).len() + backends.map(of_backend).sum::<usize>()
     };
     let mut sizes: Vec<usize> = chosen.iter().map(size).collect();
     let mut bytes: usize = sizes.iter().sum();
     let mut left_out = BTreeSet::new();
     while bytes > limit {
-        let largest = sizes.iter().enumerate().max_by_key(|(_, size)| **size).map(|(place, _)| place);
-        let Some(place) = largest else { break };
+        let mut by_scope: BTreeMap<&str, usize> = BTreeMap::new();
+        for ((name, _), size) in chosen.iter().zip(&sizes) {
+            *by_scope.entry(name).or_default() += size;
+        }
+        let Some((most, _)) = by_scope.into_iter().max_by_key(|(_, size)| *size) else { break };
+        let own = chosen.iter().zip(&sizes).enumerate().filter(|(_, ((name, _), _))| ***name == *most);
+        let Some((place, _)) = own.max_by_key(|(_, (_, size))| **size) else { break };
         left_out.insert(chosen.remove(place).1.common.key.clone());
         bytes -= sizes.remove(place);
     }
@@ -159,10 +189,15 @@ fn secrets<'a>(backends: impl Iterator<Item = &'a BackendUnit>, world: &World) -
     let named: BTreeSet<&(SecretName, String)> = backends.flat_map(|unit| unit.secrets.iter()).collect();
     let served = named.into_iter().filter_map(|(name, key)| {
         let data = world.secret(name)??;
-        let value = data.values.get(key)?;
+        let SecretValue::Kept(value) = data.values.get(key)? else { return None };
         let (namespace, name) = (name.0.to_string(), name.1.to_string());
-        let (version, value) = (data.version.to_string(), STANDARD.encode(value));
-        Some(ServedSecret { namespace, name, key: key.clone(), version, value })
+        Some(ServedSecret {
+            namespace,
+            name,
+            key: key.clone(),
+            version: data.version.to_string(),
+            value: value.clone(),
+        })
     });
     served.collect()
 }
@@ -199,6 +234,9 @@ fn hash(configuration: &Configuration) -> String {
     part(&format!("{:?}", configuration.namespaces));
     for ServedSecret { namespace, name, key, version, value: _ } in &configuration.secrets {
         [namespace, name, key, version].into_iter().for_each(|text| part(text));
+    }
+    if !configuration.revoked.is_empty() {
+        part(&format!("{:?}", configuration.revoked));
     }
     configuration.token_keys.iter().for_each(|keys| [&keys.issuer, &keys.keys].into_iter().for_each(|text| part(text)));
     format!("{:032x}", hasher.digest128())

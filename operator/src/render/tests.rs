@@ -187,6 +187,6 @@ pub(crate) fn node(name: &str) -> Change {
 
 fn secret(namespace: &str, name: &str, version: &str) -> Change {
     let values = [("token".to_owned(), b"hunter2".to_vec()), ("other".to_owned(), b"swordfish".to_vec())];
-    let data = SecretData { version: version.into(), values: values.into() };
+    let data = SecretData::of(version, values, &["token".to_owned()].into());
     Change::Secret((namespace.into(), name.into()), Some(data))
 }

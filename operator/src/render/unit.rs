@@ -9,8 +9,10 @@ use spillway_crds::kinds::backend::AllowedNamespaces;
 use spillway_crds::kinds::monitoring_pipeline::BackendRefKind;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_crds::served::NODE_AGENT;
-use spillway_crds::{BackendPlan, Input, PipelinePlan, Reach};
+use spillway_crds::{BackendPlan, Input, Namespaces, PipelinePlan, Reach};
+use xxhash_rust::xxh3::xxh3_64;
 
+use crate::hub::Edition;
 use crate::texts::held;
 use crate::world::{ObjectKey, Pod, SecretName};
 use spillway_crds::kinds::Kind;
@@ -23,6 +25,8 @@ pub(super) struct Common {
     pub(super) label: Arc<str>,
     pub(super) generation: i64,
     pub(super) text: Arc<str>,
+    /// What tells its text from others.
+    hash: u64,
     /// The keys of labels of namespaces that its selectors speak of.
     pub(super) speaks_of: Box<[String]>,
 }
@@ -160,6 +164,17 @@ impl Head {
         self.root.to_string().into()
     }
 
+    /// Returns whether it says which namespaces it grants, and that one is not among them.
+    pub(super) fn refuses(&self, namespace: &str, namespaces: &Namespaces) -> bool {
+        let grants = Option::<AllowedNamespaces>::deserialize(&self.root["spec"]["allowedNamespaces"]);
+        match grants.map(Option::unwrap_or_default) {
+            Ok(AllowedNamespaces { selector: Some(selector) }) => namespaces.takes(&selector, namespace) == Some(false),
+            Ok(AllowedNamespaces { selector: None }) => true,
+            // What cannot be read says nothing of what was meant.
+            Err(_) => false,
+        }
+    }
+
     /// Returns the keys of labels of namespaces that its selectors speak of.
     fn speaks_of(&self) -> Box<[String]> {
         let spec = &self.root["spec"];
@@ -181,8 +196,16 @@ impl Head {
             label: self.key.label().into(),
             generation: self.generation,
             text: Arc::clone(text),
+            hash: xxh3_64(text.as_bytes()),
             speaks_of: self.speaks_of(),
         }
+    }
+}
+
+impl Common {
+    /// Returns which edition of its object it is.
+    pub(super) fn edition(&self) -> Edition {
+        Edition { generation: self.generation, hash: self.hash }
     }
 }
 

@@ -486,7 +486,7 @@ fn publish_of_size(hub: &Hub, bytes: usize, of: impl Fn(&mut Slice, String)) {
 async fn a_small_answer_waits_for_no_large_one_and_a_large_one_for_its_turn() {
     let manifest = |slice: &mut Slice, text: String| slice.configuration.manifests = vec![text.into()];
     let secret = |slice: &mut Slice, value: String| {
-        slice.configuration.secrets = vec![ServedSecret { value, ..ServedSecret::default() }];
+        slice.configuration.secrets = vec![ServedSecret { value: value.into(), ..ServedSecret::default() }];
     };
     let label = |slice: &mut Slice, value: String| {
         let facts = PodFacts { labels: [("key", &*value)].into_iter().collect(), ..PodFacts::default() };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Again, HEARD, SETTLING};
-use crate::hub::Slice;
+use crate::hub::{Objects, Slice};
 use crate::place;
 use crate::reports::{Report, Reports};
 
@@ -25,7 +25,7 @@ pub struct Agents<'a> {
 pub(super) struct Node<'a> {
     pub(super) name: &'a str,
     is_ready: bool,
-    wanted: &'a BTreeMap<Arc<str>, i64>,
+    wanted: &'a Objects,
     pub(super) report: Option<&'a Report>,
 }
 

@@ -104,7 +104,8 @@ fn cause(reason: Reason, message: &str) -> Cause {
         | Reason::BackendInvalid
         | Reason::RefNotPermitted
         | Reason::SecretNotFound
-        | Reason::SecretKeyNotFound => Cause { reason, words: without_rest(message).to_owned() },
+        | Reason::SecretKeyNotFound
+        | Reason::SecretTooLarge => Cause { reason, words: without_rest(message).to_owned() },
         _ => Cause { reason, words: String::new() },
     }
 }

@@ -12,7 +12,7 @@ use spillway_crds::nodes::{self, named};
 use spillway_crds::served::{BackendCondition, BackendReport, FORBIDDEN, Refused};
 
 use super::*;
-use crate::hub::Slice;
+use crate::hub::{Edition, Objects, Slice};
 use crate::render::{Use, Verdict, Why};
 use crate::reports::{Report, Reports};
 use crate::world::ObjectKey;
@@ -23,6 +23,10 @@ const BACKEND: &str = "Backend fab12/search";
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn edition(generation: i64) -> Edition {
+    Edition { generation, hash: 0 }
 }
 
 /// Nodes with slices, and what their agents say.
@@ -36,8 +40,8 @@ struct Fleet {
 impl Fleet {
     /// Nodes that are to run generation `generation` of the pipeline, all of which do.
     fn running(names: &[&str], generation: i64) -> Self {
-        let objects: Arc<BTreeMap<Arc<str>, i64>> =
-            Arc::new(BTreeMap::from([(PIPELINE.into(), generation), (BACKEND.into(), 1)]));
+        let objects: Arc<Objects> =
+            Arc::new(BTreeMap::from([(PIPELINE.into(), edition(generation)), (BACKEND.into(), edition(1))]));
         let slice = Arc::new(Slice { objects: objects.clone(), ..Slice::default() });
         let report = |name: &&str| Report {
             pod_uid: (*name).into(),
@@ -142,7 +146,7 @@ use ConditionStatus::{False, True, Unknown};
 #[test]
 fn a_pipeline_is_ready_once_every_agent_that_counts_runs_it() {
     let mut fleet = Fleet::running(&["n1", "n2", "n3"], 2);
-    fleet.of("n2").objects = Arc::new(BTreeMap::from([(PIPELINE.into(), 1), (BACKEND.into(), 1)]));
+    fleet.of("n2").objects = Arc::new(BTreeMap::from([(PIPELINE.into(), edition(1)), (BACKEND.into(), edition(1))]));
     let (status, _) = fleet.pipeline(&good(2), &PipelineStatus::default(), at(1));
     assert_eq!(said(&status, "Programmed"), (False, "Waiting"));
     assert_eq!(message(&status, "Programmed"), "2 of 3 agents run it; waiting for n2");
@@ -166,7 +170,7 @@ fn a_pipeline_is_ready_once_every_agent_that_counts_runs_it() {
 #[test]
 fn an_older_version_of_a_backend_is_not_the_pipeline_as_it_is_now() {
     let mut fleet = Fleet::running(&["n1"], 1);
-    fleet.of("n1").objects = Arc::new(BTreeMap::from([(PIPELINE.into(), 1), (BACKEND.into(), 0)]));
+    fleet.of("n1").objects = Arc::new(BTreeMap::from([(PIPELINE.into(), edition(1)), (BACKEND.into(), edition(0))]));
     let (status, _) = fleet.pipeline(&good(1), &PipelineStatus::default(), at(1));
     assert_eq!(said(&status, "Programmed"), (False, "Waiting"));
 }

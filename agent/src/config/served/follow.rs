@@ -7,6 +7,7 @@
 //! # Guarantees
 //! - A configuration is taken when it is newer than the one that runs, or none runs whole; an older one changes nothing.
 //! - It is on disk before it is carried out, if the disk takes it.
+//! - What is acknowledged was carried out: an answer that a retry overtakes is asked for again.
 //! - A question that waits is given up when the state of a backend changes, and asked anew at once; at most one a second.
 //!
 //! # Limits
@@ -314,17 +315,22 @@ impl Follower {
             self.parts.host.note(&mut |report| report.running = Some(version.clone()));
             return Ok(None);
         }
+        let read = self.compile(configuration).await;
         self.is_whole = true;
-        Ok(Some(self.compile(configuration).await))
+        Ok(Some(read))
     }
 
+    /// Makes of a configuration what is to be carried out.
+    ///
+    /// # Cancel safety
+    /// Where it is cancelled nothing is pending: what is tried again meanwhile acknowledges nothing that was never carried out.
     async fn compile(&mut self, configuration: Configuration) -> Arc<Read> {
-        let Configuration { version, manifests, namespaces, mut secrets, tickets: _, token_keys: _ } = configuration;
-        secrets.iter_mut().for_each(|secret| secret.value = String::new());
-        self.pending = Some((version, secrets));
-        let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces));
+        let Configuration { version, manifests, namespaces, mut secrets, revoked, .. } = configuration;
+        secrets.iter_mut().for_each(|secret| secret.value = "".into());
+        let work = tokio::task::spawn_blocking(move || super::compile(manifests, namespaces, revoked));
         // Fails with the runtime only.
         let read = Arc::new(work.await.unwrap_or_default());
+        self.pending = Some((version, secrets));
         self.last = Some(read.clone());
         read
     }

@@ -171,7 +171,7 @@ mod tests {
             name: "api".into(),
             key: "token".into(),
             version: String::new(),
-            value: STANDARD.encode(value),
+            value: STANDARD.encode(value).into(),
         }
     }
 

@@ -98,7 +98,7 @@ impl Store {
             let values = sealed.and_then(|sealed| self.open(&configuration, &sealed));
             kept.is_whole = configuration.secrets.is_empty() || values.is_some();
             for (secret, value) in configuration.secrets.iter_mut().zip(values.unwrap_or_default()) {
-                secret.value = value;
+                secret.value = value.into();
             }
             kept.configuration = Some(configuration);
         }
@@ -107,12 +107,12 @@ impl Store {
 
     /// Keeps a configuration. Blocks.
     pub fn keep(&self, configuration: &Configuration) -> io::Result<()> {
-        let values: Vec<&str> = configuration.secrets.iter().map(|secret| secret.value.as_str()).collect();
+        let values: Vec<&str> = configuration.secrets.iter().map(|secret| &*secret.value).collect();
         let sealed = self.key.as_ref().filter(|_| !values.is_empty()).map(|key| {
             let values = serde_json::to_vec(&values)?;
             key.seal(&words(configuration), values).ok_or_else(|| io::Error::other("no random numbers to seal with"))
         });
-        let bare = |secret: &ServedSecret| ServedSecret { value: String::new(), ..secret.clone() };
+        let bare = |secret: &ServedSecret| ServedSecret { value: "".into(), ..secret.clone() };
         let configuration = Configuration {
             secrets: configuration.secrets.iter().map(bare).collect(),
             version: configuration.version.clone(),
@@ -120,6 +120,7 @@ impl Store {
             namespaces: configuration.namespaces.clone(),
             tickets: configuration.tickets.clone(),
             token_keys: configuration.token_keys.clone(),
+            revoked: configuration.revoked.clone(),
         };
         self.write_file(CONFIGURATION, &Content { configuration, sealed: sealed.transpose()? })
     }
@@ -208,6 +209,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
 
 #[cfg(test)]
 mod tests {
+    use spillway_crds::served::Revoked;
+
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -229,7 +232,8 @@ mod tests {
         };
         let version = spillway_crds::served::Version { epoch: 3, generation: 4, hash: "h".into() };
         let manifests = vec![r#"{"kind":"Backend","x":"\u00e9\n"}"#.into()];
-        Configuration { version, manifests, secrets: vec![secret], ..Configuration::default() }
+        let revoked = vec![Revoked { namespace: "a".into(), backend: "lake".into() }];
+        Configuration { version, manifests, secrets: vec![secret], revoked, ..Configuration::default() }
     }
 
     #[test]
@@ -260,7 +264,7 @@ mod tests {
         for other in [None, Some(key(2))] {
             let kept = Store::new(folder.path(), other).read();
             let read = kept.configuration.unwrap();
-            assert_eq!((read.secrets[0].value.as_str(), kept.is_whole), ("", false));
+            assert_eq!((&*read.secrets[0].value, kept.is_whole), ("", false));
             assert_eq!((read.manifests, read.version), (configuration().manifests, configuration().version));
         }
         Store::new(folder.path(), None).keep(&configuration()).unwrap();

@@ -58,7 +58,7 @@ fn a_sidecar_is_served_the_pipeline_that_its_pod_asked_for_with_secrets_of_its_n
     // What comes to its namespace later, and to its pipeline.
     let rendered = stage.apply([http("red", "api", 2, "red-secret")]);
     assert!(rendered.moved.contains(&key("Backend red/api")));
-    assert_eq!(stage.slice("red/p").objects["Backend red/api"], 2);
+    assert_eq!(stage.slice("red/p").objects["Backend red/api"].generation, 2);
     stage.apply([pushed("red", "jobs", "etcher", &to("other"))]);
     assert_eq!(stage.served("red/p"), ["Backend red/other", "MonitoringPipeline red/jobs"]);
     // Who is no longer selected is served nothing, and still told who it is.

@@ -1,5 +1,7 @@
 //! What a node is served, and nothing else.
 
+use spillway_crds::served::SECRET_VALUE_BYTES_MAX;
+
 use super::*;
 
 /// Two tenants who try to get at one another, each with a pod on a node of its own.
@@ -152,7 +154,7 @@ fn a_slice_is_the_same_where_nothing_of_it_changed() {
     assert!(Arc::ptr_eq(&before[0], stage.slice("n1")));
     assert!(!Arc::ptr_eq(&before[1], stage.slice("n2")));
     assert_ne!(before[1].configuration.version.hash, stage.slice("n2").configuration.version.hash);
-    assert_eq!(stage.slice("n2").objects["MonitoringPipeline b/jobs"], 2);
+    assert_eq!(stage.slice("n2").objects["MonitoringPipeline b/jobs"].generation, 2);
 }
 
 #[test]
@@ -187,7 +189,109 @@ fn only_keys_that_are_named_are_served_and_the_hash_knows_versions_alone() {
         (why.reason, &*why.message),
         (Reason::SecretKeyNotFound, "Backend a/api: Secret a/s has no key `token`")
     );
-    assert_eq!(stage.renderer.secrets(), [("a".into(), "s".into())].into());
+    assert_eq!(stage.renderer.secrets(), [(("a".into(), "s".into()), ["token".to_owned()].into())].into());
+    let of_size = |bytes: usize, named: &str| {
+        let values = [("token".to_owned(), vec![b'x'; bytes])];
+        Change::Secret(("a".into(), "s".into()), Some(SecretData::of("4", values, &[named.to_owned()].into())))
+    };
+    let why = |stage: &Stage| stage.verdict("Backend a/api").resolved.clone().map_err(|why| (why.reason, why.message));
+    stage.apply([of_size(SECRET_VALUE_BYTES_MAX, "token")]);
+    assert_eq!((why(&stage), served(&stage).len()), (Ok(()), 1));
+    stage.apply([of_size(SECRET_VALUE_BYTES_MAX + 1, "token")]);
+    let message =
+        "Backend a/api: Secret a/s has 262145 bytes under the key `token`; allowed: at most 262144".to_owned();
+    assert_eq!((why(&stage), served(&stage).len()), (Err((Reason::SecretTooLarge, message)), 0));
+    stage.apply([of_size(7, "other")]);
+    let message = "Backend a/api: Secret a/s is being read".to_owned();
+    assert_eq!((why(&stage), served(&stage).len()), (Err((Reason::Pending, message)), 0));
+}
+
+#[test]
+fn what_newly_names_a_secret_waits_until_that_was_read_and_not_for_ever() {
+    let mut stage = Stage::of([
+        pod("a", "p", "x", "n"),
+        http("a", "api", 1, "s"),
+        pipeline("a", "jobs", "x", "api"),
+        secret("a", "s", "1"),
+        pod("b", "p", "x", "n"),
+        stdout("b", "out"),
+    ]);
+    let served = |stage: &Stage| {
+        let names = stage.slice("n").configuration.secrets.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        (stage.slice("n").objects["Backend a/api"].generation, names.join(" "))
+    };
+    let named =
+        |stage: &Stage| stage.renderer.secrets().into_keys().map(|(_, name)| name.to_string()).collect::<Vec<_>>();
+    let rendered = stage.apply([http("a", "api", 2, "t")]);
+    assert_eq!(served(&stage), (1, "s".to_owned()));
+    assert_eq!(named(&stage), ["s", "t"], "both are read");
+    let verdict = stage.verdict("Backend a/api");
+    assert_eq!((verdict.served, verdict.resolved.clone().unwrap_err().reason), (Some(1), Reason::Pending));
+    assert_eq!(rendered.again, Some(Timestamp::from_second(1_800_000_015).unwrap()));
+    // Nobody else waits for it.
+    stage.apply([pipeline("b", "jobs", "x", "out")]);
+    assert!(stage.served("n").contains(&"MonitoringPipeline b/jobs".to_owned()));
+    stage.apply([secret("a", "t", "1")]);
+    assert_eq!((served(&stage), named(&stage)), ((2, "t".to_owned()), vec!["t".to_owned()]));
+    assert_eq!(stage.verdict("Backend a/api").served, Some(2));
+    // One that cannot be read: edits that come meanwhile do not put the end of it off.
+    stage.apply([http("a", "api", 3, "u")]);
+    stage.second += 14;
+    stage.apply([http("a", "api", 4, "u")]);
+    assert_eq!(served(&stage), (2, "t".to_owned()));
+    stage.second += 1;
+    assert_eq!(stage.apply([]).again, None);
+    assert_eq!(served(&stage), (4, String::new()));
+    assert_eq!(stage.verdict("Backend a/api").resolved.clone().unwrap_err().reason, Reason::Pending);
+}
+
+#[test]
+fn a_value_is_held_once_for_all_who_are_served_it() {
+    let mut changes = vec![http("a", "api", 1, "s"), pipeline("a", "jobs", "x", "api"), secret("a", "s", "1")];
+    changes.extend((0..3).map(|number| pod("a", &format!("p{number}"), "x", &format!("n{number}"))));
+    let stage = Stage::of(changes);
+    let value = |node: &str| stage.slice(node).configuration.secrets[0].value.clone();
+    assert!(Arc::ptr_eq(&value("n0"), &value("n1")) && Arc::ptr_eq(&value("n1"), &value("n2")));
+}
+
+#[test]
+fn what_is_left_out_is_of_the_namespace_that_takes_most() {
+    let many = |namespace: &str, count: u32| -> Vec<Change> {
+        let pipelines = (0..count).map(|number| pipeline(namespace, &format!("p{number:02}"), "x", "out"));
+        [pod(namespace, "p", "x", "n"), stdout(namespace, "out")].into_iter().chain(pipelines).collect()
+    };
+    let containers: Vec<String> = (0..64).map(|number| format!("container-{number}")).collect();
+    let spec = json!({
+        "inputs": [{"name": "logs", "type": "ContainerLogs", "containerLogs": {"containers": containers}}],
+        "routes": [{"name": "all", "backendRefs": [{"name": "out"}]}],
+    });
+    let mut stage = Stage::default();
+    stage.renderer.limit = 6000;
+    // One pipeline that is larger than any other one, and less than all of the other tenant.
+    stage.apply([object(Kind::MonitoringPipeline, ("quiet", "large"), 1, &spec), pod("quiet", "p", "x", "n")]);
+    stage.apply([stdout("quiet", "out")]);
+    stage.apply(many("greedy", 30));
+    let quiet = stage.verdict("MonitoringPipeline quiet/large");
+    assert!(quiet.accepted.is_ok() && stage.served("n").contains(&"MonitoringPipeline quiet/large".to_owned()));
+    let left_out = stage.renderer.verdicts().filter(|(_, verdict)| verdict.accepted.is_err());
+    let left_out: BTreeSet<&str> = left_out.map(|(key, _)| &*key.namespace).collect();
+    assert_eq!(left_out, ["greedy"].into());
+}
+
+#[test]
+fn values_of_secrets_count_for_the_size_of_a_slice() {
+    let of_size = |name: &str, bytes: usize| {
+        let data = SecretData::of("1", [("token".to_owned(), vec![b'x'; bytes])], &["token".to_owned()].into());
+        Change::Secret(("a".into(), name.into()), Some(data))
+    };
+    let mut stage = Stage::default();
+    stage.renderer.limit = 7000;
+    stage.apply([pod("a", "p", "x", "n"), http("a", "one", 1, "s1"), http("a", "two", 1, "s2")]);
+    stage.apply([of_size("s1", 3000), of_size("s2", 1)]);
+    stage.apply([pipeline("a", "p1", "x", "one"), pipeline("a", "p2", "x", "two")]);
+    assert_eq!(stage.served("n").len(), 4);
+    stage.apply([of_size("s2", 3000)]);
+    assert_eq!((stage.served("n").len(), stage.slice("n").configuration.secrets.len()), (2, 1));
 }
 
 #[test]

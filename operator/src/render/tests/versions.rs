@@ -42,7 +42,7 @@ fn a_bad_pipeline_runs_on_as_it_was_good_last() {
     let why = verdict.accepted.clone().unwrap_err();
     assert_eq!(why.reason, Reason::Invalid);
     assert!(why.message.starts_with("spec.routes[0].match: ") && !why.message.contains(JOBS), "{}", why.message);
-    assert_eq!(stage.slice("n").objects[JOBS], 1);
+    assert_eq!(stage.slice("n").objects[JOBS].generation, 1);
     assert_eq!(stage.text("n", "jobs")["spec"]["routes"][0]["match"], Value::Null);
     // A process that never saw it good serves the same.
     let other = Stage::of(everything(&stage.world));
@@ -57,7 +57,7 @@ fn its_destinations_are_those_of_now_where_they_are_good() {
     let mut stage = one();
     stage.edit(object(Kind::Backend, ("a", "out"), 2, &json!({"type": "Stdout", "metadata": "None"})));
     stage.edit(object(Kind::MonitoringPipeline, ("a", "jobs"), 2, &json!({"inputs": [], "routes": []})));
-    assert_eq!(stage.slice("n").objects[JOBS], 1);
+    assert_eq!(stage.slice("n").objects[JOBS].generation, 1);
     assert_eq!(stage.text("n", "out")["spec"]["metadata"], "None");
 }
 
@@ -70,12 +70,12 @@ fn a_destination_that_became_bad_or_went_is_served_as_it_was() {
         (verdict.accepted.is_ok(), verdict.resolved.clone().unwrap_err().reason),
         (true, Reason::BackendInvalid)
     );
-    assert_eq!((verdict.served, stage.slice("n").objects["Backend a/out"]), (Some(1), 1));
+    assert_eq!((verdict.served, stage.slice("n").objects["Backend a/out"].generation), (Some(1), 1));
     let why = stage.verdict("Backend a/out").accepted.clone().unwrap_err();
     assert!(why.message.contains("did you mean `Stdout`?"), "{}", why.message);
     stage.apply([gone("Backend a/out")]);
     let why = stage.verdict(JOBS).resolved.clone().unwrap_err();
-    assert_eq!((why.reason, stage.slice("n").objects["Backend a/out"]), (Reason::BackendNotFound, 1));
+    assert_eq!((why.reason, stage.slice("n").objects["Backend a/out"].generation), (Reason::BackendNotFound, 1));
     // Who comes later and was never good with it does not get it.
     stage.apply([pipeline("a", "late", "x", "out")]);
     assert_eq!(stage.verdict("MonitoringPipeline a/late").served, None);
@@ -124,6 +124,36 @@ fn what_was_granted_ends_at_once() {
 }
 
 #[test]
+fn agents_are_told_of_what_is_granted_no_longer() {
+    let mut stage = one();
+    stage.apply([lake(1, "prod"), granted("a", "jobs", "lake"), pod("b", "p", "x", "other"), stdout("b", "out")]);
+    stage.keep();
+    let revoked = |stage: &Stage, node: &str| -> Vec<String> {
+        let told = stage.slice(node).configuration.revoked.iter();
+        told.map(|one| format!("{}/{}", one.namespace, one.backend)).collect()
+    };
+    let hash = |stage: &Stage| stage.slice("n").configuration.version.hash.clone();
+    assert!(revoked(&stage, "n").is_empty());
+    for (withdrawn, back) in [(lake(2, "test"), lake(3, "prod")), (namespace("a", "test"), namespace("a", "prod"))] {
+        stage.apply([withdrawn]);
+        assert_eq!(revoked(&stage, "n"), ["a/lake"]);
+        assert!(revoked(&stage, "other").is_empty(), "it is no business of others");
+        let told = hash(&stage);
+        stage.apply([back]);
+        assert!(revoked(&stage, "n").is_empty() && hash(&stage) != told);
+    }
+    // One whose pods have gone, and whose events are held still.
+    stage.holding.insert("n".into(), [key(JOBS)].into());
+    stage.apply([ended("a", "p")]);
+    stage.second += 3600;
+    stage.apply([lake(4, "test"), node("n")]);
+    assert_eq!(revoked(&stage, "n"), ["a/lake"]);
+    // What is deleted is no withdrawal: what was accepted for it drains.
+    stage.apply([gone("ClusterBackend lake")]);
+    assert!(revoked(&stage, "n").is_empty());
+}
+
+#[test]
 fn a_bad_destination_of_the_cluster_is_served_as_it_was_and_grants_as_it_says_now() {
     let mut stage = one();
     stage.apply([lake(1, "prod"), granted("a", "jobs", "lake")]);
@@ -136,7 +166,7 @@ fn a_bad_destination_of_the_cluster_is_served_as_it_was_and_grants_as_it_says_no
     };
     stage.apply([bad(2, "prod")]);
     assert!(stage.verdict("ClusterBackend lake").accepted.is_err());
-    assert_eq!(stage.slice("n").objects.get("ClusterBackend lake"), Some(&1));
+    assert_eq!(stage.slice("n").objects.get("ClusterBackend lake").map(|edition| edition.generation), Some(1));
     assert_eq!(stage.text("n", "lake")["spec"]["http"]["url"], "https://api.example.test/");
     stage.apply([bad(3, "test")]);
     assert_eq!(stage.verdict(JOBS).served, None);

@@ -124,6 +124,32 @@ async fn one_whose_secrets_were_not_kept_is_asked_for_again() {
     assert_eq!(runs(&third), Some((2, 1)));
 }
 
+#[test]
+fn an_answer_that_a_retry_overtakes_is_not_acknowledged() {
+    // The one thread that compiles is taken, so that the answer is under way until it is free again.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut follower, _) = follower(&dir);
+        let old = follower.take(answer(7, 3, "a")).await.unwrap().unwrap();
+        follower.applied(&old.compiled, &[]);
+        let Some(configuration) = answer(7, 4, "b").configuration else { panic!("an answer with one") };
+        let (free, until) = std::sync::mpsc::channel::<()>();
+        let thread = tokio::task::spawn_blocking(move || until.recv());
+        {
+            let mut under_way = std::pin::pin!(follower.compile(configuration));
+            assert!(futures_util::poll!(&mut under_way).is_pending());
+        }
+        // What ran before is tried again.
+        follower.applied(&old.compiled, &[]);
+        assert_eq!(runs(&follower), Some((7, 3)));
+        drop(free);
+        drop(thread.await);
+        assert!(taken(&mut follower, answer(7, 4, "b")).await.unwrap(), "it is asked for again, and taken then");
+        assert_eq!(runs(&follower), Some((7, 4)));
+    });
+}
+
 #[tokio::test]
 async fn what_was_not_carried_out_is_said_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
