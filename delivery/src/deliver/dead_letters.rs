@@ -29,7 +29,7 @@ use crate::filesystem::Filesystem;
 use crate::intake::RefusalReason;
 use crate::ledger::DeadLettersReport;
 use crate::log::{DeliveryKey, Frame, Log, LogOptions, Masks, Pending, Progress, ReadError, Reservation};
-use crate::settings::LogSettings;
+use crate::settings::{LogSettings, PipelineSettings};
 use crate::supervisor::Supervisor;
 
 mod groups;
@@ -43,7 +43,7 @@ pub use letter::{Letter, gist};
 pub use offline::Offline;
 pub use selection::{IDS_MAX, Selection};
 
-use super::status;
+use super::{EngineSettings, status};
 use groups::Grouping;
 use settling::Hidden;
 pub(super) use settling::{is_settled, note_settled};
@@ -116,6 +116,25 @@ pub struct Page {
 }
 
 impl DeadLetters {
+    /// Returns those of a pipeline; nothing is opened.
+    pub(super) fn of(
+        pipeline: &PipelineSettings,
+        engine: &EngineSettings,
+        (owner, incarnation): (Supervisor, u64),
+    ) -> Self {
+        Self {
+            dir: engine.data_dir.join("dead-letters").join(&*pipeline.uid),
+            filesystem: engine.filesystem.clone(),
+            clock: engine.clock.clone(),
+            owner,
+            incarnation,
+            bytes_max: pipeline.log.dead_letters_bytes_max.into(),
+            free_bytes_min: engine.free_bytes_min,
+            shelf: OnceCell::new(),
+            is_told: AtomicBool::new(false),
+        }
+    }
+
     /// Keeps letters, in order; returns how many of them, and why not the others. `again` lets them take more than the quota:
     /// they replace letters that are there.
     pub(super) async fn keep(

@@ -3,11 +3,10 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -197,17 +196,7 @@ impl Engine {
     ) -> Result<Arc<Pipeline>, EngineError> {
         let incarnation = random();
         let log = self.open_log(&settings, incarnation).await?;
-        let dead_letters = Arc::new(DeadLetters {
-            dir: self.settings.data_dir.join("dead-letters").join(&*settings.uid),
-            filesystem: self.settings.filesystem.clone(),
-            clock: self.settings.clock.clone(),
-            owner: self.logs.clone(),
-            incarnation: random(),
-            bytes_max: settings.log.dead_letters_bytes_max.into(),
-            free_bytes_min: self.settings.free_bytes_min,
-            shelf: OnceCell::new(),
-            is_told: AtomicBool::new(false),
-        });
+        let dead_letters = Arc::new(DeadLetters::of(&settings, &self.settings, (self.logs.clone(), random())));
         let deliveries = Arc::<Deliveries>::default();
         let names = Names::new(&settings, &"".into());
         let bed = Bed { names, log: log.clone(), dead_letters, deliveries: deliveries.clone() };

@@ -396,9 +396,7 @@ async fn what_may_not_be_delivered_any_more_and_finds_no_room_is_dropped_and_cou
     engine.revoke(|_, backend| backend == "a").await;
     let dropped = |report: &PipelineReport| {
         let of_a = report.deliveries.iter().find(|one| &*one.backend == "a");
-        of_a.map(|one| {
-            one.dropped_events.iter().map(|(reason, count)| (reason.clone(), *count)).collect::<Vec<_>>()
-        })
+        of_a.map(|one| one.dropped_events.iter().map(|(reason, count)| (reason.clone(), *count)).collect::<Vec<_>>())
     };
     let all = Some(vec![("revoked".to_owned(), 10)]);
     until(&pipeline, |report| dropped(report) == all).await;

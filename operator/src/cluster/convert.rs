@@ -304,9 +304,9 @@ mod tests {
         pod("u".into(), slim)
     }
 
-    fn read(revision: SlimRevision) -> Option<(ObjectKey, Stored)> {
+    fn read(revision: &SlimRevision) -> Option<(ObjectKey, Stored)> {
         let (of, place) = stored_of(&revision.metadata)?;
-        let stored = stored(&of, place, &revision)?;
+        let stored = stored(&of, place, revision)?;
         Some((of, stored))
     }
 
@@ -420,7 +420,7 @@ mod tests {
         let ours = owner("spillway.dev/v1alpha1", "MonitoringPipeline", "jobs");
         let revision = |kind: &str, data: Value| owned_by(kind, ours.clone(), data);
         let data = json!({"generation": 4, "texts": [{"kind": "x"}]});
-        let (of, good) = read(revision("MonitoringPipeline", data)).unwrap();
+        let (of, good) = read(&revision("MonitoringPipeline", data)).unwrap();
         assert_eq!(of, ObjectKey::new(Kind::MonitoringPipeline, "n", "jobs"));
         assert_eq!(*good.good, LastGood { generation: 4, texts: vec![r#"{"kind":"x"}"#.into()] });
         assert_eq!(&*good.owner, "u");
@@ -430,11 +430,11 @@ mod tests {
             owner("apps/v1", "MonitoringPipeline", "jobs"),
         ] {
             let data = json!({"generation": 4, "texts": []});
-            assert!(read(owned_by("MonitoringPipeline", other.clone(), data)).is_none(), "{other}");
+            assert!(read(&owned_by("MonitoringPipeline", other.clone(), data)).is_none(), "{other}");
         }
-        assert!(read(revision("Other", json!({"generation": 4, "texts": []}))).is_none());
-        assert!(read(revision("MonitoringPipeline", json!({"other": true}))).is_none());
-        assert!(read(SlimRevision::default()).is_none());
+        assert!(read(&revision("Other", json!({"generation": 4, "texts": []}))).is_none());
+        assert!(read(&revision("MonitoringPipeline", json!({"other": true}))).is_none());
+        assert!(read(&SlimRevision::default()).is_none());
     }
 
     #[test]

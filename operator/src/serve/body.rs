@@ -146,7 +146,7 @@ mod tests {
         let bodies = Bodies::new(10 * BODY_BYTES_MAX);
         let read = |_| bodies.read(half_sent(BODY_BYTES_MAX / 2, None), BODY_BYTES_MAX, Duration::from_secs(10));
         let mut many: Vec<_> = (0..50).map(|number| Box::pin(read(number))).collect();
-        let told = many.iter_mut().filter_map(|body| body.now_or_never()).map(|body| body.unwrap_err());
+        let told = many.iter_mut().filter_map(FutureExt::now_or_never).map(|body| body.unwrap_err());
         let told: Vec<_> = told.map(|problem| (problem.status.as_u16(), problem.reason)).collect();
         assert_eq!((told.len(), told[0], bodies.free()), (30, (503, "no-room"), 0));
         many.truncate(20);

@@ -79,6 +79,13 @@ mod tests {
     use super::super::stats::{Connections, IDLE};
     use super::*;
 
+    async fn until_one_is_ended(connections: Connections) -> &'static str {
+        while connections.endings(IDLE) == 0 {
+            tokio::task::yield_now().await;
+        }
+        "slow"
+    }
+
     #[tokio::test]
     async fn a_connection_over_which_nobody_asks_is_ended_and_one_that_waits_for_an_answer_is_not() {
         let authority = Authority::generate(now(&Clock::system())).unwrap();
@@ -87,15 +94,7 @@ mod tests {
         let (connections, owner) = (Connections::default(), Supervisor::new("test"));
         let doorman = Doorman::new(9, &connections).with_idle_max(Duration::from_millis(40));
         let others = connections.clone();
-        let slow = move || {
-            let others = others.clone();
-            async move {
-                while others.endings(IDLE) == 0 {
-                    tokio::task::yield_now().await;
-                }
-                "slow"
-            }
-        };
+        let slow = move || until_one_is_ended(others.clone());
         let router = Router::new().route("/", get(|| async { "quick" })).route("/slow", get(slow));
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://localhost:{}", socket.local_addr().unwrap().port());

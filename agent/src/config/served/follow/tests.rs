@@ -134,7 +134,7 @@ fn an_answer_that_a_retry_overtakes_is_not_acknowledged() {
         let old = follower.take(answer(7, 3, "a")).await.unwrap().unwrap();
         follower.applied(&old.compiled, &[]);
         let Some(configuration) = answer(7, 4, "b").configuration else { panic!("an answer with one") };
-        let (free, until) = std::sync::mpsc::channel::<()>();
+        let (free, until) = std::sync::mpsc::sync_channel::<()>(1);
         let thread = tokio::task::spawn_blocking(move || until.recv());
         {
             let mut under_way = std::pin::pin!(follower.compile(configuration));

@@ -395,7 +395,7 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
 
 #[tokio::test]
 async fn a_door_tells_when_its_certificate_is_over_also_after_a_swap_while_nobody_connects() {
-    let door = Gatehouse::open(HttpTargets::default()).await;
+    let door = Gatehouse::open(PushTargets::default()).await;
     let first = door.stats.certificate_ends().unwrap();
     let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2030, 1, 1);
