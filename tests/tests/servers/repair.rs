@@ -65,6 +65,8 @@ fn a_pod_without_its_sidecar_is_told_and_made_anew_once_its_budget_allows_it() {
     // Another maker's pod goes before it, at its turn: so it had one, too.
     stage.running("other-a", "ReplicaSet", "other");
     stage.gone("other-a");
+    // The pod may be gone a moment before its eviction is answered.
+    eventually("the eviction is counted", || (counted("evicted") >= 3).then_some(()));
     assert_eq!((counted("evicted"), stage.uid("late-b")), (3, fourth["metadata"]["uid"].clone()));
     operator.stop();
 }
