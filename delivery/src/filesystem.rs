@@ -12,11 +12,13 @@ use std::time::Duration;
 mod ahead;
 mod bounded;
 mod faulty;
+mod patience;
 mod real;
 
 pub use ahead::{AHEAD_BYTES, Ahead, begin_sync};
 pub use bounded::BoundedFs;
 pub use faulty::{Call, Counts, Fault, Faults, FaultyFs, SECTOR_BYTES, SplitMix64};
+pub use patience::{PAUSE_FIRST, PAUSES_MAX, Patience};
 pub use real::RealFs;
 
 /// An open file.
@@ -68,6 +70,9 @@ pub trait Filesystem: Send + Sync + std::fmt::Debug + 'static {
 
     /// Waits before a call is made again that a device refused.
     fn pause(&self, time: Duration);
+
+    /// Returns how long this process may still wait for the device, over all who ask it.
+    fn patience(&self) -> &Patience;
 
     /// Returns the bytes free to this user on the volume that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;

@@ -65,6 +65,7 @@ mod frame;
 mod handle;
 mod inspect;
 mod journal;
+mod quarantine;
 mod recovery;
 mod resolved;
 mod scan;

@@ -50,6 +50,9 @@ pub(crate) struct Arguments {
     /// Measures this agent instead of building one
     #[arg(long, value_name = "PROGRAM")]
     agent: Option<PathBuf>,
+    /// Reads and writes in this folder instead of the build folder: on another disk, or in memory
+    #[arg(long, value_name = "FOLDER")]
+    scratch: Option<PathBuf>,
     /// Writes the table to docs/explanation/benchmarks.md
     #[arg(long)]
     write: bool,
@@ -139,7 +142,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     process::pin_this_process()?;
     let machine = Machine::read()?;
     let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
-    let scratch = Scratch::create(&workspace.target().join("bench"))?;
+    let scratch = arguments.scratch.clone().unwrap_or_else(|| workspace.target().join("bench"));
+    let scratch = Scratch::create(&scratch)?;
     let bench = Bench { agent, floor: release.join("xtask"), scratch, scale };
     let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
     let mut rows: Vec<Row> = Vec::new();

@@ -135,7 +135,11 @@ fn logs(families: &mut Families<'_>, pipelines: &[PipelineReport]) -> fmt::Resul
         }),
         ("log_syncs", "Syncs of the log since the start.", |log| log.syncs),
         ("log_failures", "Failed writes and syncs of the log since the start.", |log| log.failures),
-        ("log_damaged", "Damaged records and segments met, set aside and counted.", |log| log.damaged),
+        (
+            "log_damaged",
+            "Damaged records and segments met: counted, and kept in quarantine/ while it has room.",
+            |log| log.damaged,
+        ),
         (
             "log_forgotten_keys",
             "Idempotency keys forgotten before their ten minutes were over, since the start.",

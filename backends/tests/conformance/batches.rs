@@ -55,6 +55,11 @@ pub(crate) fn event(number: u64) -> String {
 /// One run per origin: `(origin, numbers of its events)`. A run is received as many seconds behind [`NOW`] as its first
 /// number says.
 pub(crate) fn batch_of(runs: &[(Arc<Origin>, Vec<u64>)], key: &str) -> OutBatch {
+    batch_at(runs, key, |number| number as i64)
+}
+
+/// The same where `seconds` says how long behind [`NOW`] a run is received.
+pub(crate) fn batch_at(runs: &[(Arc<Origin>, Vec<u64>)], key: &str, seconds: impl Fn(u64) -> i64) -> OutBatch {
     let mut builder = OutBatchBuilder::new(&"fab12".into(), &"jobs".into(), &"errors".into());
     for (origin, numbers) in runs {
         let mut payload = Vec::new();
@@ -65,7 +70,7 @@ pub(crate) fn batch_of(runs: &[(Arc<Origin>, Vec<u64>)], key: &str) -> OutBatch 
             spans.push((*number, start, payload.len() as u32));
             payload.push(b'\n');
         }
-        let seconds = numbers.first().map_or(0, |number| *number as i64);
+        let seconds = numbers.first().map_or(0, |number| seconds(*number));
         builder.begin_chunk(Bytes::from(payload), origin.clone(), 7, NOW + seconds * 1_000_000_000);
         for (number, start, end) in spans {
             builder.push(number, start, end);

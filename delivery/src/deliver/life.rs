@@ -25,9 +25,6 @@ use crate::log::{DeliveryKey, Log, Progress};
 /// How long what is under way may take to land where an order is for at once: what a backend that is well needs.
 const AT_ONCE_MAX: Duration = Duration::from_millis(250);
 
-/// How often one that waits for what is under way looks whether it may wait on.
-const LAND_LOOK_PERIOD: Duration = Duration::from_millis(50);
-
 /// What is left when a delivery does not go on as it was.
 pub(super) struct Parted {
     /// What it stands on.
@@ -196,23 +193,21 @@ async fn rest(mut ground: Ground, progress: Progress, stop: &CancellationToken) 
 impl Delivery {
     /// Waits for what is under way, and not for long where the order that came is for at once: then it counts as not answered.
     pub(super) async fn land(&mut self, flights: &mut Flights) {
+        // Such an order may come while this one is being carried out. It is heard by a receiver of its own, so that it stays new
+        // for the loop that obeys it.
+        let mut heard = self.ground.orders.clone();
         let mut until = None;
         loop {
-            // Such an order may come while this one is being carried out.
             let orders = &self.ground.orders;
             if orders.has_changed().unwrap_or(false) && orders.borrow().at_once {
                 until.get_or_insert_with(|| Instant::now() + AT_ONCE_MAX);
             }
-            let look = Instant::now() + LAND_LOOK_PERIOD;
             let landed = tokio::select! {
                 biased;
                 landed = flights.next() => landed,
-                () = sleep_until(until.map_or(look, |until| until.min(look))) => {
-                    if until.is_some_and(|until| until <= Instant::now()) {
-                        break;
-                    }
-                    continue;
-                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
+                // No order comes any more once the engine is gone.
+                Ok(()) = heard.changed() => continue,
             };
             let Some(landed) = landed else { break };
             self.settle(landed, flights.len()).await;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{File, Filesystem, RealFs};
+use super::{File, Filesystem, Patience, RealFs};
 
 /// Bytes that a file system counts as one block of a file.
 const BLOCK_BYTES: u64 = 512;
@@ -80,6 +80,10 @@ impl Filesystem for BoundedFs {
 
     fn pause(&self, time: Duration) {
         RealFs.pause(time);
+    }
+
+    fn patience(&self) -> &Patience {
+        RealFs.patience()
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{File, Filesystem};
+use super::{File, Filesystem, Patience};
 
 mod disk;
 mod inode;
@@ -48,6 +48,7 @@ pub const SECTOR_BYTES: usize = 512;
 #[derive(Debug, Clone)]
 pub struct FaultyFs {
     disk: Arc<Mutex<Disk>>,
+    patience: Arc<Patience>,
 }
 
 /// A kind of call, to count it or to let it fail.
@@ -120,6 +121,8 @@ pub struct Counts {
     pub lists: u64,
     /// Calls that can change what a crash leaves, failed ones included.
     pub changes: u64,
+    /// Milliseconds that would have been waited for the device.
+    pub paused_ms: u64,
     /// Faults injected, by chance, by order or for want of capacity.
     pub faults: u64,
 }
@@ -162,7 +165,7 @@ impl FaultyFs {
     }
 
     fn of(disk: Disk) -> Self {
-        Self { disk: Arc::new(Mutex::new(disk)) }
+        Self { disk: Arc::new(Mutex::new(disk)), patience: Arc::default() }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -324,8 +327,13 @@ impl Filesystem for FaultyFs {
         })
     }
 
-    fn pause(&self, _time: Duration) {
+    fn pause(&self, time: Duration) {
         // What is broken here does not mend by itself while nothing else runs.
+        self.disk().counts.paused_ms += time.as_millis() as u64;
+    }
+
+    fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{File, Filesystem};
+use super::{File, Filesystem, Patience};
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,6 +98,12 @@ impl Filesystem for RealFs {
     #[expect(clippy::disallowed_methods, reason = "a thread of its own waits for a device; all calls here block")]
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    fn patience(&self) -> &Patience {
+        // What is durable of a process lies on one volume.
+        static PATIENCE: Patience = Patience::new();
+        &PATIENCE
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

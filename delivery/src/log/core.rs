@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::format::{self, Footer};
 use super::frame::{Frame, Pending};
+use super::quarantine;
 use super::recovery::{self, Recovered};
 use super::segment::{SegmentFile, Summary};
 use super::state::{State, Tally};
@@ -393,7 +394,7 @@ impl LogCore {
     fn let_go(&self, ordinal: u64) -> io::Result<()> {
         match self.segments.get(&ordinal) {
             Some(info) if info.whole => self.fs.remove(&info.path),
-            Some(info) => recovery::to_quarantine(&*self.fs, &self.options.dir, &info.path),
+            Some(info) => quarantine::move_in(&*self.fs, &self.options.dir, &info.path),
             None => Ok(()),
         }
     }

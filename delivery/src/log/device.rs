@@ -3,6 +3,9 @@
 //! A path that fails over, a volume that is attached anew, a server that restarts: for some seconds reads fail, and then all
 //! is as it was. Who took such a read for damage would put a log aside that is whole. What is refused for want of something
 //! of this process or machine ([`is_lack`]) says nothing of the file at all.
+//!
+//! One open waits [`PAUSES_MAX`] times, whatever the number of files; while the device answers nobody, all opens of the process
+//! together do, and each of them once more.
 
 use std::cell::Cell;
 use std::io;
@@ -11,13 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::segment::Later;
-use crate::filesystem::Filesystem;
-
-/// How long is waited before the first repetition; twice as long before each further one.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-
-/// Most pauses of one open, whatever the number of files: 12.7 s together.
-const PAUSES_MAX: u32 = 7;
+use crate::filesystem::{Filesystem, PAUSE_FIRST, PAUSES_MAX};
 
 /// How often something is asked for when the pauses are used up.
 const ATTEMPTS: u32 = 3;
@@ -39,17 +36,29 @@ impl<'a> Device<'a> {
         loop {
             let refused = match what() {
                 Err(error) if !is_lack(&error) && !Later::is(&error) => error,
-                other => return other,
+                Ok(given) => {
+                    self.fs.patience().answered();
+                    return Ok(given);
+                }
+                lack => return lack,
             };
             attempts += 1;
-            let pauses = self.pauses.get();
-            if pauses < PAUSES_MAX {
-                self.pauses.set(pauses + 1);
-                self.fs.pause(PAUSE_FIRST * (1 << pauses));
+            if let Some(pause) = self.pause() {
+                self.fs.pause(pause);
             } else if attempts >= ATTEMPTS {
                 return Err(refused);
             }
         }
+    }
+
+    /// Takes a pause: of those that all share, while this open has some left, and one in any case.
+    fn pause(&self) -> Option<Duration> {
+        let before = self.pauses.get();
+        if before >= PAUSES_MAX {
+            return None;
+        }
+        self.pauses.set(before + 1);
+        self.fs.patience().take().or_else(|| (before == 0).then_some(PAUSE_FIRST))
     }
 }
 

@@ -304,6 +304,10 @@ impl Filesystem for ReadOnly {
         self.0.pause(time);
     }
 
+    fn patience(&self) -> &crate::filesystem::Patience {
+        self.0.patience()
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.0.free_bytes(path)
     }

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::QUARANTINE_BYTES_MAX;
 use super::core::{DRAFT_EXTENSION, SPARE_EXTENSION, SegmentInfo};
 use super::device::{Device, is_lack};
 use super::format::{Footer, Place, SegmentHeader};
+use super::quarantine;
 use super::segment::{Later, SegmentFile, Stop, Summary, ordinal_of, path_of};
 use super::state::State;
 use super::successors::{hidden_from, lacks_end, unread_end};
@@ -44,12 +45,6 @@ pub struct Recovered {
     /// Damaged things that could not be set aside because `quarantine/` is full, and were deleted.
     pub quarantine_overflow: u64,
 }
-
-/// The folder of what is set aside.
-const QUARANTINE: &str = "quarantine";
-
-/// Most files set aside under one name.
-const QUARANTINE_NAMES_MAX: u32 = 100;
 
 /// Sequences left out above a segment that cannot be read: more than one can hold.
 const UNREADABLE_SEQ_GAP: u64 = 1 << 32;
@@ -94,7 +89,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     ordinals.sort_unstable();
     report.segments = ordinals.len() as u64;
     // No name is used again, and no sequence of one that was newer than all that is there.
-    let aside = fs.list(&dir.join(QUARANTINE)).unwrap_or_default().iter().filter_map(|path| ordinal_of(path)).max();
+    let aside = quarantine::list(fs, dir).iter().filter_map(|path| ordinal_of(path)).max();
     let hides_newest = aside > ordinals.last().copied();
     let mut found = Found {
         segments: BTreeMap::new(),
@@ -143,7 +138,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     }
     for path in refused {
         report.unreadable_segments += 1;
-        set_aside(fs, dir, &path, None, &mut report);
+        quarantine::set_aside_refused(fs, dir, &path);
     }
     if report.unreadable_segments > 0 || hides_newest {
         // What they hold must not be hidden by a new segment's base once they can be read again.
@@ -151,7 +146,7 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<(Recovered,
     }
     if found.segments.values().any(|info| !info.whole) {
         // While there is room: what is set aside later needs none but this.
-        fs.create_dir_all(&dir.join(QUARANTINE)).ok();
+        quarantine::prepare(fs, dir);
     }
     report.end_seq = found.end_seq;
     Ok((report, found))
@@ -175,11 +170,11 @@ fn read_headers(device: &Device<'_>, dir: &Path, ordinals: &[u64], report: &mut 
     }
     for path in damaged {
         report.quarantined_segments += 1;
-        set_aside(device.fs, dir, &path, Some(QUARANTINE_BYTES_MAX), report);
+        report.quarantine_overflow += u64::from(!quarantine::set_aside_damaged(device.fs, dir, &path));
     }
     for path in refused {
         report.unreadable_segments += 1;
-        set_aside(device.fs, dir, &path, None, report);
+        quarantine::set_aside_refused(device.fs, dir, &path);
     }
     Ok(headed)
 }
@@ -212,6 +207,8 @@ fn examine(
         report.scanned += 1;
         let scan = scan(device, file, bytes, limit, report)?;
         whole = scan.complete;
+        report.damaged_records += scan.damaged.len() as u64;
+        scan.damaged.iter().for_each(|bytes| quarantine::keep_record(device.fs, path, header.ordinal, bytes.clone()));
         unsealed = whole.then(|| Unsealed {
             ordinal: header.ordinal,
             path: path.to_owned(),
@@ -249,6 +246,8 @@ struct Scan {
     end: u64,
     /// Whether every byte could be read.
     complete: bool,
+    /// Places that were synced and are no records any more.
+    damaged: Vec<Range<u64>>,
 }
 
 fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report: &mut Recovered) -> io::Result<Scan> {
@@ -260,6 +259,7 @@ fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report:
         running_ms: header.running_ms,
         end: file.data_start,
         complete: true,
+        damaged: Vec::new(),
     };
     let mut at = file.data_start;
     let refused = |mut scan: Scan, error: io::Error, report: &mut Recovered| {
@@ -298,7 +298,7 @@ fn scan(device: &Device<'_>, file: &SegmentFile, bytes: u64, limit: u64, report:
             Stop::End => break,
             Stop::Bad => match device.ask(|| next_synced(file, block.next, bytes)) {
                 Ok(Some(next)) => {
-                    report.damaged_records += 1;
+                    scan.damaged.push(block.next..next);
                     at = next;
                 }
                 Ok(None) => break,
@@ -383,34 +383,4 @@ impl Unsealed {
         file.sync()?;
         Ok(self.end)
     }
-}
-
-/// Moves a damaged file to `quarantine/`, or deletes it when that holds `bytes_max` without it.
-fn set_aside(fs: &dyn Filesystem, dir: &Path, path: &Path, bytes_max: Option<u64>, report: &mut Recovered) {
-    let quarantine = dir.join(QUARANTINE);
-    let size = |path: &Path| fs.open(path, false).and_then(|file| file.len()).unwrap_or(0);
-    let held = || fs.list(&quarantine).unwrap_or_default().iter().map(|path| size(path)).sum::<u64>();
-    let fits = bytes_max.is_none_or(|max| held() + size(path) <= max);
-    let moved = fits && to_quarantine(fs, dir, path).is_ok();
-    if !moved && bytes_max.is_some() {
-        report.quarantine_overflow += 1;
-        if let Err(error) = fs.remove(path) {
-            tracing::error!(path = %path.display(), %error, "damaged segment can be neither moved nor removed");
-        }
-    }
-    let reason = if bytes_max.is_some() { "it has no header that can be read" } else { "the device does not give it" };
-    tracing::error!(path = %path.display(), moved, reason, "segment set aside; what it holds is not delivered");
-}
-
-/// Moves a file to `quarantine/`.
-pub(super) fn to_quarantine(fs: &dyn Filesystem, dir: &Path, path: &Path) -> io::Result<()> {
-    let quarantine = dir.join(QUARANTINE);
-    fs.create_dir_all(&quarantine)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // What an earlier start set aside under this name stays.
-    let names = std::iter::once(name.clone()).chain((1..QUARANTINE_NAMES_MAX).map(|number| format!("{name}.{number}")));
-    let is_free = |target: &PathBuf| fs.open(target, false).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    let target = names.map(|name| quarantine.join(name)).find(is_free);
-    let target = target.ok_or_else(|| io::Error::other("no name is free in quarantine/"))?;
-    fs.rename(path, &target)
 }

@@ -75,6 +75,10 @@ impl<F: Filesystem> Filesystem for Breaking<F> {
         self.whole.pause(time);
     }
 
+    fn patience(&self) -> &spillway_delivery::filesystem::Patience {
+        self.whole.patience()
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.whole.free_bytes(path)
     }

@@ -195,6 +195,10 @@ impl spillway_delivery::filesystem::Filesystem for Below {
         self.fs.pause(time);
     }
 
+    fn patience(&self) -> &spillway_delivery::filesystem::Patience {
+        self.fs.patience()
+    }
+
     fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
         self.fs.free_bytes(&self.at(path))
     }

@@ -178,6 +178,10 @@ impl Filesystem for NoJournal {
         self.fs.pause(time);
     }
 
+    fn patience(&self) -> &spillway_delivery::filesystem::Patience {
+        self.fs.patience()
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.fs.free_bytes(path)
     }

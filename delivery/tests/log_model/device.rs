@@ -8,7 +8,7 @@ use spillway_delivery::log::{LogCore, Recovered, scan};
 use spillway_delivery::settings::Durability;
 
 use crate::subject::{self, DIR};
-use crate::writer::{commit, files, fill, free_all, open, open_as};
+use crate::writer::{commit, files, fill, free_all, open, open_as, try_open};
 
 /// Segments that are full and one that is not, of a process that was killed.
 fn killed(segments: usize) -> (FaultyFs, u64) {
@@ -62,6 +62,20 @@ fn what_is_refused_for_a_while_at_the_start_is_asked_for_again_and_costs_nothing
             assert_eq!(set_aside(&fs), [] as [PathBuf; 0], "{call:?} {skip}");
         }
     }
+}
+
+#[test]
+fn logs_on_a_volume_that_is_gone_wait_for_it_together_and_each_of_them_once_more() {
+    let (fs, _) = killed(3);
+    // As many opens as a node has pipelines.
+    (0..200).for_each(|_| fs.fail(Call::List, 0, Fault::Io));
+    let before = fs.counts().paused_ms;
+    let opens = 20;
+    for _ in 0..opens {
+        assert!(try_open(&fs, Durability::Disk).is_err());
+    }
+    let paused_ms = fs.counts().paused_ms - before;
+    assert!((12_700..=12_700 + 100 * opens).contains(&paused_ms), "{paused_ms} ms");
 }
 
 /// Opens a log of which a part cannot be read, writes on, and lets everything go; returns what the open met.

@@ -149,3 +149,44 @@ async fn a_source_waits_a_little_for_a_reader_that_keeps_up_and_for_no_other() {
     assert_eq!(wait_of(log).await, Duration::ZERO);
     assert!(reader.read().await.unwrap()[0].end_seq() > 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_keeps_up_reads_nothing_back_from_the_disk() {
+    for level in [Durability::Disk, Durability::Process] {
+        let fs = subject::disk(1);
+        let settings = LogSettings { durability: level, bytes_max: 64 << 20, ..subject::settings(level) };
+        let subject = Subject::open(&fs, settings, 1).expect("the directory can be made");
+        let mut reader = subject.log.reader(subject.log.visible_end());
+        let before = fs.counts();
+        for number in 0..40 {
+            append(&subject.log, number..number + 1).await;
+            assert_eq!(reader.read().await.unwrap().len(), 1);
+        }
+        let after = fs.counts();
+        assert_eq!(after.reads - before.reads, 0, "{level:?}");
+        assert!(
+            after.written_bytes - before.written_bytes > 40 * EVENT_BYTES as u64,
+            "{level:?}: it is on the disk as well"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_together_share_a_sync() {
+    let (fs, subject) = opened_for(64 << 20);
+    let before = fs.counts().syncs;
+    let pending = |number: u64| {
+        let mut builder = BatchBuilder::default();
+        builder.push(format!("{{\"n\":{number}}}").as_bytes());
+        Pending {
+            batch: builder.build(Arc::<Origin>::default(), 1),
+            masks: Masks::Uniform(0b111),
+            unrouted: 0,
+            dropped: 0,
+        }
+    };
+    let answers = subject.append((0..200).map(pending).collect()).await.expect("an answer");
+    assert!(answers.iter().all(Result::is_ok));
+    let syncs = fs.counts().syncs - before;
+    assert!((1..=4).contains(&syncs), "{syncs} syncs for 200 requests");
+}

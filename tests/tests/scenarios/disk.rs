@@ -86,6 +86,45 @@ fn a_full_volume_refuses_keeps_what_it_has_and_goes_on_with_space() {
 }
 
 #[test]
+fn a_volume_is_filled_to_the_floor_of_free_space_and_no_further() {
+    const FLOOR: u64 = 32 << 20;
+    let test = "a_volume_is_filled_to_the_floor_of_free_space_and_no_further";
+    let Some(volume) = Volume::mount(test, 64 << 20) else { return };
+    let free_bytes = || {
+        let stat = rustix::fs::statvfs(volume.path()).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    let receiver = Receiver::start();
+    receiver.mode(Mode::Refuse(503));
+    let place = Place::new(&fixtures::to_files_and(&receiver.url)).data_at(volume.path());
+    let place = place.flag("--free-bytes-min", &FLOOR.to_string());
+    let mut agent = place.start();
+    let mut client = Client::connect(&agent.http).unwrap();
+    let mut taken = 0;
+    let refused = loop {
+        let answer = client.send("POST", "/v1/events", &[], &fixtures::events(taken, 1000)).unwrap();
+        if answer.status != 202 {
+            break answer;
+        }
+        taken += 1000;
+        assert!(taken < 500_000, "the floor is not heeded: {} bytes are free", free_bytes());
+    };
+    assert_eq!(refused.status, 503, "{}", refused.json());
+    assert!(refused.header("retry-after").is_some());
+    // Cursors are saved and a footer may be written below it.
+    assert!((FLOOR - (2 << 20)..FLOOR + (4 << 20)).contains(&free_bytes()), "{} bytes are free", free_bytes());
+    receiver.mode(Mode::Take);
+    agent.wait_until_delivered(taken);
+    agent.wait_until("room again", |status| status["pipelines"][0]["log"]["state"] == "ok");
+    fixtures::post(&agent.http, taken, 1000);
+    taken += 1000;
+    agent.wait_until_delivered(taken);
+    agent.stop();
+    let all = fixtures::ids(0, taken);
+    output::assert_exactly_once(&receiver.lines(), "id", &all, &all);
+}
+
+#[test]
 fn a_read_only_data_directory_is_told_in_one_clear_line() {
     let test = "a_read_only_data_directory_is_told_in_one_clear_line";
     let Some(volume) = Volume::mount(test, 4 << 20) else { return };
@@ -95,6 +134,8 @@ fn a_read_only_data_directory_is_told_in_one_clear_line() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("data directory") && text.to_lowercase().contains("read-only"), "{text}");
+    let told = text.lines().filter(|line| line.to_lowercase().contains("read-only"));
+    assert_eq!(told.count(), 1, "{text}");
 }
 
 #[test]
@@ -154,8 +195,9 @@ fn record_at(segment: &[u8], at: usize) -> u64 {
 }
 
 /// Damages what is held, starts again, and looks: exactly what `damage` says is lost, told and counted, everything else
-/// comes once, and who had it all before misses nothing.
-fn damaged(damage: impl Fn(&Path) -> Range<u64>) {
+/// comes once, and who had it all before misses nothing. What is damaged and still there is set aside under a name that
+/// ends in `aside`.
+fn damaged(damage: impl Fn(&Path) -> Range<u64>, aside: Option<&str>) {
     let receiver = Receiver::start();
     receiver.mode(Mode::Refuse(503));
     let place = Place::new(&fixtures::to_files_and(&receiver.url)).flag("--drain-seconds", "1");
@@ -193,37 +235,51 @@ fn damaged(damage: impl Fn(&Path) -> Range<u64>) {
     let told = logged.iter().filter(|line| message_of(line) == "events lost by damage of the log");
     let told: u64 = told.filter_map(|line| line["events"].as_u64()).sum();
     assert_eq!(told, lost_events, "{logged:#?}");
+    let folder = place.data_dir().join("spool/default.jobs/quarantine");
+    let kept: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    let of_events = |path: &PathBuf| fs::read(path).unwrap().windows(3).any(|bytes| bytes == b"xxx");
+    assert_eq!(kept.iter().filter(|path| of_events(path)).count(), usize::from(aside.is_some()), "{kept:?}");
+    assert!(aside.is_none_or(|end| kept.iter().any(|path| path.to_string_lossy().ends_with(end))), "{kept:?}");
 }
 
 #[test]
 fn a_flipped_bit_costs_one_record_and_is_counted() {
-    damaged(|path| {
-        let segment = fs::read(path).unwrap();
-        // Within an event in the middle.
-        let middle = segment.len() / 2;
-        let at = middle + segment[middle..].windows(3).position(|bytes| bytes == b"xxx").unwrap();
-        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.write_all_at(&[segment[at] ^ 4], at as u64).unwrap();
-        let first = record_at(&segment, at);
-        first..first + RECORD_EVENTS
-    });
+    damaged(
+        |path| {
+            let segment = fs::read(path).unwrap();
+            // Within an event in the middle.
+            let middle = segment.len() / 2;
+            let at = middle + segment[middle..].windows(3).position(|bytes| bytes == b"xxx").unwrap();
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&[segment[at] ^ 4], at as u64).unwrap();
+            let first = record_at(&segment, at);
+            first..first + RECORD_EVENTS
+        },
+        Some(".bad"),
+    );
 }
 
 #[test]
 fn a_segment_cut_in_the_middle_costs_its_tail_and_is_counted() {
-    damaged(|path| {
-        let segment = fs::read(path).unwrap();
-        let at = segment.len() / 2;
-        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(at as u64).unwrap();
-        record_at(&segment, at)..numbers(&segment).last().unwrap() + 1
-    });
+    damaged(
+        |path| {
+            let segment = fs::read(path).unwrap();
+            let at = segment.len() / 2;
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(at as u64).unwrap();
+            record_at(&segment, at)..numbers(&segment).last().unwrap() + 1
+        },
+        None,
+    );
 }
 
 #[test]
 fn a_segment_without_a_header_is_set_aside_and_counted() {
-    damaged(|path| {
-        let held = numbers(&fs::read(path).unwrap());
-        fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&[0; 64], 0).unwrap();
-        held[0]..held.last().unwrap() + 1
-    });
+    damaged(
+        |path| {
+            let held = numbers(&fs::read(path).unwrap());
+            fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&[0; 64], 0).unwrap();
+            held[0]..held.last().unwrap() + 1
+        },
+        Some(".log"),
+    );
 }

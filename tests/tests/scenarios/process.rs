@@ -33,10 +33,10 @@ fn stuck_in_its_drain(place: &Place, receiver: &Receiver) -> Agent {
     agent
 }
 
-/// A place for it: the request is given five minutes, the drain one.
-fn place_of_one_who_waits(receiver: &Receiver) -> Place {
+/// A place for it: the request is given five minutes, the drain what is said.
+fn place_of_one_who_waits(receiver: &Receiver, drain_seconds: &str) -> Place {
     let spec = format!("  {{type: HTTP, http: {{url: \"{}\"}}, delivery: {{timeoutSeconds: 300}}}}", receiver.url);
-    Place::new(&jobs(&[("api", &spec)])).flag("--drain-seconds", "60")
+    Place::new(&jobs(&[("api", &spec)])).flag("--drain-seconds", drain_seconds)
 }
 
 /// The next start delivers what was acknowledged, each event once.
@@ -50,11 +50,29 @@ fn all_comes_once(place: &Place, receiver: &Receiver) {
 }
 
 #[test]
+fn one_signal_ends_the_process_in_the_time_of_its_drain_and_what_is_held_comes_at_the_next_start() {
+    let receiver = Receiver::start();
+    receiver.mode(Mode::Hang);
+    let place = place_of_one_who_waits(&receiver, "2");
+    let mut agent = stuck_in_its_drain(&place, &receiver);
+    let signal = Instant::now();
+    let stopped = agent.wait_for_line("stopped");
+    let held = stopped["held"].as_bool().or(stopped["fields"]["held"].as_bool());
+    assert_eq!((agent.wait().code(), held), (Some(0), Some(true)), "{stopped}");
+    let took = signal.elapsed();
+    assert!(
+        (Duration::from_secs(1)..Duration::from_secs(10)).contains(&took),
+        "two seconds and what a busy machine adds: {took:?}"
+    );
+    all_comes_once(&place, &receiver);
+}
+
+#[test]
 fn a_second_signal_cuts_the_drain_short_in_its_time_and_nothing_is_lost_or_doubled() {
     for mode in [Mode::Hang, Mode::TakeAndHang] {
         let receiver = Receiver::start();
         receiver.mode(mode.clone());
-        let place = place_of_one_who_waits(&receiver);
+        let place = place_of_one_who_waits(&receiver, "60");
         let mut agent = stuck_in_its_drain(&place, &receiver);
         agent.signal(Signal::TERM);
         let second = Instant::now();
@@ -73,7 +91,7 @@ fn a_second_signal_cuts_the_drain_short_in_its_time_and_nothing_is_lost_or_doubl
 fn a_third_signal_ends_the_process_at_once_and_nothing_is_lost_or_doubled() {
     let receiver = Receiver::start();
     receiver.mode(Mode::TakeAndHang);
-    let place = place_of_one_who_waits(&receiver);
+    let place = place_of_one_who_waits(&receiver, "60");
     let mut agent = stuck_in_its_drain(&place, &receiver);
     // Both are there when it goes on: the third finds it in the time that the second leaves it, however busy the machine is.
     agent.stand_still();

@@ -35,10 +35,7 @@ pub(super) fn check(
             findings.push(Finding::new(&path, 1, "does not inherit the lints: `[lints]` with `workspace = true`"));
         }
     }
-    let packages = workspace.read("Cargo.lock")?.matches("[[package]]").count();
-    if packages > LOCK_PACKAGES_MAX {
-        findings.push(Finding::new("Cargo.lock", 1, format!("{packages} packages; the budget is {LOCK_PACKAGES_MAX}")));
-    }
+    findings.extend(over_budget(&workspace.read("Cargo.lock")?));
     for path in files {
         let bytes = std::fs::metadata(workspace.root().join(path))?.len();
         if bytes > FILE_BYTES_MAX {
@@ -46,6 +43,13 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// Returns what is wrong with how many packages a lock file names.
+pub(super) fn over_budget(lock: &str) -> Option<Finding> {
+    let packages = lock.lines().filter(|line| *line == "[[package]]").count();
+    let text = format!("{packages} packages; the budget is {LOCK_PACKAGES_MAX}");
+    (packages > LOCK_PACKAGES_MAX).then(|| Finding::new("Cargo.lock", 1, text))
 }
 
 /// Returns whether a manifest takes the lint table of the workspace.

@@ -56,6 +56,23 @@ fn detached_threads_are_found_in_what_ships() {
 }
 
 #[test]
+fn queues_without_a_bound_are_found() {
+    assert_finds("//! H.\nfn f() { mpsc::unbounded_channel(); }\n", 2, "unbounded queue");
+    assert_finds("//! H.\nstruct S(\n    UnboundedSender<u8>);\n", 3, "unbounded queue");
+}
+
+#[test]
+fn packages_beyond_the_budget_are_found() {
+    let lock = |packages: usize| "[[package]]\nname = \"a\"\n".repeat(packages);
+    assert!(shape::over_budget(&lock(shape::LOCK_PACKAGES_MAX)).is_none());
+    let told = shape::over_budget(&lock(shape::LOCK_PACKAGES_MAX + 1)).unwrap().to_string();
+    assert!(
+        told.contains("Cargo.lock") && told.contains(&format!("{} packages", shape::LOCK_PACKAGES_MAX + 1)),
+        "{told}"
+    );
+}
+
+#[test]
 fn sleeps_are_found_in_tests_alone() {
     assert_eq!(found("tests/src/x.rs", "//! H.\nfn f() { sleep(x); }\n"), Vec::<String>::new());
     assert_eq!(found("tests/tests/x.rs", "fn f() { sleep(x); }\n").len(), 1);

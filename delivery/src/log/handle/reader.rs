@@ -12,6 +12,7 @@ use crate::event::Origin;
 use crate::log::core::SegmentInfo;
 use crate::log::device::is_lack;
 use crate::log::frame::Frame;
+use crate::log::quarantine;
 use crate::log::segment::{Block, SegmentFile, Stop, tally_below};
 use crate::log::state::Tally;
 
@@ -314,6 +315,7 @@ fn tell_damage(log: &Log, info: &SegmentInfo, (from, to): (u64, u64)) {
         shared.damaged += 1;
         drop(shared);
         tracing::error!(path = %info.path.display(), from, to, "damaged record skipped; its events are counted as dropped");
+        quarantine::keep_record(&*log.inner.options.filesystem, &info.path, info.ordinal, from..to);
     }
 }
 

@@ -56,8 +56,9 @@ async fn a_stop_does_not_wait_for_who_writes_on_and_on() {
     let (mut reader, mut writer) = tokio::io::split(client);
     let line = "{\"a\":1}\n".repeat(100);
     let writing = async {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(10));
         while writer.write_all(line.as_bytes()).await.is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            ticks.tick().await;
         }
     };
     let stopping = async {

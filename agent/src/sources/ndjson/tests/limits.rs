@@ -39,8 +39,9 @@ async fn a_line_or_batch_that_drips_is_ended_by_time() {
         writer.write_all(head.as_bytes()).await.unwrap();
         let begun = tokio::time::Instant::now();
         let dripping = async {
+            let mut drops = tokio::time::interval(Duration::from_secs(20));
             while writer.write_all(if head.starts_with(BATCHES) { b"\n" } else { b"x" }).await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(20)).await;
+                drops.tick().await;
             }
             std::future::pending::<()>().await;
         };
