@@ -13,12 +13,14 @@ mod demo;
 mod deny;
 mod examples;
 mod fleet;
+mod fuzz;
 mod generate;
 mod invariants;
 mod servers;
 mod stopwatch;
 mod test;
 mod tidy;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
@@ -62,6 +64,8 @@ enum Command {
     Fleet(fleet::Arguments),
     /// Measures the webhook that gives pods their sidecars on a real API server, at 200 reviews a second (two minutes)
     Reviews(fleet::Arguments),
+    /// Runs the fuzz targets, each for a minute; needs a nightly toolchain
+    Fuzz(fuzz::Arguments),
     /// Installs the real servers that tests need into the cache; does nothing where they are there
     Servers(servers::Arguments),
     /// A real Kubernetes of two nodes for tests: up, test, down, status, images, load, helm, kubectl
@@ -102,6 +106,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => bench::run(workspace, &arguments),
         Command::Fleet(arguments) => fleet::run(workspace, fleet::What::Fleet, &arguments),
         Command::Reviews(arguments) => fleet::run(workspace, fleet::What::Reviews, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(workspace, &arguments),
         Command::Servers(arguments) => servers::run(workspace, &arguments),
         Command::Cluster { action } => cluster::run(workspace, &action),
         Command::Test(arguments) => test::run(workspace, &arguments),
