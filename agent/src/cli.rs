@@ -161,6 +161,19 @@ pub struct RunFlags {
     #[arg(long, value_name = "FILE", env = "SPILLWAY_UNIX", value_hint = ValueHint::FilePath)]
     pub unix: Option<String>,
 
+    /// Where messages of syslog are taken over TCP, at a loopback address, or `off`. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_SYSLOG_TCP")]
+    pub syslog_tcp: Option<String>,
+
+    /// Where messages of syslog are taken over TLS, of senders with a certificate of --tls-client-ca, or `off`. Needs --tls-cert and
+    /// --tls-key, too. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_SYSLOG_TLS")]
+    pub syslog_tls: Option<String>,
+
+    /// Where messages of syslog are taken in datagrams (UDP), at a loopback address, or `off`. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_SYSLOG_UDP")]
+    pub syslog_udp: Option<String>,
+
     /// Where pods of this node send events, each with a token of its service account for the audience spillway-agent, or
     /// `off`. Needs --operator, --door-cert and --door-key. Default: off.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_DOOR")]
@@ -233,6 +246,10 @@ pub struct RunFlags {
     /// Private key (PEM) of listeners; needed beyond loopback.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_TLS_KEY", value_hint = ValueHint::FilePath)]
     pub tls_key: Option<String>,
+
+    /// Certificate authorities (PEM) whose certificates senders show at --syslog-tls.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_TLS_CLIENT_CA", value_hint = ValueHint::FilePath)]
+    pub tls_client_ca: Option<String>,
 
     /// File with the bearer token that clients must show; needed beyond loopback.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_TOKEN_FILE", value_hint = ValueHint::FilePath)]

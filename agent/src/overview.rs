@@ -16,6 +16,7 @@ use crate::config::state::ConfigReport;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
+use crate::sources::syslog::{self, SyslogStats};
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
 
 /// How often the runtime shows that it makes progress.
@@ -51,6 +52,8 @@ pub struct SourceStats {
     pub http: Option<Arc<HttpStats>>,
     /// Of the lines over TCP and Unix sockets, by the name of the listener.
     pub lines: BTreeMap<&'static str, Arc<NdjsonStats>>,
+    /// Of syslog, by the name of the listener.
+    pub syslog: BTreeMap<&'static str, Arc<SyslogStats>>,
     /// Of the door for pods.
     pub door: Option<Arc<HttpStats>>,
     /// Of the container logs.
@@ -191,6 +194,7 @@ impl SourceStats {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
         let http = self.http.iter().map(|stats| http_source("http", stats));
         let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
+        let http = http.chain(self.syslog.iter().map(|(name, stats)| syslog_source(name, stats)));
         http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
     }
 }
@@ -221,6 +225,24 @@ fn line_source(name: &str, stats: &NdjsonStats) -> Source {
     counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
     counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
     Source { name: name.into(), counts }
+}
+
+fn syslog_source(name: &str, stats: &SyslogStats) -> Source {
+    use syslog::Figure;
+    let figures = [
+        ("connections", Figure::Connections),
+        ("datagrams", Figure::Datagrams),
+        ("datagrams dropped by the kernel", Figure::KernelDrops),
+        ("senders that wait", Figure::WaitingSenders),
+        ("batches", Figure::Batches),
+        ("accepted events", Figure::AcceptedEvents),
+        ("lost events", Figure::LostEvents),
+    ];
+    let mut counts = BTreeMap::from(figures.map(|(what, figure)| (what.to_owned(), stats.figure(figure))));
+    counts.extend(stats.malformed().map(|(reason, events)| (format!("malformed events ({reason})"), events)));
+    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
+    counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
+    Source { name: format!("syslog-{name}"), counts }
 }
 
 fn container_log_source(stats: &ContainerLogStats) -> Source {

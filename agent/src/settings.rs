@@ -24,12 +24,13 @@ mod operator;
 
 pub use defaults::Machine;
 pub use file::ConfigFile;
+pub use listeners::SyslogListeners;
 pub use operator::{DoorSettings, OperatorSettings, SidecarSettings};
 
 use list::{
     ADMIN, ALLOW_DESTINATIONS, DATA_BYTES_MAX, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN,
     HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting,
-    TCP, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
+    TCP, THREADS, TLS_CERT, TLS_CLIENT_CA, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -67,6 +68,8 @@ pub struct Settings {
     pub tcp: Option<SocketAddr>,
     /// The file of the socket at which lines are taken; `None` is none.
     pub unix: Option<PathBuf>,
+    /// Where messages of syslog are taken.
+    pub syslog: SyslogListeners,
     /// Where the admin endpoint is; `None` is nowhere.
     pub admin: Option<SocketAddr>,
     /// Where probes and figures alone are, without TLS and token; `None` is nowhere.
@@ -136,6 +139,8 @@ pub struct SecretPlaces {
 pub struct SecurityFiles {
     /// Certificate chain and key.
     pub tls: TlsFiles,
+    /// Authorities whose certificates senders of syslog show.
+    pub client_ca: Option<PathBuf>,
     /// Bearer token.
     pub token: Option<PathBuf>,
 }
@@ -343,6 +348,7 @@ impl Settings {
             http: layers.parsed(&HTTP, flags.http.as_ref(), listeners::address)?.unwrap_or(Some(HTTP_DEFAULT)),
             tcp: layers.parsed(&TCP, flags.tcp.as_ref(), listeners::address)?.flatten(),
             unix: layers.parsed(&UNIX, flags.unix.as_ref(), listeners::socket)?.flatten(),
+            syslog: SyslogListeners::settle(&layers, flags)?,
             admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listeners::address)?.unwrap_or(Some(ADMIN_DEFAULT)),
             metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listeners::address)?.flatten(),
             pod_logs: pod_logs(&layers, flags, machine)?,
@@ -356,6 +362,7 @@ impl Settings {
                     certificate: layers.parsed(&TLS_CERT, flags.tls_cert.as_ref(), existing_file)?,
                     key: layers.parsed(&TLS_KEY, flags.tls_key.as_ref(), existing_file)?,
                 },
+                client_ca: layers.parsed(&TLS_CLIENT_CA, flags.tls_client_ca.as_ref(), existing_file)?,
                 token: layers.parsed(&TOKEN_FILE, flags.token_file.as_ref(), existing_file)?,
             },
             drain: Duration::from_secs(drain.unwrap_or(DRAIN_SECONDS)),

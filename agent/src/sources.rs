@@ -4,3 +4,4 @@ pub mod container_logs;
 pub mod http;
 pub mod ndjson;
 pub mod pushed;
+pub mod syslog;

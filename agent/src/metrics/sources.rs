@@ -10,6 +10,7 @@ use crate::overview::SourceStats;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
+use crate::sources::syslog::{self, SyslogStats};
 
 /// Writes every family of the sources that run.
 pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
@@ -18,6 +19,9 @@ pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::
     }
     if !sources.lines.is_empty() {
         lines(families, &sources.lines)?;
+    }
+    if !sources.syslog.is_empty() {
+        syslog(families, &sources.syslog)?;
     }
     if let Some(stats) = &sources.door {
         door(families, stats)?;
@@ -137,6 +141,47 @@ fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<Ndj
     families.counter("ndjson_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
     let refusals = by("code", |stats| stats.refusals().into_iter().collect());
     families.counter("ndjson_refusals", "Batches not kept and connections closed for a reason, by code.", refusals)
+}
+
+fn syslog(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<SyslogStats>>) -> fmt::Result {
+    use syslog::Figure;
+    let one = |figure: Figure| {
+        listeners.iter().map(move |(listener, stats)| ([("listener", *listener)], stats.figure(figure)))
+    };
+    for (name, help, figure) in [
+        ("syslog_connections", "Connections taken.", Figure::Connections),
+        ("syslog_datagrams", "Datagrams read.", Figure::Datagrams),
+        ("syslog_kernel_drops", "Datagrams that the kernel dropped, as it tells.", Figure::KernelDrops),
+        ("syslog_wire_bytes", "Bytes read.", Figure::WireBytes),
+        ("syslog_batches", "Batches kept.", Figure::Batches),
+        ("syslog_accepted_events", "Events accepted.", Figure::AcceptedEvents),
+        ("syslog_accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
+        ("syslog_lost_events", "Events read, and not kept at a stop.", Figure::LostEvents),
+    ] {
+        families.counter(name, help, one(figure))?;
+    }
+    for (name, help, figure) in [
+        ("syslog_open_connections", "Connections open now.", Figure::OpenConnections),
+        (
+            "syslog_waiting_senders",
+            "Connections that wait now until their pipelines take events again; all who send datagrams are one.",
+            Figure::WaitingSenders,
+        ),
+    ] {
+        families.gauge(name, help, one(figure).map(|(labels, value)| (labels, count(value))))?;
+    }
+    let by = |label: &'static str, of: fn(&SyslogStats) -> Vec<(&'static str, u64)>| {
+        let labelled = listeners.iter().flat_map(move |(listener, stats)| {
+            of(stats).into_iter().map(move |(what, times)| ([("listener", *listener), (label, what)], times))
+        });
+        labelled.collect::<Vec<_>>()
+    };
+    let malformed = by("reason", |stats| stats.malformed().collect());
+    families.counter("syslog_malformed_events", "Events of malformed messages, by what was wrong.", malformed)?;
+    let limits = by("limit", |stats| stats.limits().collect());
+    families.counter("syslog_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
+    let refusals = by("code", |stats| stats.refusals().into_iter().collect());
+    families.counter("syslog_refusals", "Batches that waited or were lost, and connections ended, by reason.", refusals)
 }
 
 fn door(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {

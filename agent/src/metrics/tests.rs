@@ -212,6 +212,7 @@ fn every_figure_of_the_ledger_is_there() {
     let sources = SourceStats {
         http: Some(Arc::new(HttpStats::default())),
         lines: [("tcp", Arc::default())].into(),
+        syslog: [("udp", Arc::default())].into(),
         door: Some(Arc::new(HttpStats::default())),
         container_logs: Some(Arc::new(ContainerLogStats::default())),
     };
@@ -266,6 +267,15 @@ fn every_figure_of_the_ledger_is_there() {
         assert!((value(&samples, name, "listener", "tcp") - 0.0).abs() < f64::EPSILON, "{name}");
     }
     assert!((value(&samples, "spillway_ndjson_limits_hit_total", "limit", "line_bytes") - 0.0).abs() < f64::EPSILON);
+    for name in ["spillway_syslog_kernel_drops_total", "spillway_syslog_waiting_senders"] {
+        assert!((value(&samples, name, "listener", "udp") - 0.0).abs() < f64::EPSILON, "{name}");
+    }
+    for (name, label, is) in [
+        ("spillway_syslog_malformed_events_total", "reason", "priority"),
+        ("spillway_syslog_limits_hit_total", "limit", "message_bytes"),
+    ] {
+        assert!((value(&samples, name, label, is) - 0.0).abs() < f64::EPSILON, "{name}");
+    }
     assert!((value(&samples, "spillway_build_info", "version", "0.1.0") - 1.0).abs() < f64::EPSILON);
     assert!(samples.iter().any(|sample| sample.name == "spillway_container_log_missed_bytes_total"));
     assert!(samples.iter().all(|sample| sample.name.starts_with("spillway_")));

@@ -1,6 +1,7 @@
 //! The sources over the pipelines that take from them, as these come, go and change.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use spillway_crds::kinds::CLUSTER;
@@ -20,6 +21,7 @@ use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, Htt
 use crate::sources::ndjson::{self, NdjsonContext, NdjsonStats, TcpSettings};
 use crate::sources::pushed::own_pod::OwnPod;
 use crate::sources::pushed::targets::{PushTargets, Takes};
+use crate::sources::syslog::{self, MutualTls, SyslogContext, SyslogStats};
 use crate::status::Listener;
 
 /// One pipeline that runs, with what its sources need to know.
@@ -80,6 +82,7 @@ impl Sources {
     pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         self.listen_for_http(parts, settings, clock).await?;
         self.listen_for_lines(parts, settings, clock).await?;
+        self.listen_for_syslog(parts, settings, clock).await?;
         let ConfigSource::Operator(OperatorSettings { door: Some(door), .. }) = &settings.configuration else {
             return Ok(());
         };
@@ -123,14 +126,13 @@ impl Sources {
 
     async fn listen_for_lines(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         let context = |name: &'static str| {
-            let own_pod = self.senders.clone().filter(|_| settings.sidecar().is_some());
-            let targets = if own_pod.is_some() { &self.door } else { &self.http };
+            let (own_pod, targets) = self.whoever_gets_here(settings);
             let stats = Arc::<NdjsonStats>::default();
             parts.overview.with_sources(|sources| drop(sources.lines.insert(name, stats.clone())));
             NdjsonContext {
                 intake: Intake,
-                targets: targets.clone(),
-                own_pod: own_pod.map(|PodSenders { pods, node, .. }| OwnPod { pods, node }),
+                targets,
+                own_pod,
                 clock: clock.clone(),
                 supervisor: parts.sources.clone(),
                 stats,
@@ -156,6 +158,48 @@ impl Sources {
             parts.overview.add_listener(Listener { name: "unix".into(), address, secured: false });
         }
         Ok(())
+    }
+
+    async fn listen_for_syslog(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        let context = |name: &'static str| {
+            let (own_pod, targets) = self.whoever_gets_here(settings);
+            let stats = Arc::<SyslogStats>::default();
+            parts.overview.with_sources(|sources| drop(sources.syslog.insert(name, stats.clone())));
+            let (clock, supervisor) = (clock.clone(), parts.sources.clone());
+            SyslogContext { intake: Intake, targets, own_pod, clock, supervisor, stats }
+        };
+        let failed = |error: syslog::BindError| match error {
+            syslog::BindError::Listen { .. } => Failure::failed("syslog-listen", error)
+                .next("name another address with --syslog-tcp, --syslog-tls, --syslog-udp, or `off` to do without"),
+            _ => Failure::failed("insecure-listener", error),
+        };
+        let listens = |name: &str, address: SocketAddr, secured: bool| {
+            let name = format!("syslog-{name}");
+            parts.overview.add_listener(Listener { name, address: address.to_string(), secured });
+        };
+        if let Some(address) = settings.syslog.tcp {
+            let bound = syslog::bind_tcp(address, context("tcp")).await;
+            listens("tcp", bound.map_err(failed)?, false);
+        }
+        if let Some(address) = settings.syslog.tls {
+            let security =
+                MutualTls { tls: settings.security.tls.clone(), client_ca: settings.security.client_ca.clone() };
+            let bound = syslog::bind_tls(address, &security, context("tls")).await;
+            listens("tls", bound.map_err(failed)?, true);
+        }
+        if let Some(address) = settings.syslog.udp {
+            let bound = syslog::bind_udp(address, context("udp")).await;
+            listens("udp", bound.map_err(failed)?, false);
+        }
+        Ok(())
+    }
+
+    /// Returns whose whoever reaches a listener without a token is, and what it may send to.
+    fn whoever_gets_here(&self, settings: &Settings) -> (Option<OwnPod>, PushTargets) {
+        match self.senders.clone().filter(|_| settings.sidecar().is_some()) {
+            Some(PodSenders { pods, node, .. }) => (Some(OwnPod { pods, node }), self.door.clone()),
+            None => (None, self.http.clone()),
+        }
     }
 
     /// Takes from now on for `opened` and for no other. Sources of pipelines whose inputs did not change are not touched.

@@ -36,7 +36,7 @@ use super::limits::{
 };
 use super::shares::Place;
 use super::stream::{Activity, Stream};
-use crate::sources::pushed::accepts::Accepts;
+use crate::sources::pushed::accepts::{Accepts, is_of_connection};
 use crate::sources::pushed::sender::Sender;
 
 /// What a connection beyond the limit is told.
@@ -120,12 +120,6 @@ impl Listener {
             self.supervisor.spawn("http connection turned away", turn_away(stream, permit));
         }
     }
-}
-
-/// Returns whether an error of `accept` concerns the connection and not the listener.
-fn is_of_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 async fn turn_away(mut stream: TcpStream, permit: OwnedSemaphorePermit) {

@@ -20,7 +20,7 @@ use super::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, Limit};
 use super::shared::Shared;
 use super::socket_file::SocketFile;
 use super::stats::Now;
-use crate::sources::pushed::accepts::Accepts;
+use crate::sources::pushed::accepts::{Accepts, is_of_connection};
 use crate::sources::pushed::security::ListenerSecurity;
 
 /// A socket that listens.
@@ -137,9 +137,3 @@ impl Listener {
 
 /// What is given back when a connection ends.
 type Held = (OwnedSemaphorePermit, Now);
-
-/// Returns whether an error of `accept` concerns the connection and not the listener.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}

@@ -36,6 +36,12 @@ impl Accepts {
     }
 }
 
+/// Returns whether an error of `accept` concerns the connection and not the listener.
+pub(crate) fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@ pub(crate) enum Way {
     Http,
     Tcp,
     Unix,
+    Syslog,
 }
 
 impl Way {
@@ -24,6 +25,7 @@ impl Way {
             Self::Http => "http",
             Self::Tcp => "tcp",
             Self::Unix => "unix",
+            Self::Syslog => "syslog",
         }
     }
 }
