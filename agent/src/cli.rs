@@ -153,6 +153,14 @@ pub struct RunFlags {
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_HTTP")]
     pub http: Option<String>,
 
+    /// Where OTLP alone is taken over HTTP, as it is at --http too, or `off`; others listen at port 4318. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_OTLP_HTTP")]
+    pub otlp_http: Option<String>,
+
+    /// Where OTLP is taken over gRPC, or `off`; others listen at port 4317. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_OTLP_GRPC")]
+    pub otlp_grpc: Option<String>,
+
     /// Where events are taken as lines over TCP, one JSON object on each, or `off`. Default: off.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_TCP")]
     pub tcp: Option<String>,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::state::ConfigReport;
 use crate::sources::container_logs::ContainerLogStats;
+use crate::sources::grpc::GrpcStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
@@ -49,6 +50,10 @@ struct State {
 pub struct SourceStats {
     /// Of the HTTP source.
     pub http: Option<Arc<HttpStats>>,
+    /// Of the listener for OTLP alone over HTTP.
+    pub otlp_http: Option<Arc<HttpStats>>,
+    /// Of OTLP over gRPC.
+    pub otlp_grpc: Option<Arc<GrpcStats>>,
     /// Of the lines over TCP and Unix sockets, by the name of the listener.
     pub lines: BTreeMap<&'static str, Arc<NdjsonStats>>,
     /// Of the door for pods.
@@ -190,6 +195,8 @@ impl SourceStats {
     fn report(&self) -> Vec<Source> {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
         let http = self.http.iter().map(|stats| http_source("http", stats));
+        let http = http.chain(self.otlp_http.iter().map(|stats| http_source("otlp-http", stats)));
+        let http = http.chain(self.otlp_grpc.iter().map(|stats| grpc_source(stats)));
         let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
         http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
     }
@@ -205,6 +212,19 @@ fn http_source(name: &str, stats: &HttpStats) -> Source {
     counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
     counts.extend(stats.senders_turned_back().into_iter().map(|(reason, n)| (format!("turned back ({reason})"), n)));
     Source { name: name.into(), counts }
+}
+
+fn grpc_source(stats: &GrpcStats) -> Source {
+    let http = stats.of_http();
+    let mut counts = BTreeMap::from([
+        ("accepted events".into(), http.accepted_events()),
+        ("connections".into(), http.connections()),
+        ("calls".into(), stats.calls().map(|(_, calls)| calls).sum()),
+    ]);
+    counts.extend(stats.calls().filter(|(_, n)| *n > 0).map(|(code, calls)| (format!("calls ({code})"), calls)));
+    counts.extend(http.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
+    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
+    Source { name: "otlp-grpc".into(), counts }
 }
 
 fn line_source(name: &str, stats: &NdjsonStats) -> Source {

@@ -329,6 +329,8 @@ fn announce(parts: &Parts, settings: &Settings, pipelines: usize, backends: usiz
         version = env!("CARGO_PKG_VERSION"),
         agent = %parts.engine.agent_id(),
         http = address("http"),
+        otlp_http = address("otlp-http"),
+        otlp_grpc = address("otlp-grpc"),
         tcp = address("tcp"),
         unix = address("unix"),
         door = address("door"),

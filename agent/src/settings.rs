@@ -28,8 +28,8 @@ pub use operator::{DoorSettings, OperatorSettings, SidecarSettings};
 
 use list::{
     ADMIN, ALLOW_DESTINATIONS, DATA_BYTES_MAX, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN,
-    HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting,
-    TCP, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
+    HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, OTLP_GRPC, OTLP_HTTP, POD_LOGS, SECRET_ENV,
+    SECRETS_DIR, Setting, TCP, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -63,6 +63,10 @@ pub struct Settings {
     pub data_bytes_max: Option<u64>,
     /// Where events are taken over HTTP; `None` is nowhere.
     pub http: Option<SocketAddr>,
+    /// Where OTLP alone is taken over HTTP; `None` is nowhere.
+    pub otlp_http: Option<SocketAddr>,
+    /// Where OTLP is taken over gRPC; `None` is nowhere.
+    pub otlp_grpc: Option<SocketAddr>,
     /// Where lines are taken over TCP; `None` is nowhere.
     pub tcp: Option<SocketAddr>,
     /// The file of the socket at which lines are taken; `None` is none.
@@ -341,6 +345,8 @@ impl Settings {
                 text.parse().ok().filter(|bytes| *bytes >= DATA_BYTES_MIN)
             })?,
             http: layers.parsed(&HTTP, flags.http.as_ref(), listeners::address)?.unwrap_or(Some(HTTP_DEFAULT)),
+            otlp_http: layers.parsed(&OTLP_HTTP, flags.otlp_http.as_ref(), listeners::address)?.flatten(),
+            otlp_grpc: layers.parsed(&OTLP_GRPC, flags.otlp_grpc.as_ref(), listeners::address)?.flatten(),
             tcp: layers.parsed(&TCP, flags.tcp.as_ref(), listeners::address)?.flatten(),
             unix: layers.parsed(&UNIX, flags.unix.as_ref(), listeners::socket)?.flatten(),
             admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listeners::address)?.unwrap_or(Some(ADMIN_DEFAULT)),

@@ -16,6 +16,7 @@ pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::
     if let Some(stats) = &sources.http {
         http(families, stats)?;
     }
+    otlp(families, sources)?;
     if !sources.lines.is_empty() {
         lines(families, &sources.lines)?;
     }
@@ -98,6 +99,56 @@ fn http(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
         families.one_counter(name, help, value)?;
     }
     families.one_gauge("http_open_connections", "Connections open now.", count(stats.connections_open()))
+}
+
+/// A listener for OTLP alone.
+struct OtlpListener<'a> {
+    name: &'static str,
+    answers: Vec<(String, u64)>,
+    limits: Vec<(&'static str, u64)>,
+    http: &'a HttpStats,
+}
+
+fn otlp(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
+    let over_http = sources.otlp_http.iter().map(|stats| OtlpListener {
+        name: "http",
+        answers: stats.requests().map(|(status, requests)| (status.to_string(), requests)).collect(),
+        limits: stats.limits().collect(),
+        http: stats,
+    });
+    let over_grpc = sources.otlp_grpc.iter().map(|stats| OtlpListener {
+        name: "grpc",
+        answers: stats.calls().map(|(code, calls)| (code.to_owned(), calls)).collect(),
+        limits: stats.limits().collect(),
+        http: stats.of_http(),
+    });
+    let listeners: Vec<_> = over_http.chain(over_grpc).collect();
+    if listeners.is_empty() {
+        return Ok(());
+    }
+    let answers = listeners.iter().flat_map(|one| {
+        one.answers.iter().map(move |(code, n)| ([("listener", one.name.to_owned()), ("code", code.clone())], *n))
+    });
+    families.counter("otlp_requests", "Requests answered, by status.", answers)?;
+    let refused = listeners
+        .iter()
+        .flat_map(|one| one.http.refused_events().map(move |(code, n)| ([("listener", one.name), ("code", code)], n)));
+    families.counter("otlp_refused_events", "Records refused by themselves, by code.", refused)?;
+    let limits = listeners
+        .iter()
+        .flat_map(|one| one.limits.iter().map(move |(limit, n)| ([("listener", one.name), ("limit", *limit)], *n)));
+    families.counter("otlp_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
+    let counters: [(&str, &str, fn(&HttpStats) -> u64); 4] = [
+        ("otlp_accepted_events", "Events accepted, repeats under the same key included.", HttpStats::accepted_events),
+        ("otlp_accepted_bytes", "Bytes of the accepted events.", HttpStats::accepted_bytes),
+        ("otlp_wire_bytes", "Bytes of bodies read, as they travelled.", HttpStats::wire_bytes),
+        ("otlp_connections", "Connections taken.", HttpStats::connections),
+    ];
+    for (name, help, figure) in counters {
+        families.counter(name, help, listeners.iter().map(|one| ([("listener", one.name)], figure(one.http))))?;
+    }
+    let open = listeners.iter().map(|one| ([("listener", one.name)], count(one.http.connections_open())));
+    families.gauge("otlp_open_connections", "Connections open now.", open)
 }
 
 fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<NdjsonStats>>) -> fmt::Result {

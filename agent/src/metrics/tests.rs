@@ -211,6 +211,8 @@ fn value(samples: &[Sample], name: &str, label: &str, is: &str) -> f64 {
 fn every_figure_of_the_ledger_is_there() {
     let sources = SourceStats {
         http: Some(Arc::new(HttpStats::default())),
+        otlp_http: Some(Arc::new(HttpStats::default())),
+        otlp_grpc: Some(Arc::default()),
         lines: [("tcp", Arc::default())].into(),
         door: Some(Arc::new(HttpStats::default())),
         container_logs: Some(Arc::new(ContainerLogStats::default())),
@@ -262,6 +264,10 @@ fn every_figure_of_the_ledger_is_there() {
     }
     assert!((value(&samples, "spillway_delivery_breaker_changes_total", "to", "open") - 2.0).abs() < f64::EPSILON);
     assert!((value(&samples, "spillway_http_requests_total", "code", "202") - 0.0).abs() < f64::EPSILON);
+    for (code, limit) in [("202", "wire_bytes"), ("UNAVAILABLE", "resets")] {
+        assert!((value(&samples, "spillway_otlp_requests_total", "code", code) - 0.0).abs() < f64::EPSILON);
+        assert!((value(&samples, "spillway_otlp_limits_hit_total", "limit", limit) - 0.0).abs() < f64::EPSILON);
+    }
     for name in ["spillway_ndjson_lost_events_total", "spillway_ndjson_open_connections"] {
         assert!((value(&samples, name, "listener", "tcp") - 0.0).abs() < f64::EPSILON, "{name}");
     }

@@ -1,6 +1,7 @@
 //! The sources over the pipelines that take from them, as these come, go and change.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use spillway_crds::kinds::CLUSTER;
@@ -16,7 +17,8 @@ use crate::exit::Failure;
 use crate::overview::Overview;
 use crate::settings::{ConfigSource, OperatorSettings, Settings};
 use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
-use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, PodSenders};
+use crate::sources::grpc::{self, GrpcContext, GrpcSettings, GrpcStats};
+use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, Paths, PodSenders};
 use crate::sources::ndjson::{self, NdjsonContext, NdjsonStats, TcpSettings};
 use crate::sources::pushed::own_pod::OwnPod;
 use crate::sources::pushed::targets::{PushTargets, Takes};
@@ -79,6 +81,7 @@ impl Sources {
     /// Listens for events where the machine's settings say so.
     pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         self.listen_for_http(parts, settings, clock).await?;
+        self.listen_for_otlp(parts, settings, clock).await?;
         self.listen_for_lines(parts, settings, clock).await?;
         let ConfigSource::Operator(OperatorSettings { door: Some(door), .. }) = &settings.configuration else {
             return Ok(());
@@ -100,37 +103,85 @@ impl Sources {
             return Ok(());
         };
         let (context, stats) = context(parts, clock);
-        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
-        let secured = tls.certificate.is_some();
-        let at = HttpSettings { address, tls, token_file };
-        let source = match self.senders.clone().filter(|_| settings.sidecar().is_some()) {
-            Some(PodSenders { pods, node, .. }) => {
-                HttpSource::bind_for_own_pod(at, OwnPod { pods, node }, self.door.clone(), context).await
-            }
-            None => HttpSource::bind(at, self.http.clone(), context).await,
-        };
-        let source = source.map_err(|error| match error {
+        let bound = self.bind_http(settings, (address, Paths::All), context).await;
+        let address = bound.map_err(|error| match error {
             BindError::Security(_) => Failure::failed("insecure-listener", error),
             BindError::Listen { .. } => {
                 Failure::failed("http-listen", error).next("name another address with --http, or `off` to do without")
             }
         })?;
-        let address = source.local_address().to_string();
-        parts.overview.add_listener(Listener { name: "http".into(), address, secured });
+        add_listener(parts, settings, "http", address);
         parts.overview.with_sources(|sources| sources.http = Some(stats));
+        Ok(())
+    }
+
+    async fn bind_http(
+        &self,
+        settings: &Settings,
+        (address, paths): (SocketAddr, Paths),
+        context: HttpContext,
+    ) -> Result<SocketAddr, BindError> {
+        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
+        let at = HttpSettings { address, paths, tls, token_file };
+        let source = match self.own_pod(settings) {
+            Some(pod) => HttpSource::bind_for_own_pod(at, pod, self.door.clone(), context).await,
+            None => HttpSource::bind(at, self.http.clone(), context).await,
+        };
+        Ok(source?.local_address())
+    }
+
+    /// Returns the pod that this is the sidecar of.
+    fn own_pod(&self, settings: &Settings) -> Option<OwnPod> {
+        let senders = self.senders.clone().filter(|_| settings.sidecar().is_some());
+        senders.map(|PodSenders { pods, node, .. }| OwnPod { pods, node })
+    }
+
+    /// Listens for OTLP by itself, at the ports where its clients look for it.
+    async fn listen_for_otlp(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        if let Some(address) = settings.otlp_http {
+            let (context, stats) = context(parts, clock);
+            let bound = self.bind_http(settings, (address, Paths::Otlp), context).await;
+            let address = bound.map_err(|error| match error {
+                BindError::Security(_) => Failure::failed("insecure-listener", error),
+                BindError::Listen { .. } => Failure::failed("otlp-http-listen", error)
+                    .next("name another address with --otlp-http, or `off` to do without"),
+            })?;
+            add_listener(parts, settings, "otlp-http", address);
+            parts.overview.with_sources(|sources| sources.otlp_http = Some(stats));
+        }
+        let Some(address) = settings.otlp_grpc else { return Ok(()) };
+        let own_pod = self.own_pod(settings);
+        let stats = Arc::<GrpcStats>::default();
+        let context = GrpcContext {
+            intake: Intake,
+            targets: if own_pod.is_some() { &self.door } else { &self.http }.clone(),
+            own_pod,
+            clock: clock.clone(),
+            supervisor: parts.sources.clone(),
+            stats: stats.clone(),
+        };
+        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
+        let bound = grpc::bind(GrpcSettings { address, tls, token_file }, context).await;
+        let address = bound.map_err(|error| match error {
+            grpc::BindError::Security(_) => Failure::failed("insecure-listener", error),
+            grpc::BindError::Listen { .. } => Failure::failed("otlp-grpc-listen", error)
+                .next("name another address with --otlp-grpc, or `off` to do without"),
+        })?;
+        add_listener(parts, settings, "otlp-grpc", address);
+        parts.overview.with_sources(|sources| sources.otlp_grpc = Some(stats));
         Ok(())
     }
 
     async fn listen_for_lines(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         let context = |name: &'static str| {
-            let own_pod = self.senders.clone().filter(|_| settings.sidecar().is_some());
+            let own_pod = self.own_pod(settings);
             let targets = if own_pod.is_some() { &self.door } else { &self.http };
             let stats = Arc::<NdjsonStats>::default();
             parts.overview.with_sources(|sources| drop(sources.lines.insert(name, stats.clone())));
             NdjsonContext {
                 intake: Intake,
                 targets: targets.clone(),
-                own_pod: own_pod.map(|PodSenders { pods, node, .. }| OwnPod { pods, node }),
+                own_pod,
                 clock: clock.clone(),
                 supervisor: parts.sources.clone(),
                 stats,
@@ -176,6 +227,12 @@ impl Sources {
     fn takes_of_anybody(&self, pipeline: &Pipeline, takes: &Takes) -> bool {
         !self.is_served || (takes.is_open && **pipeline.namespace() != *CLUSTER)
     }
+}
+
+/// Notes a listener that has the protection of all that take events.
+fn add_listener(parts: &Parts, settings: &Settings, name: &str, address: SocketAddr) {
+    let secured = settings.security.tls.certificate.is_some();
+    parts.overview.add_listener(Listener { name: name.into(), address: address.to_string(), secured });
 }
 
 fn context(parts: &Parts, clock: &Clock) -> (HttpContext, Arc<HttpStats>) {

@@ -57,6 +57,8 @@ pub(super) const NODE_AGENT: Setting = setting(
 pub(super) const NODE_AGENT_TOKEN: Setting =
     setting("node_agent_token", "--node-agent-token", "SPILLWAY_NODE_AGENT_TOKEN", "nodeAgentToken", "a file");
 pub(super) const HTTP: Setting = setting("http", "--http", "SPILLWAY_HTTP", "http", ADDRESS);
+pub(super) const OTLP_HTTP: Setting = setting("otlp_http", "--otlp-http", "SPILLWAY_OTLP_HTTP", "otlpHTTP", ADDRESS);
+pub(super) const OTLP_GRPC: Setting = setting("otlp_grpc", "--otlp-grpc", "SPILLWAY_OTLP_GRPC", "otlpGRPC", ADDRESS);
 pub(super) const TCP: Setting = setting("tcp", "--tcp", "SPILLWAY_TCP", "tcp", ADDRESS);
 pub(super) const UNIX: Setting =
     setting("unix", "--unix", "SPILLWAY_UNIX", "unix", "a path of at most 107 bytes whose folder is there, or `off`");
@@ -131,7 +133,7 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 33] = [
+pub(super) const SETTINGS: [Setting; 35] = [
     MANIFESTS,
     OPERATOR,
     OPERATOR_CA,
@@ -141,6 +143,8 @@ pub(super) const SETTINGS: [Setting; 33] = [
     FREE_BYTES_MIN,
     DATA_BYTES_MAX,
     HTTP,
+    OTLP_HTTP,
+    OTLP_GRPC,
     TCP,
     UNIX,
     DOOR,

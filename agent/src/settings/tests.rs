@@ -203,6 +203,20 @@ fn lines_are_taken_where_an_address_or_a_file_says_so_and_nowhere_else() {
 }
 
 #[test]
+fn otlp_is_taken_by_itself_where_an_address_says_so() {
+    let settings = settle(&["-f", "/"], "").unwrap();
+    assert_eq!((settings.otlp_http, settings.otlp_grpc), (None, None));
+    let settings = settle(&["-f", "/", "--otlp-grpc", "127.0.0.1:4317"], "otlpHTTP: '[::1]:4318'\n").unwrap();
+    let addresses = [settings.otlp_grpc, settings.otlp_http].map(|address| address.unwrap().to_string());
+    assert_eq!(addresses, ["127.0.0.1:4317", "[::1]:4318"]);
+    assert_eq!(settle(&["-f", "/", "--otlp-grpc", "off"], "otlpGRPC: '127.0.0.1:1'").unwrap().otlp_grpc, None);
+    assert!(
+        refusal(&["-f", "/", "--otlp-grpc", "4317"], "")
+            .starts_with("--otlp-grpc: found `4317`, allowed: an IP address")
+    );
+}
+
+#[test]
 fn paths_that_are_not_there_are_told() {
     for (flag, key) in [("-f", "--manifests"), ("--pod-logs", "--pod-logs"), ("--secrets-dir", "--secrets-dir")] {
         let error = refusal(&["-f", "/", flag, "/nowhere/at/all"], "");

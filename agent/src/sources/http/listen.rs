@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::Paths;
 use super::answer::Refused;
 use super::handler::{Shared, router};
 use super::limits::{
@@ -55,9 +56,9 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Returns a listener whose connections `supervisor` owns.
-    pub(super) fn new(shared: Arc<Shared>, supervisor: Supervisor) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, paths: Paths, supervisor: Supervisor) -> Self {
         Self {
-            router: router(shared.clone()),
+            router: router(shared.clone(), paths),
             shared,
             supervisor,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -330,7 +331,7 @@ mod tests {
         let security = ListenerSecurity::check(address, &TlsFiles::default(), None).unwrap();
         let door = Box::new(Pipelines::new(Intake, PushTargets::default()));
         let shared = Shared::new(door, Clock::system(), Arc::<HttpStats>::default(), security);
-        let router = router(shared.clone());
+        let router = router(shared.clone(), Paths::All);
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let from = Arc::new(Peer { address: address.ip(), place: None });
         let connection = Connection { shared, router, stop: CancellationToken::new(), from };

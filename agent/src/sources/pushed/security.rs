@@ -30,6 +30,9 @@ pub(crate) type Protocol = Option<&'static [u8]>;
 /// HTTP/1.1.
 pub(crate) const HTTP: Protocol = Some(b"http/1.1");
 
+/// gRPC, which is HTTP/2 alone.
+pub(crate) const GRPC: Protocol = Some(b"h2");
+
 /// Lines, which have no name there.
 pub(crate) const LINES: Protocol = None;
 

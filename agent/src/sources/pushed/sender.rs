@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Http,
+    Grpc,
     Tcp,
     Unix,
 }
@@ -22,6 +23,7 @@ impl Way {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::Unix => "unix",
         }
