@@ -101,6 +101,9 @@ fn http(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
     families.one_gauge("http_open_connections", "Connections open now.", count(stats.connections_open()))
 }
 
+/// A counter: its name, what it is, and where it stands.
+type Counter = (&'static str, &'static str, fn(&HttpStats) -> u64);
+
 /// A listener for OTLP alone.
 struct OtlpListener<'a> {
     name: &'static str,
@@ -138,7 +141,7 @@ fn otlp(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
         .iter()
         .flat_map(|one| one.limits.iter().map(move |(limit, n)| ([("listener", one.name), ("limit", *limit)], *n)));
     families.counter("otlp_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
-    let counters: [(&str, &str, fn(&HttpStats) -> u64); 4] = [
+    let counters: [Counter; 4] = [
         ("otlp_accepted_events", "Events accepted, repeats under the same key included.", HttpStats::accepted_events),
         ("otlp_accepted_bytes", "Bytes of the accepted events.", HttpStats::accepted_bytes),
         ("otlp_wire_bytes", "Bytes of bodies read, as they travelled.", HttpStats::wire_bytes),

@@ -58,6 +58,7 @@ impl Tally {
 type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
 
 /// What a connection does next.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, in the loop of its connection")]
 enum Next {
     Call(Accepted),
     Stop,
