@@ -16,10 +16,12 @@ mod bulk;
 mod fanout;
 mod floor;
 mod http;
+mod http2;
 mod intake;
 mod load;
 mod machine;
 mod memory;
+mod otlp;
 mod process;
 mod receiver;
 mod scratch;
@@ -76,6 +78,7 @@ enum Case {
     Bulk,
     Dead,
     Transforms,
+    Otlp,
 }
 
 /// How much is done.
@@ -135,13 +138,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     if arguments.agent.is_none() {
         must_succeed(&mut workspace.cargo(&["build", "--locked", "--release", "--package", "spillway-agent"]))?;
     }
+    let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
+    // Built before anything is measured, and before this process has one core alone.
+    let collector = if wanted(Case::Otlp) { otlp::collector(workspace)? } else { None };
     let agent = arguments.agent.clone().unwrap_or_else(|| release.join("spillway-agent"));
     process::pin_this_process()?;
     let machine = Machine::read()?;
     let scale = if arguments.quick { Scale::QUICK } else { Scale::FULL };
     let scratch = Scratch::create(&workspace.target().join("bench"))?;
     let bench = Bench { agent, floor: release.join("xtask"), scratch, scale };
-    let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
     let mut rows: Vec<Row> = Vec::new();
     if wanted(Case::Tail) {
         rows.extend(tail::run(&bench)?);
@@ -168,6 +173,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     if wanted(Case::Transforms) {
         rows.extend(transforms::run(workspace, &bench)?);
+    }
+    if wanted(Case::Otlp) {
+        match &collector {
+            Some(collector) => rows.extend(otlp::run(&bench, collector)?),
+            None => println!("OTLP: left out, there is no Collector"),
+        }
     }
     let table = Table { machine, rows, quick: arguments.quick }.markdown();
     println!("\n{table}");
