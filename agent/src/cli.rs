@@ -153,6 +153,14 @@ pub struct RunFlags {
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_HTTP")]
     pub http: Option<String>,
 
+    /// Where OTLP alone is taken over HTTP, as it is at --http too, or `off`; others listen at port 4318. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_OTLP_HTTP")]
+    pub otlp_http: Option<String>,
+
+    /// Where OTLP is taken over gRPC, or `off`; others listen at port 4317. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_OTLP_GRPC")]
+    pub otlp_grpc: Option<String>,
+
     /// Where events are taken as lines over TCP, one JSON object on each, or `off`. Default: off.
     #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_TCP")]
     pub tcp: Option<String>,
@@ -160,6 +168,19 @@ pub struct RunFlags {
     /// The file of a Unix socket at which events are taken as lines, or `off`; its permissions say who may send. Default: off.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_UNIX", value_hint = ValueHint::FilePath)]
     pub unix: Option<String>,
+
+    /// Where messages of syslog are taken over TCP, at a loopback address, or `off`. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_SYSLOG_TCP")]
+    pub syslog_tcp: Option<String>,
+
+    /// Where messages of syslog are taken over TLS, of senders with a certificate of --tls-client-ca, or `off`. Needs --tls-cert and
+    /// --tls-key, too. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_SYSLOG_TLS")]
+    pub syslog_tls: Option<String>,
+
+    /// Where messages of syslog are taken in datagrams (UDP), at a loopback address, or `off`. Default: off.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SPILLWAY_SYSLOG_UDP")]
+    pub syslog_udp: Option<String>,
 
     /// Where pods of this node send events, each with a token of its service account for the audience spillway-agent, or
     /// `off`. Needs --operator, --door-cert and --door-key. Default: off.
@@ -233,6 +254,10 @@ pub struct RunFlags {
     /// Private key (PEM) of listeners; needed beyond loopback.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_TLS_KEY", value_hint = ValueHint::FilePath)]
     pub tls_key: Option<String>,
+
+    /// Certificate authorities (PEM) whose certificates senders show at --syslog-tls.
+    #[arg(long, value_name = "FILE", env = "SPILLWAY_TLS_CLIENT_CA", value_hint = ValueHint::FilePath)]
+    pub tls_client_ca: Option<String>,
 
     /// File with the bearer token that clients must show; needed beyond loopback.
     #[arg(long, value_name = "FILE", env = "SPILLWAY_TOKEN_FILE", value_hint = ValueHint::FilePath)]

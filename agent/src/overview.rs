@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use crate::config::state::ConfigReport;
 use crate::sources::container_logs::ContainerLogStats;
+use crate::sources::grpc::GrpcStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
+use crate::sources::syslog::{self, SyslogStats};
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
 
 /// How often the runtime shows that it makes progress.
@@ -49,8 +51,14 @@ struct State {
 pub struct SourceStats {
     /// Of the HTTP source.
     pub http: Option<Arc<HttpStats>>,
+    /// Of the listener for OTLP alone over HTTP.
+    pub otlp_http: Option<Arc<HttpStats>>,
+    /// Of OTLP over gRPC.
+    pub otlp_grpc: Option<Arc<GrpcStats>>,
     /// Of the lines over TCP and Unix sockets, by the name of the listener.
     pub lines: BTreeMap<&'static str, Arc<NdjsonStats>>,
+    /// Of syslog, by the name of the listener.
+    pub syslog: BTreeMap<&'static str, Arc<SyslogStats>>,
     /// Of the door for pods.
     pub door: Option<Arc<HttpStats>>,
     /// Of the container logs.
@@ -190,7 +198,10 @@ impl SourceStats {
     fn report(&self) -> Vec<Source> {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
         let http = self.http.iter().map(|stats| http_source("http", stats));
+        let http = http.chain(self.otlp_http.iter().map(|stats| http_source("otlp-http", stats)));
+        let http = http.chain(self.otlp_grpc.iter().map(|stats| grpc_source(stats)));
         let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
+        let http = http.chain(self.syslog.iter().map(|(name, stats)| syslog_source(name, stats)));
         http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
     }
 }
@@ -207,6 +218,19 @@ fn http_source(name: &str, stats: &HttpStats) -> Source {
     Source { name: name.into(), counts }
 }
 
+fn grpc_source(stats: &GrpcStats) -> Source {
+    let http = stats.of_http();
+    let mut counts = BTreeMap::from([
+        ("accepted events".into(), http.accepted_events()),
+        ("connections".into(), http.connections()),
+        ("calls".into(), stats.calls().map(|(_, calls)| calls).sum()),
+    ]);
+    counts.extend(stats.calls().filter(|(_, n)| *n > 0).map(|(code, calls)| (format!("calls ({code})"), calls)));
+    counts.extend(http.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
+    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
+    Source { name: "otlp-grpc".into(), counts }
+}
+
 fn line_source(name: &str, stats: &NdjsonStats) -> Source {
     let figures = [
         ("connections", Figure::Connections),
@@ -221,6 +245,24 @@ fn line_source(name: &str, stats: &NdjsonStats) -> Source {
     counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
     counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
     Source { name: name.into(), counts }
+}
+
+fn syslog_source(name: &str, stats: &SyslogStats) -> Source {
+    use syslog::Figure;
+    let figures = [
+        ("connections", Figure::Connections),
+        ("datagrams", Figure::Datagrams),
+        ("datagrams dropped by the kernel", Figure::KernelDrops),
+        ("senders that wait", Figure::WaitingSenders),
+        ("batches", Figure::Batches),
+        ("accepted events", Figure::AcceptedEvents),
+        ("lost events", Figure::LostEvents),
+    ];
+    let mut counts = BTreeMap::from(figures.map(|(what, figure)| (what.to_owned(), stats.figure(figure))));
+    counts.extend(stats.malformed().map(|(reason, events)| (format!("malformed events ({reason})"), events)));
+    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
+    counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
+    Source { name: format!("syslog-{name}"), counts }
 }
 
 fn container_log_source(stats: &ContainerLogStats) -> Source {

@@ -24,12 +24,13 @@ mod operator;
 
 pub use defaults::Machine;
 pub use file::ConfigFile;
+pub use listeners::SyslogListeners;
 pub use operator::{DoorSettings, OperatorSettings, SidecarSettings};
 
 use list::{
     ADMIN, ALLOW_DESTINATIONS, DATA_BYTES_MAX, DATA_DIR, DENY_DESTINATIONS, DRAIN, FILESYSTEM_ROOT, FREE_BYTES_MIN,
-    HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, POD_LOGS, SECRET_ENV, SECRETS_DIR, Setting,
-    TCP, THREADS, TLS_CERT, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
+    HTTP, LOG_FORMAT, LOG_LEVEL, MANIFESTS, METRICS, NODE_NAME, OPERATOR, OTLP_GRPC, OTLP_HTTP, POD_LOGS, SECRET_ENV,
+    SECRETS_DIR, Setting, TCP, THREADS, TLS_CERT, TLS_CLIENT_CA, TLS_KEY, TOKEN_FILE, UNIX, UNKNOWN_PODS, keys,
 };
 
 /// Where events are taken by default.
@@ -63,10 +64,16 @@ pub struct Settings {
     pub data_bytes_max: Option<u64>,
     /// Where events are taken over HTTP; `None` is nowhere.
     pub http: Option<SocketAddr>,
+    /// Where OTLP alone is taken over HTTP; `None` is nowhere.
+    pub otlp_http: Option<SocketAddr>,
+    /// Where OTLP is taken over gRPC; `None` is nowhere.
+    pub otlp_grpc: Option<SocketAddr>,
     /// Where lines are taken over TCP; `None` is nowhere.
     pub tcp: Option<SocketAddr>,
     /// The file of the socket at which lines are taken; `None` is none.
     pub unix: Option<PathBuf>,
+    /// Where messages of syslog are taken.
+    pub syslog: SyslogListeners,
     /// Where the admin endpoint is; `None` is nowhere.
     pub admin: Option<SocketAddr>,
     /// Where probes and figures alone are, without TLS and token; `None` is nowhere.
@@ -136,6 +143,8 @@ pub struct SecretPlaces {
 pub struct SecurityFiles {
     /// Certificate chain and key.
     pub tls: TlsFiles,
+    /// Authorities whose certificates senders of syslog show.
+    pub client_ca: Option<PathBuf>,
     /// Bearer token.
     pub token: Option<PathBuf>,
 }
@@ -341,8 +350,11 @@ impl Settings {
                 text.parse().ok().filter(|bytes| *bytes >= DATA_BYTES_MIN)
             })?,
             http: layers.parsed(&HTTP, flags.http.as_ref(), listeners::address)?.unwrap_or(Some(HTTP_DEFAULT)),
+            otlp_http: layers.parsed(&OTLP_HTTP, flags.otlp_http.as_ref(), listeners::address)?.flatten(),
+            otlp_grpc: layers.parsed(&OTLP_GRPC, flags.otlp_grpc.as_ref(), listeners::address)?.flatten(),
             tcp: layers.parsed(&TCP, flags.tcp.as_ref(), listeners::address)?.flatten(),
             unix: layers.parsed(&UNIX, flags.unix.as_ref(), listeners::socket)?.flatten(),
+            syslog: SyslogListeners::settle(&layers, flags)?,
             admin: layers.parsed(&ADMIN, flags.admin.as_ref(), listeners::address)?.unwrap_or(Some(ADMIN_DEFAULT)),
             metrics: layers.parsed(&METRICS, flags.metrics.as_ref(), listeners::address)?.flatten(),
             pod_logs: pod_logs(&layers, flags, machine)?,
@@ -356,6 +368,7 @@ impl Settings {
                     certificate: layers.parsed(&TLS_CERT, flags.tls_cert.as_ref(), existing_file)?,
                     key: layers.parsed(&TLS_KEY, flags.tls_key.as_ref(), existing_file)?,
                 },
+                client_ca: layers.parsed(&TLS_CLIENT_CA, flags.tls_client_ca.as_ref(), existing_file)?,
                 token: layers.parsed(&TOKEN_FILE, flags.token_file.as_ref(), existing_file)?,
             },
             drain: Duration::from_secs(drain.unwrap_or(DRAIN_SECONDS)),

@@ -94,6 +94,7 @@ impl Place {
         let address =
             |name: &str| ready[name].as_str().or(ready["fields"][name].as_str()).unwrap_or_default().to_owned();
         (agent.http, agent.admin, agent.tcp) = (address("http"), address("admin"), address("tcp"));
+        agent.otlp_grpc = address("otlp_grpc");
         agent
     }
 }
@@ -120,6 +121,8 @@ pub struct Agent {
     pub admin: String,
     /// Where it takes lines, if told to.
     pub tcp: String,
+    /// Where it takes OTLP over gRPC, if told to.
+    pub otlp_grpc: String,
 }
 
 impl Agent {
@@ -136,7 +139,8 @@ impl Agent {
                 }
             }
         });
-        Self { child, lines: receiver, seen: Vec::new(), http: String::new(), admin: String::new(), tcp: String::new() }
+        let (http, admin, tcp, otlp_grpc) = Default::default();
+        Self { child, lines: receiver, seen: Vec::new(), http, admin, tcp, otlp_grpc }
     }
 
     /// Waits for a line of the log whose message holds `text`.

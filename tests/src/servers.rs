@@ -10,14 +10,16 @@
 //! Where registries are: the clients (`mvn`, `apt-get`, `pip`, `cargo`) are called as they are set up.
 //!
 //! # A new server
-//! One file below with a [`Package`], one line in [`PACKAGES`].
+//! One file below with a [`Package`], one line in [`PACKAGES`], or in [`ON_DEMAND`].
 
 pub mod alertmanager;
+pub mod collector;
 pub mod java;
 pub mod kube_api;
 pub mod opensearch_security;
 pub mod opentelemetry;
 pub mod process;
+pub mod rsyslog;
 pub mod search;
 pub mod seaweedfs;
 pub mod tls;
@@ -47,9 +49,13 @@ pub const PACKAGES: &[Package] = &[
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
     opentelemetry::PACKAGE,
+    rsyslog::PACKAGE,
     kubernetes::PACKAGE,
     crate::helm::PACKAGE,
 ];
+
+/// What no test needs: installed where it is named.
+pub const ON_DEMAND: &[Package] = &[collector::PACKAGE];
 
 /// What tests need and the machine does not have: installed once.
 #[derive(Debug, Clone, Copy)]
@@ -131,10 +137,14 @@ mod tests {
 
     #[test]
     fn names_and_keys_are_parts_of_one_folder() {
-        for package in PACKAGES {
+        for package in PACKAGES.iter().chain(ON_DEMAND) {
             let name = format!("{}-{}", package.name, package.key);
             assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)), "{name}");
-            assert_eq!(PACKAGES.iter().filter(|other| other.folder() == package.folder()).count(), 1, "{name}");
+            assert_eq!(
+                PACKAGES.iter().chain(ON_DEMAND).filter(|other| other.folder() == package.folder()).count(),
+                1,
+                "{name}"
+            );
         }
     }
 }

@@ -16,10 +16,12 @@ mod bulk;
 mod fanout;
 mod floor;
 mod http;
+mod http2;
 mod intake;
 mod load;
 mod machine;
 mod memory;
+mod otlp;
 mod process;
 mod receiver;
 mod scratch;
@@ -79,6 +81,7 @@ enum Case {
     Bulk,
     Dead,
     Transforms,
+    Otlp,
 }
 
 /// How much is done.
@@ -138,6 +141,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     if arguments.agent.is_none() {
         must_succeed(&mut workspace.cargo(&["build", "--locked", "--release", "--package", "spillway-agent"]))?;
     }
+    let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
+    // Built before anything is measured, and before this process has one core alone.
+    let collector = if wanted(Case::Otlp) { otlp::collector(workspace)? } else { None };
     let agent = arguments.agent.clone().unwrap_or_else(|| release.join("spillway-agent"));
     process::pin_this_process()?;
     let machine = Machine::read()?;
@@ -145,7 +151,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     let scratch = arguments.scratch.clone().unwrap_or_else(|| workspace.target().join("bench"));
     let scratch = Scratch::create(&scratch)?;
     let bench = Bench { agent, floor: release.join("xtask"), scratch, scale };
-    let wanted = |case: Case| arguments.only.is_none_or(|only| only == case);
     let mut rows: Vec<Row> = Vec::new();
     if wanted(Case::Tail) {
         rows.extend(tail::run(&bench)?);
@@ -172,6 +177,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     if wanted(Case::Transforms) {
         rows.extend(transforms::run(workspace, &bench)?);
+    }
+    if wanted(Case::Otlp) {
+        match &collector {
+            Some(collector) => rows.extend(otlp::run(&bench, collector)?),
+            None => println!("OTLP: left out, there is no Collector"),
+        }
     }
     let table = Table { machine, rows, quick: arguments.quick }.markdown();
     println!("\n{table}");

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::overview::Overview;
+use crate::sources::pushed::accepts::Accepts;
 use crate::sources::pushed::security::ListenerSecurity;
 
 /// Most connections at once: kubelet, a scraper or two and people need a handful.
@@ -32,8 +33,6 @@ const CONNECTIONS_MAX: usize = 32;
 const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of a request line and headers.
 const HEADER_BYTES_MAX: usize = 16 << 10;
-/// How long nothing is accepted after the system refused to accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the endpoint cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -110,20 +109,15 @@ async fn accept(socket: TcpListener, router: Router, tls: Option<TlsAcceptor>, o
         let place = places.clone().acquire_owned().await.ok();
         (socket.accept().await, place)
     };
+    let mut accepts = Accepts::default();
     while let Some((accepted, place)) = stop.run_until_cancelled(next()).await {
-        match accepted {
-            Ok((stream, _)) => {
-                let (router, tls) = (router.clone(), tls.clone());
-                owner.spawn("admin connection", async move {
-                    // What the other side did to the connection is its own affair.
-                    drop(timeout(CONNECTION_LIFE_MAX, connection(stream, router, tls)).await);
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "admin connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        if let Some((stream, _)) = accepts.take(accepted, || {}).await {
+            let (router, tls) = (router.clone(), tls.clone());
+            owner.spawn("admin connection", async move {
+                // What the other side did to the connection is its own affair.
+                drop(timeout(CONNECTION_LIFE_MAX, connection(stream, router, tls)).await);
+                drop(place);
+            });
         }
     }
 }

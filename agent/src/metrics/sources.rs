@@ -10,14 +10,19 @@ use crate::overview::SourceStats;
 use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
+use crate::sources::syslog::{self, SyslogStats};
 
 /// Writes every family of the sources that run.
 pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
     if let Some(stats) = &sources.http {
         http(families, stats)?;
     }
+    otlp(families, sources)?;
     if !sources.lines.is_empty() {
         lines(families, &sources.lines)?;
+    }
+    if !sources.syslog.is_empty() {
+        syslog(families, &sources.syslog)?;
     }
     if let Some(stats) = &sources.door {
         door(families, stats)?;
@@ -100,6 +105,59 @@ fn http(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {
     families.one_gauge("http_open_connections", "Connections open now.", count(stats.connections_open()))
 }
 
+/// A counter: its name, what it is, and where it stands.
+type Counter = (&'static str, &'static str, fn(&HttpStats) -> u64);
+
+/// A listener for OTLP alone.
+struct OtlpListener<'a> {
+    name: &'static str,
+    answers: Vec<(String, u64)>,
+    limits: Vec<(&'static str, u64)>,
+    http: &'a HttpStats,
+}
+
+fn otlp(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
+    let over_http = sources.otlp_http.iter().map(|stats| OtlpListener {
+        name: "http",
+        answers: stats.requests().map(|(status, requests)| (status.to_string(), requests)).collect(),
+        limits: stats.limits().collect(),
+        http: stats,
+    });
+    let over_grpc = sources.otlp_grpc.iter().map(|stats| OtlpListener {
+        name: "grpc",
+        answers: stats.calls().map(|(code, calls)| (code.to_owned(), calls)).collect(),
+        limits: stats.limits().collect(),
+        http: stats.of_http(),
+    });
+    let listeners: Vec<_> = over_http.chain(over_grpc).collect();
+    if listeners.is_empty() {
+        return Ok(());
+    }
+    let answers = listeners.iter().flat_map(|one| {
+        one.answers.iter().map(move |(code, n)| ([("listener", one.name.to_owned()), ("code", code.clone())], *n))
+    });
+    families.counter("otlp_requests", "Requests answered, by status.", answers)?;
+    let refused = listeners
+        .iter()
+        .flat_map(|one| one.http.refused_events().map(move |(code, n)| ([("listener", one.name), ("code", code)], n)));
+    families.counter("otlp_refused_events", "Records refused by themselves, by code.", refused)?;
+    let limits = listeners
+        .iter()
+        .flat_map(|one| one.limits.iter().map(move |(limit, n)| ([("listener", one.name), ("limit", *limit)], *n)));
+    families.counter("otlp_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
+    let counters: [Counter; 4] = [
+        ("otlp_accepted_events", "Events accepted, repeats under the same key included.", HttpStats::accepted_events),
+        ("otlp_accepted_bytes", "Bytes of the accepted events.", HttpStats::accepted_bytes),
+        ("otlp_wire_bytes", "Bytes of bodies read, as they travelled.", HttpStats::wire_bytes),
+        ("otlp_connections", "Connections taken.", HttpStats::connections),
+    ];
+    for (name, help, figure) in counters {
+        families.counter(name, help, listeners.iter().map(|one| ([("listener", one.name)], figure(one.http))))?;
+    }
+    let open = listeners.iter().map(|one| ([("listener", one.name)], count(one.http.connections_open())));
+    families.gauge("otlp_open_connections", "Connections open now.", open)
+}
+
 fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<NdjsonStats>>) -> fmt::Result {
     let one = |figure: Figure| {
         listeners.iter().map(move |(listener, stats)| ([("listener", *listener)], stats.figure(figure)))
@@ -137,6 +195,47 @@ fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<Ndj
     families.counter("ndjson_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
     let refusals = by("code", |stats| stats.refusals().into_iter().collect());
     families.counter("ndjson_refusals", "Batches not kept and connections closed for a reason, by code.", refusals)
+}
+
+fn syslog(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<SyslogStats>>) -> fmt::Result {
+    use syslog::Figure;
+    let one = |figure: Figure| {
+        listeners.iter().map(move |(listener, stats)| ([("listener", *listener)], stats.figure(figure)))
+    };
+    for (name, help, figure) in [
+        ("syslog_connections", "Connections taken.", Figure::Connections),
+        ("syslog_datagrams", "Datagrams read.", Figure::Datagrams),
+        ("syslog_kernel_drops", "Datagrams that the kernel dropped, as it tells.", Figure::KernelDrops),
+        ("syslog_wire_bytes", "Bytes read.", Figure::WireBytes),
+        ("syslog_batches", "Batches kept.", Figure::Batches),
+        ("syslog_accepted_events", "Events accepted.", Figure::AcceptedEvents),
+        ("syslog_accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
+        ("syslog_lost_events", "Events read, and not kept at a stop.", Figure::LostEvents),
+    ] {
+        families.counter(name, help, one(figure))?;
+    }
+    for (name, help, figure) in [
+        ("syslog_open_connections", "Connections open now.", Figure::OpenConnections),
+        (
+            "syslog_waiting_senders",
+            "Connections that wait now until their pipelines take events again; all who send datagrams are one.",
+            Figure::WaitingSenders,
+        ),
+    ] {
+        families.gauge(name, help, one(figure).map(|(labels, value)| (labels, count(value))))?;
+    }
+    let by = |label: &'static str, of: fn(&SyslogStats) -> Vec<(&'static str, u64)>| {
+        let labelled = listeners.iter().flat_map(move |(listener, stats)| {
+            of(stats).into_iter().map(move |(what, times)| ([("listener", *listener), (label, what)], times))
+        });
+        labelled.collect::<Vec<_>>()
+    };
+    let malformed = by("reason", |stats| stats.malformed().collect());
+    families.counter("syslog_malformed_events", "Events of malformed messages, by what was wrong.", malformed)?;
+    let limits = by("limit", |stats| stats.limits().collect());
+    families.counter("syslog_limits_hit", "How often a sender ran into a limit, by its name.", limits)?;
+    let refusals = by("code", |stats| stats.refusals().into_iter().collect());
+    families.counter("syslog_refusals", "Batches that waited or were lost, and connections ended, by reason.", refusals)
 }
 
 fn door(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {

@@ -211,7 +211,10 @@ fn value(samples: &[Sample], name: &str, label: &str, is: &str) -> f64 {
 fn every_figure_of_the_ledger_is_there() {
     let sources = SourceStats {
         http: Some(Arc::new(HttpStats::default())),
+        otlp_http: Some(Arc::new(HttpStats::default())),
+        otlp_grpc: Some(Arc::default()),
         lines: [("tcp", Arc::default())].into(),
+        syslog: [("udp", Arc::default())].into(),
         door: Some(Arc::new(HttpStats::default())),
         container_logs: Some(Arc::new(ContainerLogStats::default())),
     };
@@ -262,10 +265,23 @@ fn every_figure_of_the_ledger_is_there() {
     }
     assert!((value(&samples, "spillway_delivery_breaker_changes_total", "to", "open") - 2.0).abs() < f64::EPSILON);
     assert!((value(&samples, "spillway_http_requests_total", "code", "202") - 0.0).abs() < f64::EPSILON);
+    for (code, limit) in [("202", "wire_bytes"), ("UNAVAILABLE", "resets")] {
+        assert!((value(&samples, "spillway_otlp_requests_total", "code", code) - 0.0).abs() < f64::EPSILON);
+        assert!((value(&samples, "spillway_otlp_limits_hit_total", "limit", limit) - 0.0).abs() < f64::EPSILON);
+    }
     for name in ["spillway_ndjson_lost_events_total", "spillway_ndjson_open_connections"] {
         assert!((value(&samples, name, "listener", "tcp") - 0.0).abs() < f64::EPSILON, "{name}");
     }
     assert!((value(&samples, "spillway_ndjson_limits_hit_total", "limit", "line_bytes") - 0.0).abs() < f64::EPSILON);
+    for name in ["spillway_syslog_kernel_drops_total", "spillway_syslog_waiting_senders"] {
+        assert!((value(&samples, name, "listener", "udp") - 0.0).abs() < f64::EPSILON, "{name}");
+    }
+    for (name, label, is) in [
+        ("spillway_syslog_malformed_events_total", "reason", "priority"),
+        ("spillway_syslog_limits_hit_total", "limit", "message_bytes"),
+    ] {
+        assert!((value(&samples, name, label, is) - 0.0).abs() < f64::EPSILON, "{name}");
+    }
     assert!((value(&samples, "spillway_build_info", "version", "0.1.0") - 1.0).abs() < f64::EPSILON);
     assert!(samples.iter().any(|sample| sample.name == "spillway_container_log_missed_bytes_total"));
     assert!(samples.iter().all(|sample| sample.name.starts_with("spillway_")));

@@ -1,6 +1,7 @@
 //! The sources over the pipelines that take from them, as these come, go and change.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use spillway_crds::kinds::CLUSTER;
@@ -16,10 +17,12 @@ use crate::exit::Failure;
 use crate::overview::Overview;
 use crate::settings::{ConfigSource, OperatorSettings, Settings};
 use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
-use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, PodSenders};
+use crate::sources::grpc::{self, GrpcContext, GrpcSettings, GrpcStats};
+use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, Paths, PodSenders};
 use crate::sources::ndjson::{self, NdjsonContext, NdjsonStats, TcpSettings};
 use crate::sources::pushed::own_pod::OwnPod;
 use crate::sources::pushed::targets::{PushTargets, Takes};
+use crate::sources::syslog::{self, MutualTls, SyslogContext, SyslogStats};
 use crate::status::Listener;
 
 /// One pipeline that runs, with what its sources need to know.
@@ -79,7 +82,9 @@ impl Sources {
     /// Listens for events where the machine's settings say so.
     pub(super) async fn listen(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         self.listen_for_http(parts, settings, clock).await?;
+        self.listen_for_otlp(parts, settings, clock).await?;
         self.listen_for_lines(parts, settings, clock).await?;
+        self.listen_for_syslog(parts, settings, clock).await?;
         let ConfigSource::Operator(OperatorSettings { door: Some(door), .. }) = &settings.configuration else {
             return Ok(());
         };
@@ -100,37 +105,78 @@ impl Sources {
             return Ok(());
         };
         let (context, stats) = context(parts, clock);
-        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
-        let secured = tls.certificate.is_some();
-        let at = HttpSettings { address, tls, token_file };
-        let source = match self.senders.clone().filter(|_| settings.sidecar().is_some()) {
-            Some(PodSenders { pods, node, .. }) => {
-                HttpSource::bind_for_own_pod(at, OwnPod { pods, node }, self.door.clone(), context).await
-            }
-            None => HttpSource::bind(at, self.http.clone(), context).await,
-        };
-        let source = source.map_err(|error| match error {
+        let bound = self.bind_http(settings, (address, Paths::All), context).await;
+        let address = bound.map_err(|error| match error {
             BindError::Security(_) => Failure::failed("insecure-listener", error),
             BindError::Listen { .. } => {
                 Failure::failed("http-listen", error).next("name another address with --http, or `off` to do without")
             }
         })?;
-        let address = source.local_address().to_string();
-        parts.overview.add_listener(Listener { name: "http".into(), address, secured });
+        add_listener(parts, settings, "http", address);
         parts.overview.with_sources(|sources| sources.http = Some(stats));
+        Ok(())
+    }
+
+    async fn bind_http(
+        &self,
+        settings: &Settings,
+        (address, paths): (SocketAddr, Paths),
+        context: HttpContext,
+    ) -> Result<SocketAddr, BindError> {
+        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
+        let at = HttpSettings { address, paths, tls, token_file };
+        let source = match self.whoever_gets_here(settings) {
+            (Some(pod), targets) => HttpSource::bind_for_own_pod(at, pod, targets, context).await,
+            (None, targets) => HttpSource::bind(at, targets, context).await,
+        };
+        Ok(source?.local_address())
+    }
+
+    /// Listens for OTLP by itself, at the ports where its clients look for it.
+    async fn listen_for_otlp(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        if let Some(address) = settings.otlp_http {
+            let (context, stats) = context(parts, clock);
+            let bound = self.bind_http(settings, (address, Paths::Otlp), context).await;
+            let address = bound.map_err(|error| match error {
+                BindError::Security(_) => Failure::failed("insecure-listener", error),
+                BindError::Listen { .. } => Failure::failed("otlp-http-listen", error)
+                    .next("name another address with --otlp-http, or `off` to do without"),
+            })?;
+            add_listener(parts, settings, "otlp-http", address);
+            parts.overview.with_sources(|sources| sources.otlp_http = Some(stats));
+        }
+        let Some(address) = settings.otlp_grpc else { return Ok(()) };
+        let (own_pod, targets) = self.whoever_gets_here(settings);
+        let stats = Arc::<GrpcStats>::default();
+        let context = GrpcContext {
+            intake: Intake,
+            targets,
+            own_pod,
+            clock: clock.clone(),
+            supervisor: parts.sources.clone(),
+            stats: stats.clone(),
+        };
+        let (tls, token_file) = (settings.security.tls.clone(), settings.security.token.clone());
+        let bound = grpc::bind(GrpcSettings { address, tls, token_file }, context).await;
+        let address = bound.map_err(|error| match error {
+            grpc::BindError::Security(_) => Failure::failed("insecure-listener", error),
+            grpc::BindError::Listen { .. } => Failure::failed("otlp-grpc-listen", error)
+                .next("name another address with --otlp-grpc, or `off` to do without"),
+        })?;
+        add_listener(parts, settings, "otlp-grpc", address);
+        parts.overview.with_sources(|sources| sources.otlp_grpc = Some(stats));
         Ok(())
     }
 
     async fn listen_for_lines(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
         let context = |name: &'static str| {
-            let own_pod = self.senders.clone().filter(|_| settings.sidecar().is_some());
-            let targets = if own_pod.is_some() { &self.door } else { &self.http };
+            let (own_pod, targets) = self.whoever_gets_here(settings);
             let stats = Arc::<NdjsonStats>::default();
             parts.overview.with_sources(|sources| drop(sources.lines.insert(name, stats.clone())));
             NdjsonContext {
                 intake: Intake,
-                targets: targets.clone(),
-                own_pod: own_pod.map(|PodSenders { pods, node, .. }| OwnPod { pods, node }),
+                targets,
+                own_pod,
                 clock: clock.clone(),
                 supervisor: parts.sources.clone(),
                 stats,
@@ -158,6 +204,48 @@ impl Sources {
         Ok(())
     }
 
+    async fn listen_for_syslog(&self, parts: &Parts, settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+        let context = |name: &'static str| {
+            let (own_pod, targets) = self.whoever_gets_here(settings);
+            let stats = Arc::<SyslogStats>::default();
+            parts.overview.with_sources(|sources| drop(sources.syslog.insert(name, stats.clone())));
+            let (clock, supervisor) = (clock.clone(), parts.sources.clone());
+            SyslogContext { intake: Intake, targets, own_pod, clock, supervisor, stats }
+        };
+        let failed = |error: syslog::BindError| match error {
+            syslog::BindError::Listen { .. } => Failure::failed("syslog-listen", error)
+                .next("name another address with --syslog-tcp, --syslog-tls, --syslog-udp, or `off` to do without"),
+            _ => Failure::failed("insecure-listener", error),
+        };
+        let listens = |name: &str, address: SocketAddr, secured: bool| {
+            let name = format!("syslog-{name}");
+            parts.overview.add_listener(Listener { name, address: address.to_string(), secured });
+        };
+        if let Some(address) = settings.syslog.tcp {
+            let bound = syslog::bind_tcp(address, context("tcp")).await;
+            listens("tcp", bound.map_err(failed)?, false);
+        }
+        if let Some(address) = settings.syslog.tls {
+            let security =
+                MutualTls { tls: settings.security.tls.clone(), client_ca: settings.security.client_ca.clone() };
+            let bound = syslog::bind_tls(address, &security, context("tls")).await;
+            listens("tls", bound.map_err(failed)?, true);
+        }
+        if let Some(address) = settings.syslog.udp {
+            let bound = syslog::bind_udp(address, context("udp")).await;
+            listens("udp", bound.map_err(failed)?, false);
+        }
+        Ok(())
+    }
+
+    /// Returns whose whoever reaches a listener without a token is, and what it may send to.
+    fn whoever_gets_here(&self, settings: &Settings) -> (Option<OwnPod>, PushTargets) {
+        match self.senders.clone().filter(|_| settings.sidecar().is_some()) {
+            Some(PodSenders { pods, node, .. }) => (Some(OwnPod { pods, node }), self.door.clone()),
+            None => (None, self.http.clone()),
+        }
+    }
+
     /// Takes from now on for `opened` and for no other. Sources of pipelines whose inputs did not change are not touched.
     pub(super) async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
         let taking = || opened.values().filter_map(|one| Some((one, takes(one)?)));
@@ -176,6 +264,12 @@ impl Sources {
     fn takes_of_anybody(&self, pipeline: &Pipeline, takes: &Takes) -> bool {
         !self.is_served || (takes.is_open && **pipeline.namespace() != *CLUSTER)
     }
+}
+
+/// Notes a listener that has the protection of all that take events.
+fn add_listener(parts: &Parts, settings: &Settings, name: &str, address: SocketAddr) {
+    let secured = settings.security.tls.certificate.is_some();
+    parts.overview.add_listener(Listener { name: name.into(), address: address.to_string(), secured });
 }
 
 fn context(parts: &Parts, clock: &Clock) -> (HttpContext, Arc<HttpStats>) {

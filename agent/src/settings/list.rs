@@ -57,9 +57,17 @@ pub(super) const NODE_AGENT: Setting = setting(
 pub(super) const NODE_AGENT_TOKEN: Setting =
     setting("node_agent_token", "--node-agent-token", "SPILLWAY_NODE_AGENT_TOKEN", "nodeAgentToken", "a file");
 pub(super) const HTTP: Setting = setting("http", "--http", "SPILLWAY_HTTP", "http", ADDRESS);
+pub(super) const OTLP_HTTP: Setting = setting("otlp_http", "--otlp-http", "SPILLWAY_OTLP_HTTP", "otlpHTTP", ADDRESS);
+pub(super) const OTLP_GRPC: Setting = setting("otlp_grpc", "--otlp-grpc", "SPILLWAY_OTLP_GRPC", "otlpGRPC", ADDRESS);
 pub(super) const TCP: Setting = setting("tcp", "--tcp", "SPILLWAY_TCP", "tcp", ADDRESS);
 pub(super) const UNIX: Setting =
     setting("unix", "--unix", "SPILLWAY_UNIX", "unix", "a path of at most 107 bytes whose folder is there, or `off`");
+pub(super) const SYSLOG_TCP: Setting =
+    setting("syslog_tcp", "--syslog-tcp", "SPILLWAY_SYSLOG_TCP", "syslogTCP", ADDRESS);
+pub(super) const SYSLOG_TLS: Setting =
+    setting("syslog_tls", "--syslog-tls", "SPILLWAY_SYSLOG_TLS", "syslogTLS", ADDRESS);
+pub(super) const SYSLOG_UDP: Setting =
+    setting("syslog_udp", "--syslog-udp", "SPILLWAY_SYSLOG_UDP", "syslogUDP", ADDRESS);
 pub(super) const DOOR: Setting = setting(
     "door",
     "--door",
@@ -102,6 +110,8 @@ pub(super) const SECRET_ENV: Setting = setting(
 );
 pub(super) const TLS_CERT: Setting = setting("tls_cert", "--tls-cert", "SPILLWAY_TLS_CERT", "tlsCert", FILE);
 pub(super) const TLS_KEY: Setting = setting("tls_key", "--tls-key", "SPILLWAY_TLS_KEY", "tlsKey", FILE);
+pub(super) const TLS_CLIENT_CA: Setting =
+    setting("tls_client_ca", "--tls-client-ca", "SPILLWAY_TLS_CLIENT_CA", "tlsClientCA", FILE);
 pub(super) const TOKEN_FILE: Setting = setting("token_file", "--token-file", "SPILLWAY_TOKEN_FILE", "tokenFile", FILE);
 pub(super) const FREE_BYTES_MIN: Setting =
     setting("free_bytes_min", "--free-bytes-min", "SPILLWAY_FREE_BYTES_MIN", "freeBytesMin", "a whole number of bytes");
@@ -131,7 +141,7 @@ const DIRECTORY: &str = "a directory; it is made when it is not there";
 const FILE: &str = "a file that is there";
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: [Setting; 33] = [
+pub(super) const SETTINGS: [Setting; 39] = [
     MANIFESTS,
     OPERATOR,
     OPERATOR_CA,
@@ -141,8 +151,13 @@ pub(super) const SETTINGS: [Setting; 33] = [
     FREE_BYTES_MIN,
     DATA_BYTES_MAX,
     HTTP,
+    OTLP_HTTP,
+    OTLP_GRPC,
     TCP,
     UNIX,
+    SYSLOG_TCP,
+    SYSLOG_TLS,
+    SYSLOG_UDP,
     DOOR,
     DOOR_CERT,
     DOOR_KEY,
@@ -159,6 +174,7 @@ pub(super) const SETTINGS: [Setting; 33] = [
     SECRET_ENV,
     TLS_CERT,
     TLS_KEY,
+    TLS_CLIENT_CA,
     TOKEN_FILE,
     DRAIN,
     LOG_FORMAT,

@@ -168,7 +168,7 @@ fn files_of_listeners_must_be_there() {
     let (cert, key, token) = (path("cert"), path("key"), path("token"));
     let settings = settle(&["-f", "/", "--tls-cert", &cert, "--tls-key", &key, "--token-file", &token], "").unwrap();
     let tls = TlsFiles { certificate: Some(cert.into()), key: Some(key.into()) };
-    assert_eq!(settings.security, SecurityFiles { tls, token: Some(token.into()) });
+    assert_eq!(settings.security, SecurityFiles { tls, client_ca: None, token: Some(token.into()) });
     assert_eq!(
         refusal(&["-f", "/", "--tls-key", "/nowhere/key"], ""),
         "--tls-key: found `/nowhere/key`, allowed: a file that is there"
@@ -182,6 +182,24 @@ fn listeners_and_container_logs_can_be_off() {
     assert_eq!(settings.metrics, None);
     let settings = settle(&["-f", "/", "--metrics", "0.0.0.0:8413"], "").unwrap();
     assert_eq!(settings.metrics.unwrap().to_string(), "0.0.0.0:8413");
+}
+
+#[test]
+fn syslog_is_taken_where_an_address_says_so_and_nowhere_else() {
+    let settings = settle(&["-f", "/"], "").unwrap();
+    assert_eq!((settings.syslog, settings.security.client_ca), (SyslogListeners::default(), None));
+    let flags = ["-f", "/", "--syslog-tcp", "127.0.0.1:601", "--syslog-tls=[::]:6514", "--tls-client-ca", "/etc/hosts"];
+    let settings = settle(&flags, "syslogUDP: 127.0.0.1:514\n").unwrap();
+    let [tcp, tls, udp] = ["127.0.0.1:601", "[::]:6514", "127.0.0.1:514"].map(|address| Some(address.parse().unwrap()));
+    assert_eq!(settings.syslog, SyslogListeners { tcp, tls, udp });
+    assert_eq!(settings.security.client_ca.as_deref(), Some(Path::new("/etc/hosts")));
+    let settings = settle(&["-f", "/", "--syslog-udp", "off"], "syslogUDP: 127.0.0.1:514\n").unwrap();
+    assert_eq!(settings.syslog.udp, None);
+    for flag in ["--syslog-tcp", "--syslog-tls", "--syslog-udp"] {
+        let refused = refusal(&["-f", "/", flag, "514"], "");
+        assert!(refused.starts_with(&format!("{flag}: found `514`, allowed: an IP address and a port")), "{refused}");
+    }
+    assert!(refusal(&["-f", "/", "--tls-client-ca", "/nowhere"], "").contains("allowed: a file that is there"));
 }
 
 #[test]
@@ -200,6 +218,20 @@ fn lines_are_taken_where_an_address_or_a_file_says_so_and_nowhere_else() {
         assert_eq!(refusal(&["-f", "/", "--unix", bad], ""), format!("--unix: found `{bad}`, {allowed}"));
     }
     assert!(refusal(&["-f", "/", "--tcp", "host:1"], "").starts_with("--tcp: found `host:1`, allowed: an IP address"));
+}
+
+#[test]
+fn otlp_is_taken_by_itself_where_an_address_says_so() {
+    let settings = settle(&["-f", "/"], "").unwrap();
+    assert_eq!((settings.otlp_http, settings.otlp_grpc), (None, None));
+    let settings = settle(&["-f", "/", "--otlp-grpc", "127.0.0.1:4317"], "otlpHTTP: '[::1]:4318'\n").unwrap();
+    let addresses = [settings.otlp_grpc, settings.otlp_http].map(|address| address.unwrap().to_string());
+    assert_eq!(addresses, ["127.0.0.1:4317", "[::1]:4318"]);
+    assert_eq!(settle(&["-f", "/", "--otlp-grpc", "off"], "otlpGRPC: '127.0.0.1:1'").unwrap().otlp_grpc, None);
+    assert!(
+        refusal(&["-f", "/", "--otlp-grpc", "4317"], "")
+            .starts_with("--otlp-grpc: found `4317`, allowed: an IP address")
+    );
 }
 
 #[test]

@@ -25,14 +25,14 @@
 //! 120 s with no pause above 30 s, 32 MiB of bodies in memory over all requests, 1 MiB for one event. At the door one sender has
 //! 64 connections, 8 MiB for its bodies, and 1,000 requests a second of it (`shares`).
 
-mod answer;
-mod body;
-mod decode;
-mod gate;
-mod handler;
-mod limits;
+pub(super) mod answer;
+pub(super) mod body;
+pub(super) mod decode;
+pub(super) mod gate;
+pub(super) mod handler;
+pub(super) mod limits;
 mod listen;
-mod otlp;
+pub(super) mod otlp;
 mod own_pod;
 mod pods;
 mod select;
@@ -65,11 +65,23 @@ use crate::sources::pushed::own_pod::OwnPod;
 use crate::sources::pushed::security::{ListenerSecurity, SecurityError, TlsFiles};
 use crate::sources::pushed::targets::{Door, Pipelines, PushTargets};
 
+/// What a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Paths {
+    /// Events and OTLP.
+    #[default]
+    All,
+    /// OTLP alone.
+    Otlp,
+}
+
 /// Where to listen, and under which protection.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     /// The address; port 0 takes any free one.
     pub address: SocketAddr,
+    /// What is taken there.
+    pub paths: Paths,
     /// Certificate and key, needed beyond loopback.
     pub tls: TlsFiles,
     /// The file of the senders' token, needed beyond loopback.
@@ -114,10 +126,10 @@ pub struct HttpSource {
 impl HttpSource {
     /// Checks the protection, listens, and takes events for `targets` until the supervisor stops.
     pub async fn bind(settings: HttpSettings, targets: PushTargets, context: HttpContext) -> Result<Self, BindError> {
-        let HttpSettings { address, tls, token_file } = settings;
+        let HttpSettings { address, paths, tls, token_file } = settings;
         let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
         let door = Pipelines::new(context.intake, targets);
-        Self::start(address, Box::new(door), security, context).await
+        Self::start((address, paths), Box::new(door), security, context).await
     }
 
     /// The same in a sidecar: takes events for `targets` as those of its pod.
@@ -127,11 +139,11 @@ impl HttpSource {
         targets: PushTargets,
         context: HttpContext,
     ) -> Result<Self, BindError> {
-        let HttpSettings { address, tls, token_file } = settings;
+        let HttpSettings { address, paths, tls, token_file } = settings;
         let security = ListenerSecurity::check(address, &tls, token_file.as_deref())?;
         let gate = OwnPodGate { security, pod, targets: targets.clone(), stats: context.stats.clone() };
         let door = Pipelines::new(context.intake, targets);
-        Self::start(address, Box::new(door), gate, context).await
+        Self::start((address, paths), Box::new(door), gate, context).await
     }
 
     /// Listens with TLS, and takes events of pods for `targets` until the supervisor stops.
@@ -147,7 +159,7 @@ impl HttpSource {
             stop.run_until_cancelled(looks).await;
         });
         let door = Pipelines::new(context.intake, targets);
-        Self::start(address, Box::new(door), gate, context).await
+        Self::start((address, Paths::All), Box::new(door), gate, context).await
     }
 
     /// Returns where it listens.
@@ -156,7 +168,7 @@ impl HttpSource {
     }
 
     async fn start(
-        address: SocketAddr,
+        (address, paths): (SocketAddr, Paths),
         door: Box<dyn Door>,
         gate: impl Gate,
         context: HttpContext,
@@ -166,7 +178,7 @@ impl HttpSource {
         let socket = TcpListener::bind(address).await.map_err(unheard)?;
         let local_address = socket.local_addr().map_err(unheard)?;
         let shared = Shared::new(door, clock, stats, gate);
-        let listener = Listener::new(shared, supervisor.clone());
+        let listener = Listener::new(shared, paths, supervisor.clone());
         supervisor.spawn("http listener", listener.run(socket));
         tracing::info!(address = %local_address, "http source listens");
         Ok(Self { local_address })

@@ -2,7 +2,7 @@
 //! events.
 //!
 //! # What it must not know
-//! How events travel: HTTP, or lines over TCP and a Unix socket.
+//! How events travel: HTTP, lines over TCP and a Unix socket, or syslog.
 
 pub(crate) mod accepts;
 pub(crate) mod budget;
@@ -12,6 +12,7 @@ pub mod own_pod;
 pub(crate) mod recorder;
 pub mod security;
 pub(crate) mod sender;
+pub(crate) mod strangers;
 pub mod targets;
 mod token;
 

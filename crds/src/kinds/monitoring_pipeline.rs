@@ -187,7 +187,8 @@ pub struct InputSpec {
     pub name: String,
 
     /// Which kind of input it is: `ContainerLogs` (the log files of pods on the agent's node) or `Events` (pushed to
-    /// the agent, over HTTP or as lines over TCP and a Unix socket). The member of the same name in camelCase holds its settings.
+    /// the agent, over HTTP, as lines over TCP and a Unix socket, or as syslog). The member of the same name in camelCase holds
+    /// its settings.
     pub r#type: InputType,
 
     /// Settings of an input of type `ContainerLogs`. Default: every container of every pod of the pipeline's namespaces.
@@ -204,7 +205,7 @@ pub struct InputSpec {
 pub enum InputType {
     /// The log files of pods on the agent's node.
     ContainerLogs,
-    /// Pushed to the agent, over HTTP or as lines over TCP and a Unix socket.
+    /// Pushed to the agent, over HTTP, as lines over TCP and a Unix socket, or as syslog.
     Events,
 }
 

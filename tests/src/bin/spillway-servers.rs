@@ -4,13 +4,20 @@
 
 use std::process::ExitCode;
 
-use spillway_tests::servers::PACKAGES;
+use spillway_tests::servers::{ON_DEMAND, PACKAGES};
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    // Says where they are, and nothing else.
+    let asks = wanted.iter().position(|word| word == "--folder").map(|at| wanted.remove(at)).is_some();
+    let named = |name: &str| wanted.iter().any(|word| word == name);
     let mut failed = 0;
-    for package in PACKAGES {
-        if !wanted.is_empty() && !wanted.iter().any(|name| name == package.name) {
+    for package in PACKAGES.iter().chain(ON_DEMAND.iter().filter(|package| named(package.name))) {
+        if !wanted.is_empty() && !named(package.name) {
+            continue;
+        }
+        if asks {
+            println!("{}", package.folder().display());
             continue;
         }
         if let Some(hindrance) = (package.hindrance)(package) {

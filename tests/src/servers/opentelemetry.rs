@@ -1,24 +1,23 @@
-//! The OpenTelemetry SDK for Python with its exporter over HTTP: a client of OTLP that is not ours.
+//! The OpenTelemetry SDK for Python with its exporters over HTTP and gRPC: clients of OTLP that are not ours.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::{Package, tools};
 
-/// The package: modules of Python.
+/// Of the SDK and its exporters.
+const VERSION: &str = "1.45.2";
+
+/// The package: modules of Python. The key counts recipes: another list of modules is another number.
 pub const PACKAGE: Package = Package {
     name: "opentelemetry-python",
-    key: "1.45.2",
+    key: "1.45.2-2",
     hindrance: |_| None,
-    install: |package, folder| {
-        println!("      pip: opentelemetry-sdk and its exporter {}", package.key);
-        tools::pip_install(
-            folder,
-            &[
-                &format!("opentelemetry-exporter-otlp-proto-http=={}", package.key),
-                &format!("opentelemetry-sdk=={}", package.key),
-            ],
-        )
+    install: |_, folder| {
+        println!("      pip: opentelemetry-sdk and its exporters {VERSION}");
+        let modules = ["exporter-otlp-proto-http", "exporter-otlp-proto-grpc", "sdk"];
+        let modules = modules.map(|module| format!("opentelemetry-{module}=={VERSION}"));
+        tools::pip_install(folder, &modules.each_ref().map(|module| &**module))
     },
 };
 

@@ -31,7 +31,8 @@ pub(super) enum Level {
 }
 
 impl Level {
-    fn name(self) -> &'static str {
+    /// Returns its name in a manifest.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Process => "Process",
             Self::Disk => "Disk",
@@ -195,7 +196,8 @@ fn count_lines(path: &Path) -> anyhow::Result<u64> {
     }
 }
 
-fn manifests(durability: &str) -> String {
+/// Returns manifests of a pipeline from what is pushed to a file.
+pub(super) fn manifests(durability: &str) -> String {
     format!(
         r"apiVersion: spillway.dev/v1alpha1
 kind: Backend

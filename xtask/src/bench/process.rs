@@ -130,6 +130,8 @@ pub(super) struct Agent {
     process: Measured,
     /// Where it takes events.
     pub(super) http: String,
+    /// Where it takes OTLP over gRPC, or `off`.
+    pub(super) otlp_grpc: String,
     admin: String,
     /// From its start until it said that it is ready.
     pub(super) ready_after: Duration,
@@ -156,6 +158,11 @@ impl Place {
 
     /// Starts the agent and waits until it is ready.
     pub(super) fn start(&self) -> anyhow::Result<Agent> {
+        self.start_with(&[])
+    }
+
+    /// The same with other flags besides.
+    pub(super) fn start_with(&self, flags: &[&str]) -> anyhow::Result<Agent> {
         let pods = self.pods.clone().unwrap_or_else(|| self.root.join("pods"));
         for folder in [&self.out(), &self.root.join("data"), &pods] {
             fs::create_dir_all(folder).context("creating the agent's folders")?;
@@ -164,15 +171,16 @@ impl Place {
         command.arg("run").arg("-f").arg(self.root.join("manifests.yaml"));
         command.arg("--data-dir").arg(self.root.join("data")).arg("--filesystem-root").arg(self.out());
         command.arg("--pod-logs").arg(pods).args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(["--log-format", "json", "--drain-seconds", "1"]);
+        command.args(["--log-format", "json", "--drain-seconds", "1"]).args(flags);
         let log = self.root.join("agent.log");
         let process = Measured::start(&command, &log)?;
         let addresses = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
-            Some((line["http"].as_str()?.to_owned(), line["admin"].as_str()?.to_owned()))
+            let address = |name: &str| line[name].as_str().map(str::to_owned);
+            Some((address("http")?, address("admin")?, address("otlp_grpc").unwrap_or_default()))
         };
         match process.wait_for_line(addresses) {
-            Ok(((http, admin), ready_after)) => Ok(Agent { process, http, admin, ready_after }),
+            Ok(((http, admin, otlp_grpc), ready_after)) => Ok(Agent { process, http, otlp_grpc, admin, ready_after }),
             Err(error) => Err(error.context(fs::read_to_string(log).unwrap_or_default())),
         }
     }

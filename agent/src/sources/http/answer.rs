@@ -10,6 +10,7 @@ use serde::Serialize;
 use spillway_delivery::event::{BATCH_EVENTS_MAX, EVENT_BYTES_MAX};
 use spillway_delivery::intake::{RefusalReason, SubmitError};
 
+use super::Paths;
 use super::limits::{
     BODIES_BYTES_MAX, BODY_BYTES_MAX, Limit, MEMBERS_MAX, RATIO_MAX, SENDER_BODIES_BYTES_MAX, SENDER_CONNECTIONS_MAX,
     SENDER_REQUEST_EVERY, WIRE_BYTES_MAX, ZSTD_WINDOW_BYTES_MAX,
@@ -19,7 +20,7 @@ use crate::sources::pushed::targets::NotSelected;
 
 /// A refusal of a whole request.
 #[derive(Debug, Clone)]
-pub(super) struct Refused {
+pub(in crate::sources) struct Refused {
     status: StatusCode,
     body: Box<ErrorBody>,
     header: Option<(HeaderName, HeaderValue)>,
@@ -79,7 +80,7 @@ pub(super) fn accepted(events: u64, refusals: Refusals) -> Response {
 
 impl Refused {
     /// Returns a refusal with `status`.
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::sources) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             body: Box::new(ErrorBody { code, message: message.into(), ..ErrorBody::default() }),
@@ -89,7 +90,7 @@ impl Refused {
     }
 
     /// Returns `401`.
-    pub(super) fn unauthorized() -> Self {
+    pub(in crate::sources) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "expected `Authorization: Bearer` with the agent's token")
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
@@ -101,13 +102,19 @@ impl Refused {
     }
 
     /// Returns the status.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(in crate::sources) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// Returns the words.
-    pub(super) fn message(&self) -> &str {
+    pub(in crate::sources) fn message(&self) -> &str {
         &self.body.message
+    }
+
+    /// Returns after which time to try again, where that is known.
+    pub(in crate::sources) fn retry_after(&self) -> Option<Duration> {
+        let (_, value) = self.header.as_ref().filter(|(name, _)| name == RETRY_AFTER)?;
+        value.to_str().ok()?.parse().ok().map(Duration::from_secs)
     }
 
     /// Puts the headers of the refusal into an answer of another form.
@@ -121,13 +128,17 @@ impl Refused {
     }
 
     /// Returns the code that a client reads.
-    pub(super) fn code(&self) -> &'static str {
+    pub(in crate::sources) fn code(&self) -> &'static str {
         self.body.code
     }
 
     /// Returns `404`.
-    pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "no such path, events are taken at POST /v1/events")
+    pub(super) fn not_found(paths: Paths) -> Self {
+        let message = match paths {
+            Paths::All => "no such path, events are taken at POST /v1/events",
+            Paths::Otlp => "no such path, OTLP is taken at POST /v1/logs, /v1/metrics and /v1/traces",
+        };
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// Returns `422`, where no pipeline is meant.
@@ -149,7 +160,7 @@ impl Refused {
     }
 
     /// Returns what `limit` of a body means.
-    pub(super) fn limit(limit: Limit) -> Self {
+    pub(in crate::sources) fn limit(limit: Limit) -> Self {
         let (status, code, message, bound) = limit_text(limit);
         let mut refused = Self::new(status, code, message);
         refused.body.limit = bound;
@@ -226,7 +237,7 @@ impl Refused {
     }
 
     /// Adds `Retry-After`: whole seconds, rounded up, at least one.
-    pub(super) fn after(self, wait: Duration) -> Self {
+    pub(in crate::sources) fn after(self, wait: Duration) -> Self {
         let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.with(RETRY_AFTER, HeaderValue::from(secs.max(1)))
     }

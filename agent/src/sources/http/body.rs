@@ -24,22 +24,22 @@ use crate::sources::pushed::budget::Lease;
 
 /// A body that was read, and the budget it holds.
 #[derive(Debug)]
-pub(super) struct ReadBody {
+pub(in crate::sources) struct ReadBody {
     /// The decoded bytes, with room for one more.
-    pub(super) bytes: Vec<u8>,
+    pub(in crate::sources) bytes: Vec<u8>,
     /// To be kept until the bytes are gone.
-    pub(super) lease: Lease,
+    pub(in crate::sources) lease: Lease,
 }
 
 /// Why a body was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ReadError {
+pub(in crate::sources) enum ReadError {
     /// It ran into a limit.
     Limit(Limit),
     /// It is not what its encoding says.
     Corrupt(String),
-    /// The connection broke or its framing did.
-    Broken,
+    /// The connection broke or its framing did, and how.
+    Broken(&'static str),
 }
 
 impl From<DecodeError> for ReadError {
@@ -88,6 +88,18 @@ pub(super) async fn read(
     Ok(buffer.finish())
 }
 
+/// How a body broke, said by who framed it.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::sources) struct Broken(pub(in crate::sources) &'static str);
+
+/// What is told where nobody says how a body broke.
+pub(in crate::sources) const CUT: &str = "the body ended before its end";
+
+fn why_broken(error: axum::Error) -> &'static str {
+    error.into_inner().downcast_ref::<Broken>().map_or(CUT, |broken| broken.0)
+}
+
 /// Returns what the decoder of `coding` needs before it has decoded anything.
 fn context_bytes(coding: Coding) -> usize {
     match coding {
@@ -104,7 +116,7 @@ async fn next_piece(body: &mut Body, deadline: Instant) -> Result<Option<Bytes>,
             Err(_) if idle < deadline => return Err(ReadError::Limit(Limit::BodyIdleTime)),
             Err(_) => return Err(ReadError::Limit(Limit::BodyTime)),
             Ok(None) => return Ok(None),
-            Ok(Some(frame)) => frame.map_err(|_| ReadError::Broken)?,
+            Ok(Some(frame)) => frame.map_err(|error| ReadError::Broken(why_broken(error)))?,
         };
         // What is no data are trailers, which mean nothing here.
         if let Ok(data) = frame.into_data() {

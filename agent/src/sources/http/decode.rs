@@ -11,7 +11,7 @@ use super::limits::{BODY_BYTES_MAX, Limit, MEMBERS_MAX, ZSTD_WINDOW_BYTES_MAX};
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
+pub(in crate::sources) enum Coding {
     Identity,
     Gzip,
     Zstd,

@@ -10,7 +10,7 @@ use crate::sources::pushed::security::ListenerSecurity;
 use crate::sources::pushed::sender::{Sender, Way};
 
 /// Lets in who may send.
-pub(super) trait Gate: Send + Sync + 'static {
+pub(in crate::sources) trait Gate: Send + Sync + 'static {
     /// Returns who sends a request with these headers from `address`.
     fn admit(&self, headers: &HeaderMap, address: IpAddr) -> Result<Sender, Refused>;
 

@@ -22,6 +22,7 @@ use spillway_delivery::clock::Clock;
 use spillway_delivery::event::{Arenas, IdempotencyKey};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::Paths;
 use super::answer::{self, Refused};
 use super::body::{self, ReadBody, ReadError};
 use super::decode::Coding;
@@ -49,11 +50,11 @@ const KEY_HEADER: &str = "idempotency-key";
 const PATHS: [&str; 3] = ["/v1/events", "/v1/ingest/events", "/v1/ingest/events:batch"];
 
 /// What every request needs.
-pub(super) struct Shared {
+pub(in crate::sources) struct Shared {
     pub(super) door: Box<dyn Door>,
     pub(super) clock: Clock,
-    pub(super) stats: Arc<HttpStats>,
-    pub(super) gate: Box<dyn Gate>,
+    pub(in crate::sources) stats: Arc<HttpStats>,
+    pub(in crate::sources) gate: Box<dyn Gate>,
     /// What each sender may have; `None` where all are one.
     pub(super) shares: Option<Arc<Shares>>,
     budget: Budget,
@@ -62,7 +63,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Returns what requests through `door` need.
-    pub(super) fn new(door: Box<dyn Door>, clock: Clock, stats: Arc<HttpStats>, gate: impl Gate) -> Arc<Self> {
+    pub(in crate::sources) fn new(
+        door: Box<dyn Door>,
+        clock: Clock,
+        stats: Arc<HttpStats>,
+        gate: impl Gate,
+    ) -> Arc<Self> {
         Arc::new(Self {
             door,
             clock,
@@ -80,19 +86,25 @@ impl Shared {
     pub(super) fn arena(&self, bytes: usize) -> Vec<u8> {
         self.arenas.take(bytes)
     }
+
+    /// Returns how many bytes of bodies may still be in memory.
+    #[cfg(test)]
+    pub(in crate::sources) fn free_bytes(&self) -> usize {
+        self.budget.free_bytes()
+    }
 }
 
 /// Returns the routes.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<Shared>, paths: Paths) -> Router {
     let mut router = Router::new();
-    for path in PATHS {
+    for path in PATHS.into_iter().filter(|_| paths == Paths::All) {
         router = router.route(path, post(take));
     }
     for (path, signal) in otlp::PATHS {
         router = router.route(path, post(move |state, request| otlp::take(signal, state, request)));
     }
     router
-        .fallback(async || Refused::not_found())
+        .fallback(move || async move { Refused::not_found(paths) })
         .method_not_allowed_fallback(async || Refused::method_not_allowed())
         .with_state(shared)
 }
@@ -126,18 +138,39 @@ async fn taken(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body
     response
 }
 
+/// What the headers of a request ask for.
+pub(in crate::sources) struct Asked {
+    selection: Selection,
+    key: Option<Bytes>,
+}
+
 /// What a request gives: its body, whom it is for, and its key.
-pub(super) struct Given {
-    pub(super) body: ReadBody,
-    pub(super) selection: Selection,
-    pub(super) key: Option<IdempotencyKey>,
+pub(in crate::sources) struct Given {
+    pub(in crate::sources) body: ReadBody,
+    pub(in crate::sources) selection: Selection,
+    pub(in crate::sources) key: Option<IdempotencyKey>,
 }
 
 /// Looks at what the headers say, and then reads the body.
 pub(super) async fn given(shared: &Shared, sender: &Sender, headers: &HeaderMap, body: Body) -> Result<Given, Refused> {
     let coding = coding(headers)?;
+    let asked = asked(shared, sender, headers)?;
+    read(shared, sender, asked, (body, coding)).await
+}
+
+/// Looks at what headers say besides how the body is encoded.
+pub(in crate::sources) fn asked(shared: &Shared, sender: &Sender, headers: &HeaderMap) -> Result<Asked, Refused> {
     let key = key(headers)?;
-    let selection = selection(shared, sender, headers)?;
+    Ok(Asked { selection: selection(shared, sender, headers)?, key })
+}
+
+/// Reads the body.
+pub(in crate::sources) async fn read(
+    shared: &Shared,
+    sender: &Sender,
+    Asked { selection, key }: Asked,
+    (body, coding): (Body, Coding),
+) -> Result<Given, Refused> {
     let memory = (shared.budget.lease(sender.bodies.clone()), &shared.arenas);
     let body = body::read(body, coding, memory, &shared.stats).await.map_err(|e| unread(shared, e))?;
     let body_hash = if key.is_some() { xxh3_128(&body.bytes) } else { 0 };
@@ -168,7 +201,7 @@ async fn submit(
 }
 
 /// Keeps events, and returns how many they are.
-pub(super) async fn keep(
+pub(in crate::sources) async fn keep(
     shared: &Shared,
     sender: &Sender,
     selection: Selection,
@@ -242,16 +275,17 @@ fn selection(shared: &Shared, sender: &Sender, headers: &HeaderMap) -> Result<Se
     select(&names, wanted.as_deref()).map_err(Refused::not_selected)
 }
 
-fn unread(shared: &Shared, error: ReadError) -> Refused {
+/// Says what became of a body that was not read.
+pub(in crate::sources) fn unread(shared: &Shared, error: ReadError) -> Refused {
     match error {
         ReadError::Limit(limit) => limited(shared, limit),
         ReadError::Corrupt(why) => Refused::new(StatusCode::BAD_REQUEST, "malformed_encoding", why),
-        ReadError::Broken => Refused::new(StatusCode::BAD_REQUEST, "broken_body", "the body ended before its end"),
+        ReadError::Broken(why) => Refused::new(StatusCode::BAD_REQUEST, "broken_body", why),
     }
 }
 
 /// Counts a limit that was run into.
-pub(super) fn limited(shared: &Shared, limit: Limit) -> Refused {
+pub(in crate::sources) fn limited(shared: &Shared, limit: Limit) -> Refused {
     shared.stats.limited(limit);
     Refused::limit(limit)
 }

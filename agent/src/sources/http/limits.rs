@@ -21,7 +21,7 @@ pub(super) const HEADER_BYTES_MAX: usize = 16 << 10;
 pub(super) const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// Most bytes of a body as it travels, its encoding included: 16 MiB.
-pub(super) const WIRE_BYTES_MAX: u64 = 16 << 20;
+pub(in crate::sources) const WIRE_BYTES_MAX: u64 = 16 << 20;
 
 /// Most bytes of a decoded body: a batch, less the line break that its last line may lack.
 pub(super) const BODY_BYTES_MAX: usize = BATCH_BYTES_MAX - 1;
@@ -75,7 +75,7 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the next piece of a body may take.
-pub(super) const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(in crate::sources) const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a whole body may take.
 pub(super) const BODY_TOTAL_TIMEOUT: Duration = Duration::from_mins(2);
@@ -84,7 +84,7 @@ pub(super) const BODY_TOTAL_TIMEOUT: Duration = Duration::from_mins(2);
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a TLS handshake may take.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(in crate::sources) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long what a refused client still sends is read and thrown away, so that its system does not drop the answer.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,14 +93,11 @@ pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const LINGER_BYTES_MAX: usize = 32 << 20;
 
 /// How long a connection that is in no request may stay open once the source is told to stop.
-pub(super) const STOP_GRACE: Duration = Duration::from_secs(1);
-
-/// How long nothing is accepted after the system refused to accept (no file descriptors left, for instance).
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(in crate::sources) const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// A limit that a sender ran into, as it is counted and named in answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(in crate::sources) enum Limit {
     /// More connections than may be open.
     Connections,
     /// A request line and headers too long.
@@ -169,7 +166,7 @@ impl Limit {
     ];
 
     /// Returns the name as metric label.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::sources) fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::HeaderBytes => "header_bytes",

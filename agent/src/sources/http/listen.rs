@@ -28,11 +28,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::Paths;
 use super::answer::Refused;
 use super::handler::{Shared, router};
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT,
-    Limit, READ_BUFFER_BYTES_MAX, STOP_GRACE, TURNED_AWAY_MAX,
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Limit,
+    READ_BUFFER_BYTES_MAX, STOP_GRACE, TURNED_AWAY_MAX,
 };
 use super::shares::Place;
 use super::stream::{Activity, Stream};
@@ -55,9 +56,9 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Returns a listener whose connections `supervisor` owns.
-    pub(super) fn new(shared: Arc<Shared>, supervisor: Supervisor) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, paths: Paths, supervisor: Supervisor) -> Self {
         Self {
-            router: router(shared.clone()),
+            router: router(shared.clone(), paths),
             shared,
             supervisor,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -69,23 +70,9 @@ impl Listener {
     pub(super) async fn run(self, socket: TcpListener) {
         let stop = self.supervisor.stopping();
         let mut accepts = Accepts::default();
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = socket.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    accepts.accepted();
-                    self.admit(stream, peer.ip().to_canonical());
-                }
-                Err(error) if is_of_connection(&error) => {}
-                Err(error) => {
-                    self.shared.stats.limited(Limit::Accept);
-                    accepts.failed(&error);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+        while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
+            if let Some((stream, peer)) = accepts.take(accepted, || self.shared.stats.limited(Limit::Accept)).await {
+                self.admit(stream, peer.ip().to_canonical());
             }
         }
     }
@@ -120,12 +107,6 @@ impl Listener {
             self.supervisor.spawn("http connection turned away", turn_away(stream, permit));
         }
     }
-}
-
-/// Returns whether an error of `accept` concerns the connection and not the listener.
-fn is_of_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 async fn turn_away(mut stream: TcpStream, permit: OwnedSemaphorePermit) {
@@ -330,7 +311,7 @@ mod tests {
         let security = ListenerSecurity::check(address, &TlsFiles::default(), None).unwrap();
         let door = Box::new(Pipelines::new(Intake, PushTargets::default()));
         let shared = Shared::new(door, Clock::system(), Arc::<HttpStats>::default(), security);
-        let router = router(shared.clone());
+        let router = router(shared.clone(), Paths::All);
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let from = Arc::new(Peer { address: address.ip(), place: None });
         let connection = Connection { shared, router, stop: CancellationToken::new(), from };

@@ -1,12 +1,8 @@
 //! OTLP over HTTP: `POST /v1/logs`, `/v1/metrics`, `/v1/traces`, in protobuf or in OTLP's JSON.
 //!
 //! ```text
-//! body ─► (json ─►) wire ─► write ─► events ─► targets ─► Intake
-//!                  schema ──┘
+//! body ─► sources::otlp ─► events ─► targets ─► Intake
 //! ```
-//!
-//! A log record, a span and a point of a metric are an event each, with its resource and its scope; how is written down in
-//! `docs/reference/otlp.md`, and `schema` is where it is told.
 //!
 //! # Guarantees
 //! - `200` means that every record but those counted in `partialSuccess` has reached the durability of every pipeline it was for.
@@ -19,25 +15,15 @@
 //! Who sends and which pipelines there are: that is what the source around it decides.
 //!
 //! # Limits
-//! Those of any body; the events of a request are at most as many and as large as a batch, one is at most 1 MiB with its resource
-//! and scope, and values stand in each other 64 deep.
+//! Those of any body, and of [`crate::sources::otlp`].
 //!
 //! Source: OTLP specification 1.10, "OTLP/HTTP".
-
-mod json;
-mod out;
-mod schema;
-#[cfg(test)]
-mod tests;
-mod wire;
-mod write;
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use spillway_delivery::event::BATCH_BYTES_MAX;
@@ -46,17 +32,10 @@ use super::answer::Refused;
 use super::body::ReadBody;
 use super::handler::{self, Given, Shared};
 use super::limits::Limit;
+use crate::sources::otlp::{self, Error, Signal, Written};
+use crate::sources::pushed::budget::Lease;
 use crate::sources::pushed::events::RefusalCode;
 use crate::sources::pushed::sender::Sender;
-
-pub(super) use write::Signal;
-use write::{DEPTH_MAX, Error, Refusal, Written};
-
-/// Returns a request in OTLP's JSON as it is in protobuf.
-#[cfg(test)]
-pub(super) fn protobuf(signal: Signal, request: &[u8]) -> Vec<u8> {
-    json::to_wire(signal.request(), request).expect("a request of OTLP")
-}
 
 /// Where each signal is taken.
 pub(super) const PATHS: [(&str, Signal); 3] =
@@ -110,7 +89,13 @@ pub(super) async fn take(signal: Signal, State(shared): State<Arc<Shared>>, requ
     };
     let encoding = encoding.unwrap_or(Encoding::Json);
     match answered {
-        Ok(written) => encoding.answer(StatusCode::OK, success(encoding, signal, &written)),
+        Ok(refused) => {
+            let body = match encoding {
+                Encoding::Protobuf => otlp::success(&refused),
+                Encoding::Json => otlp::success_json(signal, &refused),
+            };
+            encoding.answer(StatusCode::OK, body)
+        }
         Err(refused) => refuse(encoding, refused),
     }
 }
@@ -125,41 +110,54 @@ async fn taken(
     let Given { body: ReadBody { bytes, mut lease }, selection, key } =
         handler::given(shared, sender, headers, body).await?;
     let request = match encoding {
-        Encoding::Protobuf => Bytes::from(bytes),
+        Encoding::Protobuf => bytes,
         Encoding::Json => {
             // What is made of it, and what is made for a part of that.
             lease.grow(2 * bytes.len()).await.map_err(|found| handler::limited(shared, found.into()))?;
-            let wire = json::to_wire(signal.request(), &bytes);
-            Bytes::from(wire.map_err(|error| malformed(shared, &error.to_string()))?)
+            otlp::to_protobuf(signal, &bytes).map_err(|error| malformed(shared, &error.to_string()))?
         }
     };
+    let Written { payload, ends, refused } = written(shared, signal, &request, &mut lease).await?;
+    if !ends.is_empty() {
+        handler::keep(shared, sender, selection, (payload, ends), key).await?;
+    }
+    drop(lease);
+    Ok(refused)
+}
+
+/// Writes the events of a request in protobuf, and counts what of it is none; the memory for it is leased, also for the events until
+/// they are kept.
+pub(in crate::sources) async fn written(
+    shared: &Shared,
+    signal: Signal,
+    request: &[u8],
+    lease: &mut Lease,
+) -> Result<Written, Refused> {
+    let limited = |limit| handler::limited(shared, limit);
     let (mut room, mut paid) = (request.len().saturating_mul(4).max(ROOM_BYTES_MIN), 0);
     let written = loop {
         room = room.min(BATCH_BYTES_MAX);
-        lease.grow(room - paid).await.map_err(|found| handler::limited(shared, found.into()))?;
+        lease.grow(room - paid).await.map_err(|found| limited(found.into()))?;
         paid = room;
-        match write::events(signal, &request, shared.arena(room), room) {
+        match otlp::events(signal, request, shared.arena(room), room) {
             Ok(written) => break written,
             // Its resources and scopes are written once for each record.
             Err(Error::Room) if room < BATCH_BYTES_MAX => room = room.saturating_mul(4),
-            Err(Error::Room) => return Err(handler::limited(shared, Limit::BodyBytes)),
-            Err(Error::Events) => return Err(handler::limited(shared, Limit::Events)),
+            Err(Error::Room) => return Err(limited(Limit::BodyBytes)),
+            Err(Error::Events) => return Err(limited(Limit::Events)),
             Err(Error::Wire(error)) => {
                 return Err(malformed(shared, &format!("the body is no request of OTLP: {error}")));
             }
         }
     };
-    let Written { payload, ends, refused } = written;
-    for (code, count) in [RefusalCode::TooLarge, RefusalCode::TooDeep, RefusalCode::Malformed].into_iter().zip(refused)
-    {
+    let codes = [RefusalCode::TooLarge, RefusalCode::TooDeep, RefusalCode::Malformed];
+    for (code, count) in codes.into_iter().zip(written.refused) {
         shared.stats.refused(code, count);
     }
-    if !ends.is_empty() {
-        lease.hold_events(ends.len()).await.map_err(|found| handler::limited(shared, found.into()))?;
-        handler::keep(shared, sender, selection, (payload, ends), key).await?;
+    if !written.ends.is_empty() {
+        lease.hold_events(written.ends.len()).await.map_err(|found| limited(found.into()))?;
     }
-    drop(lease);
-    Ok(refused)
+    Ok(written)
 }
 
 /// Least room for the events of a request; most requests need no second try.
@@ -168,39 +166,6 @@ const ROOM_BYTES_MIN: usize = 64 << 10;
 fn malformed(shared: &Shared, why: &str) -> Refused {
     shared.stats.refused(RefusalCode::Malformed, 1);
     Refused::new(StatusCode::BAD_REQUEST, RefusalCode::Malformed.as_str(), format!("{why}; nothing was kept"))
-}
-
-/// Returns the body of an answer to what was kept; records that were refused are counted in it.
-fn success(encoding: Encoding, signal: Signal, refused: &[u64; 3]) -> Vec<u8> {
-    let total: u64 = refused.iter().sum();
-    if total == 0 {
-        return if encoding == Encoding::Json { b"{}".to_vec() } else { Vec::new() };
-    }
-    let [too_large, too_deep, time] =
-        [Refusal::TooLarge, Refusal::TooDeep, Refusal::Time].map(|refusal| refused[refusal as usize]);
-    let message = format!(
-        "{too_large} larger than {} bytes as an event, {too_deep} with values nested deeper than {DEPTH_MAX}, {time} with a time \
-         after the year 2262",
-        spillway_delivery::event::EVENT_BYTES_MAX
-    );
-    match encoding {
-        Encoding::Protobuf => {
-            let (mut partial, mut body) = (Vec::new(), Vec::new());
-            wire::put_number(&mut partial, 1, total);
-            wire::put_bytes(&mut partial, 2, message.as_bytes());
-            wire::put_bytes(&mut body, 1, &partial);
-            body
-        }
-        Encoding::Json => {
-            let count = match signal {
-                Signal::Logs => "rejectedLogRecords",
-                Signal::Metrics => "rejectedDataPoints",
-                Signal::Traces => "rejectedSpans",
-            };
-            let partial = serde_json::json!({count: total.to_string(), "errorMessage": message});
-            serde_json::json!({"partialSuccess": partial}).to_string().into_bytes()
-        }
-    }
 }
 
 /// Returns a refusal as `google.rpc.Status`, under a status that says whether to send again.
@@ -214,12 +179,7 @@ fn refuse(encoding: Encoding, refused: Refused) -> Response {
     let message = format!("{}: {}", refused.code(), refused.message());
     let code = grpc_code(status);
     let body = match encoding {
-        Encoding::Protobuf => {
-            let mut body = Vec::new();
-            wire::put_number(&mut body, 1, code);
-            wire::put_bytes(&mut body, 2, message.as_bytes());
-            body
-        }
+        Encoding::Protobuf => otlp::status(code, &message, None),
         Encoding::Json => serde_json::json!({"code": code, "message": message}).to_string().into_bytes(),
     };
     let mut response = encoding.answer(status, body);
@@ -228,14 +188,15 @@ fn refuse(encoding: Encoding, refused: Refused) -> Response {
 }
 
 /// Returns the code of gRPC that says the same as a status of HTTP.
-fn grpc_code(status: StatusCode) -> u64 {
+pub(in crate::sources) fn grpc_code(status: StatusCode) -> u64 {
     match status.as_u16() {
         401 => 16,
         403 => 7,
         404 | 422 => 5,
         408 => 4,
         413 | 429 => 8,
-        503 => 14,
+        415 => 12,
+        500 | 503 => 14,
         _ => 3,
     }
 }

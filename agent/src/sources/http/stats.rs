@@ -104,7 +104,7 @@ impl HttpStats {
         add(&self.refused_events[code as usize], events);
     }
 
-    pub(super) fn limited(&self, limit: Limit) {
+    pub(in crate::sources) fn limited(&self, limit: Limit) {
         add(&self.limits[limit as usize], 1);
     }
 
@@ -117,7 +117,7 @@ impl HttpStats {
         add(&self.wire_bytes, bytes);
     }
 
-    pub(super) fn opened(self: &std::sync::Arc<Self>) -> OpenConnection {
+    pub(in crate::sources) fn opened(self: &std::sync::Arc<Self>) -> OpenConnection {
         add(&self.connections, 1);
         add(&self.connections_open, 1);
         OpenConnection { stats: self.clone() }
@@ -126,7 +126,7 @@ impl HttpStats {
 
 /// Counts a connection as open until it is dropped.
 #[derive(Debug)]
-pub(super) struct OpenConnection {
+pub(in crate::sources) struct OpenConnection {
     stats: std::sync::Arc<HttpStats>,
 }
 

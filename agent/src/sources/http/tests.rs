@@ -20,7 +20,7 @@ use spillway_delivery::supervisor::Supervisor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{HttpContext, HttpSettings, HttpSource, HttpStats};
+use super::{HttpContext, HttpSettings, HttpSource, HttpStats, Paths};
 use crate::sources::pushed::recorder::{RECEIVED, Recorder};
 use crate::sources::pushed::security::{ListenerSecurity, TlsFiles};
 use crate::sources::pushed::sender::Sender;
@@ -40,8 +40,12 @@ impl Server {
     }
 
     async fn with(recorder: Recorder) -> Self {
-        let settings =
-            HttpSettings { address: "127.0.0.1:0".parse().unwrap(), tls: TlsFiles::default(), token_file: None };
+        let settings = HttpSettings {
+            address: "127.0.0.1:0".parse().unwrap(),
+            paths: Paths::All,
+            tls: TlsFiles::default(),
+            token_file: None,
+        };
         Self::with_settings(recorder, settings).await
     }
 
@@ -54,9 +58,9 @@ impl Server {
             supervisor: supervisor.clone(),
             stats: stats.clone(),
         };
-        let HttpSettings { address, tls, token_file } = settings;
+        let HttpSettings { address, paths, tls, token_file } = settings;
         let security = ListenerSecurity::check(address, &tls, token_file.as_deref()).unwrap();
-        let source = HttpSource::start(address, Box::new(recorder.clone()), security, context).await.unwrap();
+        let source = HttpSource::start((address, paths), Box::new(recorder.clone()), security, context).await.unwrap();
         Self { address: source.local_address(), recorder, supervisor, stats }
     }
 

@@ -35,6 +35,7 @@ use super::stats::Figure;
 use super::times::{Due, Times};
 use crate::sources::pushed::events::Events;
 use crate::sources::pushed::sender::Sender;
+use crate::sources::pushed::strangers::is_http;
 use crate::sources::pushed::targets::{Submission, select};
 
 /// A connection.
@@ -391,9 +392,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Whether it heard is its own affair.
         drop(timeout(LINGER_TIMEOUT, lingering).await);
     }
-}
-
-/// Returns whether a first line is that of an HTTP request: what a browser or `curl` sends by mistake, or a page on purpose.
-fn is_http(line: &[u8]) -> bool {
-    line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().is_some_and(|last| last.starts_with(b"HTTP/1."))
 }

@@ -85,9 +85,6 @@ pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most bytes thrown away so.
 pub(super) const LINGER_BYTES_MAX: u64 = 32 << 20;
 
-/// How long nothing is accepted after the system refused to accept.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// How often lines that are no events, or that are lost, are told in the agent's own log, where nobody reads answers.
 pub(super) const TOLD_EVERY: Duration = Duration::from_secs(10);
 

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::{self, Refusal};
 use super::connection::Connection;
-use super::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, Limit};
+use super::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, Limit};
 use super::shared::Shared;
 use super::socket_file::SocketFile;
 use super::stats::Now;
@@ -63,23 +63,9 @@ impl Listener {
     pub(super) async fn run(self, socket: Socket) {
         let stop = self.supervisor.stopping();
         let mut accepts = Accepts::default();
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = socket.accept() => accepted,
-            };
-            match accepted {
-                Ok(stream) => {
-                    accepts.accepted();
-                    self.admit(stream);
-                }
-                Err(error) if is_of_connection(&error) => {}
-                Err(error) => {
-                    self.shared.stats.limited(Limit::Accept);
-                    accepts.failed(&error);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+        while let Some(accepted) = stop.run_until_cancelled(socket.accept()).await {
+            if let Some(stream) = accepts.take(accepted, || self.shared.stats.limited(Limit::Accept)).await {
+                self.admit(stream);
             }
         }
     }
@@ -137,9 +123,3 @@ impl Listener {
 
 /// What is given back when a connection ends.
 type Held = (OwnedSemaphorePermit, Now);
-
-/// Returns whether an error of `accept` concerns the connection and not the listener.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}

@@ -2,16 +2,21 @@
 //!
 //! A loopback address needs nothing. Any other needs a certificate with its key, and a token. Half of it is refused
 //! everywhere: a listener that looks protected and is not is worse than none.
+//!
+//! Where a protocol has no place for a token, senders show certificates instead ([`mutual`]). Certificates that are taken back are
+//! not known: whoever issues them gives them a short life.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::token::{TokenError, TokenFile};
 
@@ -29,6 +34,9 @@ pub(crate) type Protocol = Option<&'static [u8]>;
 
 /// HTTP/1.1.
 pub(crate) const HTTP: Protocol = Some(b"http/1.1");
+
+/// gRPC, which is HTTP/2 alone.
+pub(crate) const GRPC: Protocol = Some(b"h2");
 
 /// Lines, which have no name there.
 pub(crate) const LINES: Protocol = None;
@@ -92,6 +100,14 @@ pub enum SecurityError {
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The authorities of senders cannot be used.
+    #[error("file {path} has no authorities that can be used")]
+    Authorities {
+        /// The file.
+        path: PathBuf,
         /// Why.
         source: rustls::Error,
     },
@@ -167,6 +183,37 @@ pub(crate) fn acceptor_of(files: &TlsFiles, protocol: Protocol) -> Result<TlsAcc
     acceptor(&named(&files.certificate), &named(&files.key), protocol)
 }
 
+/// Returns what speaks TLS with those alone who show a certificate of an authority in the file `authorities`.
+pub(crate) fn mutual(certificate: &Path, key: &Path, authorities: &Path) -> Result<TlsAcceptor, SecurityError> {
+    acceptor_for(certificate, key, (None, Some(verifier(authorities)?)))
+}
+
+/// Returns what lets in who shows a certificate of an authority in a file.
+fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, SecurityError> {
+    let unusable = |source| SecurityError::Authorities { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, "PEM certificates")? {
+        roots.add(certificate).map_err(unusable)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| unusable(rustls::Error::General(error.to_string())))
+}
+
+/// Returns the name in a certificate: the first name of a host that it is for, else its common name.
+pub(crate) fn name_of(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let host = names.and_then(|names| {
+        names.value.general_names.iter().find_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+    });
+    host.or_else(|| Some(parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned()))
+}
+
 /// Returns when the certificate of `files` is over, seconds since 1970; `None` where none of them is read.
 pub(crate) fn end_of(files: &TlsFiles) -> Option<u64> {
     let path = files.certificate.as_deref()?;
@@ -176,25 +223,37 @@ pub(crate) fn end_of(files: &TlsFiles) -> Option<u64> {
     u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
-/// Returns an acceptor of TLS 1.2 and 1.3.
+/// Returns an acceptor of TLS 1.2 and 1.3 of whoever comes.
 fn acceptor(certificate: &Path, key: &Path, protocol: Protocol) -> Result<TlsAcceptor, SecurityError> {
-    let pem = |path: &Path, what| {
-        let path = path.to_owned();
-        move |source| SecurityError::Pem { path, what, source }
-    };
-    check_size(certificate)?;
+    acceptor_for(certificate, key, (protocol, None))
+}
+
+/// What is spoken, and who judges the certificates that clients show; `None` where they show none.
+type Clients = (Protocol, Option<Arc<dyn ClientCertVerifier>>);
+
+fn acceptor_for(certificate: &Path, key: &Path, (protocol, verifier): Clients) -> Result<TlsAcceptor, SecurityError> {
     check_size(key)?;
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem(certificate, "a PEM certificate chain"))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(pem(key, "a PEM private key"))?;
+    let chain = certificates(certificate, "a PEM certificate chain")?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|source| SecurityError::Pem {
+        path: key.to_owned(),
+        what: "a PEM private key",
+        source,
+    })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .and_then(|builder| builder.with_client_cert_verifier(verifier).with_single_cert(chain, private))
         .map_err(|source| SecurityError::Tls { certificate: certificate.into(), key: key.into(), source })?;
     config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, SecurityError> {
+    check_size(path)?;
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| SecurityError::Pem { path: path.to_owned(), what, source })
 }
 
 fn check_size(path: &Path) -> Result<(), SecurityError> {

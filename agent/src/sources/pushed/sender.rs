@@ -13,8 +13,10 @@ use tokio::sync::Semaphore;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Http,
+    Grpc,
     Tcp,
     Unix,
+    Syslog,
 }
 
 impl Way {
@@ -22,8 +24,10 @@ impl Way {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::Unix => "unix",
+            Self::Syslog => "syslog",
         }
     }
 }

@@ -6,8 +6,8 @@ use serde_json::{Value as Json, json};
 use spillway_delivery::event::EVENT_BYTES_MAX;
 use spillway_delivery::intake::{RefusalReason, SubmitError};
 
-use super::super::otlp::{Signal, protobuf};
 use super::{Answer, Server, request};
+use crate::sources::otlp::{Signal, to_protobuf};
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/x-protobuf";
@@ -25,7 +25,7 @@ async fn post(server: &Server, path: &str, content_type: &str, body: &[u8]) -> A
 async fn a_request_is_answered_in_its_encoding_once_it_is_kept() {
     let server = Server::start().await;
     let request = logs(&["a", "b"]);
-    let wire = protobuf(Signal::Logs, &request);
+    let wire = to_protobuf(Signal::Logs, &request).unwrap();
     for (content_type, body) in [("application/json; charset=utf-8", &request), (PROTOBUF, &wire)] {
         let answer = post(&server, "/v1/logs", content_type, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -39,7 +39,7 @@ async fn a_request_is_answered_in_its_encoding_once_it_is_kept() {
     let answer = post(&server, "/v1/logs", JSON, &large).await;
     let told = answer.json();
     assert_eq!((answer.status, &told["partialSuccess"]["rejectedLogRecords"]), (200, &json!("1")), "{told}");
-    let answer = post(&server, "/v1/logs", PROTOBUF, &protobuf(Signal::Logs, &large)).await;
+    let answer = post(&server, "/v1/logs", PROTOBUF, &to_protobuf(Signal::Logs, &large).unwrap()).await;
     // Field 1, a message, of which field 1 is the number 1.
     let bytes = answer.body.as_bytes();
     assert_eq!((answer.status, bytes[0], &bytes[2..4]), (200, 0x0a, &[0x08, 1][..]), "{answer:?}");

@@ -107,6 +107,7 @@ async fn a_sender_shows_its_token_over_tls() {
     let files = Files::new();
     let settings = HttpSettings {
         address: "127.0.0.1:0".parse().unwrap(),
+        paths: Paths::All,
         tls: files.tls(),
         token_file: Some(files.path("token")),
     };
@@ -135,6 +136,7 @@ async fn without_the_token_nothing_is_told_but_that() {
     let files = Files::new();
     let settings = HttpSettings {
         address: "127.0.0.1:0".parse().unwrap(),
+        paths: Paths::All,
         tls: TlsFiles::default(),
         token_file: Some(files.path("token")),
     };

@@ -33,7 +33,12 @@ impl Sidecar {
             supervisor: supervisor.clone(),
             stats: stats.clone(),
         };
-        let at = HttpSettings { address: "127.0.0.1:0".parse().unwrap(), tls: TlsFiles::default(), token_file: None };
+        let at = HttpSettings {
+            address: "127.0.0.1:0".parse().unwrap(),
+            paths: Paths::All,
+            tls: TlsFiles::default(),
+            token_file: None,
+        };
         let own = OwnPod { pods: of_pods, node: Some("node-a".into()) };
         let source = HttpSource::bind_for_own_pod(at, own, targets.clone(), context).await.unwrap();
         Self { address: source.local_address(), pods, targets, stats, _supervisor: supervisor }

@@ -19,7 +19,7 @@ pub(super) enum Value<'a> {
 /// Bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct WireError(pub(super) &'static str);
+pub(crate) struct WireError(pub(super) &'static str);
 
 /// The fields of a message in the order of its bytes; ends behind an error.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! OTLP's JSON becomes the same request in protobuf, so that there is one way from a request to events.
 //!
-//! It guarantees: one pass, no tree of values; at most [`BODY_BYTES_MAX`] bytes are made; errors name line and column.
+//! It guarantees: one pass, no tree of values; at most [`REQUEST_BYTES_MAX`] bytes are made; errors name line and column.
 //!
 //! Source: the JSON encoding of OTLP 1.x: lower camel case, ids in hexadecimal digits, integers of 64 bits as texts or numbers,
 //! enumerations as numbers. What is not known is passed over.
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::super::limits::BODY_BYTES_MAX;
+use super::REQUEST_BYTES_MAX;
 use super::schema::{self, Field, Kind, Message};
 use super::wire::{put_bytes, put_fixed32, put_fixed64, put_number, put_varint};
 
@@ -55,8 +55,8 @@ impl<'de> Visitor<'de> for Object<'_> {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
-            if self.out.len() > BODY_BYTES_MAX {
-                return Err(A::Error::custom(format_args!("the request takes more than {BODY_BYTES_MAX} bytes")));
+            if self.out.len() > REQUEST_BYTES_MAX {
+                return Err(A::Error::custom(format_args!("the request takes more than {REQUEST_BYTES_MAX} bytes")));
             }
         }
         Ok(())
@@ -208,8 +208,8 @@ impl<'de> Visitor<'de> for Member<'_> {
             super::wire::varint(&mut rest).map_err(A::Error::custom)?;
             packed.extend_from_slice(rest);
             one.clear();
-            if packed.len() > BODY_BYTES_MAX {
-                return Err(A::Error::custom(format_args!("the request takes more than {BODY_BYTES_MAX} bytes")));
+            if packed.len() > REQUEST_BYTES_MAX {
+                return Err(A::Error::custom(format_args!("the request takes more than {REQUEST_BYTES_MAX} bytes")));
             }
         }
         put_bytes(self.out, self.field.number, &packed);

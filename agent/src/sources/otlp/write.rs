@@ -18,7 +18,7 @@ pub(super) const DEPTH_MAX: u32 = 64;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sources::http) enum Signal {
+pub(crate) enum Signal {
     Logs,
     Metrics,
     Traces,
@@ -26,13 +26,13 @@ pub(in crate::sources::http) enum Signal {
 
 /// The events of a request.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// The events, each with its `\n`.
-    pub(super) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
     /// Where each ends.
-    pub(super) ends: Vec<u32>,
+    pub(crate) ends: Vec<u32>,
     /// Records that are no events, by reason.
-    pub(super) refused: [u64; 3],
+    pub(crate) refused: [u64; 3],
 }
 
 /// Why a record is no event, in the order of [`Written::refused`].
@@ -45,7 +45,7 @@ pub(super) enum Refusal {
 
 /// Why a request has no events.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// It is no message.
     #[error("the body is no request of OTLP")]
     Wire(#[from] WireError),
@@ -69,7 +69,7 @@ impl Signal {
 }
 
 /// Writes the events of a request, at most so many bytes, behind each other into `payload`, which is empty.
-pub(super) fn events(signal: Signal, request: &[u8], payload: Vec<u8>, bytes_max: usize) -> Result<Written, Error> {
+pub(crate) fn events(signal: Signal, request: &[u8], payload: Vec<u8>, bytes_max: usize) -> Result<Written, Error> {
     let mut writer = Writer { written: Written { payload, ..Written::default() }, bytes_max };
     for field in Fields::of(request) {
         if let (1, Value::Bytes(of_resource)) = field? {
