@@ -13,9 +13,9 @@ use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
 use crate::config::state::ConfigReport;
-use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
+use crate::sources::tail::TailStats;
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
 
 /// How often the runtime shows that it makes progress.
@@ -54,7 +54,9 @@ pub struct SourceStats {
     /// Of the door for pods.
     pub door: Option<Arc<HttpStats>>,
     /// Of the container logs.
-    pub container_logs: Option<Arc<ContainerLogStats>>,
+    pub container_logs: Option<Arc<TailStats>>,
+    /// Of the files.
+    pub files: Option<Arc<TailStats>>,
 }
 
 impl Overview {
@@ -189,9 +191,10 @@ impl State {
 impl SourceStats {
     fn report(&self) -> Vec<Source> {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
+        let files = self.files.iter().map(|stats| file_source(stats));
         let http = self.http.iter().map(|stats| http_source("http", stats));
         let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
-        http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
+        http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).chain(files).collect()
     }
 }
 
@@ -223,10 +226,10 @@ fn line_source(name: &str, stats: &NdjsonStats) -> Source {
     Source { name: name.into(), counts }
 }
 
-fn container_log_source(stats: &ContainerLogStats) -> Source {
+fn container_log_source(stats: &TailStats) -> Source {
     let counts = [
-        ("containers", &stats.containers),
-        ("containers held until their pod is known", &stats.held_containers),
+        ("containers", &stats.units),
+        ("containers held until their pod is known", &stats.held_units),
         ("open files", &stats.open_files),
         ("lines", &stats.lines),
         ("malformed lines", &stats.malformed),
@@ -242,6 +245,26 @@ fn container_log_source(stats: &ContainerLogStats) -> Source {
     ];
     let counts = counts.map(|(what, counter)| (what.into(), counter.load(Ordering::Relaxed)));
     Source { name: "containerLogs".into(), counts: counts.into() }
+}
+
+fn file_source(stats: &TailStats) -> Source {
+    let counts = [
+        ("files", &stats.units),
+        ("files left out", &stats.left_out_files),
+        ("open files", &stats.open_files),
+        ("lines", &stats.lines),
+        ("lines split", &stats.split_lines),
+        ("truncated files", &stats.truncated),
+        ("renamed files", &stats.rotated),
+        ("missed files", &stats.missed_files),
+        ("missed bytes", &stats.missed_bytes),
+        ("lost tail bytes", &stats.lost_tail_bytes),
+        ("read errors", &stats.read_errors),
+        ("refused entries", &stats.refused_entries),
+        ("refused batches", &stats.refusals),
+    ];
+    let counts = counts.map(|(what, counter)| (what.into(), counter.load(Ordering::Relaxed)));
+    Source { name: "files".into(), counts: counts.into() }
 }
 
 #[cfg(test)]

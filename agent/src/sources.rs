@@ -1,6 +1,8 @@
 //! Where data comes from. Each source makes batches, submits them to the intake, and learns what became of them.
 
 pub mod container_logs;
+pub mod files;
 pub mod http;
 pub mod ndjson;
 pub mod pushed;
+pub mod tail;
