@@ -13,11 +13,11 @@ use spillway_delivery::supervisor::Supervisor;
 use tokio::time::Instant;
 
 use crate::config::state::ConfigReport;
-use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::grpc::GrpcStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
 use crate::sources::syslog::{self, SyslogStats};
+use crate::sources::tail::TailStats;
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
 
 /// How often the runtime shows that it makes progress.
@@ -62,7 +62,9 @@ pub struct SourceStats {
     /// Of the door for pods.
     pub door: Option<Arc<HttpStats>>,
     /// Of the container logs.
-    pub container_logs: Option<Arc<ContainerLogStats>>,
+    pub container_logs: Option<Arc<TailStats>>,
+    /// Of the files.
+    pub files: Option<Arc<TailStats>>,
 }
 
 impl Overview {
@@ -197,12 +199,13 @@ impl State {
 impl SourceStats {
     fn report(&self) -> Vec<Source> {
         let container_logs = self.container_logs.iter().map(|stats| container_log_source(stats));
+        let files = self.files.iter().map(|stats| file_source(stats));
         let http = self.http.iter().map(|stats| http_source("http", stats));
         let http = http.chain(self.otlp_http.iter().map(|stats| http_source("otlp-http", stats)));
         let http = http.chain(self.otlp_grpc.iter().map(|stats| grpc_source(stats)));
         let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
         let http = http.chain(self.syslog.iter().map(|(name, stats)| syslog_source(name, stats)));
-        http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).collect()
+        http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).chain(files).collect()
     }
 }
 
@@ -265,10 +268,10 @@ fn syslog_source(name: &str, stats: &SyslogStats) -> Source {
     Source { name: format!("syslog-{name}"), counts }
 }
 
-fn container_log_source(stats: &ContainerLogStats) -> Source {
+fn container_log_source(stats: &TailStats) -> Source {
     let counts = [
-        ("containers", &stats.containers),
-        ("containers held until their pod is known", &stats.held_containers),
+        ("containers", &stats.units),
+        ("containers held until their pod is known", &stats.held_units),
         ("open files", &stats.open_files),
         ("lines", &stats.lines),
         ("malformed lines", &stats.malformed),
@@ -284,6 +287,26 @@ fn container_log_source(stats: &ContainerLogStats) -> Source {
     ];
     let counts = counts.map(|(what, counter)| (what.into(), counter.load(Ordering::Relaxed)));
     Source { name: "containerLogs".into(), counts: counts.into() }
+}
+
+fn file_source(stats: &TailStats) -> Source {
+    let counts = [
+        ("files", &stats.units),
+        ("files left out", &stats.left_out_files),
+        ("open files", &stats.open_files),
+        ("lines", &stats.lines),
+        ("lines split", &stats.split_lines),
+        ("truncated files", &stats.truncated),
+        ("renamed files", &stats.rotated),
+        ("missed files", &stats.missed_files),
+        ("missed bytes", &stats.missed_bytes),
+        ("lost tail bytes", &stats.lost_tail_bytes),
+        ("read errors", &stats.read_errors),
+        ("refused entries", &stats.refused_entries),
+        ("refused batches", &stats.refusals),
+    ];
+    let counts = counts.map(|(what, counter)| (what.into(), counter.load(Ordering::Relaxed)));
+    Source { name: "files".into(), counts: counts.into() }
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::status::{Listener, Phase};
 use crate::{admin, logging};
 
 mod feed;
+mod followed;
 mod hand_over;
 mod intake;
 mod live;

@@ -31,6 +31,7 @@ use crate::manifest::error::{ERRORS_MAX, Position, Problem, Referred};
 use crate::manifest::object::{self, Class, Object};
 use crate::manifest::tree::{self, Node};
 use crate::manifest::{Document, ManifestError, TEXT_BYTES_MAX};
+use crate::paths::PathPattern;
 pub use namespaces::{Namespaces, Reach};
 use references::Targets;
 
@@ -81,6 +82,19 @@ pub enum Input {
     ContainerLogs(ContainerLogsInput),
     /// Pushed to the agent.
     Events(EventsInput),
+    /// Files of lines.
+    Files(FilesInput),
+}
+
+/// Which files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesInput {
+    /// Unique within the pipeline.
+    pub name: Arc<str>,
+    /// Which files, by their paths.
+    pub include: Vec<PathPattern>,
+    /// Where a file is begun that is there when its pattern is seen for the first time.
+    pub start_at: StartAt,
 }
 
 /// Who may push.

@@ -15,6 +15,7 @@
 //! | [`manifest`] | the reading beneath: YAML with positions, the check against the schema, the errors |
 //! | [`check`] | files and folders, compiled: what a command of that name does |
 //! | [`explain`] | what conditions read and cost |
+//! | [`paths`] | patterns of paths, of inputs that read files |
 //! | [`render`] | errors and warnings for people and for programs |
 //! | [`inject`] | a pod that asks for it, with the agent as a sidecar: JSON in, a JSON Patch out |
 //! | [`served`] | what agent and operator say to one another about configuration |
@@ -38,6 +39,7 @@ pub mod kinds;
 pub mod load;
 pub mod manifest;
 pub mod nodes;
+pub mod paths;
 pub mod render;
 pub mod served;
 pub mod trials;
@@ -45,7 +47,7 @@ pub mod words;
 
 pub use compile::standalone;
 pub use compile::{
-    BackendPlan, Compiled, ContainerLogsInput, EventsInput, Input, Namespaces, PipelinePlan, Reach, compile,
+    BackendPlan, Compiled, ContainerLogsInput, EventsInput, FilesInput, Input, Namespaces, PipelinePlan, Reach, compile,
     compile_standalone, compile_with,
 };
 pub use crd::crd_yaml;

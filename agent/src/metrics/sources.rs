@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 
 use super::{Families, count};
 use crate::overview::SourceStats;
-use crate::sources::container_logs::ContainerLogStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
 use crate::sources::syslog::{self, SyslogStats};
+use crate::sources::tail::TailStats;
 
 /// Writes every family of the sources that run.
 pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
@@ -30,10 +30,13 @@ pub(super) fn write(families: &mut Families<'_>, sources: &SourceStats) -> fmt::
     if let Some(stats) = &sources.container_logs {
         container_logs(families, stats)?;
     }
+    if let Some(stats) = &sources.files {
+        files(families, stats)?;
+    }
     Ok(())
 }
 
-fn container_logs(families: &mut Families<'_>, stats: &ContainerLogStats) -> fmt::Result {
+fn container_logs(families: &mut Families<'_>, stats: &TailStats) -> fmt::Result {
     let counters = [
         ("container_log_lines", "Events made of lines; a line two pipelines read counts twice.", &stats.lines),
         ("container_log_bytes", "Bytes read, of compressed files after decompression.", &stats.bytes),
@@ -64,12 +67,42 @@ fn container_logs(families: &mut Families<'_>, stats: &ContainerLogStats) -> fmt
     }
     let gauges = [
         ("container_log_open_files", "Files held open now.", &stats.open_files),
-        ("container_log_containers", "Containers followed now.", &stats.containers),
+        ("container_log_containers", "Containers followed now.", &stats.units),
         (
             "container_log_held_containers",
             "Containers not read until the operator tells of their pod, now.",
-            &stats.held_containers,
+            &stats.held_units,
         ),
+    ];
+    for (name, help, gauge) in gauges {
+        families.one_gauge(name, help, count(gauge.load(Ordering::Relaxed)))?;
+    }
+    Ok(())
+}
+
+fn files(families: &mut Families<'_>, stats: &TailStats) -> fmt::Result {
+    let counters = [
+        ("file_lines", "Events made of lines; a line two pipelines read counts twice.", &stats.lines),
+        ("file_bytes", "Bytes read.", &stats.bytes),
+        ("file_split_lines", "Lines too long for one event, delivered in pieces.", &stats.split_lines),
+        ("file_invalid_utf8_events", "Events in which invalid UTF-8 was replaced.", &stats.invalid_utf8),
+        ("file_truncated_files", "Files that were cut and begun anew.", &stats.truncated),
+        ("file_renamed_files", "Files found under another name, as a rotation gives.", &stats.rotated),
+        ("file_missed_files", "Files deleted before they were read to their end.", &stats.missed_files),
+        ("file_missed_bytes", "Bytes deleted before they could be read, as far as known.", &stats.missed_bytes),
+        ("file_lost_tail_bytes", "Bytes read and then gone from the end of their file.", &stats.lost_tail_bytes),
+        ("file_read_errors", "Failures to list, open or read.", &stats.read_errors),
+        ("file_refused_batches", "Batches a pipeline refused; they are tried again.", &stats.refusals),
+        ("file_watch_overflows", "Overflows of the queue of file events; each made a scan.", &stats.overflows),
+    ];
+    for (name, help, counter) in counters {
+        families.one_counter(name, help, counter.load(Ordering::Relaxed))?;
+    }
+    let gauges = [
+        ("file_followed", "Files followed now.", &stats.units),
+        ("file_open", "Files held open now.", &stats.open_files),
+        ("file_left_out", "Files wanted and not followed now, since there are too many.", &stats.left_out_files),
+        ("file_refused_entries", "Entries wanted and not opened now: links or no regular files.", &stats.refused_entries),
     ];
     for (name, help, gauge) in gauges {
         families.one_gauge(name, help, count(gauge.load(Ordering::Relaxed)))?;

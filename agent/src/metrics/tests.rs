@@ -8,7 +8,7 @@ use spillway_delivery::ledger::{
 
 use super::*;
 use crate::config::state::ConfigReport;
-use crate::sources::container_logs::ContainerLogStats;
+use crate::sources::tail::TailStats;
 use crate::sources::http::HttpStats;
 use crate::status::Phase;
 
@@ -216,7 +216,8 @@ fn every_figure_of_the_ledger_is_there() {
         lines: [("tcp", Arc::default())].into(),
         syslog: [("udp", Arc::default())].into(),
         door: Some(Arc::new(HttpStats::default())),
-        container_logs: Some(Arc::new(ContainerLogStats::default())),
+        container_logs: Some(Arc::new(TailStats::default())),
+        files: Some(Arc::new(TailStats::default())),
     };
     let samples = read(&expose(report("default", "jobs"), sources));
     for (name, expected) in [

@@ -10,13 +10,13 @@ use spillway_crds::{Input, Reach};
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::{Intake, Pipeline};
 use spillway_delivery::settings::PipelineUid;
-use spillway_delivery::supervisor::Supervisor;
 
+use super::followed::{ContainerLogs, Files, Followed};
 use super::{Parts, Served};
 use crate::exit::Failure;
-use crate::overview::Overview;
 use crate::settings::{ConfigSource, OperatorSettings, Settings};
-use crate::sources::container_logs::{self, ContainerLogStats, ContainerLogsSettings, Following, LogInput, StartAt};
+use crate::sources::container_logs::ContainerLogsSettings;
+use crate::sources::files::FilesSettings;
 use crate::sources::grpc::{self, GrpcContext, GrpcSettings, GrpcStats};
 use crate::sources::http::{BindError, HttpContext, HttpSettings, HttpSource, HttpStats, Paths, PodSenders};
 use crate::sources::ndjson::{self, NdjsonContext, NdjsonStats, TcpSettings};
@@ -47,7 +47,9 @@ pub(super) struct Sources {
     door: PushTargets,
     senders: Option<PodSenders>,
     /// A sidecar has none: those of its pod are for the agent of the node.
-    logs: Option<ContainerLogs>,
+    logs: Option<Followed<ContainerLogs>>,
+    /// Of the machine, whose files they are: manifests that an operator serves read none.
+    files: Followed<Files>,
 }
 
 impl Sources {
@@ -69,14 +71,11 @@ impl Sources {
             unknown_pods: settings.unknown_pods,
             ..ContainerLogsSettings::default()
         });
-        let logs = settings.sidecar().is_none().then(|| ContainerLogs {
-            machine,
-            owner: parts.sources.clone(),
-            overview: parts.overview.clone(),
-            stats: Arc::default(),
-            following: BTreeMap::new(),
-        });
-        Self { is_served, http: PushTargets::default(), door: PushTargets::default(), senders, logs }
+        let logs = settings.sidecar().is_none().then(|| Followed::new(ContainerLogs(machine), parts));
+        let files =
+            FilesSettings { node: settings.node_name.clone(), clock: clock.clone(), ..FilesSettings::default() };
+        let files = Followed::new(Files((!is_served).then_some(files)), parts);
+        Self { is_served, http: PushTargets::default(), door: PushTargets::default(), senders, logs, files }
     }
 
     /// Listens for events where the machine's settings say so.
@@ -257,6 +256,7 @@ impl Sources {
         if let Some(logs) = &mut self.logs {
             logs.follow(opened).await;
         }
+        self.files.follow(opened).await;
     }
 
     /// Returns whether a pipeline takes events of whoever reaches the listener of which no sender is known. Manifests that an
@@ -283,76 +283,10 @@ fn takes(opened: &Opened) -> Option<Takes> {
     let events = || {
         opened.inputs.iter().filter_map(|input| match input {
             Input::Events(events) => Some(events),
-            Input::ContainerLogs(_) => None,
+            Input::ContainerLogs(_) | Input::Files(_) => None,
         })
     };
     let pods: Vec<_> = events().map(|events| events.pod_selector.clone()).collect();
     let is_open = events().any(|events| events.authentication == manifest::EventsAuthentication::None);
     (!pods.is_empty()).then(|| Takes { namespaces: opened.namespaces.clone(), pods, is_open })
-}
-
-/// The container logs that are followed: one source per pipeline, so that one comes and goes without the others.
-#[derive(Debug)]
-struct ContainerLogs {
-    machine: Option<ContainerLogsSettings>,
-    owner: Supervisor,
-    overview: Arc<Overview>,
-    stats: Arc<ContainerLogStats>,
-    following: BTreeMap<PipelineUid, (Arc<Pipeline>, Wanted, Following)>,
-}
-
-/// What a pipeline wants of container logs.
-type Wanted = (Reach, Vec<Input>);
-
-impl ContainerLogs {
-    async fn follow(&mut self, opened: &BTreeMap<PipelineUid, Opened>) {
-        let wanted: BTreeMap<&PipelineUid, (&Opened, Wanted)> = opened
-            .iter()
-            .map(|(uid, one)| (uid, (one, (one.namespaces.clone(), log_inputs(&one.inputs)))))
-            .filter(|(_, (_, (_, inputs)))| !inputs.is_empty())
-            .collect();
-        let is_same = |uid: &PipelineUid, pipeline: &Arc<Pipeline>, before: &Wanted| {
-            wanted.get(uid).is_some_and(|(one, now)| Arc::ptr_eq(&one.pipeline, pipeline) && now == before)
-        };
-        let changed = self.following.iter().filter(|(uid, (pipeline, before, _))| !is_same(uid, pipeline, before));
-        for uid in changed.map(|(uid, _)| uid.clone()).collect::<Vec<_>>() {
-            if let Some((_, _, following)) = self.following.remove(&uid) {
-                following.stop().await;
-            }
-        }
-        let Some(machine) = &self.machine else {
-            if !wanted.is_empty() {
-                let pipelines = wanted.len();
-                tracing::warn!(pipelines, "container logs are off, no folder of them is there: see --pod-logs");
-            }
-            return;
-        };
-        for (uid, (one, wanted)) in wanted {
-            if self.following.contains_key(uid) {
-                continue;
-            }
-            let log_inputs = wanted.1.iter().filter_map(|input| log_input(one, input)).collect();
-            let following = container_logs::start(machine.clone(), log_inputs, &self.owner, self.stats.clone());
-            self.following.insert(uid.clone(), (one.pipeline.clone(), wanted, following));
-            self.overview.with_sources(|sources| sources.container_logs = Some(self.stats.clone()));
-        }
-    }
-}
-
-fn log_inputs(inputs: &[Input]) -> Vec<Input> {
-    inputs.iter().filter(|input| matches!(input, Input::ContainerLogs(_))).cloned().collect()
-}
-
-fn log_input(opened: &Opened, input: &Input) -> Option<LogInput> {
-    let Input::ContainerLogs(wanted) = input else { return None };
-    Some(LogInput {
-        pipeline: opened.pipeline.clone(),
-        namespaces: opened.namespaces.clone(),
-        containers: wanted.containers.clone(),
-        pod_selector: wanted.pod_selector.clone(),
-        start_at: match wanted.start_at {
-            manifest::StartAt::Beginning => StartAt::Beginning,
-            manifest::StartAt::End => StartAt::End,
-        },
-    })
 }

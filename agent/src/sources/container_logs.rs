@@ -4,18 +4,13 @@
 //! ```text
 //! watch, timers ─► tailer ─► discover: root ─► pods ─► containers ─► files (names, inodes, heads)
 //!                     │
-//!                     └─► reader per container and pipeline ─► cri ─► assemble ─► batch + position ─► Intake
+//!                     └─► tail: reader per container and pipeline ─► cri ─► batch + position ─► Intake
 //! ```
 //!
 //! # Guarantees
-//! - Each line that is read is an event exactly once, in the order of its file and of the container's files, over
-//!   rotation, compression, restarts and SIGKILL at any moment: the position travels in the batch, and nothing else is
-//!   remembered. A batch that is refused is submitted again, never dropped.
-//! - A file is known by its inode and its first bytes, never by its name; a position counts decompressed bytes.
-//! - A pipeline that takes nothing holds up nobody but itself.
+//! Those of [`tail`](super::tail), of the files of a container also over compression; and:
 //! - What is renamed or cannot be opened while a directory is listed is no new file when it is found: after a start, a reader
 //!   takes its place once the file of its position is found, or a listing in which nothing changed or failed lacks it.
-//! - A file that is unlinked while it is read is read to its end.
 //! - Who made an event is taken from the kubelet's directory name, and from what the operator tells of the pod with that
 //!   uid; no line can change it. A pod with the annotation `spillway.dev/logs: "false"` is left out: the chart gives it to
 //!   agents, which would read what they say of what they read.
@@ -27,9 +22,7 @@
 //! KiB of it is delivered again.
 //!
 //! # Limits
-//! One read: 256 KiB, one buffer for all. One batch: 1 MiB or 8,192 events, and one line more; 4 batches of a pipeline
-//! under way, so 4 MiB and a few lines each. Unfinished lines: 8 MiB over all files. A file costs its first KiB and a
-//! descriptor while it is unread: 1,000 idle files about 1.5 MB. Descriptors held: [`ContainerLogsSettings::held_files_max`].
+//! Those of [`tail`](super::tail). Descriptors held: [`ContainerLogsSettings::held_files_max`].
 //!
 //! # It must not know
 //! Conditions, backends, Kubernetes' API. Labels of pods come from the operator ([`crate::pods`]), where there is one.
@@ -37,18 +30,11 @@
 //! Only for Linux: the layout is a kubelet's, and wake-ups come from inotify directly, because only so a busy file can be
 //! left unwatched (one event per write costs more than reading the line).
 
-mod assemble;
-mod container;
 mod cri;
-mod file;
-mod files;
 mod layout;
+mod listing;
 mod position;
-mod reader;
-mod run;
-mod stats;
 mod tailer;
-mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -62,17 +48,12 @@ use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::supervisor::Supervisor;
-use tokio_util::sync::CancellationToken;
 
+use super::tail::{Following, Links, Running, StartAt, TailStats, follow, held_files_max};
 use crate::pods::PodsReceiver;
 use crate::settings::UnknownPods;
 
-pub use self::file::Links;
 pub use self::layout::PodFacts;
-pub use self::stats::ContainerLogStats;
-
-/// How often everything is looked at where a directory could not be watched.
-const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
 
 /// Settings of the source: those of the machine, not of a pipeline.
 #[derive(Debug, Clone)]
@@ -111,16 +92,6 @@ impl Default for ContainerLogsSettings {
     }
 }
 
-/// Where files are begun that were there when a pipeline saw the node for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StartAt {
-    /// At their beginning; so are files that appear later, always.
-    #[default]
-    Beginning,
-    /// At their end.
-    End,
-}
-
 /// One input of a pipeline.
 #[derive(Debug, Clone)]
 pub struct LogInput {
@@ -136,28 +107,13 @@ pub struct LogInput {
     pub start_at: StartAt,
 }
 
-/// A source that follows logs. Dropping it ends nothing.
-#[derive(Debug)]
-pub struct Following {
-    stop: CancellationToken,
-    ended: CancellationToken,
-}
-
-impl Following {
-    /// Ends it and waits until nothing of it is under way.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.ended.cancelled().await;
-    }
-}
-
 /// Starts to follow the logs that `inputs` want. Ends when `supervisor` stops or when it is told: batches under way are
 /// waited for, and what was not kept is read again at the next start.
 pub fn start(
     settings: ContainerLogsSettings,
     inputs: Vec<LogInput>,
     supervisor: &Supervisor,
-    stats: Arc<ContainerLogStats>,
+    stats: Arc<TailStats>,
 ) -> Following {
     let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();
     let mut wants = Vec::new();
@@ -172,19 +128,6 @@ pub fn start(
     }
     let positions = pipelines.iter().map(|pipeline| pipeline.positions()).collect();
     let (rescan, pods) = (settings.rescan, settings.pods.clone());
-    let tailer = tailer::Tailer::new(settings, wants, positions, stats.clone());
-    let (stop, ended) = (supervisor.stopping().child_token(), CancellationToken::new());
-    let runner = run::Runner { tailer, pipelines, pods, rescan, stats, stop: stop.clone() };
-    let end = ended.clone();
-    supervisor.spawn("container-logs", async move {
-        runner.run().await;
-        end.cancel();
-    });
-    Following { stop, ended }
-}
-
-/// Half of what the process may open, at most 4,096.
-fn held_files_max() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(4_096, |limit| (limit / 2).min(4_096))
+    let tailer = tailer::Tailer::new(settings, wants, positions, stats);
+    follow("container-logs", tailer, Running { pipelines, pods, rescan, gather: Duration::ZERO }, supervisor)
 }

@@ -13,14 +13,15 @@ use spillway_delivery::settings::{
 use super::namespaces::Reach;
 use super::references::Targets;
 use super::transforms::transforms;
-use super::{ContainerLogsInput, EventsInput, Input, PipelinePlan};
+use super::{ContainerLogsInput, EventsInput, FilesInput, Input, PipelinePlan};
 use crate::kinds::monitoring_pipeline::{
-    ClusterMonitoringPipelineSpec, DurabilitySpec, EventsSpec, FailbackSpec, InputSpec, InputType,
+    ClusterMonitoringPipelineSpec, DurabilitySpec, EventsSpec, FailbackSpec, FilesSpec, InputSpec, InputType,
     MonitoringPipelineSpec, OnUndeliverableSpec, OriginSpec, RouteSpec, Strategy as StrategySpec,
     WhenBehind as WhenBehindSpec,
 };
 use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
+use crate::paths::PathPattern;
 
 /// Returns the plan of a pipeline of a namespace, or adds why there is none.
 pub(super) fn plan(object: &Object, targets: &Targets<'_>, problems: &mut Vec<Problem>) -> Option<PipelinePlan> {
@@ -62,7 +63,7 @@ fn of(
             suspend: spec.suspend,
         },
         namespaces,
-        inputs: spec.inputs.into_iter().map(input).collect(),
+        inputs: inputs(object, spec.inputs, problems),
     }
 }
 
@@ -162,9 +163,34 @@ fn log(spec: &MonitoringPipelineSpec) -> LogSettings {
     }
 }
 
-fn input(spec: InputSpec) -> Input {
+fn inputs(object: &Object, specs: Vec<InputSpec>, problems: &mut Vec<Problem>) -> Vec<Input> {
+    specs.into_iter().enumerate().map(|(index, spec)| input(object, index, spec, problems)).collect()
+}
+
+fn input(object: &Object, index: usize, spec: InputSpec, problems: &mut Vec<Problem>) -> Input {
     let name = spec.name.into();
     match spec.r#type {
+        InputType::Files => {
+            if object.kind == "ClusterMonitoringPipeline" {
+                let field = format!("spec.inputs[{index}].type");
+                let problem =
+                    Problem::new(object.root.at(&field), &field, "a ClusterMonitoringPipeline reads no files");
+                problems.push(
+                    problem.found("`Files`").allowed("`ContainerLogs`, `Events`; a MonitoringPipeline reads files"),
+                );
+            }
+            let (include, start_at) =
+                spec.files.map(|FilesSpec { include, start_at }| (include, start_at)).unwrap_or_default();
+            let include = include.iter().enumerate().filter_map(|(position, text)| {
+                let refused = |(message, allowed)| {
+                    let field = format!("spec.inputs[{index}].files.include[{position}]");
+                    let problem = Problem::new(object.root.at(&field), &field, message);
+                    problems.push(problem.found(quoted(text)).allowed(allowed));
+                };
+                PathPattern::parse(text).map_err(refused).ok()
+            });
+            Input::Files(FilesInput { name, include: include.collect(), start_at })
+        }
         InputType::Events => {
             let EventsSpec { pod_selector, authentication } = spec.events.unwrap_or_default();
             Input::Events(EventsInput { name, pod_selector, authentication })

@@ -82,7 +82,7 @@ fn of_input(index: usize, input: &Input, is_of_the_cluster: bool) -> Option<Refu
             "a podSelector",
             "`{}`",
         )),
-        Input::ContainerLogs(_) | Input::Events(_) => None,
+        Input::ContainerLogs(_) | Input::Events(_) | Input::Files(_) => None,
     }
 }
 

@@ -408,12 +408,37 @@ const WRONG: &[(&str, &str, &[&str])] = &[
     ),
     (
         "{name: pushed, type: Events}",
-        "{name: Pushed, type: Files}",
+        "{name: pushed, type: Files}",
+        &[
+            "13:5: MonitoringPipeline default/jobs: spec.inputs[0].files: `files` must be set when `type` is 'Files'; \
+             found 'Files'",
+        ],
+    ),
+    (
+        "{name: pushed, type: Events}",
+        "{name: pushed, type: Files, files: {include: [\"/a/**\", \"/a/../b\", \"/a/*.log\"], starts: End}}",
+        &[
+            "13:81: MonitoringPipeline default/jobs: spec.inputs[0].files.starts: unknown field; did you mean `startAt`?",
+        ],
+    ),
+    (
+        "{name: pushed, type: Events}",
+        "{name: pushed, type: Files, files: {include: [\"/a/**\", \"/a/../b\", \"/a/*.log\"]}}",
+        &[
+            "13:49: MonitoringPipeline default/jobs: spec.inputs[0].files.include[0]: a pattern of files ends with `**`; found \"/a/**\"; \
+             allowed: a name after it, such as `**/*.log`",
+            "13:57: MonitoringPipeline default/jobs: spec.inputs[0].files.include[1]: a pattern of files has an empty name, `.` or `..`; \
+             found \"/a/../b\"; allowed: an absolute path like `/var/log/tool/*.log`",
+        ],
+    ),
+    (
+        "{name: pushed, type: Events}",
+        "{name: Pushed, type: Folders}",
         &[
             "13:12: MonitoringPipeline default/jobs: spec.inputs[0].name: not of the form that is needed; found \"Pushed\"; \
              allowed: text of 1 to 63 characters matching ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-            "13:26: MonitoringPipeline default/jobs: spec.inputs[0].type: unknown value; found \"Files\"; allowed: \
-             `ContainerLogs`, `Events`",
+            "13:26: MonitoringPipeline default/jobs: spec.inputs[0].type: unknown value; found \"Folders\"; \
+             allowed: `ContainerLogs`, `Events`, `Files`",
         ],
     ),
     (

@@ -180,15 +180,17 @@ pub struct OriginSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[x_kube(validation = rules::member_only_with("ContainerLogs", "containerLogs"))]
 #[x_kube(validation = rules::member_only_with("Events", "events"))]
+#[x_kube(validation = rules::member_only_with("Files", "files"))]
+#[x_kube(validation = rules::member_needed_with("Files", "files"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InputSpec {
     /// Name of the input, unique in the pipeline: lower-case letters, digits and `-`, at most 63. Example: `logs`.
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
     pub name: String,
 
-    /// Which kind of input it is: `ContainerLogs` (the log files of pods on the agent's node) or `Events` (pushed to
-    /// the agent, over HTTP, as lines over TCP and a Unix socket, or as syslog). The member of the same name in camelCase holds
-    /// its settings.
+    /// Which kind of input it is: `ContainerLogs` (the log files of pods on the agent's node), `Events` (pushed to
+    /// the agent, over HTTP, as OTLP, as lines over TCP and a Unix socket, or as syslog) or `Files` (files of lines on the
+    /// machine, of an agent without an operator). The member of the same name in camelCase holds its settings.
     pub r#type: InputType,
 
     /// Settings of an input of type `ContainerLogs`. Default: every container of every pod of the pipeline's namespaces.
@@ -198,6 +200,10 @@ pub struct InputSpec {
     /// Settings of an input of type `Events`. Default: every pod of the pipeline's namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<EventsSpec>,
+
+    /// Settings of an input of type `Files`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesSpec>,
 }
 
 /// The kinds of input.
@@ -207,6 +213,8 @@ pub enum InputType {
     ContainerLogs,
     /// Pushed to the agent, over HTTP, as lines over TCP and a Unix socket, or as syslog.
     Events,
+    /// Files of lines on the machine.
+    Files,
 }
 
 /// Settings of an input of type `ContainerLogs`.
@@ -228,6 +236,25 @@ pub struct ContainerLogsSpec {
     #[serde(default)]
     pub start_at: StartAt,
 }
+
+/// Settings of an input of type `Files`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilesSpec {
+    /// Which files, by patterns of their absolute paths, 1 to 64: `*` stands for any characters of a name, `?` for one,
+    /// `**` as a whole name for any number of directories. Only regular files; links below the part without `*` and `?` are
+    /// not followed. Example: `["/var/log/tool/*.log"]`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 2, max = 1024), regex(pattern = PATH_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
+    pub include: Vec<String>,
+
+    /// Where reading starts in files that are there when their pattern is seen for the first time: `Beginning` or `End`. Files
+    /// that appear later are read from their beginning, and the agent goes on where it was. Default: `Beginning`.
+    #[serde(default)]
+    pub start_at: StartAt,
+}
+
+/// Absolute, without empty names.
+const PATH_PATTERN: &str = "^(/[^/]+)+$";
 
 /// Where reading starts in a file seen for the first time.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

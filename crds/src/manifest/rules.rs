@@ -47,9 +47,11 @@ pub(crate) enum Check {
 }
 
 /// Every rule of every kind, but those of the members of a Backend and of a transform.
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 17] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
+    Check::OnlyWith { r#type: "Files", member: "files" },
+    Check::NeededWith { r#type: "Files", member: "files" },
     Check::NameLength,
     Check::ValuesNeeded,
     Check::ValuesRefused,
@@ -116,6 +118,11 @@ pub(crate) fn is_transition(rule: &str) -> bool {
 /// `member` is there only when `type` names it.
 pub(crate) fn member_only_with(r#type: &'static str, member: &'static str) -> Rule {
     Check::OnlyWith { r#type, member }.rule()
+}
+
+/// `member` is there when `type` names it.
+pub(crate) fn member_needed_with(r#type: &'static str, member: &'static str) -> Rule {
+    Check::NeededWith { r#type, member }.rule()
 }
 
 /// The object's name leaves room for the namespace and for names made from it.

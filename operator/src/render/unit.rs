@@ -228,9 +228,11 @@ impl PipelineUnit {
         plan: &PipelinePlan,
         is_of_the_node: impl Fn(&ObjectKey) -> bool,
     ) -> Self {
-        let inputs = plan.inputs.iter().map(|input| match input {
-            Input::Events(events) => Takes::Events(small(&events.pod_selector)),
-            Input::ContainerLogs(logs) => Takes::Logs(small(&logs.pod_selector)),
+        let inputs = plan.inputs.iter().filter_map(|input| match input {
+            Input::Events(events) => Some(Takes::Events(small(&events.pod_selector))),
+            Input::ContainerLogs(logs) => Some(Takes::Logs(small(&logs.pod_selector))),
+            // Of a machine: agents of nodes read none.
+            Input::Files(_) => None,
         });
         let references = head.uses().into_iter().map(|one| one.key(&head.key.namespace));
         let is_elsewhere = plan.namespaces != Reach::of(&head.key.namespace);

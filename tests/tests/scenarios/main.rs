@@ -10,6 +10,7 @@ mod cluster;
 mod disk;
 mod failover;
 mod failover_edits;
+mod files;
 mod fixtures;
 mod input;
 mod kills;

@@ -5,48 +5,28 @@
 
 use memchr::memchr;
 
-/// Most bytes of a time stamp: `2026-01-01T01:01:01.000000001+02:00` has 35.
-pub(super) const TIME_BYTES_MAX: usize = 35;
+use crate::sources::tail::assemble::{Form, Line, Slot, TIME_BYTES_MAX};
 
-/// Where a line belongs: its parts are joined per slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Slot {
-    /// Standard output.
-    Stdout = 0,
-    /// Standard error.
-    Stderr = 1,
-    /// A line that is not as a runtime writes it.
-    Other = 2,
-}
+/// Lines of container runtimes.
+#[derive(Debug, Default)]
+pub(super) struct Cri;
 
-impl Slot {
-    /// Every slot, by its number.
-    pub(super) const ALL: [Slot; 3] = [Slot::Stdout, Slot::Stderr, Slot::Other];
-}
-
-/// A line, taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CriLine<'a> {
-    /// The runtime's time, RFC 3339.
-    pub(super) time: &'a [u8],
-    /// `stdout` or `stderr`.
-    pub(super) slot: Slot,
-    /// Whether the line goes on in the next of its stream.
-    pub(super) partial: bool,
-    /// What the container wrote.
-    pub(super) text: &'a [u8],
+impl Form for Cri {
+    #[inline]
+    fn parse<'a>(line: &'a [u8], _: &'a [u8]) -> Option<Line<'a>> {
+        parse(line)
+    }
 }
 
 /// Takes a line apart, `None` when it is not one of a container runtime.
 #[inline]
-pub(super) fn parse(line: &[u8]) -> Option<CriLine<'_>> {
+fn parse(line: &[u8]) -> Option<Line<'_>> {
     parse_usual(line).or_else(|| parse_any(line))
 }
 
 /// The form `containerd` writes: nine digits of a second, UTC, every field at a fixed place.
 #[inline]
-fn parse_usual(line: &[u8]) -> Option<CriLine<'_>> {
+fn parse_usual(line: &[u8]) -> Option<Line<'_>> {
     let (head, text) = line.split_first_chunk::<40>()?;
     let (stamp, rest) = head.split_first_chunk::<32>()?;
     if !has_usual_shape(stamp) || rest[6] != b'F' && rest[6] != b'P' || rest[7] != b' ' {
@@ -57,7 +37,7 @@ fn parse_usual(line: &[u8]) -> Option<CriLine<'_>> {
         b"tderr " => Slot::Stderr,
         _ => return None,
     };
-    Some(CriLine { time: &stamp[..30], slot, partial: rest[6] == b'P', text })
+    Some(Line { time: &stamp[..30], slot, partial: rest[6] == b'P', text })
 }
 
 /// Compares without branches, so that it compiles to a few vector instructions.
@@ -73,7 +53,7 @@ fn has_usual_shape(stamp: &[u8; 32]) -> bool {
 }
 
 #[cold]
-fn parse_any(line: &[u8]) -> Option<CriLine<'_>> {
+fn parse_any(line: &[u8]) -> Option<Line<'_>> {
     let (time, rest) = split_word(line, TIME_BYTES_MAX + 1)?;
     let (stream, rest) = split_word(rest, 7)?;
     let slot = match stream {
@@ -90,7 +70,7 @@ fn parse_any(line: &[u8]) -> Option<CriLine<'_>> {
         b"P" => true,
         _ => return None,
     };
-    is_rfc3339(time).then_some(CriLine { time, slot, partial, text })
+    is_rfc3339(time).then_some(Line { time, slot, partial, text })
 }
 
 fn split_word(line: &[u8], within: usize) -> Option<(&[u8], &[u8])> {
@@ -132,11 +112,11 @@ mod tests {
     #[test]
     fn usual_lines_are_taken_apart() {
         let line = b"2026-01-01T01:01:01.000000001Z stdout F hello world";
-        let expected = CriLine { time: TIME, slot: Slot::Stdout, partial: false, text: b"hello world" };
+        let expected = Line { time: TIME, slot: Slot::Stdout, partial: false, text: b"hello world" };
         assert_eq!(parse_usual(line), Some(expected));
         assert_eq!(parse_any(line), Some(expected));
         let line = b"2026-01-01T01:01:01.000000001Z stderr P ";
-        let expected = CriLine { time: TIME, slot: Slot::Stderr, partial: true, text: b"" };
+        let expected = Line { time: TIME, slot: Slot::Stderr, partial: true, text: b"" };
         assert_eq!(parse_usual(line), Some(expected));
         assert_eq!(parse_any(line), Some(expected));
     }

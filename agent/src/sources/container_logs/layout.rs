@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-/// Most bytes of a rotated file's suffix; the kubelet writes 15 (`20260101-010101`).
-pub(super) const SUFFIX_BYTES_MAX: usize = 32;
+use crate::sources::tail::order::{Age, FileKey, FileName, SUFFIX_BYTES_MAX};
 
 /// What the kubelet's directory name says about a pod; nothing in a log line can change it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,43 +27,6 @@ impl PodFacts {
             uid: uid.into(),
         })
     }
-}
-
-/// Orders the files of one container: by restart, then rotated files by their suffix, then the one still written.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileKey {
-    /// How often the container was restarted before.
-    pub(super) restart: u64,
-    /// Which file of that restart.
-    pub(super) age: Age,
-}
-
-impl FileKey {
-    /// Returns the restart and the stamp, or a tilde, which sorts behind every stamp: a form that sorts as the key does.
-    pub(super) fn floor(&self) -> (u64, Box<str>) {
-        match &self.age {
-            Age::Rotated(stamp) => (self.restart, stamp.clone()),
-            Age::Live => (self.restart, "~".into()),
-        }
-    }
-}
-
-/// Whether a file was rotated away.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Age {
-    /// Rotated, with the kubelet's time stamp.
-    Rotated(Box<str>),
-    /// The one the runtime writes.
-    Live,
-}
-
-/// A file name, read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FileName {
-    /// Its place.
-    pub(super) key: FileKey,
-    /// Whether it is compressed.
-    pub(super) gzip: bool,
 }
 
 /// Reads `<n>.log`, `<n>.log.<stamp>` or `<n>.log.<stamp>.gz`. Others (`.tmp` while the kubelet compresses) are nobody's.

@@ -1,6 +1,5 @@
 //! The source on a real directory, driven step by step: what a log would have kept is compared with what was written.
 
-pub(super) mod between;
 mod engine;
 mod faults;
 mod lines;

@@ -8,19 +8,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::container::{Container, Gate, Past, Seat, SeatState};
-use super::super::file::{Links, Opener};
-use super::super::position::{self, Mark};
-use super::super::reader::{Reader, Start, Taking};
+use super::super::cri::Cri;
+use super::super::position;
 use super::pods::Known;
 use super::state;
-use super::{ContainerLogStats, Counts, Place, PodFacts, StartAt, Tailer, Writes};
+use super::{MARKER, Place, PodFacts, StartAt, TailStats, Tailer, Writes};
+use crate::sources::tail::file::{Links, Opener};
+use crate::sources::tail::files::Files;
+use crate::sources::tail::lane::Lane;
+use crate::sources::tail::position::Mark;
+use crate::sources::tail::reader::{Reader, Start};
+use crate::sources::tail::unit::{Gate, Past, Seat, SeatState, Unit};
 
 impl Tailer {
     /// Looks at everything. The first time it also settles what becomes of recovered positions.
-    pub(in super::super) fn scan(&mut self, now: Instant) {
+    pub(super) fn look_at_all(&mut self, now: Instant) {
         if !self.is_started {
-            self.take_pods(now);
+            self.follow_pods(now);
         }
         if self.list_root(now).is_none() {
             return;
@@ -28,12 +32,13 @@ impl Tailer {
         for name in self.pods.names.keys().cloned().collect::<Vec<_>>() {
             self.scan_pod(&name, now);
         }
-        let refused = self.pods.keys().into_iter().map(|key| self.list_container(key, now)).sum();
-        self.shares.set_refused_entries(refused);
-        self.shares.set_containers(self.pods.len());
+        let refused = self.keys().into_iter().map(|key| self.list_container(key, now)).sum();
+        self.core.shares.set_refused_entries(refused);
         if !self.is_started {
             self.is_started = true;
-            self.lanes.iter_mut().for_each(|lane| lane.marks = lane.is_first_start);
+            for lane in self.core.lanes.iter_mut().filter(|lane| is_first_start(lane)) {
+                lane.marks.push_back((MARKER.into(), Bytes::from_static(b"1")));
+            }
         }
         self.settle_first();
         self.give_up(now);
@@ -46,16 +51,15 @@ impl Tailer {
                 self.scan_pod(&name, now);
             }
             self.settle_first();
-            self.shares.set_containers(self.pods.len());
         } else {
-            self.scan(now);
+            self.look_at_all(now);
         }
     }
 
     /// Settles what becomes of recovered positions, once: not while no pod at all is there although there are positions of some.
     /// What the directory is to show may not be mounted yet.
     fn settle_first(&mut self) {
-        let awaits = self.is_root_empty && self.lanes.iter().any(|lane| !lane.positions.is_empty());
+        let awaits = self.is_root_empty && self.core.lanes.iter().any(|lane| !lane.positions.is_empty());
         if self.is_settled || awaits {
             return;
         }
@@ -65,13 +69,14 @@ impl Tailer {
 
     /// Finds the pods; returns those that are new, `None` when the root cannot be listed.
     fn list_root(&mut self, now: Instant) -> Option<Vec<Arc<str>>> {
+        self.forget_left();
         let root = self.settings.root.clone();
         self.watch_directory(&root, Place::Root);
-        let there = match directories(&root, &self.opener) {
+        let there = match directories(&root, &self.core.opener) {
             Ok(there) => there,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    ContainerLogStats::add(&self.stats.read_errors, 1);
+                    TailStats::add(&self.core.stats.read_errors, 1);
                 }
                 return None;
             }
@@ -80,7 +85,7 @@ impl Tailer {
         let lost = self.pods.names.iter().filter(|(name, _)| !there.contains(*name));
         let lost: Vec<u32> = lost.flat_map(|(_, containers)| containers.values().copied()).collect();
         for key in lost {
-            self.lose(key, now);
+            self.core.lose(key, now);
         }
         let unread =
             self.pods.names.iter().filter(|(name, containers)| containers.is_empty() && !there.contains(*name));
@@ -102,21 +107,22 @@ impl Tailer {
 
     /// Finds the containers of a pod.
     pub(super) fn scan_pod(&mut self, pod: &Arc<str>, now: Instant) {
+        self.forget_left();
         let directory = self.settings.root.join(&**pod);
         self.watch_directory(&directory, Place::Pod(pod.clone()));
-        let there = match directories(&directory, &self.opener) {
+        let there = match directories(&directory, &self.core.opener) {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(_) => {
                 if !self.is_settled {
                     self.pods.unlisted.insert(pod.clone());
                 }
-                return ContainerLogStats::add(&self.stats.read_errors, 1);
+                return TailStats::add(&self.core.stats.read_errors, 1);
             }
         };
         let known = self.pods.names.get(pod).cloned().unwrap_or_default();
         for (_, key) in known.iter().filter(|(name, _)| !there.contains(*name)) {
-            self.lose(*key, now);
+            self.core.lose(*key, now);
         }
         let Some(facts) = PodFacts::from_directory(pod) else {
             return;
@@ -126,7 +132,7 @@ impl Tailer {
             match known.get(&name) {
                 Some(key) => self.find_again(*key, now),
                 None => {
-                    let gates = (0..self.lanes.len()).map(|pipeline| self.gate(&told, (&facts, &name), pipeline));
+                    let gates = (0..self.core.lanes.len()).map(|pipeline| self.gate(&told, (&facts, &name), pipeline));
                     let gates: Vec<Option<Gate>> = gates.collect();
                     if gates.iter().flatten().any(|gate| *gate != Gate::Closed) {
                         self.enter((pod, &name), &told, &gates, now);
@@ -145,17 +151,14 @@ impl Tailer {
     }
 
     fn list_container(&mut self, key: u32, now: Instant) -> usize {
-        let Some(container) = self.pods.container(key) else {
+        let Some(listed) = self.core.with_taking(key, |container, taking| container.look(taking, now)) else {
             return 0;
         };
-        let mut taking = Taking { opener: &self.opener, chunk: &mut self.chunk, counts: Counts::default() };
-        let listed = container.look(&mut taking, now);
-        self.stats.add_turn(&taking.counts);
-        self.wake(key);
+        self.core.wake(key);
         match listed {
             Ok(refused) => return refused,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.lose(key, now),
-            Err(_) => ContainerLogStats::add(&self.stats.read_errors, 1),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.core.lose(key, now),
+            Err(_) => TailStats::add(&self.core.stats.read_errors, 1),
         }
         0
     }
@@ -166,7 +169,9 @@ impl Tailer {
             return;
         };
         let directory = self.settings.root.join(&**pod).join(&**name);
-        let key = self.pods.add(pod, name.clone(), Container::new(directory));
+        let key = self.core.add(Unit::new(directory, Files::default()));
+        self.pods.add(pod, name.clone(), key);
+        self.core.shares.set_units(self.core.units.len());
         self.watch_container(key, Writes::Told);
         let origin = state::origin(&facts, name, self.settings.node.as_deref(), told);
         let source = position::source(&facts.uid, name);
@@ -182,21 +187,21 @@ impl Tailer {
     }
 
     /// Gives a reader its place in the files: where its pipeline stood, at their end, or at their beginning.
-    fn seat(&mut self, key: u32, mut reader: Reader, entry: &Entry<'_>) {
+    fn seat(&mut self, key: u32, mut reader: Reader<Cri>, entry: &Entry<'_>) {
         let (pipeline, gate) = (reader.pipeline, entry.gate);
         let starts_at_end = self.starts_at_end(key, pipeline);
-        let Some(container) = self.pods.container(key) else {
+        let Some(container) = self.core.units.get_mut(&key) else {
             return;
         };
         if gate == Gate::Closed {
             container.seats.push(Seat { gate, ..Seat::new(reader) });
             return;
         }
-        let lane = &mut self.lanes[pipeline];
+        let lane = &mut self.core.lanes[pipeline];
         let stored = lane.positions.remove(entry.source);
         // What is there of a container that the pipeline read, and then did not want, was not meant for it.
         let was_unwanted = entry.is_silenced || !entry.is_first_look && stored.is_some();
-        let is_late = entry.is_at_start && lane.is_first_start && starts_at_end && stored.is_none();
+        let is_late = entry.is_at_start && is_first_start(lane) && starts_at_end && stored.is_none();
         let skips = is_late || was_unwanted;
         if skips {
             reader.begin_at(Start::End);
@@ -215,7 +220,7 @@ impl Tailer {
 
     /// Returns whether the first input of a pipeline that takes a container begins at the end of its files.
     fn starts_at_end(&mut self, key: u32, pipeline: usize) -> bool {
-        let directory = self.pods.container(key).map(|container| container.directory.clone()).unwrap_or_default();
+        let directory = self.core.units.get_mut(&key).map(|container| container.path.clone()).unwrap_or_default();
         let name = |path: Option<&Path>| path.and_then(|path| path.file_name()?.to_str().map(str::to_owned));
         let (Some(pod), Some(container)) = (name(directory.parent()), name(Some(&directory))) else { return false };
         let Some(facts) = PodFacts::from_directory(&pod) else { return false };
@@ -224,7 +229,7 @@ impl Tailer {
     }
 
     fn find_again(&mut self, key: u32, now: Instant) {
-        let Some(container) = self.pods.container(key) else {
+        let Some(container) = self.core.units.get_mut(&key) else {
             return;
         };
         let leaves = container.seats.iter().any(|seat| matches!(seat.state, SeatState::Leaving | SeatState::Left));
@@ -236,36 +241,20 @@ impl Tailer {
         }
     }
 
-    /// Takes note that a container's directory is gone: what is held of its files is read to the end.
-    fn lose(&mut self, key: u32, now: Instant) {
-        let Some(container) = self.pods.container(key) else {
-            return;
-        };
-        let mut taking = Taking { opener: &self.opener, chunk: &mut self.chunk, counts: Counts::default() };
-        container.lose(&mut taking, now);
-        self.stats.add_turn(&taking.counts);
-        self.wake(key);
+    /// Returns the keys of every container.
+    pub(super) fn keys(&self) -> Vec<u32> {
+        self.core.units.keys().copied().collect()
     }
 
-    /// Forgets a container that is gone and that every reader has left.
-    pub(super) fn leave(&mut self, key: u32) {
-        let Some(container) = self.pods.container(key) else {
-            return;
-        };
-        if container.is_gone && container.seats.iter().all(Seat::is_through) {
-            for seat in container.seats.iter().filter(|seat| seat.state != SeatState::Left && seat.is_known) {
-                self.lanes[seat.reader.pipeline].farewells.push_back(seat.reader.source().clone());
-            }
-            self.pods.remove(key);
-            self.timed.remove(&key);
-            self.shares.set_containers(self.pods.len());
-        }
+    fn forget_left(&mut self) {
+        let Self { core, pods, .. } = self;
+        pods.forget_left(|key| core.units.contains_key(&key));
     }
 
     /// Watches a container's directory, or changes what is told of it.
     pub(super) fn watch_container(&mut self, key: u32, writes: Writes) {
-        if let (Some(watch), Some(container)) = (&mut self.watch, self.pods.container(key)) {
-            let watched = watch.add(&container.directory, Place::Container(key), writes);
+        if let (Some(watch), Some(container)) = (&mut self.watch, self.core.units.get(&key)) {
+            let watched = watch.add(&container.path, Place::Container(key), writes);
             self.note_watched(watched);
         }
     }
@@ -289,6 +278,11 @@ impl Tailer {
             }
         }
     }
+}
+
+/// Returns whether a pipeline never saw the files of this node before.
+fn is_first_start(lane: &Lane) -> bool {
+    !lane.seen.contains_key(MARKER.as_bytes())
 }
 
 /// How a reader finds its place.

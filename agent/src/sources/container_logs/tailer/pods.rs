@@ -20,12 +20,14 @@ use bytes::Bytes;
 use spillway_crds::served::PodFacts as Facts;
 use tokio::time::Instant;
 
-use super::super::container::{Container, Gate, Past, SeatState};
+use super::super::cri::Cri;
 use super::super::position;
-use super::super::reader::{Reader, Start, Taking};
-use super::{Counts, PodFacts, Tailer, state};
+use super::{PodFacts, Tailer, state};
 use crate::pods::{NodePods, opts_out};
 use crate::settings::UnknownPods;
+use crate::sources::tail::reader::{Reader, Start, Taking};
+use crate::sources::tail::stats::Counts;
+use crate::sources::tail::unit::{Gate, Past, SeatState, Unit};
 
 /// How long a pod whose directory is gone may stay untold while the operator answers.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
@@ -56,7 +58,7 @@ pub(super) enum Known {
 
 impl Tailer {
     /// Takes the newest table in.
-    pub(in super::super) fn take_pods(&mut self, now: Instant) {
+    pub(super) fn follow_pods(&mut self, now: Instant) {
         let newest = self.settings.pods.as_ref().and_then(|pods| pods.borrow().as_ref().map(|told| told.pods.clone()));
         let Some(newest) = newest else { return };
         self.told.table = Some(newest);
@@ -121,19 +123,19 @@ impl Tailer {
         for (name, key) in self.pods.names.get(pod).cloned().unwrap_or_default() {
             let origin = state::origin(&path, &name, self.settings.node.as_deref(), known);
             let pipelines =
-                self.pods.container(key).map(|one| one.seats.iter().map(|seat| seat.reader.pipeline).collect());
+                self.core.units.get_mut(&key).map(|one| one.seats.iter().map(|seat| seat.reader.pipeline).collect());
             for (index, pipeline) in Vec::into_iter(pipelines.unwrap_or_default()).enumerate() {
                 let gate = self.gate(known, (&path, &name), pipeline).unwrap_or(Gate::Closed);
                 self.turn_gate((key, index), gate, self.is_silenced(pod));
-                if let Some(container) = self.pods.container(key) {
+                if let Some(container) = self.core.units.get_mut(&key) {
                     container.seats[index].reader.origin = origin.clone();
                 }
             }
-            if let Some(container) = self.pods.container(key) {
+            if let Some(container) = self.core.units.get_mut(&key) {
                 container.release();
             }
-            self.wake(key);
-            self.leave(key);
+            self.core.wake(key);
+            self.core.leave(key);
         }
         if !matches!(known, Known::Silent) {
             self.told.silenced.remove(pod);
@@ -141,9 +143,9 @@ impl Tailer {
     }
 
     fn turn_gate(&mut self, (key, index): (u32, usize), gate: Gate, is_silenced: bool) {
-        let Some(container) = self.pods.container(key) else { return };
+        let Some(container) = self.core.units.get_mut(&key) else { return };
         let seat = &mut container.seats[index];
-        let lane = &mut self.lanes[seat.reader.pipeline];
+        let lane = &mut self.core.lanes[seat.reader.pipeline];
         if seat.gate == gate || matches!(seat.state, SeatState::Leaving | SeatState::Left) {
             return;
         }
@@ -154,16 +156,17 @@ impl Tailer {
                     seat.announces = false;
                     lane.announcing -= 1;
                 }
-                self.group_bytes -= seat.reader.held_bytes();
+                self.core.group_bytes -= seat.reader.held_bytes();
                 seat.reader = seat.reader.anew();
             }
             (Gate::Closed, Gate::Open) => {
                 let was_read = seat.past == Past::Read || lane.positions.remove(seat.reader.source()).is_some();
                 if was_read || is_silenced || skips {
-                    let mut taking = Taking { opener: &self.opener, chunk: &mut self.chunk, counts: Counts::default() };
+                    let mut taking =
+                        Taking { opener: &self.core.opener, chunk: &mut self.core.chunk, counts: Counts::default() };
                     seat.reader.begin_at(Start::End);
                     seat.reader.take_found(&[], &mut container.files, &mut taking);
-                    self.stats.add_turn(&taking.counts);
+                    self.core.stats.add_turn(&taking.counts);
                     skips = true;
                 } else {
                     seat.reader.take_all(&container.files);
@@ -186,7 +189,7 @@ impl Tailer {
     pub(super) fn settle_positions(&mut self) {
         let (there, unlisted) = self.there();
         let stays = |source: &Bytes| there.contains(source) || unlisted.iter().any(|pod| source.starts_with(pod));
-        for lane in &mut self.lanes {
+        for lane in &mut self.core.lanes {
             lane.farewells.extend(lane.positions.extract_if(|source, _| !stays(source)).map(|(source, _)| source));
         }
     }
@@ -195,7 +198,7 @@ impl Tailer {
     pub(super) fn forget_pod(&mut self, pod: &str) {
         let Some(path) = PodFacts::from_directory(pod) else { return };
         let prefix = position::source(&path.uid, "");
-        for lane in &mut self.lanes {
+        for lane in &mut self.core.lanes {
             let gone: Vec<Bytes> =
                 lane.positions.keys().filter(|source| source.starts_with(&prefix)).cloned().collect();
             lane.positions.retain(|source, _| !source.starts_with(&prefix));
@@ -215,7 +218,7 @@ impl Tailer {
             if self.pods.unlisted.contains(pod) {
                 unlisted.push(position::source(&path.uid, ""));
             } else if self.settings.pods.is_some() {
-                match super::discover::directories(&self.settings.root.join(&**pod), &self.opener) {
+                match super::discover::directories(&self.settings.root.join(&**pod), &self.core.opener) {
                     Ok(names) => there.extend(names.iter().map(|name| position::source(&path.uid, name))),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(_) => unlisted.push(position::source(&path.uid, "")),
@@ -229,8 +232,8 @@ impl Tailer {
     pub(super) fn give_up(&mut self, now: Instant) {
         let told = self.settings.pods.as_ref().and_then(|pods| pods.borrow().as_ref().and_then(|told| told.confirmed));
         let Some(confirmed) = told else { return };
-        for key in self.pods.keys() {
-            let Some(container) = self.pods.container(key) else { continue };
+        for key in self.keys() {
+            let Some(container) = self.core.units.get_mut(&key) else { continue };
             let is_over = container.gone_at.is_some_and(|gone| gone + GIVEN_UP_AFTER < confirmed.min(now));
             if !is_over || !container.seats.iter().any(|seat| seat.gate == Gate::Held) {
                 continue;
@@ -239,26 +242,26 @@ impl Tailer {
             for seat in container.seats.iter_mut().filter(|seat| seat.gate == Gate::Held) {
                 (counts.missed_files, counts.missed_bytes) = seat.reader.unread(&container.files);
                 (seat.gate, seat.reader) = (Gate::Closed, seat.reader.anew());
-                self.stats.add_turn(&counts);
+                self.core.stats.add_turn(&counts);
             }
             container.release();
             tracing::warn!(
-                directory = %container.directory.display(), missed_bytes = counts.missed_bytes,
+                directory = %container.path.display(), missed_bytes = counts.missed_bytes,
                 "a pod is gone and the operator does not know it: its logs were not read"
             );
-            self.leave(key);
+            self.core.leave(key);
         }
         self.count_held();
     }
 
     /// Counts the containers of which something is held.
     pub(super) fn count_held(&mut self) {
-        let is_held = |container: &&Container| container.seats.iter().any(|seat| seat.gate == Gate::Held);
-        self.shares.set_held(self.pods.containers().filter(is_held).count());
+        let is_held = |container: &&Unit<Cri>| container.seats.iter().any(|seat| seat.gate == Gate::Held);
+        self.core.shares.set_held(self.core.units.values().filter(is_held).count());
     }
 }
 
-impl Reader {
+impl Reader<Cri> {
     /// Returns a reader of the same that has no files.
     fn anew(&self) -> Self {
         Self::new(self.pipeline, self.origin.clone(), self.source().clone())

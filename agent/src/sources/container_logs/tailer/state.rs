@@ -1,18 +1,14 @@
-//! What the tailer knows: pipelines and what waits in them, pods and their containers.
+//! What the tailer knows: what is wanted, pods and their containers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use spillway_crds::Reach;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::event::{Origin, OriginBuilder};
 
 use super::super::StartAt;
-use super::super::container::Container;
 use super::super::layout::PodFacts;
-use super::super::position::{MARKER, is_container};
-use super::IN_FLIGHT_MAX;
 use super::pods::Known;
 
 /// What one input of a pipeline wants.
@@ -65,71 +61,6 @@ pub(super) fn origin(facts: &PodFacts, container: &str, node: Option<&str>, know
     .build()
 }
 
-/// A pipeline and what waits in it.
-#[derive(Debug)]
-pub(super) struct Lane {
-    /// Recovered positions of containers that were not found yet.
-    pub(super) positions: HashMap<Bytes, Bytes>,
-    /// Whether it never saw the files of this node before.
-    pub(super) is_first_start: bool,
-    /// Whether it has yet to note that it saw them.
-    pub(super) marks: bool,
-    /// Positions to forget: their containers are gone for good.
-    pub(super) farewells: VecDeque<Bytes>,
-    /// Seats whose first position has yet to be kept.
-    pub(super) announcing: usize,
-    /// Seats that wait for their turn.
-    pub(super) ready: VecDeque<(u32, usize)>,
-    /// Batches on their way.
-    pub(super) in_flight: usize,
-}
-
-/// What a lane does next.
-pub(super) enum Next {
-    /// Nothing.
-    Nothing,
-    /// Forgets a container.
-    Forget(Bytes),
-    /// Notes that the node's files were seen.
-    Mark,
-    /// Lets a seat read.
-    Seat(u32, usize),
-}
-
-impl Lane {
-    /// Returns a lane that recovered `positions`.
-    pub(super) fn new(positions: Vec<(Bytes, Bytes)>) -> Self {
-        let is_first_start = !positions.iter().any(|(source, _)| source == MARKER);
-        let positions = positions.into_iter().filter(|(source, _)| is_container(source)).collect();
-        Self {
-            positions,
-            is_first_start,
-            marks: false,
-            farewells: VecDeque::new(),
-            announcing: 0,
-            ready: VecDeque::new(),
-            in_flight: 0,
-        }
-    }
-
-    /// Returns whether another batch may be under way.
-    pub(super) fn may_send(&self) -> bool {
-        self.in_flight < IN_FLIGHT_MAX
-    }
-
-    /// Returns what is next.
-    pub(super) fn next(&mut self) -> Next {
-        if let Some(source) = self.farewells.pop_front() {
-            return Next::Forget(source);
-        }
-        if self.marks && self.announcing == 0 {
-            self.marks = false;
-            return Next::Mark;
-        }
-        self.ready.pop_front().map_or(Next::Nothing, |(key, seat)| Next::Seat(key, seat))
-    }
-}
-
 /// The pods whose directories are there, or whose files are still read.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -137,49 +68,23 @@ pub(super) struct Pods {
     pub(super) names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
     /// Pods whose directories could not be listed since the start.
     pub(super) unlisted: BTreeSet<Arc<str>>,
-    containers: BTreeMap<u32, Container>,
-    key_next: u32,
 }
 
 impl Pods {
-    /// Returns a container.
-    pub(super) fn container(&mut self, key: u32) -> Option<&mut Container> {
-        self.containers.get_mut(&key)
-    }
-
-    /// Returns every container.
-    pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
-        self.containers.values()
-    }
-
-    /// Returns how many containers there are.
-    pub(super) fn len(&self) -> usize {
-        self.containers.len()
-    }
-
     /// Adds a container of a pod that is known.
-    pub(super) fn add(&mut self, pod: &Arc<str>, name: Arc<str>, container: Container) -> u32 {
-        self.key_next += 1;
-        self.names.entry(pod.clone()).or_default().insert(name, self.key_next);
-        self.containers.insert(self.key_next, container);
-        self.key_next
+    pub(super) fn add(&mut self, pod: &Arc<str>, name: Arc<str>, key: u32) {
+        self.names.entry(pod.clone()).or_default().insert(name, key);
     }
 
-    /// Forgets a container that everybody has left, and its pod when it was the last.
-    pub(super) fn remove(&mut self, key: u32) {
-        self.containers.remove(&key);
+    /// Forgets the containers that are `followed` no more.
+    pub(super) fn forget_left(&mut self, followed: impl Fn(u32) -> bool) {
         for containers in self.names.values_mut() {
-            containers.retain(|_, known| *known != key);
+            containers.retain(|_, key| followed(*key));
         }
     }
 
     /// Forgets pods of which no container is left and whose directory is not `there`.
     pub(super) fn retain(&mut self, there: impl Fn(&str) -> bool) {
         self.names.retain(|name, containers| !containers.is_empty() || there(name));
-    }
-
-    /// Returns the keys of every container.
-    pub(super) fn keys(&self) -> Vec<u32> {
-        self.containers.keys().copied().collect()
     }
 }

@@ -17,7 +17,7 @@ use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, 
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
 
-use super::super::{ContainerLogStats, ContainerLogsSettings, LogInput, StartAt, start};
+use super::super::{ContainerLogsSettings, LogInput, StartAt, TailStats, start};
 use super::log::{Lines, logged_to};
 use super::world::{POD, cri};
 
@@ -55,7 +55,7 @@ fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
         pod_selector: LabelSelector::default(),
         start_at: StartAt::Beginning,
     };
-    start(settings, vec![input], &owner, Arc::<ContainerLogStats>::default());
+    start(settings, vec![input], &owner, Arc::<TailStats>::default());
     owner
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use spillway_crds::Reach;
 
 use super::super::StartAt;
-use super::super::file::Links;
-use super::super::watch::Watch;
 use super::world::{POD, World, cri, everything};
+use crate::sources::tail::file::Links;
+use crate::sources::tail::run::Tails;
 
 fn line(at: u64) -> Vec<u8> {
     cri(at, "stdout", "F", &format!("line {at}"))
@@ -140,7 +140,7 @@ fn a_deleted_pod_is_drained_and_then_forgotten() {
     assert_eq!(world.logs[0].messages("main"), expected);
     assert_eq!(world.logs[0].positions.len(), 1, "only the marker stays");
     assert_eq!(world.stats.open_files.load(Ordering::Relaxed), 0);
-    assert_eq!(world.stats.containers.load(Ordering::Relaxed), 0);
+    assert_eq!(world.stats.units.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_pipeline_that_takes_nothing_holds_up_nobody() {
         }
     }
     assert_eq!(world.logs[1].messages("main"), texts(0..50));
-    assert!(held.len() <= super::super::tailer::IN_FLIGHT_MAX);
+    assert!(held.len() <= crate::sources::tail::IN_FLIGHT_MAX);
     world.refused = held;
     world.settle();
     assert_eq!(world.logs[0].messages("main"), texts(0..50));
@@ -290,9 +290,7 @@ fn a_damaged_gz_gives_what_is_readable_and_holds_nothing_up() {
 #[tokio::test]
 async fn events_of_the_kernel_find_new_pods_and_lines_without_a_scan() {
     let mut world = World::new(vec![everything(0)]);
-    let watch = Watch::open().unwrap();
-    let hints = watch.readiness();
-    world.tailer.attach(watch);
+    let hints = world.tailer.attach().unwrap();
     world.tailer.scan(world.now);
     let mut at = 0;
     // Twice before a write is fast enough to be left to the timer, often enough after it.
@@ -301,7 +299,7 @@ async fn events_of_the_kernel_find_new_pods_and_lines_without_a_scan() {
         at += 1;
         while world.logs[0].messages("main").len() < at as usize {
             if world.tailer.is_timed() {
-                world.tailer.tick();
+                world.tailer.tick(world.now);
             } else {
                 hints.readable().await.unwrap().clear_ready();
             }
@@ -311,7 +309,7 @@ async fn events_of_the_kernel_find_new_pods_and_lines_without_a_scan() {
     }
     assert!(world.tailer.is_timed());
     for _ in 0..20 {
-        world.tailer.tick();
+        world.tailer.tick(world.now);
         world.take_all();
     }
     assert!(!world.tailer.is_timed());
@@ -339,9 +337,7 @@ fn overflow(world: &World) {
 #[tokio::test]
 async fn what_an_overflow_of_the_kernels_queue_hides_is_read_all_the_same() {
     let mut world = World::new(vec![everything(0)]);
-    let watch = Watch::open().unwrap();
-    let hints = watch.readiness();
-    world.tailer.attach(watch);
+    let hints = world.tailer.attach().unwrap();
     world.write("main", "0.log", &lines(0..10));
     world.tailer.scan(world.now);
     world.take_all();
@@ -359,14 +355,14 @@ async fn what_an_overflow_of_the_kernels_queue_hides_is_read_all_the_same() {
     assert_eq!(world.logs[0].messages("side"), texts(0..10));
     // The old file is left when nothing came for a while; the new one is known by the scan of before.
     world.pass(Duration::from_secs(2));
-    world.tailer.tick();
+    world.tailer.tick(world.now);
     world.take_all();
     assert_eq!(world.logs[0].messages("main"), texts(0..30));
     assert_eq!(world.stats.overflows.load(Ordering::Relaxed), 1);
     // What comes after it is told as before.
     world.pass(Duration::from_secs(2));
     while world.tailer.is_timed() {
-        world.tailer.tick();
+        world.tailer.tick(world.now);
         world.take_all();
     }
     world.tailer.take_hints(world.now);

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::world::{World, cri, everything};
+use crate::sources::tail::run::Tails;
 
 fn events_of(bytes: &[u8]) -> (World, Vec<serde_json::Value>) {
     let mut world = World::new(vec![everything(0)]);

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::super::file::Step;
-use super::super::tailer::Outgoing;
-use super::super::watch::Hints;
+use super::super::tailer::Hints;
 use super::world::{World, compress, cri, everything};
+use crate::sources::tail::core::Outgoing;
+use crate::sources::tail::file::Step;
+use crate::sources::tail::run::Tails;
 
 /// A small generator; the same seed makes the same run.
 struct Random(u64);
@@ -282,7 +283,7 @@ impl Run {
                 self.world.tailer.follow(hints, self.world.now);
             }
             26..=27 => self.world.pass(Duration::from_millis(150)),
-            28 => self.world.tailer.tick(),
+            28 => self.world.tailer.tick(self.world.now),
             29 if self.may_restart => self.world.restart(),
             30 if self.may_restart => {
                 self.world.restart();

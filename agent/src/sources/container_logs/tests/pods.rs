@@ -14,6 +14,7 @@ use super::super::{PodFacts as Path, StartAt};
 use super::world::{POD, World, cri, everything};
 use crate::pods::{NodePods, PodsSender, Told};
 use crate::settings::UnknownPods;
+use crate::sources::tail::run::Tails;
 
 fn lines(range: std::ops::Range<u64>) -> Vec<u8> {
     range.flat_map(|at| cri(at, "stdout", "F", &format!("line {at}"))).collect()
@@ -56,7 +57,7 @@ fn tell(world: &mut World, sender: &PodsSender, pod: Option<(&str, &str)>) {
 }
 
 fn held(world: &World) -> u64 {
-    world.stats.held_containers.load(Ordering::Relaxed)
+    world.stats.held_units.load(Ordering::Relaxed)
 }
 
 #[test]

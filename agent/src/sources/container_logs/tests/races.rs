@@ -9,8 +9,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::super::StartAt;
-use super::super::file::Step;
 use super::world::{POD, World, compress, cri, everything};
+use crate::sources::tail::file::Step;
+use crate::sources::tail::run::Tails;
 
 fn lines(range: std::ops::Range<u64>) -> Vec<u8> {
     range.flat_map(|at| cri(at, "stdout", "F", &format!("line {at}"))).collect()

@@ -15,11 +15,13 @@ use spillway_delivery::event::Batch;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::super::file::Step;
-use super::super::stats::ContainerLogStats;
-use super::super::tailer::{Outgoing, Tailer, Want};
+use super::super::tailer::{Tailer, Want};
 use super::super::{ContainerLogsSettings, StartAt};
-use super::between::Between;
+use crate::sources::tail::between::Between;
+use crate::sources::tail::core::Outgoing;
+use crate::sources::tail::file::Step;
+use crate::sources::tail::run::Tails;
+use crate::sources::tail::stats::TailStats;
 
 /// One pipeline's log: events and positions are kept together or not at all.
 #[derive(Debug, Default, Clone)]
@@ -81,7 +83,7 @@ pub(super) struct World {
     pub(super) tailer: Tailer,
     pub(super) logs: Vec<Log>,
     pub(super) refused: Vec<Outgoing>,
-    pub(super) stats: Arc<ContainerLogStats>,
+    pub(super) stats: Arc<TailStats>,
     pub(super) settings: ContainerLogsSettings,
     wants: Vec<Want>,
 }
@@ -107,7 +109,7 @@ impl World {
             clock: Clock::manual(1_700_000_000_000_000_000),
             ..ContainerLogsSettings::default()
         };
-        let stats = Arc::<ContainerLogStats>::default();
+        let stats = Arc::<TailStats>::default();
         let pipelines = wants.iter().map(|want| want.pipeline + 1).max().unwrap_or(0);
         let logs = vec![Log::default(); pipelines];
         let tailer = Tailer::new(settings.clone(), wants.clone(), vec![Vec::new(); pipelines], stats.clone());
@@ -156,7 +158,7 @@ impl World {
 
     pub(super) fn keep(&mut self, outgoing: &Outgoing) {
         self.logs[outgoing.ticket.pipeline].keep(&outgoing.batch);
-        self.tailer.kept(outgoing.ticket);
+        self.tailer.core().kept(outgoing.ticket);
     }
 
     /// Takes batches until there are none.
@@ -175,7 +177,7 @@ impl World {
             self.tailer.scan(self.now);
             self.take_all();
             self.pass(Duration::from_secs(2));
-            self.tailer.tick();
+            self.tailer.tick(self.now);
             self.take_all();
         }
     }

@@ -8,52 +8,98 @@
 //! Limits: text held for one line at most [`PIECE_BYTES_MAX`] and one chunk; over all lines of the process
 //! [`GROUP_BYTES_MAX`] and one chunk, above which a growing line goes out in smaller pieces.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use memchr::{memchr, memchr_iter};
 use spillway_delivery::event::{BatchBuilder, EVENT_BYTES_MAX};
 use spillway_delivery::json;
 
-use super::cri::{self, CriLine, Slot};
 use super::position::GroupMark;
 use super::stats::Counts;
 
 /// Most bytes of escaped text in one event: an event less its frame. The frame is 12 + 10 + 35 + 12 + 8 + 44 = 121 bytes
 /// at most (`{"message":"`, `","time":"`, a time, `","stream":"`, `stderr"}`, the member `partial`).
-pub(super) const PIECE_BYTES_MAX: usize = EVENT_BYTES_MAX - 128;
+pub(in crate::sources) const PIECE_BYTES_MAX: usize = EVENT_BYTES_MAX - 128 - MEMBERS_BYTES_MAX;
 
 /// Text that fits one event whatever it holds: each byte escapes to six at most.
 const DIRECT_BYTES_MAX: usize = PIECE_BYTES_MAX / 6;
 
 /// Most bytes of unfinished lines held over all files: eight of the longest.
-pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
+pub(in crate::sources) const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// Most bytes of one batch before a turn ends; one more line may follow.
-pub(super) const TURN_BYTES_MAX: usize = 1 << 20;
+pub(in crate::sources) const TURN_BYTES_MAX: usize = 1 << 20;
 
 /// Most events of one batch before a turn ends.
-pub(super) const TURN_EVENTS_MAX: usize = 8_192;
+pub(in crate::sources) const TURN_EVENTS_MAX: usize = 8_192;
+
+/// Most bytes of the members that every event of a unit has besides its own.
+pub(in crate::sources) const MEMBERS_BYTES_MAX: usize = 1_024;
+
+/// Most bytes of a time stamp: `2026-01-01T01:01:01.000000001+02:00` has 35.
+pub(in crate::sources) const TIME_BYTES_MAX: usize = 35;
+
+/// Where a line belongs: its parts are joined per slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(in crate::sources) enum Slot {
+    /// Standard output.
+    Stdout = 0,
+    /// Standard error.
+    Stderr = 1,
+    /// A line that is of neither.
+    Other = 2,
+}
+
+impl Slot {
+    /// Every slot, by its number.
+    pub(in crate::sources) const ALL: [Slot; 3] = [Slot::Stdout, Slot::Stderr, Slot::Other];
+}
+
+/// A line, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sources) struct Line<'a> {
+    /// Its time, RFC 3339.
+    pub(in crate::sources) time: &'a [u8],
+    /// `stdout`, `stderr` or neither.
+    pub(in crate::sources) slot: Slot,
+    /// Whether the line goes on in the next of its stream.
+    pub(in crate::sources) partial: bool,
+    /// What was written.
+    pub(in crate::sources) text: &'a [u8],
+}
+
+/// What a line of a file is.
+pub(in crate::sources) trait Form: fmt::Debug + Default + Send + 'static {
+    /// Takes a line apart that is read at `read_at`, `None` when it is none of this form.
+    fn parse<'a>(line: &'a [u8], read_at: &'a [u8]) -> Option<Line<'a>>;
+}
 
 /// Where events go.
 #[derive(Debug)]
-pub(super) struct Sink<'a> {
+pub(in crate::sources) struct Sink<'a> {
     /// The batch.
-    pub(super) out: BatchBuilder,
+    pub(in crate::sources) out: BatchBuilder,
     /// What was seen on the way.
-    pub(super) counts: Counts,
+    pub(in crate::sources) counts: Counts,
     /// Bytes of unfinished lines held, over all files.
-    pub(super) group_bytes: &'a mut usize,
+    pub(in crate::sources) group_bytes: &'a mut usize,
     /// The time of reading, for lines without one.
-    pub(super) read_at: &'a [u8],
+    pub(in crate::sources) read_at: &'a [u8],
+    /// Members of every event: each begins with a comma. At most [`MEMBERS_BYTES_MAX`].
+    pub(in crate::sources) members: &'a [u8],
 }
 
 impl Sink<'_> {
     /// Returns whether the turn has made enough.
     #[inline]
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::sources) fn is_full(&self) -> bool {
         self.out.bytes() >= TURN_BYTES_MAX || self.out.len() >= TURN_EVENTS_MAX
     }
 
     #[inline]
-    fn event(&mut self, line: &CriLine<'_>, piece: Option<(u32, bool)>) {
+    fn event(&mut self, line: &Line<'_>, piece: Option<(u32, bool)>) {
         let counts = &mut self.counts;
         counts.lines += 1;
         self.out.push_with(|out| {
@@ -71,6 +117,7 @@ impl Sink<'_> {
                 Slot::Stderr => br#"","stream":"stderr""#,
                 Slot::Other => br#"""#,
             });
+            out.extend_from_slice(self.members);
             if let Some((index, last)) = piece {
                 write_piece(out, index, last);
             }
@@ -96,13 +143,13 @@ fn write_piece(out: &mut Vec<u8>, index: u32, last: bool) {
 
 /// Which lines a reader sees again after a restart: those before `until` count only for unfinished lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Replay {
+pub(in crate::sources) struct Replay {
     /// Whether the file before is being read again.
-    pub(super) in_previous: bool,
+    pub(in crate::sources) in_previous: bool,
     /// Where unread lines begin, in the file the position named.
-    pub(super) until: u64,
+    pub(in crate::sources) until: u64,
     /// Where each slot's unfinished line begins, and whether in the file before.
-    pub(super) starts: [Option<(bool, u64)>; 3],
+    pub(in crate::sources) starts: [Option<(bool, u64)>; 3],
 }
 
 impl Replay {
@@ -141,23 +188,24 @@ struct LongLine {
     ignored: bool,
 }
 
-/// Joins and cuts the lines of one container for one pipeline.
+/// Joins and cuts the lines of one unit for one pipeline.
 #[derive(Debug, Default)]
-pub(super) struct Assembler {
+pub(in crate::sources) struct Assembler<F> {
     groups: [Option<Box<Group>>; 3],
     long: Option<LongLine>,
     /// Set while lines are seen again after a restart.
-    pub(super) replay: Option<Replay>,
+    pub(in crate::sources) replay: Option<Replay>,
+    form: PhantomData<F>,
 }
 
-impl Assembler {
+impl<F: Form> Assembler<F> {
     /// Returns how many bytes of unfinished lines are held.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::sources) fn held_bytes(&self) -> usize {
         self.groups.iter().flatten().map(|group| group.text.len()).sum()
     }
 
     /// Takes the whole lines of `data`, which begins at `base` of the file; returns how many bytes it took.
-    pub(super) fn take_lines(&mut self, data: &[u8], base: u64, sink: &mut Sink<'_>) -> usize {
+    pub(in crate::sources) fn take_lines(&mut self, data: &[u8], base: u64, sink: &mut Sink<'_>) -> usize {
         let mut at = 0;
         if let Some(long) = self.long {
             let Some(end) = memchr(b'\n', data) else {
@@ -182,11 +230,11 @@ impl Assembler {
 
     /// Takes one line without its line break, which begins at `at` of the file.
     #[inline]
-    pub(super) fn take_line(&mut self, line: &[u8], at: u64, sink: &mut Sink<'_>) {
+    pub(in crate::sources) fn take_line(&mut self, line: &[u8], at: u64, sink: &mut Sink<'_>) {
         if self.replay.is_some() && self.is_seen_again(line, at) {
             return;
         }
-        match cri::parse(line) {
+        match F::parse(line, sink.read_at) {
             Some(line)
                 if !line.partial
                     && line.text.len() <= DIRECT_BYTES_MAX
@@ -205,19 +253,20 @@ impl Assembler {
     }
 
     /// Takes the beginning of a line longer than one read, which begins at `at` of the file.
-    pub(super) fn begin_long_line(&mut self, data: &[u8], at: u64, sink: &mut Sink<'_>) {
-        let line =
-            cri::parse(data).unwrap_or(CriLine { time: sink.read_at, slot: Slot::Other, partial: false, text: data });
+    pub(in crate::sources) fn begin_long_line(&mut self, data: &[u8], at: u64, sink: &mut Sink<'_>) {
+        let parsed = F::parse(data, sink.read_at);
+        let is_malformed = parsed.is_none();
+        let line = parsed.unwrap_or(Line { time: sink.read_at, slot: Slot::Other, partial: false, text: data });
         let ignored = self.replay.is_some() && self.is_seen_again(data, at);
         self.long = Some(LongLine { start: at, slot: line.slot, ends_group: !line.partial, ignored });
         if !ignored {
-            sink.counts.malformed += u64::from(line.slot == Slot::Other);
+            sink.counts.malformed += u64::from(is_malformed);
             self.append(&line, at, sink);
         }
     }
 
     /// Ends a line longer than one read, if there is one: its line break was seen, or its file ended.
-    pub(super) fn end_long_line(&mut self, sink: &mut Sink<'_>) {
+    pub(in crate::sources) fn end_long_line(&mut self, sink: &mut Sink<'_>) {
         if let Some(long) = self.long.take()
             && long.ends_group
             && !long.ignored
@@ -227,12 +276,12 @@ impl Assembler {
     }
 
     /// Returns where the line begins whose end was not seen yet.
-    pub(super) fn long_line_start(&self) -> Option<u64> {
+    pub(in crate::sources) fn long_line_start(&self) -> Option<u64> {
         self.long.map(|long| long.start)
     }
 
     /// Lets go of every unfinished line: what is there of it is delivered.
-    pub(super) fn finish_all(&mut self, sink: &mut Sink<'_>) {
+    pub(in crate::sources) fn finish_all(&mut self, sink: &mut Sink<'_>) {
         self.long = None;
         for slot in Slot::ALL {
             self.finish(slot, sink);
@@ -240,7 +289,7 @@ impl Assembler {
     }
 
     /// Tells that the next file of the same restart follows; a line that goes on over three files is let go.
-    pub(super) fn next_file(&mut self, sink: &mut Sink<'_>) {
+    pub(in crate::sources) fn next_file(&mut self, sink: &mut Sink<'_>) {
         for slot in Slot::ALL {
             match &mut self.groups[slot as usize] {
                 Some(group) if group.in_previous => {
@@ -254,7 +303,7 @@ impl Assembler {
     }
 
     /// Returns the unfinished lines as a position keeps them.
-    pub(super) fn marks(&self) -> Vec<GroupMark> {
+    pub(in crate::sources) fn marks(&self) -> Vec<GroupMark> {
         let mark = |slot: Slot| {
             self.groups[slot as usize].as_ref().map(|group| GroupMark {
                 slot,
@@ -268,7 +317,7 @@ impl Assembler {
     }
 
     /// Takes up the unfinished lines of a position; their text is read again.
-    pub(super) fn resume(&mut self, marks: &[GroupMark]) {
+    pub(in crate::sources) fn resume(&mut self, marks: &[GroupMark]) {
         for mark in marks {
             self.groups[mark.slot as usize] = Some(Box::new(Group {
                 start: mark.start,
@@ -290,13 +339,13 @@ impl Assembler {
             self.replay = None;
             return false;
         }
-        !replay.wants(cri::parse(line).map_or(Slot::Other, |line| line.slot), at)
+        !replay.wants(F::parse(line, &[]).map_or(Slot::Other, |line| line.slot), at)
     }
 
     #[cold]
     fn take_malformed(&mut self, text: &[u8], at: u64, sink: &mut Sink<'_>) {
         sink.counts.malformed += 1;
-        let line = CriLine { time: sink.read_at, slot: Slot::Other, partial: false, text };
+        let line = Line { time: sink.read_at, slot: Slot::Other, partial: false, text };
         self.append(&line, at, sink);
         self.finish(Slot::Other, sink);
     }
@@ -307,7 +356,7 @@ impl Assembler {
         }
     }
 
-    fn append(&mut self, line: &CriLine<'_>, at: u64, sink: &mut Sink<'_>) {
+    fn append(&mut self, line: &Line<'_>, at: u64, sink: &mut Sink<'_>) {
         let group =
             self.groups[line.slot as usize].get_or_insert_with(|| Box::new(Group { start: at, ..Group::default() }));
         if group.time.is_empty() {
@@ -343,7 +392,7 @@ impl Assembler {
         while fitting(&group.text) < group.text.len() && group.send_piece(slot, sink) {}
         *sink.group_bytes -= group.text.len();
         let piece = (group.index > 0).then_some((group.index, true));
-        sink.event(&CriLine { time: &group.time, slot, partial: false, text: &group.text }, piece);
+        sink.event(&Line { time: &group.time, slot, partial: false, text: &group.text }, piece);
     }
 }
 
@@ -356,7 +405,7 @@ impl Group {
             return false;
         }
         sink.counts.split_lines += u64::from(self.index == 0);
-        let line = CriLine { time: &self.time, slot, partial: true, text: &self.text[..cut] };
+        let line = Line { time: &self.time, slot, partial: true, text: &self.text[..cut] };
         sink.event(&line, Some((self.index, false)));
         self.index += 1;
         self.emitted += cut as u64;

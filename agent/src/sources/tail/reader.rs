@@ -1,4 +1,4 @@
-//! One container read for one pipeline: which file, how far, and what of it is not finished.
+//! One unit read for one pipeline: which file, how far, and what of it is not finished.
 //!
 //! # Expected flow
 //! [`Reader::turn`] makes one batch and its position; the caller submits it until it is kept and only then asks for the
@@ -24,30 +24,30 @@ use spillway_delivery::event::{Origin, Position};
 use tokio::time::Instant;
 
 use self::place::Place;
-use super::assemble::{Assembler, Sink};
+use super::assemble::{Assembler, Form, Sink};
 use super::file::{GzipStream, LogFile, Opener};
 use super::files::{Files, Growth};
 use super::position::{DONE_MAX, FileId, Mark};
 use super::stats::Counts;
 
-pub(super) use self::place::{Start, Taking};
+pub(in crate::sources) use self::place::{Start, Taking};
 
 /// What a turn works with.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(in crate::sources) struct Turn<'a> {
     /// The time of the turn.
-    pub(super) now: Instant,
+    pub(in crate::sources) now: Instant,
     /// Opens files that were closed.
-    pub(super) opener: &'a Opener,
+    pub(in crate::sources) opener: &'a Opener,
     /// The read buffer, shared by all readers.
-    pub(super) chunk: &'a mut [u8],
+    pub(in crate::sources) chunk: &'a mut [u8],
     /// Where events go.
-    pub(super) sink: Sink<'a>,
+    pub(in crate::sources) sink: Sink<'a>,
 }
 
 /// What is to be done after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(in crate::sources) enum After {
     /// There may be more at once.
     More,
     /// A file is about to end: look again at the next tick.
@@ -63,13 +63,13 @@ enum Step {
     End(After),
 }
 
-/// Reads one container for one pipeline.
+/// Reads one unit for one pipeline.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::sources) struct Reader<F> {
     /// Which pipeline, by its place in the list.
-    pub(super) pipeline: usize,
+    pub(in crate::sources) pipeline: usize,
     /// Who made the events.
-    pub(super) origin: Arc<Origin>,
+    pub(in crate::sources) origin: Arc<Origin>,
     source: Bytes,
     place: Place,
     queue: VecDeque<u32>,
@@ -81,12 +81,12 @@ pub(super) struct Reader {
     previous: Option<FileId>,
     generation: Option<(u32, u32)>,
     gzip: Option<Box<GzipStream>>,
-    assembler: Assembler,
+    assembler: Assembler<F>,
 }
 
-impl Reader {
+impl<F: Form> Reader<F> {
     /// Returns a reader that has read nothing.
-    pub(super) fn new(pipeline: usize, origin: Arc<Origin>, source: Bytes) -> Self {
+    pub(in crate::sources) fn new(pipeline: usize, origin: Arc<Origin>, source: Bytes) -> Self {
         Self {
             pipeline,
             origin,
@@ -105,28 +105,28 @@ impl Reader {
     }
 
     /// Returns whose position it is.
-    pub(super) fn source(&self) -> &Bytes {
+    pub(in crate::sources) fn source(&self) -> &Bytes {
         &self.source
     }
 
     /// Returns how many bytes of unfinished lines it holds.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::sources) fn held_bytes(&self) -> usize {
         self.assembler.held_bytes()
     }
 
     /// Returns how many files it has yet to read, and how many bytes as far as is known.
-    pub(super) fn unread(&self, files: &Files) -> (u64, u64) {
+    pub(in crate::sources) fn unread(&self, files: &Files) -> (u64, u64) {
         let sizes = self.queue.iter().filter_map(|serial| files.get(*serial)).map(|file| file.size_listed);
         (self.queue.len() as u64, sizes.sum::<u64>().saturating_sub(self.offset))
     }
 
     /// Returns whether the reader has yet to read `serial`.
-    pub(super) fn wants(&self, serial: u32) -> bool {
+    pub(in crate::sources) fn wants(&self, serial: u32) -> bool {
         !self.is_placed() || self.queue.contains(&serial)
     }
 
     /// Forgets files that are gone.
-    pub(super) fn forget(&mut self, files: &Files) {
+    pub(in crate::sources) fn forget(&mut self, files: &Files) {
         self.done.retain(|serial| files.get(*serial).is_some());
         self.left.retain(|(serial, _)| files.get(*serial).is_some_and(|file| !file.gzip));
     }
@@ -148,7 +148,7 @@ impl Reader {
     }
 
     /// Reads until the batch is full or there is nothing more.
-    pub(super) fn turn(&mut self, files: &mut Files, turn: &mut Turn<'_>) -> After {
+    pub(in crate::sources) fn turn(&mut self, files: &mut Files, turn: &mut Turn<'_>) -> After {
         let mut after = After::More;
         while !turn.sink.is_full() {
             if let Step::End(end) = self.step(files, turn) {
@@ -165,7 +165,7 @@ impl Reader {
     }
 
     /// Returns where the reader stands, `None` while it has no file.
-    pub(super) fn position(&mut self, files: &Files) -> Option<Position> {
+    pub(in crate::sources) fn position(&mut self, files: &Files) -> Option<Position> {
         let replay = self.assembler.replay;
         let in_previous = replay.is_some_and(|replay| replay.in_previous);
         let current = files.get(*self.queue.get(usize::from(in_previous))?)?;
@@ -183,13 +183,13 @@ impl Reader {
             Some(replay) => replay.until,
             None => self.assembler.long_line_start().unwrap_or(self.offset),
         };
-        let previous = self.previous.filter(|_| groups.iter().any(|group| group.in_previous));
+        let previous = self.previous.filter(|_| groups.iter().any(|group| group.in_previous)).or(current.before);
         let mark = Mark { file: current.id(), offset, previous, groups, done, floor: self.floor.clone() };
         Some(Position { source: self.source.clone(), value: Some(mark.encode()) })
     }
 
     /// Returns the position that forgets the container.
-    pub(super) fn farewell(&self) -> Position {
+    pub(in crate::sources) fn farewell(&self) -> Position {
         Position { source: self.source.clone(), value: None }
     }
 

@@ -8,59 +8,64 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flate2::read::MultiGzDecoder;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::layout::{FileKey, FileName};
+use super::order::{FileKey, FileName};
 use super::position::FileId;
-use super::stats::ContainerLogStats;
+use super::stats::TailStats;
 
 /// Most bytes of a file's beginning that tell it from others. A runtime's line begins with a time in nanoseconds, so
 /// the first line alone is enough; more makes forged ones harder.
-pub(super) const HEAD_BYTES_MAX: usize = 1024;
+pub(in crate::sources) const HEAD_BYTES_MAX: usize = 1024;
 
 /// Fewest bytes of a beginning that are taken for the file's own without its inode: a time stamp.
-pub(super) const HEAD_BYTES_MIN: usize = 32;
+pub(in crate::sources) const HEAD_BYTES_MIN: usize = 32;
 
 /// Most bytes of one read.
-pub(super) const CHUNK_BYTES: usize = 256 << 10;
+pub(in crate::sources) const CHUNK_BYTES: usize = 256 << 10;
 
 /// An entry of a container's directory.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(in crate::sources) struct Entry {
     /// What its name says.
-    pub(super) name: FileName,
+    pub(in crate::sources) name: FileName,
     /// Where it is.
-    pub(super) path: PathBuf,
+    pub(in crate::sources) path: PathBuf,
     /// Its inode.
-    pub(super) inode: u64,
+    pub(in crate::sources) inode: u64,
     /// Its size on disk.
-    pub(super) size: u64,
+    pub(in crate::sources) size: u64,
+    /// The directory below which no link is followed on the way to it; `None` where only the file itself must be none.
+    pub(in crate::sources) beneath: Option<Arc<Path>>,
 }
 
 /// One log file, under whatever name it has now.
 #[derive(Debug)]
-pub(super) struct LogFile {
+pub(in crate::sources) struct LogFile {
     /// Names it within its container.
-    pub(super) serial: u32,
+    pub(in crate::sources) serial: u32,
     /// Its place among the others.
-    pub(super) key: FileKey,
+    pub(in crate::sources) key: FileKey,
     /// Whether `path` is compressed; an open descriptor may still be the plain file.
-    pub(super) gzip: bool,
+    pub(in crate::sources) gzip: bool,
     /// When it was first seen.
-    pub(super) seen_at: Instant,
+    pub(in crate::sources) seen_at: Instant,
     /// Since when it has no name any more.
-    pub(super) gone_at: Option<Instant>,
+    pub(in crate::sources) gone_at: Option<Instant>,
     /// How often it was begun anew; every reader finds out by itself.
-    pub(super) generation: u32,
+    pub(in crate::sources) generation: u32,
     /// Whether the last listing of the directory had it.
-    pub(super) listed: bool,
+    pub(in crate::sources) listed: bool,
     /// Whether it begins as another that still has its name: a copy made before a truncation.
-    pub(super) is_copy: bool,
+    pub(in crate::sources) is_copy: bool,
     /// Its size on disk when the directory was last listed.
-    pub(super) size_listed: u64,
-    pub(super) path: PathBuf,
+    pub(in crate::sources) size_listed: u64,
+    /// What it was known by before it was begun anew the last time.
+    pub(in crate::sources) before: Option<FileId>,
+    pub(in crate::sources) path: PathBuf,
+    beneath: Option<Arc<Path>>,
     inode: u64,
     head: Vec<u8>,
     open: Option<Handle>,
@@ -75,7 +80,7 @@ struct Handle {
 
 /// Counts one descriptor while it lives.
 #[derive(Debug)]
-struct Held(Arc<ContainerLogStats>);
+struct Held(Arc<TailStats>);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -85,21 +90,21 @@ impl Drop for Held {
 
 /// Opens files and knows how many may be held.
 #[derive(Debug, Clone)]
-pub(super) struct Opener {
+pub(in crate::sources) struct Opener {
     /// Whether links are followed.
-    pub(super) links: Links,
+    pub(in crate::sources) links: Links,
     /// Most descriptors held for files that are not being read this moment.
-    pub(super) held_max: u64,
+    pub(in crate::sources) held_max: u64,
     /// Counts them.
-    pub(super) stats: Arc<ContainerLogStats>,
+    pub(in crate::sources) stats: Arc<TailStats>,
     /// What comes between two steps.
     #[cfg(test)]
-    pub(super) between: super::tests::between::Between,
+    pub(in crate::sources) between: super::between::Between,
 }
 
 /// What is done to a path; whoever rotates and deletes may come before any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::sources) enum Step {
     /// The names below it are read.
     List,
     /// It is looked at.
@@ -109,21 +114,35 @@ pub(super) enum Step {
 }
 
 impl Opener {
+    /// Returns what opens files and holds at most `held_max` of them.
+    pub(in crate::sources) fn new(links: Links, held_max: u64, stats: Arc<TailStats>) -> Self {
+        Self {
+            links,
+            held_max,
+            stats,
+            #[cfg(test)]
+            between: super::between::Between::default(),
+        }
+    }
+
     /// Lists a directory.
-    pub(super) fn list(&self, directory: &Path) -> io::Result<ReadDir> {
+    pub(in crate::sources) fn list(&self, directory: &Path) -> io::Result<ReadDir> {
         self.before(Step::List, directory)?;
         directory.read_dir()
     }
 
     /// Reads what an entry is.
-    pub(super) fn look(&self, path: &Path) -> io::Result<Metadata> {
+    pub(in crate::sources) fn look(&self, path: &Path) -> io::Result<Metadata> {
         self.before(Step::Look, path)?;
         self.links.metadata(path)
     }
 
-    fn open(&self, path: &Path) -> io::Result<File> {
+    fn open(&self, path: &Path, beneath: Option<&Path>) -> io::Result<File> {
         self.before(Step::Open, path)?;
-        open_regular(path, self.links)
+        match beneath {
+            None => open_regular(path, self.links),
+            Some(root) => open_beneath(root, path),
+        }
     }
 
     #[cfg(test)]
@@ -138,7 +157,7 @@ impl Opener {
     }
 
     /// Returns whether what is open may stay open.
-    pub(super) fn may_hold(&self) -> bool {
+    pub(in crate::sources) fn may_hold(&self) -> bool {
         self.stats.open_files.load(Ordering::Relaxed) <= self.held_max
     }
 
@@ -150,7 +169,7 @@ impl Opener {
 
 /// What a descriptor reads when its file is compressed: decompression goes forward only.
 #[derive(Debug)]
-pub(super) struct GzipStream {
+pub(in crate::sources) struct GzipStream {
     decoder: MultiGzDecoder<FromStart>,
     at: u64,
     carry: Vec<u8>,
@@ -173,7 +192,7 @@ impl Read for FromStart {
 
 impl LogFile {
     /// Opens a file that was not known yet and reads its head.
-    pub(super) fn open(serial: u32, entry: Entry, now: Instant, opener: &Opener) -> io::Result<Self> {
+    pub(in crate::sources) fn open(serial: u32, entry: Entry, now: Instant, opener: &Opener) -> io::Result<Self> {
         let mut file = Self {
             serial,
             key: entry.name.key,
@@ -185,8 +204,10 @@ impl LogFile {
             is_copy: false,
             size_listed: entry.size,
             path: entry.path,
+            beneath: entry.beneath,
             inode: entry.inode,
             head: Vec::new(),
+            before: None,
             open: None,
         };
         file.reopen(opener)?;
@@ -198,11 +219,11 @@ impl LogFile {
     }
 
     /// Opens the file again by its name, if it is still the one that was known.
-    pub(super) fn reopen(&mut self, opener: &Opener) -> io::Result<()> {
+    pub(in crate::sources) fn reopen(&mut self, opener: &Opener) -> io::Result<()> {
         if self.open.is_some() {
             return Ok(());
         }
-        let file = opener.open(&self.path)?;
+        let file = opener.open(&self.path, self.beneath.as_deref())?;
         if !self.gzip && file.metadata()?.ino() != self.inode {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -211,17 +232,17 @@ impl LogFile {
     }
 
     /// Gives the descriptor back.
-    pub(super) fn close(&mut self) {
+    pub(in crate::sources) fn close(&mut self) {
         self.open = None;
     }
 
     /// Returns whether a descriptor is held.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::sources) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Returns whether `entry` is this file, under this or another name.
-    pub(super) fn is_entry(&self, entry: &Entry) -> bool {
+    pub(in crate::sources) fn is_entry(&self, entry: &Entry) -> bool {
         !entry.name.gzip
             && !self.reads_gzip()
             && entry.inode == self.inode
@@ -229,19 +250,25 @@ impl LogFile {
     }
 
     /// Returns whether `entry` is a plain file with this one's inode.
-    pub(super) fn has_inode_of(&self, entry: &Entry) -> bool {
+    pub(in crate::sources) fn has_inode_of(&self, entry: &Entry) -> bool {
         !entry.name.gzip && entry.inode == self.inode
     }
 
     /// Returns whether `other` begins as this file does, so that it is a copy of it.
-    pub(super) fn has_head_of(&self, other: &LogFile) -> bool {
+    pub(in crate::sources) fn has_head_of(&self, other: &LogFile) -> bool {
         self.head.len() >= HEAD_BYTES_MIN && other.head.starts_with(&self.head)
     }
 
+    /// Returns whether `other` begins as this file does, or did before it was begun anew.
+    pub(in crate::sources) fn had_head_of(&self, other: &LogFile) -> bool {
+        self.before.is_some_and(|before| other.matches(&before, false)) || self.has_head_of(other)
+    }
+
     /// Takes a name and what was listed under it.
-    pub(super) fn rename(&mut self, entry: &Entry) {
+    pub(in crate::sources) fn rename(&mut self, entry: &Entry) {
         self.key = entry.name.key.clone();
         self.path.clone_from(&entry.path);
+        self.beneath.clone_from(&entry.beneath);
         self.gzip = entry.name.gzip;
         if self.reads_gzip() == entry.name.gzip || !self.is_open() {
             // Else the descriptor keeps the plain file's inode, and the compressed one's may be another file's tomorrow.
@@ -253,17 +280,17 @@ impl LogFile {
     }
 
     /// Returns whether its bytes have to be decompressed.
-    pub(super) fn reads_gzip(&self) -> bool {
+    pub(in crate::sources) fn reads_gzip(&self) -> bool {
         self.open.as_ref().map_or(self.gzip, |handle| handle.gzip)
     }
 
     /// Returns what a position knows it by.
-    pub(super) fn id(&self) -> FileId {
+    pub(in crate::sources) fn id(&self) -> FileId {
         FileId { inode: self.inode, head_bytes: self.head.len() as u16, head_hash: hash(&self.head, 0) }
     }
 
     /// Returns whether a position means this file; `exactly` asks for the same inode too.
-    pub(super) fn matches(&self, id: &FileId, exactly: bool) -> bool {
+    pub(in crate::sources) fn matches(&self, id: &FileId, exactly: bool) -> bool {
         let length = usize::from(id.head_bytes);
         let known = length >= HEAD_BYTES_MIN || exactly;
         known
@@ -272,13 +299,18 @@ impl LogFile {
     }
 
     /// Returns what a position lists it by once it is done, `None` while it is empty. A short head is not enough alone.
-    pub(super) fn done_hash(&self) -> Option<u64> {
+    pub(in crate::sources) fn done_hash(&self) -> Option<u64> {
         let seed = if self.head.len() < HEAD_BYTES_MIN { self.inode } else { 0 };
         (!self.head.is_empty()).then(|| hash(&self.head, seed))
     }
 
     /// Reads at `offset` into `chunk`; a short read is the end of the file.
-    pub(super) fn read(&self, offset: u64, chunk: &mut [u8], gzip: &mut Option<Box<GzipStream>>) -> io::Result<usize> {
+    pub(in crate::sources) fn read(
+        &self,
+        offset: u64,
+        chunk: &mut [u8],
+        gzip: &mut Option<Box<GzipStream>>,
+    ) -> io::Result<usize> {
         let Some(handle) = &self.open else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -292,14 +324,20 @@ impl LogFile {
         stream.read(offset, chunk)
     }
 
+    /// Returns whether an open file has no name any more, wherever; `None` while it is not open.
+    pub(in crate::sources) fn is_unlinked(&self) -> Option<bool> {
+        let metadata = self.open.as_ref()?.file.metadata().ok()?;
+        Some(metadata.nlink() == 0)
+    }
+
     /// Returns how long the plain file is.
-    pub(super) fn size(&self) -> io::Result<u64> {
+    pub(in crate::sources) fn size(&self) -> io::Result<u64> {
         self.open.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |handle| Ok(handle.file.metadata()?.len()))
     }
 
     /// Looks whether the plain file still begins as it did, as far as it goes, and learns more of its beginning; counts
     /// up [`LogFile::generation`] when it does not.
-    pub(super) fn check_head(&mut self) -> io::Result<()> {
+    pub(in crate::sources) fn check_head(&mut self) -> io::Result<()> {
         let Some(handle) = self.open.as_ref().filter(|handle| !handle.gzip) else {
             return Ok(());
         };
@@ -312,9 +350,13 @@ impl LogFile {
         }
         // Less than a time stamp is the beginning of any file.
         let shorter = head.len() >= HEAD_BYTES_MIN && self.head.starts_with(head);
-        self.head.clear();
-        self.head.extend_from_slice(head);
-        self.generation += u32::from(!shorter);
+        if !shorter {
+            self.generation += 1;
+            if self.head.len() >= HEAD_BYTES_MIN {
+                self.before = Some(self.id());
+            }
+        }
+        self.head = head.to_vec();
         Ok(())
     }
 
@@ -353,6 +395,27 @@ fn open_regular(path: &Path, links: Links) -> io::Result<File> {
         flags |= OFlags::NOFOLLOW;
     }
     let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    regular(file)
+}
+
+/// Opens a file below `root` without following a link on the way from there.
+fn open_beneath(root: &Path, path: &Path) -> io::Result<File> {
+    let below = path.strip_prefix(root).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let on_the_way = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut directory = rustix::fs::open(root, on_the_way, Mode::empty())?;
+    let mut names = below.iter().peekable();
+    while let Some(name) = names.next() {
+        if names.peek().is_none() {
+            // Without O_NONBLOCK the opening of a pipe would wait for its writer.
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            return regular(rustix::fs::openat(&directory, name, flags, Mode::empty())?.into());
+        }
+        directory = rustix::fs::openat(&directory, name, on_the_way | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    Err(io::ErrorKind::InvalidInput.into())
+}
+
+fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
@@ -395,7 +458,7 @@ impl GzipStream {
     }
 
     /// Returns where the decompressed bytes end, once a read came back empty.
-    pub(super) fn end(&self) -> u64 {
+    pub(in crate::sources) fn end(&self) -> u64 {
         self.at + self.carry.len() as u64
     }
 }

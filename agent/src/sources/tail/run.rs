@@ -12,14 +12,14 @@ use futures_util::stream::FuturesUnordered;
 use spillway_delivery::event::Batch;
 use spillway_delivery::intake::{Intake, Pipeline, SubmitError};
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::RESCAN_UNWATCHED;
-use super::container::TICK;
-use super::stats::ContainerLogStats;
-use super::tailer::{Outgoing, Tailer, Ticket};
-use super::watch::Watch;
+use super::assemble::Form;
+use super::core::{Core, Outgoing, Ticket};
+use super::stats::TailStats;
+use super::unit::TICK;
 use crate::pods::PodsReceiver;
 
 /// Everything that wakes the task.
@@ -32,31 +32,69 @@ enum Wake {
     Pods,
 }
 
-/// What the task works with.
-#[derive(Debug)]
-pub(super) struct Runner {
-    /// What reads.
-    pub(super) tailer: Tailer,
-    /// Where batches go, in the order the tailer numbers them.
-    pub(super) pipelines: Vec<Arc<Pipeline>>,
-    /// What tells of pods.
-    pub(super) pods: Option<PodsReceiver>,
-    /// How often everything is looked at.
-    pub(super) rescan: Duration,
-    /// Counts refusals.
-    pub(super) stats: Arc<ContainerLogStats>,
-    /// When to come to an end.
-    pub(super) stop: CancellationToken,
+/// A source without tasks: what it follows, told to look.
+pub(in crate::sources) trait Tails: Send + 'static {
+    /// What its lines are.
+    type Form: Form;
+
+    /// Its units and their readers.
+    fn core(&mut self) -> &mut Core<Self::Form>;
+
+    /// Watches from now on; directories are added as scans find them. Returns what becomes readable when there are hints.
+    fn attach(&mut self) -> io::Result<Arc<AsyncFd<OwnedFd>>>;
+
+    /// Looks at everything.
+    fn scan(&mut self, now: Instant);
+
+    /// Looks where the watch says.
+    fn take_hints(&mut self, now: Instant);
+
+    /// Looks where it is time to look.
+    fn tick(&mut self, now: Instant);
+
+    /// Returns whether the timer has to look.
+    fn is_timed(&self) -> bool;
+
+    /// Returns whether some directory is found by scans only.
+    fn is_unwatched(&self) -> bool;
+
+    /// Hands out the next batch, one reader after the other, pipelines in turn.
+    fn poll(&mut self, now: Instant) -> Option<Outgoing> {
+        self.core().poll(now)
+    }
+
+    /// Takes in what is told of pods.
+    fn take_pods(&mut self, _: Instant) {}
 }
 
-impl Runner {
+/// What the task works with.
+#[derive(Debug)]
+pub(in crate::sources) struct Runner<T> {
+    /// What reads.
+    pub(in crate::sources) tailer: T,
+    /// Where batches go, in the order the tailer numbers them.
+    pub(in crate::sources) pipelines: Vec<Arc<Pipeline>>,
+    /// What tells of pods.
+    pub(in crate::sources) pods: Option<PodsReceiver>,
+    /// How often everything is looked at.
+    pub(in crate::sources) rescan: Duration,
+    /// How long hints are left to gather after some were taken.
+    pub(in crate::sources) gather: Duration,
+    /// Counts refusals.
+    pub(in crate::sources) stats: Arc<TailStats>,
+    /// When to come to an end.
+    pub(in crate::sources) stop: CancellationToken,
+}
+
+impl<T: Tails> Runner<T> {
     /// Runs until told to stop; batches under way are waited for, unless their pipeline refuses them.
-    pub(super) async fn run(mut self) {
+    pub(in crate::sources) async fn run(mut self) {
         let hints = self.open_watch();
         let mut rescan = interval(if hints.is_some() { self.rescan } else { self.rescan.min(RESCAN_UNWATCHED) });
         let mut tick = interval_at(Instant::now() + TICK, TICK);
         let mut pods = self.pods.take();
         let mut flights = FuturesUnordered::new();
+        let mut hints_at = Instant::now();
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -73,17 +111,20 @@ impl Runner {
                 biased;
                 () = self.stop.cancelled() => Wake::Stop,
                 Some(ticket) = flights.next() => Wake::Kept(ticket),
-                () = readable(hints.as_deref()) => Wake::Hints,
+                () = readable(hints.as_deref(), hints_at) => Wake::Hints,
                 _ = tick.tick(), if self.tailer.is_timed() => Wake::Tick,
                 _ = rescan.tick() => Wake::Rescan,
                 () = told(pods.as_mut()) => Wake::Pods,
             };
             match wake {
                 Wake::Stop => break,
-                Wake::Kept(Some(ticket)) => self.tailer.kept(ticket),
+                Wake::Kept(Some(ticket)) => self.tailer.core().kept(ticket),
                 Wake::Kept(None) => {}
-                Wake::Hints => self.tailer.take_hints(Instant::now()),
-                Wake::Tick => self.tailer.tick(),
+                Wake::Hints => {
+                    self.tailer.take_hints(Instant::now());
+                    hints_at = Instant::now() + self.gather;
+                }
+                Wake::Tick => self.tailer.tick(Instant::now()),
                 Wake::Pods => self.tailer.take_pods(Instant::now()),
                 Wake::Rescan => {
                     self.tailer.scan(Instant::now());
@@ -97,12 +138,8 @@ impl Runner {
     }
 
     fn open_watch(&mut self) -> Option<Arc<AsyncFd<OwnedFd>>> {
-        match Watch::open() {
-            Ok(watch) => {
-                let hints = watch.readiness();
-                self.tailer.attach(watch);
-                Some(hints)
-            }
+        match self.tailer.attach() {
+            Ok(hints) => Some(hints),
             Err(error) => {
                 tracing::warn!(%error, "no file events from the kernel, scanning instead");
                 None
@@ -113,7 +150,7 @@ impl Runner {
 
 /// What a batch under way needs besides itself.
 struct Flight {
-    stats: Arc<ContainerLogStats>,
+    stats: Arc<TailStats>,
     stop: CancellationToken,
 }
 
@@ -132,7 +169,7 @@ async fn keep(pipeline: Arc<Pipeline>, ticket: Ticket, batch: Batch, flight: Fli
             // With one log and no key nothing is kept elsewhere; whether it is kept here, its position tells.
             Err(_) if is_kept(&pipeline, &batch) => return Some(ticket),
             // The log tells by itself when it begins to fail and when it is well again.
-            Err(error) => tracing::debug!(%error, "container log batch is submitted again"),
+            Err(error) => tracing::debug!(%error, "a batch of lines is submitted again"),
         }
         flight.stats.refusals.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
@@ -157,8 +194,11 @@ async fn told(pods: Option<&mut PodsReceiver>) {
     }
 }
 
-/// Waits for hints; for ever when there are none to come.
-async fn readable(hints: Option<&AsyncFd<OwnedFd>>) {
+/// Waits for hints, not before `from`; for ever when there are none to come.
+async fn readable(hints: Option<&AsyncFd<OwnedFd>>, from: Instant) {
+    if hints.is_some() && Instant::now() < from {
+        sleep_until(from).await;
+    }
     let ready: io::Result<()> = match hints {
         Some(hints) => hints.readable().await.map(|mut ready| ready.clear_ready()),
         None => std::future::pending().await,

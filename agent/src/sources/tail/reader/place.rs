@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::super::assemble::Replay;
+use super::super::assemble::{Form, Replay};
 use super::super::file::{LogFile, Opener};
 use super::super::files::{Files, find};
 use super::super::position::Mark;
@@ -15,7 +15,7 @@ use super::Reader;
 
 /// Where a reader begins that does not begin with the first file.
 #[derive(Debug)]
-pub(in super::super) enum Start {
+pub(in crate::sources) enum Start {
     /// Where a position says.
     Mark(Mark),
     /// At the end of what is there.
@@ -24,7 +24,7 @@ pub(in super::super) enum Start {
 
 /// Whether a reader has its place.
 #[derive(Debug, Default)]
-pub(super) enum Place {
+pub(in crate::sources) enum Place {
     /// It has, and every file that is there is known.
     #[default]
     Taken,
@@ -36,28 +36,28 @@ pub(super) enum Place {
 
 /// What a reader takes its place with.
 #[derive(Debug)]
-pub(in super::super) struct Taking<'a> {
+pub(in crate::sources) struct Taking<'a> {
     /// Opens files.
-    pub(in super::super) opener: &'a Opener,
+    pub(in crate::sources) opener: &'a Opener,
     /// The read buffer, shared by all readers.
-    pub(in super::super) chunk: &'a mut [u8],
+    pub(in crate::sources) chunk: &'a mut [u8],
     /// Counts what is gone.
-    pub(in super::super) counts: Counts,
+    pub(in crate::sources) counts: Counts,
 }
 
-impl Reader {
+impl<F: Form> Reader<F> {
     /// Has the reader begin elsewhere than with the first file.
-    pub(in super::super) fn begin_at(&mut self, start: Start) {
+    pub(in crate::sources) fn begin_at(&mut self, start: Start) {
         self.place = Place::Awaited(start);
     }
 
     /// Returns whether it has its place; until then it reads nothing and wants every file.
-    pub(in super::super) fn is_placed(&self) -> bool {
+    pub(in crate::sources) fn is_placed(&self) -> bool {
         !matches!(self.place, Place::Awaited(_))
     }
 
     /// Returns whether it has its place, or what is known of `files` is enough to take it.
-    pub(in super::super) fn can_take_place(&self, files: &Files) -> bool {
+    pub(in crate::sources) fn can_take_place(&self, files: &Files) -> bool {
         let Place::Awaited(start) = &self.place else { return true };
         let is_found = match start {
             Start::Mark(mark) => {
@@ -70,7 +70,7 @@ impl Reader {
     }
 
     /// Takes what listings found, in the order it was written, and its place as soon as that is known.
-    pub(in super::super) fn take_found(&mut self, new: &[u32], files: &mut Files, taking: &mut Taking<'_>) {
+    pub(in crate::sources) fn take_found(&mut self, new: &[u32], files: &mut Files, taking: &mut Taking<'_>) {
         self.count_late(files, &mut taking.counts);
         if self.is_placed() {
             for file in new.iter().filter_map(|serial| files.get(*serial)) {
@@ -100,7 +100,7 @@ impl Reader {
     }
 
     /// Takes every file there is.
-    pub(in super::super) fn take_all(&mut self, files: &Files) {
+    pub(in crate::sources) fn take_all(&mut self, files: &Files) {
         self.queue.extend(files.all());
     }
 

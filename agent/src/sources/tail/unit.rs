@@ -1,42 +1,40 @@
-//! A container that is followed: its files, who reads them, and when it is looked at.
+//! What is followed as one, a container or a file: its files, who reads them, and when it is looked at.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::assemble::Form;
 use super::files::Files;
 use super::reader::{Reader, Taking};
 
-/// How often a container that writes all the time is looked at; writes that come faster than this make it one.
-pub(super) const TICK: Duration = Duration::from_millis(20);
-
-/// Most listings in a row of a directory that changes meanwhile: one rotation takes three, and the kubelet has minutes
-/// between two. After that the next event or scan goes on.
-const LISTINGS_MAX: usize = 6;
+/// How often a unit that is written all the time is looked at; writes that come faster than this make it one.
+pub(in crate::sources) const TICK: Duration = Duration::from_millis(20);
 
 /// How many looks without anything new make it quiet again.
 const QUIET_TICKS: u8 = 10;
 
-/// A container that is followed.
+/// What is followed as one.
 #[derive(Debug)]
-pub(super) struct Container {
-    /// Its directory.
-    pub(super) directory: PathBuf,
+pub(in crate::sources) struct Unit<F> {
+    /// A container's directory, or the file.
+    pub(in crate::sources) path: PathBuf,
+    /// Members of each of its events besides those of the line.
+    pub(in crate::sources) members: Box<[u8]>,
     /// Its files.
-    pub(super) files: Files,
+    pub(in crate::sources) files: Files,
     /// Who reads it: one per pipeline that wants it.
-    pub(super) seats: Vec<Seat>,
-    /// Whether its directory is gone.
-    pub(super) is_gone: bool,
+    pub(in crate::sources) seats: Vec<Seat<F>>,
+    /// Whether it is gone.
+    pub(in crate::sources) is_gone: bool,
     /// Since when.
-    pub(super) gone_at: Option<Instant>,
+    pub(in crate::sources) gone_at: Option<Instant>,
     pace: Pace,
     written_at: Option<Instant>,
 }
 
-/// When a container is looked at.
+/// When a unit is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     /// At each write.
@@ -47,39 +45,39 @@ enum Pace {
 
 /// A reader and what it waits for.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(in crate::sources) struct Seat<F> {
     /// The reader.
-    pub(super) reader: Reader,
+    pub(in crate::sources) reader: Reader<F>,
     /// What it is at.
-    pub(super) state: SeatState,
+    pub(in crate::sources) state: SeatState,
     /// Whether it may read at all.
-    pub(super) gate: Gate,
+    pub(in crate::sources) gate: Gate,
     /// What became of what was there before its gate.
-    pub(super) past: Past,
+    pub(in crate::sources) past: Past,
     /// Whether there may be more to read once the batch under way is kept.
-    pub(super) has_more: bool,
+    pub(in crate::sources) has_more: bool,
     /// Whether its position is to be kept although it has read nothing.
-    pub(super) announces: bool,
+    pub(in crate::sources) announces: bool,
     /// Whether the log knows a position of it.
-    pub(super) is_known: bool,
+    pub(in crate::sources) is_known: bool,
     /// Bytes of its last batch; the next is expected to have as many.
-    pub(super) bytes_expected: usize,
+    pub(in crate::sources) bytes_expected: usize,
 }
 
 /// Whether a seat may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(in crate::sources) enum Gate {
     /// It may.
     Open,
     /// Not yet: it holds its files open until it is known whether it may.
     Held,
-    /// Its pod is not one of those the pipeline wants.
+    /// Its unit is not one of those the pipeline wants.
     Closed,
 }
 
 /// What a seat did with what was there when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Past {
+pub(in crate::sources) enum Past {
     /// Nothing yet: its gate was never open.
     Unread,
     /// It leaves it unread, and its position says so once its gate is open.
@@ -90,7 +88,7 @@ pub(super) enum Past {
 
 /// What a reader is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SeatState {
+pub(in crate::sources) enum SeatState {
     /// Nothing to read.
     Idle,
     /// Waits for its turn.
@@ -99,16 +97,17 @@ pub(super) enum SeatState {
     InFlight,
     /// Its last batch, which forgets it, is on its way.
     Leaving,
-    /// It has read everything and the container is gone.
+    /// It has read everything and the unit is gone.
     Left,
 }
 
-impl Container {
-    /// Returns a container whose files are not known yet.
-    pub(super) fn new(directory: PathBuf) -> Self {
+impl<F: Form> Unit<F> {
+    /// Returns a unit that nobody reads yet.
+    pub(in crate::sources) fn new(path: PathBuf, files: Files) -> Self {
         Self {
-            directory,
-            files: Files::default(),
+            path,
+            members: Box::default(),
+            files,
             seats: Vec::new(),
             is_gone: false,
             gone_at: None,
@@ -118,7 +117,7 @@ impl Container {
     }
 
     /// Notes a write; returns whether they come so fast that the timer is to look from now on.
-    pub(super) fn note_write(&mut self, now: Instant) -> bool {
+    pub(in crate::sources) fn note_write(&mut self, now: Instant) -> bool {
         let last = self.written_at.replace(now);
         let is_fast = last.is_some_and(|last| now.saturating_duration_since(last) < TICK);
         if self.pace != Pace::AtWrites || !is_fast {
@@ -129,14 +128,14 @@ impl Container {
     }
 
     /// Notes that something new was read.
-    pub(super) fn note_news(&mut self) {
+    pub(in crate::sources) fn note_news(&mut self) {
         if let Pace::Timed(quiet) = &mut self.pace {
             *quiet = 0;
         }
     }
 
     /// Notes a look by the timer; returns whether writes are to be told again.
-    pub(super) fn note_tick(&mut self) -> bool {
+    pub(in crate::sources) fn note_tick(&mut self) -> bool {
         match &mut self.pace {
             Pace::Timed(quiet) if *quiet < QUIET_TICKS => {
                 *quiet += 1;
@@ -151,35 +150,12 @@ impl Container {
     }
 
     /// Returns whether the timer looks at it.
-    pub(super) fn is_timed(&self) -> bool {
+    pub(in crate::sources) fn is_timed(&self) -> bool {
         self.pace != Pace::AtWrites
     }
 
-    /// Lists the directory, again until what is found is enough for every reader, and lets them take it; returns how many
-    /// entries were refused.
-    pub(super) fn look(&mut self, taking: &mut Taking<'_>, now: Instant) -> io::Result<usize> {
-        let Self { directory, files, seats, .. } = self;
-        let mut new = Vec::new();
-        let mut listed = files.list(directory, taking.opener, now, &mut new);
-        for _ in 1..LISTINGS_MAX {
-            // A new file is not taken before an older one that had another name when the names were read.
-            let is_known = new.is_empty() && Self::readers(seats).all(|reader| reader.can_take_place(files));
-            let is_enough = is_known || files.is_complete() || files.has_failed();
-            if listed.is_err() || is_enough && !files.has_vanished() {
-                break;
-            }
-            listed = files.list(directory, taking.opener, now, &mut new);
-        }
-        files.sort(&mut new);
-        for reader in Self::readers(seats) {
-            reader.take_found(&new, files, taking);
-        }
-        self.release();
-        listed
-    }
-
-    /// Takes note that the directory is gone.
-    pub(super) fn lose(&mut self, taking: &mut Taking<'_>, now: Instant) {
+    /// Takes note that it is gone: what is held of its files is read to the end.
+    pub(in crate::sources) fn lose(&mut self, taking: &mut Taking<'_>, now: Instant) {
         self.is_gone = true;
         self.gone_at.get_or_insert(now);
         self.files.end(now);
@@ -189,12 +165,13 @@ impl Container {
         self.release();
     }
 
-    fn readers(seats: &mut [Seat]) -> impl Iterator<Item = &mut Reader> {
+    /// Returns the readers that may read.
+    pub(in crate::sources) fn readers(seats: &mut [Seat<F>]) -> impl Iterator<Item = &mut Reader<F>> {
         seats.iter_mut().filter(|seat| seat.gate != Gate::Closed).map(|seat| &mut seat.reader)
     }
 
     /// Closes and forgets files that nobody wants.
-    pub(super) fn release(&mut self) {
+    pub(in crate::sources) fn release(&mut self) {
         let Self { files, seats, .. } = self;
         files.release(|serial| seats.iter().any(|seat| seat.reader.wants(serial)));
         for seat in seats {
@@ -203,9 +180,9 @@ impl Container {
     }
 }
 
-impl Seat {
+impl<F: Form> Seat<F> {
     /// Returns a seat that waits.
-    pub(super) fn new(reader: Reader) -> Self {
+    pub(in crate::sources) fn new(reader: Reader<F>) -> Self {
         Self {
             reader,
             state: SeatState::Idle,
@@ -218,8 +195,8 @@ impl Seat {
         }
     }
 
-    /// Returns whether nothing of a container that is gone is to be read any more.
-    pub(super) fn is_through(&self) -> bool {
+    /// Returns whether nothing of a unit that is gone is to be read any more.
+    pub(in crate::sources) fn is_through(&self) -> bool {
         self.state == SeatState::Left || self.gate == Gate::Closed && self.state == SeatState::Idle
     }
 }

@@ -1,0 +1,317 @@
+//! Any interleaving of writes, rotations by rename and by copy, renames to other wanted names, unlinking, restarts, refusals and
+//! lost events, also while a directory is read: every line exactly once, in the order of its file. The seed of a failure is in
+//! its message.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::super::tailer::Hints;
+use super::world::World;
+use crate::sources::tail::between::Between;
+use crate::sources::tail::file::Step;
+use crate::sources::tail::run::Tails;
+
+/// Rotated files that are kept of each name.
+const KEPT: usize = 4;
+
+/// A small generator; the same seed makes the same run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
+
+/// What writes a log.
+struct Writer {
+    name: &'static str,
+    /// What it has open, and which of its files that is.
+    open: Option<(File, usize)>,
+    torn: Option<Vec<u8>>,
+    files: usize,
+    /// How many rotated files are there: `.1` to this one.
+    rotated: usize,
+    dated: Vec<PathBuf>,
+}
+
+enum Change {
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+fn apply(changes: Vec<Change>) {
+    for change in changes {
+        match change {
+            Change::Rename(from, to) => fs::rename(from, to).unwrap(),
+            Change::Remove(path) => fs::remove_file(path).unwrap(),
+        }
+    }
+}
+
+struct Run {
+    world: World,
+    random: Random,
+    writers: Vec<Writer>,
+    clock: u64,
+    /// The lines of each file, by the writer's name and the number of its file.
+    expected: BTreeMap<(&'static str, usize), Vec<String>>,
+    may_restart: bool,
+    overflows: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let world = World::new("*.log");
+        let writer = |name| Writer { name, open: None, torn: None, files: 0, rotated: 0, dated: Vec::new() };
+        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let writers = ["tool", "etch"].map(writer).into();
+        let mut run =
+            Self { world, random, writers, clock: 0, expected: BTreeMap::new(), may_restart: true, overflows: 0 };
+        // Patterns are known from here on: what is rotated while nobody looks was written since.
+        run.world.settle();
+        run
+    }
+
+    fn write_line(&mut self, index: usize) {
+        const WORDS: [&str; 5] = ["etch", "\"quoted\"", "tab\t", "größe", "漢字🌊"];
+        self.clock += 1;
+        let writer = &mut self.writers[index];
+        let path = self.world.path(&format!("{}.log", writer.name));
+        if writer.open.is_none() {
+            writer.files += 1;
+            let file = OpenOptions::new().create_new(true).append(true).open(path).unwrap();
+            writer.open = Some((file, writer.files));
+        }
+        let Some((file, number)) = &mut writer.open else { return };
+        if let Some(rest) = writer.torn.take() {
+            return file.write_all(&rest).unwrap();
+        }
+        let mut text = format!("{} {number} {:08} at least as long as a time stamp ", writer.name, self.clock);
+        for _ in 0..self.random.below(6) {
+            text.push_str(WORDS[self.random.below(5) as usize]);
+        }
+        self.expected.entry((writer.name, *number)).or_default().push(text.clone());
+        text.push('\n');
+        let cut = if self.random.below(8) == 0 { text.len() / 2 } else { text.len() };
+        file.write_all(&text.as_bytes()[..cut]).unwrap();
+        writer.torn = (cut < text.len()).then(|| text.as_bytes()[cut..].to_vec());
+    }
+
+    /// Has the writer let go of its file, which it may have written to long after it was renamed.
+    fn reopen(&mut self, index: usize) {
+        let writer = &mut self.writers[index];
+        let path = self.world.path(&format!("{}.log", writer.name));
+        if writer.torn.is_none() && !path.exists() {
+            writer.open = None;
+        }
+    }
+
+    /// Takes note of a rotation and returns what it does.
+    fn rotation(&mut self, index: usize) -> Vec<Change> {
+        let is_dated = self.random.below(3) == 0;
+        let writer = &mut self.writers[index];
+        let path = |name: &str| self.world.path(name);
+        let live = path(&format!("{}.log", writer.name));
+        if !live.exists() {
+            return Vec::new();
+        }
+        if is_dated {
+            let dated = path(&format!("{}-{:05}.log", writer.name, self.clock));
+            if dated.exists() {
+                return Vec::new();
+            }
+            writer.dated.push(dated.clone());
+            return vec![Change::Rename(live, dated)];
+        }
+        if writer.rotated == KEPT {
+            return Vec::new();
+        }
+        let numbered = |number: usize| path(&format!("{}.log.{number}", writer.name));
+        let mut changes: Vec<Change> =
+            (1..=writer.rotated).rev().map(|number| Change::Rename(numbered(number), numbered(number + 1))).collect();
+        changes.push(Change::Rename(live, numbered(1)));
+        writer.rotated += 1;
+        changes
+    }
+
+    /// Deletes what is oldest: held or done, else its lines are lost, and rightly so.
+    fn deletion(&mut self, index: usize) -> Vec<Change> {
+        let writer = &mut self.writers[index];
+        let is_written = |path: &PathBuf| {
+            use std::os::unix::fs::MetadataExt;
+            let open = writer.open.as_ref().map(|(file, _)| file.metadata().unwrap().ino());
+            fs::metadata(path).is_ok_and(|of| Some(of.ino()) == open)
+        };
+        let oldest = self.world.path(&format!("{}.log.{}", writer.name, writer.rotated));
+        if writer.rotated > 0 && !is_written(&oldest) {
+            writer.rotated -= 1;
+            self.may_restart = false;
+            return vec![Change::Remove(oldest)];
+        }
+        match writer.dated.first().cloned().filter(|dated| !is_written(dated)) {
+            Some(dated) => {
+                writer.dated.remove(0);
+                self.may_restart = false;
+                vec![Change::Remove(dated)]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Rotates by a copy: what is unread then may be lost, so nothing is.
+    fn copy_and_truncate(&mut self, index: usize) {
+        self.world.settle();
+        self.may_restart = true;
+        let writer = &mut self.writers[index];
+        let live = self.world.path(&format!("{}.log", writer.name));
+        let is_empty = fs::metadata(&live).map_or(0, |of| of.len()) == 0;
+        let is_own = writer.open.as_ref().is_some_and(|(file, _)| {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(&live).is_ok_and(|of| of.ino() == file.metadata().unwrap().ino())
+        });
+        if writer.torn.is_some() || is_empty || !is_own || writer.rotated == KEPT {
+            return;
+        }
+        for number in (1..=writer.rotated).rev() {
+            let name = |number| self.world.path(&format!("{}.log.{number}", writer.name));
+            fs::rename(name(number), name(number + 1)).unwrap();
+        }
+        writer.rotated += 1;
+        fs::copy(&live, self.world.path(&format!("{}.log.1", writer.name))).unwrap();
+        OpenOptions::new().write(true).truncate(true).open(live).unwrap();
+        // A kill before the copy is known may repeat it; see the header of the source.
+        self.may_restart = false;
+    }
+
+    /// Looks while a file is rotated, before any of the steps.
+    fn look_amid(&mut self) {
+        let index = self.random.below(2) as usize;
+        let changes = self.rotation(index);
+        let fails = self.random.below(6) == 0;
+        let mut steps = self.random.below(12);
+        let changes = Arc::new(Mutex::new(Some(changes)));
+        let come = changes.clone();
+        *self.world.tailer.between() = Between::new(move |step, _| {
+            if steps == 0 {
+                apply(come.lock().unwrap().take().unwrap_or_default());
+            }
+            steps = steps.saturating_sub(1);
+            if fails && step == Step::Open { Err(Errno::MFILE.into()) } else { Ok(()) }
+        });
+        self.world.tailer.scan(self.world.now);
+        *self.world.tailer.between() = Between::default();
+        apply(changes.lock().unwrap().take().unwrap_or_default());
+    }
+
+    fn poll(&mut self) {
+        for _ in 0..self.random.below(6) {
+            let Some(outgoing) = self.world.tailer.poll(self.world.now) else { return };
+            if self.random.below(4) == 0 {
+                self.world.refused.push(outgoing);
+            } else {
+                self.world.keep(&outgoing);
+            }
+        }
+        for outgoing in std::mem::take(&mut self.world.refused) {
+            if self.random.below(2) == 0 {
+                self.world.keep(&outgoing);
+            } else {
+                self.world.refused.push(outgoing);
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let index = self.random.below(2) as usize;
+        match self.random.below(40) {
+            0..=14 => self.write_line(index),
+            15..=16 => {
+                let changes = self.rotation(index);
+                apply(changes);
+            }
+            17..=18 => self.reopen(index),
+            19 => {
+                // Held before it goes, whether it is read or not.
+                self.world.tailer.scan(self.world.now);
+                let changes = self.deletion(index);
+                apply(changes);
+            }
+            20 => self.copy_and_truncate(index),
+            21 => self.world.tailer.scan(self.world.now),
+            22..=23 => self.look_amid(),
+            24 => {
+                self.world.tailer.follow(Hints { overflowed: true, ..Hints::default() }, self.world.now);
+                self.overflows += 1;
+            }
+            25..=27 => {
+                let written = ["tool.log", "etch.log"].map(|name| self.world.path(name)).into();
+                self.world.tailer.follow(Hints { written, ..Hints::default() }, self.world.now);
+            }
+            28..=29 => self.world.pass(Duration::from_millis(150)),
+            30 => self.world.tailer.tick(self.world.now),
+            31 if self.may_restart => self.world.restart(),
+            32 if self.may_restart => {
+                self.world.restart();
+                self.look_amid();
+            }
+            33 => {
+                self.world.settle();
+                self.may_restart = true;
+            }
+            _ => self.poll(),
+        }
+    }
+
+    fn check(&mut self, seed: u64) {
+        for index in 0..self.writers.len() {
+            if self.writers[index].torn.is_some() {
+                self.write_line(index);
+            }
+        }
+        self.world.settle();
+        assert_eq!(self.world.stats.overflows.load(Ordering::Relaxed), self.overflows, "seed {seed}");
+        let mut got: BTreeMap<(&'static str, usize), Vec<String>> = BTreeMap::new();
+        for message in self.world.messages() {
+            let mut words = message.split(' ');
+            let name = if words.next() == Some("tool") { "tool" } else { "etch" };
+            let number = words.next().and_then(|number| number.parse().ok()).expect(&message);
+            got.entry((name, number)).or_default().push(message);
+        }
+        for (file, expected) in &self.expected {
+            let got = got.remove(file).unwrap_or_default();
+            let at = got.iter().zip(expected).position(|(got, expected)| got != expected);
+            assert!(
+                got == *expected,
+                "seed {seed}, {file:?}: {} events of {}, first difference at {at:?}: {:?} for {:?}",
+                got.len(),
+                expected.len(),
+                at.map(|at| &got[at]),
+                at.map(|at| &expected[at]),
+            );
+        }
+        assert!(got.is_empty(), "seed {seed}: {got:?}");
+    }
+}
+
+#[test]
+fn every_line_comes_once_and_in_the_order_of_its_file_whatever_happens() {
+    let seeds = std::env::var("SPILLWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    for seed in 1..=seeds {
+        let mut run = Run::new(seed);
+        for _ in 0..400 {
+            run.step();
+        }
+        run.check(seed);
+    }
+}
