@@ -32,7 +32,7 @@ func main() {
 		BuildInfo: component.BuildInfo{Command: "otelcol", Version: "0.164.0"},
 		Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
-			ProviderFactories: []confmap.ProviderFactory{fileprovider.NewFactory()},
+			ProviderFactories: []confmap.ProviderFactory{fileprovider.NewFactory()}, DefaultScheme: "file",
 		}},
 	}
 	if err := otelcol.NewCommand(settings).Execute(); err != nil {

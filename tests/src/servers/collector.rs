@@ -7,7 +7,7 @@ use crate::cluster::package::go_build;
 /// The package. The key counts recipes: another way to build is another number.
 pub const PACKAGE: Package = Package {
     name: "opentelemetry-collector",
-    key: "0.164.0-1",
+    key: "0.164.0-2",
     hindrance: |package| {
         let needs = package.installed().is_none() && tools::find("go").is_none();
         needs.then(|| "Go is not installed, and the Collector is built with it".to_owned())
