@@ -24,8 +24,8 @@
 //!
 //! # What may come twice
 //! A file that is copied to a name that is wanted and not that of a rotation, and a file that comes back after it was
-//! forgotten: both are new files. The lines of a copy that was made for a truncation, where the agent is killed before the
-//! position of the copy is kept.
+//! forgotten: both are new files. The lines of a copy that was made for a truncation may, too: the model has seeds in
+//! which a copy is not known as one.
 //!
 //! # Limits
 //! Those of [`tail`](super::tail); [`FILES_MAX`] files, [`DIRECTORIES_MAX`] directories and [`ENTRIES_MAX`] entries of them a

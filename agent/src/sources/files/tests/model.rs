@@ -190,8 +190,6 @@ impl Run {
         writer.rotated += 1;
         fs::copy(&live, self.world.path(&format!("{}.log.1", writer.name))).unwrap();
         OpenOptions::new().write(true).truncate(true).open(live).unwrap();
-        // A kill before the copy is known may repeat it; see the header of the source.
-        self.may_restart = false;
     }
 
     /// Looks while a file is rotated, before any of the steps.
