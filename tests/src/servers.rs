@@ -18,6 +18,7 @@ pub mod kube_api;
 pub mod opensearch_security;
 pub mod opentelemetry;
 pub mod process;
+pub mod rsyslog;
 pub mod search;
 pub mod seaweedfs;
 pub mod tls;
@@ -47,6 +48,7 @@ pub const PACKAGES: &[Package] = &[
     alertmanager::PACKAGE,
     seaweedfs::PACKAGE,
     opentelemetry::PACKAGE,
+    rsyslog::PACKAGE,
     kubernetes::PACKAGE,
     crate::helm::PACKAGE,
 ];

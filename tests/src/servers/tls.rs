@@ -24,6 +24,8 @@ impl Authority {
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::new([])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With the name that its certificates have, OpenSSL takes them for their own issuers.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "authority of the tests");
         Ok(Self(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
     }
 
@@ -37,6 +39,12 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         Ok((certificate.signed_by(&key, &self.0)?.pem(), key.serialize_pem()))
+    }
+
+    /// Returns a certificate of a client and its key, both in PEM.
+    pub fn client_certificate(&self, name: &str) -> anyhow::Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        Ok((CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.0)?.pem(), key.serialize_pem()))
     }
 
     /// Returns a certificate that a client must not trust, and its key, both in PEM.

@@ -37,6 +37,27 @@ pub fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
     run(&mut install)
 }
 
+/// Unpacks packages of the system into a folder, without installing them: what would start by itself does not.
+pub fn apt_unpack(folder: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    let apt = find("apt-get").context("apt-get is not there")?;
+    println!("      apt-get download {}", packages.join(" "));
+    let mut download = Command::new(&apt);
+    download.current_dir(folder).args(["download", "-q"]).args(packages);
+    if run(&mut download).is_err() {
+        // The list of packages may be absent or old.
+        run(Command::new(&apt).args(["update", "-q"]))?;
+        run(&mut download)?;
+    }
+    for entry in std::fs::read_dir(folder).context("looking for what was downloaded")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new(program("dpkg-deb", "dpkg")?).arg("-x").arg(&path).arg(folder))?;
+            std::fs::remove_file(&path).context("removing a package")?;
+        }
+    }
+    Ok(())
+}
+
 /// Installs packages of Python into a folder.
 pub fn pip_install(folder: &Path, words: &[&str]) -> anyhow::Result<()> {
     let python = program("python3", "python3")?;

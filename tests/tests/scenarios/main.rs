@@ -18,6 +18,7 @@ mod live;
 mod memory;
 mod over_http;
 mod over_lines;
+mod over_syslog;
 mod pod_logs;
 mod process;
 mod receivers;

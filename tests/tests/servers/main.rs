@@ -28,4 +28,5 @@ mod search_failover;
 mod search_streams;
 mod search_throttled;
 mod sidecar;
+mod syslog;
 mod webhook;
