@@ -205,7 +205,10 @@ impl SourceStats {
         let http = http.chain(self.otlp_grpc.iter().map(|stats| grpc_source(stats)));
         let http = http.chain(self.lines.iter().map(|(name, stats)| line_source(name, stats)));
         let http = http.chain(self.syslog.iter().map(|(name, stats)| syslog_source(name, stats)));
-        http.chain(self.door.iter().map(|stats| http_source("door", stats))).chain(container_logs).chain(files).collect()
+        http.chain(self.door.iter().map(|stats| http_source("door", stats)))
+            .chain(container_logs)
+            .chain(files)
+            .collect()
     }
 }
 

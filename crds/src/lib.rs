@@ -47,8 +47,8 @@ pub mod words;
 
 pub use compile::standalone;
 pub use compile::{
-    BackendPlan, Compiled, ContainerLogsInput, EventsInput, FilesInput, Input, Namespaces, PipelinePlan, Reach, compile,
-    compile_standalone, compile_with,
+    BackendPlan, Compiled, ContainerLogsInput, EventsInput, FilesInput, Input, Namespaces, PipelinePlan, Reach,
+    compile, compile_standalone, compile_with,
 };
 pub use crd::crd_yaml;
 pub use manifest::{Document, ManifestError};

@@ -102,7 +102,11 @@ fn files(families: &mut Families<'_>, stats: &TailStats) -> fmt::Result {
         ("file_followed", "Files followed now.", &stats.units),
         ("file_open", "Files held open now.", &stats.open_files),
         ("file_left_out", "Files wanted and not followed now, since there are too many.", &stats.left_out_files),
-        ("file_refused_entries", "Entries wanted and not opened now: links or no regular files.", &stats.refused_entries),
+        (
+            "file_refused_entries",
+            "Entries wanted and not opened now: links or no regular files.",
+            &stats.refused_entries,
+        ),
     ];
     for (name, help, gauge) in gauges {
         families.one_gauge(name, help, count(gauge.load(Ordering::Relaxed)))?;

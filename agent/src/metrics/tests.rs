@@ -8,8 +8,8 @@ use spillway_delivery::ledger::{
 
 use super::*;
 use crate::config::state::ConfigReport;
-use crate::sources::tail::TailStats;
 use crate::sources::http::HttpStats;
+use crate::sources::tail::TailStats;
 use crate::status::Phase;
 
 const SECOND: i64 = 1_000_000_000;

@@ -409,10 +409,8 @@ const WRONG: &[(&str, &str, &[&str])] = &[
     (
         "{name: pushed, type: Events}",
         "{name: pushed, type: Files}",
-        &[
-            "13:5: MonitoringPipeline default/jobs: spec.inputs[0].files: `files` must be set when `type` is 'Files'; \
-             found 'Files'",
-        ],
+        &["13:5: MonitoringPipeline default/jobs: spec.inputs[0].files: `files` must be set when `type` is 'Files'; \
+             found 'Files'"],
     ),
     (
         "{name: pushed, type: Events}",

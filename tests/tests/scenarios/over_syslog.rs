@@ -100,7 +100,8 @@ fn a_sender_waits_for_a_full_log_and_all_of_it_is_delivered_afterwards() {
 fn figure(agent: &Agent, name: &str) -> u64 {
     let metrics = agent.metrics();
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("{listener=\"udp\"} "));
-    line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+    assert!(line.is_some(), "no {name} in {metrics}");
+    line.unwrap().parse().unwrap()
 }
 
 #[test]
