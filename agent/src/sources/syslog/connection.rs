@@ -39,6 +39,8 @@ pub(super) struct Connection<S> {
     times: Times,
     /// Whether nothing was taken yet.
     is_first: bool,
+    /// Whether a batch was given up at the stop, since its pipeline takes nothing.
+    is_refused: bool,
 }
 
 /// How a connection ends.
@@ -58,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn new(stream: S, peer: Peer, shared: Arc<Shared>, stop: CancellationToken) -> Self {
         let reader = MessageReader::new(stream, shared.long.clone());
         let (batch, times) = (Batch::new(&shared.batches), Times::new());
-        Self { shared, stop, reader, peer, batch, times, is_first: true }
+        Self { shared, stop, reader, peer, batch, times, is_first: true, is_refused: false }
     }
 
     /// Serves the connection to its end.
@@ -89,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut are_whole = false;
         while let Some(frame) = self.reader.next_frame() {
             are_whole = true;
-            if std::mem::take(&mut self.is_first) && is_http(self.reader.text(&frame)) {
+            if std::mem::take(&mut self.is_first) && is_strange(self.reader.text(&frame), frame.over) {
                 return Err(self.stranger("http"));
             }
             self.take(frame, true).await;
@@ -139,13 +141,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn settle(&mut self) {
         if !self.batch.is_empty() {
             let batch = std::mem::replace(&mut self.batch, Batch::new(&self.shared.batches));
-            self.shared.keep(batch, &self.stop).await;
+            self.is_refused |= !self.shared.keep(batch, &self.stop).await;
             self.times.resume();
         }
     }
 
     /// Reads more, or finds that the batch is to be ended, or the connection.
     async fn fill(&mut self) -> Result<(), Ended> {
+        // What would be read now would be lost; where it is, its sender may still have it.
+        if self.is_refused {
+            return Err(Ended::Cut);
+        }
         loop {
             if let Some(due) = self.times.overdue() {
                 return self.due(due);
@@ -202,4 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         tracing::warn!(listener = self.shared.listener, code, "what comes is no syslog");
         Ended::Stranger
     }
+}
+
+/// Returns whether a first message is none of syslog: an HTTP request, also one whose first line is too long to see its end. What
+/// begins as syslog does may end as it likes: logs of HTTP servers end so.
+fn is_strange(text: &[u8], over: usize) -> bool {
+    !text.starts_with(b"<") && (over > 0 || is_http(text))
 }

@@ -169,7 +169,8 @@ impl Run {
         }
     }
 
-    /// Rotates by a copy: what is unread then may be lost, so nothing is.
+    /// Rotates by a copy, to a name that no pattern takes: a copy that one takes may come a second time. What is unread when it
+    /// is cut may be lost, so nothing is.
     fn copy_and_truncate(&mut self, index: usize) {
         self.world.settle();
         self.may_restart = true;
@@ -180,15 +181,10 @@ impl Run {
             use std::os::unix::fs::MetadataExt;
             fs::metadata(&live).is_ok_and(|of| of.ino() == file.metadata().unwrap().ino())
         });
-        if writer.torn.is_some() || is_empty || !is_own || writer.rotated == KEPT {
+        if writer.torn.is_some() || is_empty || !is_own {
             return;
         }
-        for number in (1..=writer.rotated).rev() {
-            let name = |number| self.world.path(&format!("{}.log.{number}", writer.name));
-            fs::rename(name(number), name(number + 1)).unwrap();
-        }
-        writer.rotated += 1;
-        fs::copy(&live, self.world.path(&format!("{}.log.1", writer.name))).unwrap();
+        fs::copy(&live, self.world.path(&format!("{}.copy", writer.name))).unwrap();
         OpenOptions::new().write(true).truncate(true).open(live).unwrap();
     }
 

@@ -203,6 +203,13 @@ async fn what_is_no_syslog_ends_the_connection_and_is_counted() {
     world.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03<13>a\n").await;
     assert_eq!((world.refused("http"), world.refused("tls")), (1, 1));
     assert_eq!(world.figure(Figure::AcceptedEvents), 0);
+    // Its first line need not be seen to its end.
+    let long = format!("POST /{} HTTP/1.1\r\nhost: a\r\n\r\n<13>a\n", "x".repeat(200 << 10));
+    world.send(long.as_bytes()).await;
+    assert_eq!((world.refused("http"), world.figure(Figure::AcceptedEvents)), (2, 0));
+    // Logs of HTTP servers end as requests do.
+    world.send(b"<134>1 - - haproxy - - - \"GET /a HTTP/1.1\n").await;
+    assert_eq!((world.refused("http"), world.messages()), (2, vec!["\"GET /a HTTP/1.1".to_owned()]));
     // What only looks like it later on is text.
     world.send(b"<13>a\nGET / HTTP/1.1\n\x16\x03\n").await;
     assert_eq!(world.messages(), ["a", "GET / HTTP/1.1", "\x16\x03"]);
