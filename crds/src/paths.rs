@@ -60,7 +60,7 @@ impl PathPattern {
             return Err(("a pattern of files ends with `**`", "a name after it, such as `**/*.log`"));
         }
         let is_wild = |name: &&str| name.contains(['*', '?']);
-        let literal = names.iter().position(|name| is_wild(&name)).unwrap_or(names.len()).min(names.len() - 1);
+        let literal = names.iter().position(is_wild).unwrap_or(names.len()).min(names.len() - 1);
         let mut root = PathBuf::from("/");
         root.extend(&names[..literal]);
         let names = names[literal..].iter().map(|name| Name::of(name)).collect();

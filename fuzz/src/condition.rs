@@ -30,7 +30,7 @@ pub fn check(bytes: &[u8]) {
         [(format!("!({text})"), true), (format!("({text}) && true"), false), (format!("({text}) || false"), false)];
     for (other, is_negated) in others {
         if let Ok(condition) = Condition::compile(&other) {
-            let expected = meant.clone().map(|holds| holds != is_negated);
+            let expected = meant.map(|holds| holds != is_negated);
             assert_eq!(condition.eval(&normal, &origin), expected, "{other} of {}", normal.escape_ascii());
         }
     }

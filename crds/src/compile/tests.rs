@@ -416,16 +416,17 @@ const WRONG: &[(&str, &str, &[&str])] = &[
         "{name: pushed, type: Events}",
         "{name: pushed, type: Files, files: {include: [\"/a/**\", \"/a/../b\", \"/a/*.log\"], starts: End}}",
         &[
-            "13:81: MonitoringPipeline default/jobs: spec.inputs[0].files.starts: unknown field; did you mean `startAt`?",
+            "13:84: MonitoringPipeline default/jobs: spec.inputs[0].files.starts: unknown field; found \"starts\"; allowed: \
+             `include`, `startAt`; help: did you mean `startAt`?",
         ],
     ),
     (
         "{name: pushed, type: Events}",
         "{name: pushed, type: Files, files: {include: [\"/a/**\", \"/a/../b\", \"/a/*.log\"]}}",
         &[
-            "13:49: MonitoringPipeline default/jobs: spec.inputs[0].files.include[0]: a pattern of files ends with `**`; found \"/a/**\"; \
+            "13:51: MonitoringPipeline default/jobs: spec.inputs[0].files.include[0]: a pattern of files ends with `**`; found \"/a/**\"; \
              allowed: a name after it, such as `**/*.log`",
-            "13:57: MonitoringPipeline default/jobs: spec.inputs[0].files.include[1]: a pattern of files has an empty name, `.` or `..`; \
+            "13:60: MonitoringPipeline default/jobs: spec.inputs[0].files.include[1]: a pattern of files has an empty name, `.` or `..`; \
              found \"/a/../b\"; allowed: an absolute path like `/var/log/tool/*.log`",
         ],
     ),

@@ -39,7 +39,7 @@ metric_exporter = OTLPMetricExporter(url + "/v1/metrics")
 "#;
 
 /// The exporters over gRPC, which find the agent in the environment.
-const OVER_GRPC: &str = r#"
+const OVER_GRPC: &str = r"
 from grpc import Compression
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -47,7 +47,7 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 log_exporter = OTLPLogExporter(compression=Compression.Gzip)
 span_exporter = OTLPSpanExporter()
 metric_exporter = OTLPMetricExporter()
-"#;
+";
 
 /// Sends 500 log records, 50 spans and one count, and fails unless all was taken.
 const PROGRAM: &str = r#"

@@ -207,9 +207,11 @@ impl Connection {
 }
 
 fn head(length: usize, kind: u8, flags: u8, id: u32) -> [u8; HEAD_BYTES] {
-    let [_, a, b, c] = (length as u32).to_be_bytes();
-    let [d, e, f, g] = id.to_be_bytes();
-    [a, b, c, kind, flags, d, e, f, g]
+    let mut head = [0; HEAD_BYTES];
+    head[..3].copy_from_slice(&(length as u32).to_be_bytes()[1..]);
+    head[3..5].copy_from_slice(&[kind, flags]);
+    head[5..].copy_from_slice(&id.to_be_bytes());
+    head
 }
 
 fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
@@ -259,15 +261,16 @@ mod tests {
                 stream.read_exact(&mut head).unwrap();
                 let mut payload = vec![0; number(&[0, head[0], head[1], head[2]]) as usize];
                 stream.read_exact(&mut payload).unwrap();
-                if head[3] == DATA {
-                    got += payload.len();
-                    is_end = head[4] & END_STREAM != 0;
-                    assert!(got as i64 <= allowed, "more than the connection lets be sent");
-                    if got as i64 + FRAME_BYTES as i64 > allowed && !is_end {
-                        allowed += 100_000;
-                        stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes())).unwrap();
-                        stream.write_all(&frame(PING, 0, 0, b"12345678")).unwrap();
-                    }
+                if head[3] != DATA {
+                    continue;
+                }
+                got += payload.len();
+                is_end = head[4] & END_STREAM != 0;
+                assert!(got as i64 <= allowed, "more than the connection lets be sent");
+                if got as i64 + FRAME_BYTES as i64 > allowed && !is_end {
+                    allowed += 100_000;
+                    stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &100_000_u32.to_be_bytes())).unwrap();
+                    stream.write_all(&frame(PING, 0, 0, b"12345678")).unwrap();
                 }
             }
             stream.write_all(&frame(HEADERS, END_HEADERS, 1, &[0x88])).unwrap();

@@ -59,6 +59,7 @@ impl watch::Place for Place {
 
 /// The whole source without tasks.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of the root, each for itself")]
 pub(super) struct Tailer {
     core: Core<Cri>,
     settings: ContainerLogsSettings,

@@ -27,7 +27,7 @@ use super::position;
 use super::walk::{Found, Walk, Wanted};
 use super::{FILES_MAX, FORGOTTEN_AFTER, FileInput, FilesSettings, UNSEEN_MAX};
 use crate::sources::tail::core::{Core, Outgoing};
-use crate::sources::tail::file::{Links, Opener};
+use crate::sources::tail::file::{Links, LogFile, Opener};
 use crate::sources::tail::lane::Lane;
 use crate::sources::tail::position::Mark;
 use crate::sources::tail::run::Tails;
@@ -279,7 +279,7 @@ impl Tailer {
     /// Takes note that a look did not find a file that is followed.
     fn miss(&mut self, key: u32, now: Instant, is_complete: bool) {
         let Some(unit) = self.core.units.get(&key).filter(|unit| !unit.is_gone) else { return };
-        let is_unlinked = unit.files.list.first().and_then(|file| file.is_unlinked());
+        let is_unlinked = unit.files.list.first().and_then(LogFile::is_unlinked);
         let missed_at = match self.seen.get_mut(&key) {
             Some(seen) if is_complete => *seen.missed_at.get_or_insert(now),
             _ => now,

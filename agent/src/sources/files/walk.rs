@@ -90,19 +90,19 @@ impl Walk {
                     break;
                 }
                 enters(&next.directory);
-                match opener.list(&next.directory) {
-                    Ok(there) => {
-                        for entry in there.take(ENTRIES_MAX - entries) {
-                            entries += 1;
-                            match entry.and_then(|entry| walk.take((index, one), &entry, &next, (opener, is_known))) {
-                                Ok(deeper) => ahead.extend(deeper),
-                                Err(error) => walk.fail(&error),
-                            }
-                        }
-                    }
+                let listed = opener.list(&next.directory);
+                match &listed {
+                    Ok(_) => {}
                     // Nothing in it is for us, as long as that stays so.
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => walk.failed += 1,
-                    Err(error) => walk.fail(&error),
+                    Err(error) => walk.fail(error),
+                }
+                for entry in listed.into_iter().flatten().take(ENTRIES_MAX - entries) {
+                    entries += 1;
+                    match entry.and_then(|entry| walk.take((index, one), &entry, &next, (opener, is_known))) {
+                        Ok(deeper) => ahead.extend(deeper),
+                        Err(error) => walk.fail(&error),
+                    }
                 }
             }
         }

@@ -45,7 +45,7 @@ fn a_line_without_its_end_waits_for_it_until_its_file_is_gone() {
 #[test]
 fn a_line_too_long_for_an_event_comes_in_pieces_also_over_a_kill() {
     let mut world = World::new("*.log");
-    let long: String = (0..300_000).map(|number| format!("{number:09} ")).collect();
+    let long = (0..300_000).map(|number| format!("{number:09} ")).collect::<Vec<_>>().concat();
     world.write("a.log", &long);
     world.look();
     let before = world.log.events.len();

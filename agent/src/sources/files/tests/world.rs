@@ -153,7 +153,7 @@ impl World {
 
 /// Returns lines with numbers.
 pub(super) fn lines(numbers: std::ops::Range<u32>) -> String {
-    texts(numbers).iter().map(|text| format!("{text}\n")).collect()
+    texts(numbers).iter().map(|text| format!("{text}\n")).collect::<Vec<_>>().concat()
 }
 
 /// Returns the texts of [`lines`].
