@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::stopwatch::Stopwatch;
 use crate::workspace::Workspace;
-use crate::{cargo_steps, demo, deny, examples, fuzz, generate, invariants, test, tidy};
+use crate::{cargo_steps, demo, deny, examples, generate, invariants, test, tidy};
 
 /// What `cargo xtask ci` can be told.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,6 @@ const CHECKS: &[Step] = &[
     ("alone", cargo_steps::alone),
     ("examples", examples::run),
     ("demo", demo::run_default),
-    ("fuzz", fuzz::run_short),
 ];
 
 /// Runs the steps until one fails.

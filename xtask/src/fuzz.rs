@@ -1,7 +1,7 @@
 //! The fuzz targets of `fuzz/targets`, each for some seconds (cargo-fuzz, libFuzzer).
 //!
-//! They need a nightly toolchain, for the sanitizer. Where there is none that is said, and the property tests of `fuzz/tests`,
-//! which have the same bodies, are what there is. What a run finds that is new goes to the cache, so that the next one goes on
+//! They need a nightly toolchain, for the sanitizer. Not a step of CI: the property tests of
+//! `fuzz/tests`, which have the same bodies, are. What a run finds that is new goes to the cache, so that the next one goes on
 //! from there; an input that breaks something is left in `fuzz/targets/artifacts`.
 
 use std::process::{Command, Stdio};
@@ -15,8 +15,6 @@ const FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
 /// Where the targets are.
 const TARGETS: &str = "fuzz/targets";
-/// How long each runs in CI, in seconds.
-const SHORT_SECONDS: u64 = 5;
 /// Most bytes of an input, as the bodies have it.
 const BYTES_MAX: u64 = 16 << 10;
 /// Seconds after which one input counts as a hang.
@@ -45,17 +43,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     let targets = if arguments.targets.is_empty() { &all } else { &arguments.targets };
     fuzz(workspace, targets, arguments.seconds)
-}
-
-/// Runs every target for a moment; says so where that cannot be.
-pub(crate) fn run_short(workspace: &Workspace) -> anyhow::Result<()> {
-    if !has_nightly() {
-        println!(
-            "    skipped: fuzz targets, because there is no nightly toolchain; their bodies are run by `cargo xtask test`"
-        );
-        return Ok(());
-    }
-    fuzz(workspace, &all(workspace)?, SHORT_SECONDS)
 }
 
 fn has_nightly() -> bool {
