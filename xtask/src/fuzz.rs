@@ -1,8 +1,8 @@
-//! The fuzz targets of `fuzz/targets`, each for some seconds (cargo-fuzz, libFuzzer).
+//! The fuzz targets of `tests/fuzz/targets`, each for some seconds (cargo-fuzz, libFuzzer).
 //!
 //! They need a nightly toolchain, for the sanitizer. Not a step of CI: the property tests of
-//! `fuzz/tests`, which have the same bodies, are. What a run finds that is new goes to the cache, so that the next one goes on
-//! from there; an input that breaks something is left in `fuzz/targets/artifacts`.
+//! `tests/fuzz/tests`, which have the same bodies, are. What a run finds that is new goes to the cache, so that the next one goes on
+//! from there; an input that breaks something is left in `tests/fuzz/targets/artifacts`.
 
 use std::process::{Command, Stdio};
 
@@ -14,7 +14,7 @@ use crate::workspace::{Workspace, must_succeed};
 const FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
 /// Where the targets are.
-const TARGETS: &str = "fuzz/targets";
+const TARGETS: &str = "tests/fuzz/targets";
 /// Most bytes of an input, as the bodies have it.
 const BYTES_MAX: u64 = 16 << 10;
 /// Seconds after which one input counts as a hang.
@@ -68,7 +68,7 @@ fn fuzz(workspace: &Workspace, targets: &[String], seconds: u64) -> anyhow::Resu
         println!("    {target}, for {seconds} s");
         let mut command = Command::new(&program);
         command.current_dir(workspace.root()).args(["fuzz", "run", "--fuzz-dir", TARGETS, "--target-dir"]).arg(&build);
-        command.arg(target).arg(&found).arg(workspace.root().join("fuzz/corpus").join(target)).arg("--");
+        command.arg(target).arg(&found).arg(workspace.root().join("tests/fuzz/corpus").join(target)).arg("--");
         command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={BYTES_MAX}"));
         command.args([format!("-timeout={HANG_SECONDS}"), "-verbosity=0".into(), "-print_final_stats=1".into()]);
         // The build folder of this run is none of a sanitizer.
