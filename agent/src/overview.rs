@@ -16,6 +16,7 @@ use crate::config::state::ConfigReport;
 use crate::sources::grpc::GrpcStats;
 use crate::sources::http::HttpStats;
 use crate::sources::ndjson::{Figure, NdjsonStats};
+use crate::sources::pushed::tally::{Listed, Named, Tally};
 use crate::sources::syslog::{self, SyslogStats};
 use crate::sources::tail::TailStats;
 use crate::status::{Excluded, Listener, Phase, Source, StatusReport};
@@ -246,11 +247,7 @@ fn line_source(name: &str, stats: &NdjsonStats) -> Source {
         ("lost events", Figure::LostEvents),
         ("cut lines", Figure::CutLines),
     ];
-    let mut counts = BTreeMap::from(figures.map(|(what, figure)| (what.to_owned(), stats.figure(figure))));
-    counts.extend(stats.refused_events().map(|(code, events)| (format!("refused events ({code})"), events)));
-    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
-    counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
-    Source { name: name.into(), counts }
+    Source { name: name.into(), counts: counts_of(stats, &figures, "refused events") }
 }
 
 fn syslog_source(name: &str, stats: &SyslogStats) -> Source {
@@ -264,11 +261,20 @@ fn syslog_source(name: &str, stats: &SyslogStats) -> Source {
         ("accepted events", Figure::AcceptedEvents),
         ("lost events", Figure::LostEvents),
     ];
-    let mut counts = BTreeMap::from(figures.map(|(what, figure)| (what.to_owned(), stats.figure(figure))));
-    counts.extend(stats.malformed().map(|(reason, events)| (format!("malformed events ({reason})"), events)));
-    counts.extend(stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times)));
-    counts.extend(stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times)));
-    Source { name: format!("syslog-{name}"), counts }
+    Source { name: format!("syslog-{name}"), counts: counts_of(stats, &figures, "malformed events") }
+}
+
+/// Returns what a listener counts, each under what it is; of the kinds of events under `kind`.
+fn counts_of<F: Listed, L: Named, K: Named>(
+    stats: &Tally<F, L, K>,
+    figures: &[(&str, F)],
+    kind: &str,
+) -> BTreeMap<String, u64> {
+    let figures = figures.iter().map(|(what, figure)| ((*what).to_owned(), stats.figure(*figure)));
+    let kinds = stats.kinds().map(|(name, events)| (format!("{kind} ({name})"), events));
+    let limits = stats.limits().map(|(limit, times)| (format!("limit hit ({limit})"), times));
+    let refusals = stats.refusals().into_iter().map(|(code, times)| (format!("refused ({code})"), times));
+    figures.chain(kinds).chain(limits).chain(refusals).collect()
 }
 
 fn container_log_source(stats: &TailStats) -> Source {

@@ -8,11 +8,13 @@ pub(crate) mod accepts;
 pub(crate) mod budget;
 pub(crate) mod events;
 pub mod own_pod;
+pub(crate) mod pace;
 #[cfg(test)]
 pub(crate) mod recorder;
 pub mod security;
 pub(crate) mod sender;
 pub(crate) mod strangers;
+pub(crate) mod tally;
 pub mod targets;
 mod token;
 

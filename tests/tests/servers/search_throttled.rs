@@ -51,9 +51,11 @@ fn throttled_over_kills(package: Package) {
             set("null");
         }
         agent = place.start();
+        // One more: the event before the first round, where the kill came before its delivery was noted down. The closed index
+        // answers 429 to it as well, and says that it has it already only when the block is gone.
+        let most = 1000 * (round + 1) + 1;
         agent.wait_until("what is free goes on", |status| {
-            let held = delivery(status)["heldEvents"].as_u64().unwrap_or(u64::MAX);
-            held <= 1000 * (round + 1)
+            delivery(status)["heldEvents"].as_u64().unwrap_or(u64::MAX) <= most
         });
     }
     set("null");

@@ -105,13 +105,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.take(line).await?;
         }
         if self.reader.number() > before {
-            self.times.whole_line();
+            self.times.pace.whole();
         }
-        self.times.inside(self.reader.is_inside());
+        self.times.pace.inside(self.reader.is_inside());
         if self.terms.is_none() && self.shared.wants_token() && self.reader.inside_bytes() > CONTROL_BYTES_MAX {
             return Err(self.limited(Limit::ControlBytes));
         }
-        let is_due = self.times.is_due(self.batch.since);
+        let is_due = self.times.pace.is_due(self.batch.since);
         if is_due && self.answers() != Answers::Batches { self.settle(None).await } else { Ok(()) }
     }
 
@@ -201,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.shared.stats.limited(Limit::Bytes);
         }
-        self.times.resume();
+        self.times.pace.resume();
         match line {
             Line::Whole(span) => self.batch.push(self.reader.text(span), number),
             Line::TooLong(bytes) => self.batch.push_too_large(bytes, number),
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             })
         };
         drop(lease);
-        self.times.resume();
+        self.times.pace.resume();
         match kept {
             Ok(()) if answers == Answers::None => Ok(()),
             Ok(()) => self.say(&answer::settled(&about, events, &refusals)).await,
@@ -299,8 +299,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let (deadline, due) = self.times.next(since, answers);
             let filled = tokio::select! {
                 biased;
-                () = self.stop.cancelled(), if !self.times.is_stopping() => {
-                    self.times.stop();
+                () = self.stop.cancelled(), if !self.times.pace.is_stopping() => {
+                    self.times.pace.stop();
                     continue;
                 }
                 filled = self.reader.fill() => filled,
@@ -322,9 +322,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         return Err(self.limited(Limit::Bytes));
                     }
                     self.shared.stats.limited(Limit::Bytes);
-                    self.times.resume();
+                    self.times.pace.resume();
                     if !self.batch.is_empty() && self.answers() != Answers::Batches {
-                        self.times.drained();
+                        self.times.pace.drained();
                         return Ok(());
                     }
                 }
@@ -335,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn due(&mut self, due: Due) -> Result<(), Ended> {
         match due {
             Due::Batch => {
-                self.times.drained();
+                self.times.pace.drained();
                 Ok(())
             }
             Due::Stop => Err(Ended::Stopped),

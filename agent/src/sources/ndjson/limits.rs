@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sources::pushed::tally::listed;
+
 use spillway_delivery::event::EVENT_BYTES_MAX;
 
 /// Most connections at once. One that has not sent anything costs a socket and a small task, one that has a buffer of
@@ -90,7 +92,7 @@ pub(super) const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// A limit that a sender ran into, as it is counted and named in answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
+pub enum Limit {
     /// More connections than may be open.
     Connections,
     /// The system accepts no more connections.
@@ -180,14 +182,4 @@ impl Limit {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_counted_where_they_stand() {
-        for (index, limit) in Limit::ALL.into_iter().enumerate() {
-            assert_eq!(limit as usize, index);
-        }
-    }
-}
+listed!(Limit, named);

@@ -74,7 +74,7 @@ impl Listener {
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             return self.turn_away(stream);
         };
-        let held = (permit, self.shared.stats.opened());
+        let held = (permit, self.shared.opened());
         let tls = self.shared.security().and_then(ListenerSecurity::tls).cloned();
         match stream {
             Accepted::Tcp(stream) => match tls {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::limits::{BYTES_MAX, Limit, TOLD_EVERY};
-use super::stats::{Figure, NdjsonStats};
+use super::stats::{Figure, NdjsonStats, Now};
 use crate::sources::pushed::budget::Budget;
 use crate::sources::pushed::events::{RefusalCode, Refusals};
 use crate::sources::pushed::own_pod::OwnPod;
@@ -78,10 +78,16 @@ impl Shared {
         }
     }
 
+    /// Counts a connection, as open until what is returned is dropped.
+    pub(super) fn opened(&self) -> Now {
+        self.stats.add(Figure::Connections, 1);
+        self.stats.now(Figure::OpenConnections)
+    }
+
     /// Counts lines that are no events, and tells of the first where the client does not read of it.
     pub(super) fn refused(&self, refusals: &Refusals, is_answered: bool) {
         for (code, count) in RefusalCode::ALL.into_iter().zip(refusals.counts) {
-            self.stats.event_refused(code, count as u64);
+            self.stats.add_kind(code, count as u64);
         }
         for _ in 0..refusals.counts[RefusalCode::TooLarge as usize] {
             self.stats.limited(Limit::LineBytes);

@@ -22,6 +22,8 @@ use memchr::memchr;
 use spillway_delivery::event::{BATCH_EVENTS_MAX, EVENT_BYTES_MAX};
 use spillway_delivery::json::{self, JsonError, ObjectInfo};
 
+use super::tally::listed;
+
 /// Most refused events that an answer lists; the rest is counted.
 pub(crate) const REFUSALS_LISTED_MAX: usize = 100;
 
@@ -91,11 +93,16 @@ pub(crate) struct Fault {
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RefusalCode {
+pub enum RefusalCode {
+    /// No JSON.
     Malformed,
+    /// JSON, and no object.
     NotAnObject,
+    /// No UTF-8.
     InvalidUtf8,
+    /// Nested too deep.
     TooDeep,
+    /// Too long.
     TooLarge,
 }
 
@@ -115,6 +122,8 @@ impl RefusalCode {
         }
     }
 }
+
+listed!(RefusalCode, named);
 
 impl Refusals {
     /// Returns how many events were refused.

@@ -97,10 +97,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.take(frame, true).await;
         }
         if are_whole {
-            self.times.whole_message();
+            self.times.pace.whole();
         }
-        self.times.inside(self.reader.is_inside());
-        if self.times.is_due(self.batch.since) {
+        self.times.pace.inside(self.reader.is_inside());
+        if self.times.pace.is_due(self.batch.since) {
             self.settle().await;
         }
         Ok(())
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.shared.stats.limited(Limit::Bytes);
             self.settle().await;
         }
-        self.times.resume();
+        self.times.pace.resume();
         let end = match (frame.over, is_whole) {
             (0, true) => End::Whole,
             (0, false) => End::Half,
@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.batch.is_empty() {
             let batch = std::mem::replace(&mut self.batch, Batch::new(&self.shared.batches));
             self.is_refused |= !self.shared.keep(batch, &self.stop).await;
-            self.times.resume();
+            self.times.pace.resume();
         }
     }
 
@@ -159,8 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let (deadline, due) = self.times.next(self.batch.since);
             let filled = tokio::select! {
                 biased;
-                () = self.stop.cancelled(), if !self.times.is_stopping() => {
-                    self.times.stop();
+                () = self.stop.cancelled(), if !self.times.pace.is_stopping() => {
+                    self.times.pace.stop();
                     continue;
                 }
                 filled = self.reader.fill() => filled,
@@ -179,9 +179,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Filled::NoRoom => {
                     self.shared.stats.limited(Limit::Bytes);
-                    self.times.resume();
+                    self.times.pace.resume();
                     if !self.batch.is_empty() {
-                        self.times.drained();
+                        self.times.pace.drained();
                         return Ok(());
                     }
                 }
@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn due(&mut self, due: Due) -> Result<(), Ended> {
         match due {
             Due::Batch => {
-                self.times.drained();
+                self.times.pace.drained();
                 Ok(())
             }
             Due::Stop => Err(Ended::Cut),

@@ -29,6 +29,8 @@ use spillway_delivery::json;
 
 use structured::Structured;
 
+use crate::sources::pushed::tally::listed;
+
 /// Most bytes of a message; who reads it cuts what is longer. A byte escapes to six at most, so that its event is one.
 pub const MESSAGE_BYTES_MAX: usize = 128 << 10;
 
@@ -130,6 +132,8 @@ impl Malformed {
         }
     }
 }
+
+listed!(Malformed, named);
 
 /// What was wrong with a message; nothing, mostly.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

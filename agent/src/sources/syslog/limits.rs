@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sources::pushed::tally::listed;
+
 use super::decode::{MESSAGE_BYTES_MAX, event_bytes_max};
 
 /// Most connections at once. One that has sent something has a buffer of [`READ_BYTES`]: 16 MiB, if all of them do.
@@ -95,7 +97,7 @@ const _: () = assert!(2 * 2 * (PENDING_BYTES + event_bytes_max(DATAGRAM_BYTES_MA
 
 /// A limit that a sender ran into, as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
+pub enum Limit {
     /// More connections than may be open.
     Connections,
     /// The system accepts no more connections.
@@ -150,14 +152,4 @@ impl Limit {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_counted_where_they_stand() {
-        for (index, limit) in Limit::ALL.into_iter().enumerate() {
-            assert_eq!(limit as usize, index);
-        }
-    }
-}
+listed!(Limit, named);

@@ -51,7 +51,7 @@ impl Listener {
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             return self.shared.stats.limited(Limit::Connections);
         };
-        let held = (permit, self.shared.stats.opened());
+        let held = (permit, self.shared.opened());
         ask_whether_it_is_there(&stream);
         let (shared, stop) = (self.shared.clone(), self.supervisor.stopping());
         match self.tls.clone() {

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
-use super::decode::Decoded;
-use super::limits::{BATCHES_BYTES_MAX, LONG_BYTES_MAX, RETRY_EVERY_MAX, RETRY_EVERY_MIN, TOLD_EVERY};
-use super::stats::{Figure, SyslogStats};
+use super::decode::{Decoded, Malformed};
+use super::limits::{BATCHES_BYTES_MAX, LONG_BYTES_MAX, Limit, RETRY_EVERY_MAX, RETRY_EVERY_MIN, TOLD_EVERY};
+use super::stats::{Figure, Now, SyslogStats};
 use crate::sources::pushed::budget::Budget;
 use crate::sources::pushed::own_pod::OwnPod;
 use crate::sources::pushed::sender::{Sender, Way};
@@ -100,10 +100,22 @@ impl Shared {
         Self { listener, door, clock, stats, senders, long, batches, arenas, told }
     }
 
+    /// Counts a connection, as open until what is returned is dropped.
+    pub(super) fn opened(&self) -> Now {
+        self.stats.add(Figure::Connections, 1);
+        self.stats.now(Figure::OpenConnections)
+    }
+
     /// Counts what was wrong with a message, and tells of it.
     pub(super) fn decoded(&self, decoded: Decoded) {
-        if self.stats.decoded(decoded) && self.may_tell(Told::Malformed) {
-            let why = decoded.malformed().next().map(super::decode::Malformed::as_str);
+        for one in decoded.malformed() {
+            self.stats.add_kind(one, 1);
+            if one == Malformed::TooLong {
+                self.stats.limited(Limit::MessageBytes);
+            }
+        }
+        if decoded != Decoded::default() && self.may_tell(Told::Malformed) {
+            let why = decoded.malformed().next().map(Malformed::as_str);
             tracing::warn!(listener = self.listener, why, "malformed messages");
         }
     }

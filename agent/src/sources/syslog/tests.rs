@@ -105,7 +105,7 @@ impl World {
     }
 
     fn malformed(&self, name: &str) -> u64 {
-        self.stats.malformed().find(|(reason, _)| *reason == name).unwrap().1
+        self.stats.kinds().find(|(reason, _)| *reason == name).unwrap().1
     }
 
     fn refused(&self, code: &str) -> u64 {

@@ -46,7 +46,7 @@ async fn a_bad_line_is_told_by_its_number_and_its_neighbours_are_kept() {
         let place = format!("line 3, column {column}: ");
         assert!(error["message"].as_str().unwrap().starts_with(&place), "{error}");
         assert_eq!(world.recorder.payloads().concat(), "{\"a\":1}\n{\"b\":2}\n");
-        assert_eq!(world.stats.refused_events().find(|(known, _)| *known == code).unwrap().1, 1);
+        assert_eq!(world.stats.kinds().find(|(known, _)| *known == code).unwrap().1, 1);
     }
 }
 

@@ -165,7 +165,7 @@ async fn lines_are_the_events_that_they_are_in_a_body_over_http() {
         tokio::join!(served, sent);
         let text = String::from_utf8_lossy(&body);
         assert_eq!(world.recorder.payloads().concat().as_bytes(), whole.payload, "round {round}: {text:?}");
-        let refused: Vec<u64> = world.stats.refused_events().map(|(_, count)| count).collect();
+        let refused: Vec<u64> = world.stats.kinds().map(|(_, count)| count).collect();
         assert_eq!(refused, whole.refusals.counts.map(|count| count as u64), "round {round}: {text:?}");
     }
 }
