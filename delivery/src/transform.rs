@@ -6,6 +6,8 @@
 //! routes see what the transforms made, a retry sends the same bytes again, and a secret that was taken out is in no file.
 //! Nothing is shaped twice: neither a replay nor a redrive comes through the door.
 //!
+//! One is not here: [`multiline`] runs in the source, where lines have a file and a position.
+//!
 //! # Guarantees
 //! - **Bytes.** An event that no transform changes keeps its bytes; of one that is changed, every byte that no transform names
 //!   (spaces between two members that are cut aside). It stays a valid object on one line without the agent's own member.
@@ -35,6 +37,7 @@ mod edit;
 mod gate;
 mod keep;
 mod lift;
+pub mod multiline;
 mod parse;
 mod path;
 mod redact;
@@ -50,6 +53,7 @@ pub use batch::Shaped;
 pub use chain::Chain;
 pub use counts::Counts;
 pub use gate::{Deduplicate, Effects, KEYS_MAX, Looks, RATE_MAX, RateLimit, Sample, WINDOW_MAX};
+pub use multiline::Multiline;
 pub use parse::{OnError, PATTERN_TEXT_BYTES_MAX, ParseJson, ParseRegex, ParseSeverity, ParseTimestamp};
 pub use path::{FieldPath, PATH_KEYS_MAX, PathError};
 pub use redact::{Builtin, FINDS_MAX, Finders, FindersError, PATTERNS_MAX, Redact};
@@ -100,6 +104,8 @@ pub enum Action {
     RateLimit(RateLimit),
     /// Drops an event that came before.
     Deduplicate(Deduplicate),
+    /// Joins lines, in the source that reads them; the first of its list. What comes through the door passes by.
+    Multiline(Multiline),
 }
 
 /// A field and the value it gets.
@@ -146,6 +152,7 @@ impl Action {
             Self::Sample(_) => "Sample",
             Self::RateLimit(_) => "RateLimit",
             Self::Deduplicate(_) => "Deduplicate",
+            Self::Multiline(_) => "Multiline",
         }
     }
 
@@ -161,7 +168,7 @@ impl Action {
             Self::Rename(fields) => fields.iter().flat_map(|field| [&field.from, &field.to]).collect(),
             Self::Redact(redact) => redact.fields.iter().collect(),
             Self::Deduplicate(deduplicate) => deduplicate.fields.iter().collect(),
-            Self::Drop(_) | Self::Sample(_) | Self::RateLimit(_) => Vec::new(),
+            Self::Drop(_) | Self::Sample(_) | Self::RateLimit(_) | Self::Multiline(_) => Vec::new(),
         }
     }
 

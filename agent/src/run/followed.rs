@@ -9,6 +9,7 @@ use spillway_crds::{Input, Reach};
 use spillway_delivery::intake::Pipeline;
 use spillway_delivery::settings::PipelineUid;
 use spillway_delivery::supervisor::Supervisor;
+use spillway_delivery::transform::Multiline;
 
 use super::Parts;
 use super::intake::Opened;
@@ -17,8 +18,8 @@ use crate::sources::container_logs::{self, ContainerLogsSettings, LogInput};
 use crate::sources::files::{self, FileInput, FilesSettings};
 use crate::sources::tail::{Following, StartAt, TailStats};
 
-/// What a pipeline wants of files.
-type Wanted = (Reach, Vec<Input>);
+/// What a pipeline wants of files, and how their lines are joined.
+type Wanted = (Reach, Vec<Input>, Option<Multiline>);
 
 /// One kind of files that are followed.
 pub(super) trait Kind {
@@ -64,8 +65,8 @@ impl<K: Kind> Followed<K> {
         };
         let wanted: BTreeMap<&PipelineUid, (&Opened, Wanted)> = opened
             .iter()
-            .map(|(uid, one)| (uid, (one, (one.namespaces.clone(), of_kind(one)))))
-            .filter(|(_, (_, (_, inputs)))| !inputs.is_empty())
+            .map(|(uid, one)| (uid, (one, (one.namespaces.clone(), of_kind(one), one.pipeline.multiline()))))
+            .filter(|(_, (_, (_, inputs, _)))| !inputs.is_empty())
             .collect();
         let is_same = |uid: &PipelineUid, pipeline: &Arc<Pipeline>, before: &Wanted| {
             wanted.get(uid).is_some_and(|(one, now)| Arc::ptr_eq(&one.pipeline, pipeline) && now == before)

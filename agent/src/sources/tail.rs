@@ -4,20 +4,22 @@
 //! ```text
 //! watch, timers ─► a source's tailer ─► finds units: the files of a container, or one file
 //!                        │
-//!                        └─► core: reader per unit and pipeline ─► form ─► assemble ─► batch + position ─► Intake
+//!                        └─► core: reader per unit and pipeline ─► form ─► assemble ─► join ─► batch + position ─► Intake
 //! ```
 //!
 //! # Guarantees
 //! - Each line that is read is an event exactly once, in the order of its file and of the unit's files, over
 //!   rotation, restarts and SIGKILL at any moment: the position travels in the batch, and nothing else is
 //!   remembered. A batch that is refused is submitted again, never dropped.
+//! - Lines that a pipeline's `Multiline` joins are one event, and count as read when that is kept: the position stays before
+//!   them until then. A pipeline without it reads the same file by itself, line by line.
 //! - A file is known by its inode and its first bytes, never by its name; a position counts decompressed bytes.
 //! - A file that is unlinked while it is read is read to its end.
 //! - A pipeline that takes nothing holds up nobody but itself.
 //!
 //! # Limits
 //! One read: 256 KiB, one buffer for all. One batch: 1 MiB or 8,192 events, and one line more; 4 batches of a pipeline
-//! under way, so 4 MiB and a few lines each. Unfinished lines: 8 MiB over all files. A file costs its first KiB and a
+//! under way, so 4 MiB and a few lines each. Unfinished lines and open groups: 8 MiB over all files. A file costs its first KiB and a
 //! descriptor while it is unread: 1,000 idle files about 1.5 MB.
 //!
 //! # It must not know
@@ -29,11 +31,13 @@ pub(in crate::sources) mod between;
 pub(in crate::sources) mod core;
 pub(in crate::sources) mod file;
 pub(in crate::sources) mod files;
+pub(in crate::sources) mod join;
 pub(in crate::sources) mod lane;
 pub(in crate::sources) mod order;
 pub(in crate::sources) mod position;
 pub(in crate::sources) mod reader;
 pub(in crate::sources) mod run;
+pub(in crate::sources) mod sink;
 pub(in crate::sources) mod stats;
 pub(in crate::sources) mod unit;
 pub(in crate::sources) mod watch;
@@ -105,6 +109,9 @@ pub(in crate::sources) fn follow(
     let (stop, ended) = (supervisor.stopping().child_token(), CancellationToken::new());
     let stats = tailer.core().stats.clone();
     let Running { pipelines, pods, rescan, gather } = running;
+    for (lane, pipeline) in tailer.core().lanes.iter_mut().zip(&pipelines) {
+        lane.multiline = pipeline.multiline();
+    }
     let runner = Runner { tailer, pipelines, pods, rescan, gather, stats, stop: stop.clone() };
     let end = ended.clone();
     supervisor.spawn(name, async move {

@@ -57,7 +57,7 @@ fn of(
             namespace: object.namespace.as_str().into(),
             name: object.name.as_str().into(),
             log: log(&spec),
-            transforms: transforms(object, &spec.transforms, problems),
+            transforms: transforms(object, &spec.inputs, &spec.transforms, problems),
             routes,
             origin: spec.origin.map(origin).unwrap_or_default(),
             suspend: spec.suspend,

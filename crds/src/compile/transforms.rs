@@ -4,11 +4,13 @@ use spillway_delivery::condition::{Condition, Expression};
 use spillway_delivery::transform::{Action, FieldPath, PathError, RenameField, SetField, SetValue, Transform};
 
 use super::pipeline::not_compiled;
+use crate::kinds::monitoring_pipeline::InputSpec;
 use crate::kinds::transform::{RenameFieldSpec, SetFieldSpec, TransformSpec, TransformType};
 use crate::manifest::error::{Problem, quoted};
 use crate::manifest::object::Object;
 
 mod gate;
+mod multiline;
 mod parse;
 mod redact;
 
@@ -16,7 +18,13 @@ mod redact;
 type Read = Option<(Action, Vec<String>)>;
 
 /// Returns the transforms that are good, and adds what is wrong with the others.
-pub(super) fn transforms(object: &Object, specs: &[TransformSpec], problems: &mut Vec<Problem>) -> Vec<Transform> {
+pub(super) fn transforms(
+    object: &Object,
+    inputs: &[InputSpec],
+    specs: &[TransformSpec],
+    problems: &mut Vec<Problem>,
+) -> Vec<Transform> {
+    multiline::check_place(object, inputs, specs, problems);
     let read = specs.iter().enumerate().filter_map(|(index, spec)| {
         let mut reader = Reader { object, field: format!("spec.transforms[{index}]"), problems: &mut *problems };
         let action = reader.action(spec)?;
@@ -44,6 +52,7 @@ impl Reader<'_> {
             TransformType::Sample => self.sample(spec.sample.as_ref()?)?,
             TransformType::RateLimit => self.rate_limit(spec.rate_limit.as_ref()?)?,
             TransformType::Deduplicate => self.deduplicate(spec.deduplicate.as_ref()?)?,
+            TransformType::Multiline => self.multiline(spec.multiline.as_ref()?)?,
             TransformType::Set => self.set(&spec.set.as_ref()?.fields)?,
             TransformType::Rename => self.rename(&spec.rename.as_ref()?.fields)?,
             TransformType::Remove => {

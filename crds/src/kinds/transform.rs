@@ -10,10 +10,12 @@ use super::LABEL_PATTERN;
 use crate::manifest::rules;
 
 mod gate;
+mod multiline;
 mod parse;
 mod redact;
 
 pub use gate::{DeduplicateSpec, RateLimitSpec, SampleSpec};
+pub use multiline::{MultilineSpec, PresetSpec};
 pub use parse::{
     OnErrorSpec, ParseJsonSpec, ParseRegexSpec, ParseSeveritySpec, ParseTimestampSpec, SeverityNumbersSpec,
     TimeFormatSpec,
@@ -32,8 +34,8 @@ pub struct TransformSpec {
     /// text), `ParseTimestamp` and `ParseSeverity` (write a time and a severity in one form), `Set` (gives fields a value),
     /// `Remove` (takes fields out), `Rename` (moves fields), `Keep` (takes all other fields out), `Drop` (drops events,
     /// counted), `Redact` (takes secrets out of texts), `Sample` (keeps some of many events), `RateLimit` (keeps so many events a
-    /// second) or `Deduplicate` (drops events that came before). The member of the same name, with a small letter first, holds its
-    /// settings.
+    /// second), `Deduplicate` (drops events that came before) or `Multiline` (joins lines of files that belong together; the first
+    /// of the list). The member of the same name, with a small letter first, holds its settings.
     pub r#type: TransformType,
 
     /// Settings of a transform of type `ParseJSON`. It must be there with this type.
@@ -87,6 +89,10 @@ pub struct TransformSpec {
     /// Settings of a transform of type `Deduplicate`. It must be there with this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deduplicate: Option<DeduplicateSpec>,
+
+    /// Settings of a transform of type `Multiline`. It must be there with this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiline: Option<MultilineSpec>,
 }
 
 /// The kinds of transform.
@@ -119,6 +125,8 @@ pub enum TransformType {
     RateLimit,
     /// Drops events that came before.
     Deduplicate,
+    /// Joins lines of files.
+    Multiline,
 }
 
 /// Settings of a transform of type `Set`.

@@ -44,10 +44,12 @@ pub(crate) enum Check {
     BuiltinOrPatterns,
     /// No more is kept than there is.
     KeepAtMostOutOf,
+    /// What begins an event of several lines is told, once.
+    StartPatternOrPresets,
 }
 
 /// Every rule of every kind, but those of the members of a Backend and of a transform.
-const CHECKS: [Check; 17] = [
+const CHECKS: [Check; 18] = [
     Check::OnlyWith { r#type: "ContainerLogs", member: "containerLogs" },
     Check::OnlyWith { r#type: "Events", member: "events" },
     Check::OnlyWith { r#type: "Files", member: "files" },
@@ -65,10 +67,11 @@ const CHECKS: [Check; 17] = [
     Check::ZoneNeeded,
     Check::BuiltinOrPatterns,
     Check::KeepAtMostOutOf,
+    Check::StartPatternOrPresets,
 ];
 
 /// The types of transform and their members.
-const TRANSFORMS: [(&str, &str); 13] = [
+const TRANSFORMS: [(&str, &str); 14] = [
     ("ParseJSON", "parseJSON"),
     ("ParseRegex", "parseRegex"),
     ("ParseTimestamp", "parseTimestamp"),
@@ -82,6 +85,7 @@ const TRANSFORMS: [(&str, &str); 13] = [
     ("Sample", "sample"),
     ("RateLimit", "rateLimit"),
     ("Deduplicate", "deduplicate"),
+    ("Multiline", "multiline"),
 ];
 
 /// Returns every rule of every kind.
@@ -185,6 +189,11 @@ pub(crate) fn keep_at_most_out_of() -> Rule {
     Check::KeepAtMostOutOf.rule()
 }
 
+/// What begins an event of several lines is told, once.
+pub(crate) fn start_pattern_or_presets() -> Rule {
+    Check::StartPatternOrPresets.rule()
+}
+
 /// The field never changes; `why` says what to do instead.
 pub(crate) fn immutable(field: &str, why: &str) -> Rule {
     Rule::new("self == oldSelf")
@@ -217,6 +226,7 @@ impl Check {
             Self::ZoneNeeded => "`zone` must be set when `format` is 'Syslog'".to_owned(),
             Self::BuiltinOrPatterns => "`builtin` or `patterns` must be set".to_owned(),
             Self::KeepAtMostOutOf => "`keep` must be less than or equal to `outOf`".to_owned(),
+            Self::StartPatternOrPresets => "`startPattern` or `presets` must be set, and not both".to_owned(),
         }
     }
 
@@ -232,6 +242,7 @@ impl Check {
             Self::ZoneNeeded => "zone",
             Self::BuiltinOrPatterns => "builtin",
             Self::KeepAtMostOutOf => "keep",
+            Self::StartPatternOrPresets => "startPattern",
             Self::ValuesNeeded | Self::ValuesRefused => "values",
             Self::InitialAtMostMax => "initialMilliseconds",
             Self::PriorityRefused | Self::WhenBehindRefused => "backendRefs",
@@ -243,7 +254,8 @@ impl Check {
         let has = |field: &str| object.get(field).is_some();
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let compares = matches!(text("operator"), "In" | "NotIn");
-        let values = object.get("values").and_then(Value::as_array).is_some_and(|values| !values.is_empty());
+        let has_some = |field: &str| object.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        let values = has_some("values");
         let is_group = text("strategy") == "FirstHealthy";
         let some_reference_has = |field: &str| {
             let references = object.get("backendRefs").and_then(Value::as_array);
@@ -264,9 +276,8 @@ impl Check {
             Self::ValueOrExpression => has("value") != has("valueExpression"),
             Self::LayoutWithFormat => has("layout") == (text("format") == "Layout"),
             Self::ZoneNeeded => text("format") != "Syslog" || has("zone"),
-            Self::BuiltinOrPatterns => ["builtin", "patterns"]
-                .iter()
-                .any(|field| object.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty())),
+            Self::BuiltinOrPatterns => ["builtin", "patterns"].into_iter().any(has_some),
+            Self::StartPatternOrPresets => has("startPattern") != has_some("presets"),
             Self::KeepAtMostOutOf => {
                 let number = |field: &str| object.get(field).and_then(Value::as_u64);
                 number("keep").zip(number("outOf")).is_none_or(|(keep, out_of)| keep <= out_of)
@@ -325,6 +336,9 @@ impl fmt::Display for Check {
                 "(has(self.builtin) && size(self.builtin) > 0) || (has(self.patterns) && size(self.patterns) > 0)",
             ),
             Self::KeepAtMostOutOf => f.write_str("self.keep <= self.outOf"),
+            Self::StartPatternOrPresets => {
+                f.write_str("has(self.startPattern) != (has(self.presets) && size(self.presets) > 0)")
+            }
         }
     }
 }

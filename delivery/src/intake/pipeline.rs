@@ -11,6 +11,7 @@ use crate::deliver::{Deliveries, Standing};
 use crate::ledger::{DeadLettersReport, PipelineReport, RouteReport, TransformReport};
 use crate::log::Log;
 use crate::settings::{PipelineSettings, PipelineUid};
+use crate::transform::{Counts, Multiline};
 
 /// One pipeline at run time. Made by [`crate::deliver::Engine::add`]; an edit leaves it the same object.
 #[derive(Debug)]
@@ -85,6 +86,18 @@ impl Pipeline {
     /// Returns every live position: (source, value).
     pub fn positions(&self) -> Vec<(Bytes, Bytes)> {
         self.log.positions()
+    }
+
+    /// Returns how a source of lines joins them for this pipeline; `None` where each is an event.
+    pub fn multiline(&self) -> Option<Multiline> {
+        self.version().chain.as_ref()?.multiline().cloned()
+    }
+
+    /// Counts what a source did that joined lines, once the log has them.
+    pub fn count_joined(&self, counts: &Counts) {
+        if let Some(chain) = &self.version().chain {
+            chain.count_joined(counts);
+        }
     }
 
     /// Resolves when the pipeline may take batches again after a refusal, or after a second.

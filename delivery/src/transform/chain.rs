@@ -12,7 +12,7 @@ use super::lift::{Lift, LiftScratch};
 use super::parse::ParseJson;
 use super::path::overlap;
 use super::redact::{RedactScratch, Redactor};
-use super::{Action, FIELDS_MAX, Failure, SetValue, Transform};
+use super::{Action, FIELDS_MAX, Failure, Multiline, SetValue, Transform};
 use crate::condition::Condition;
 use crate::event::{EVENT_BYTES_MAX, Origin};
 
@@ -121,6 +121,21 @@ impl Chain {
         self.counters.iter().zip(counts).for_each(|(counters, counts)| counters.add(counts));
     }
 
+    /// Returns how lines are joined before they come here, where they are.
+    pub(crate) fn multiline(&self) -> Option<&Multiline> {
+        match &self.transforms.first()?.action {
+            Action::Multiline(multiline) => Some(multiline),
+            _ => None,
+        }
+    }
+
+    /// Counts what the source did that joined lines.
+    pub(crate) fn count_joined(&self, counts: &Counts) {
+        if let (Some(_), Some(counters)) = (self.multiline(), self.counters.first()) {
+            counters.add(counts);
+        }
+    }
+
     /// Counts keys that were forgotten before their time.
     pub(super) fn count_forgotten(&self, transform: usize, keys: u64) {
         let mut counts = Counts::default();
@@ -208,6 +223,9 @@ impl Step {
 fn steps(transforms: &[Transform], states: &[State]) -> Vec<Step> {
     let (mut steps, mut group) = (Vec::new(), Group::default());
     for (number, (transform, state)) in transforms.iter().zip(states).enumerate() {
+        if matches!(transform.action, Action::Multiline(_)) {
+            continue;
+        }
         let Some(step) = Step::own(number, &transform.action, state) else {
             if !group.takes(&transform.action) {
                 steps.extend(std::mem::take(&mut group).program(transforms));

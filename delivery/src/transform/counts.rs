@@ -19,6 +19,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Counts a group of `lines` that a source made one event of; each line came as an event.
+    pub fn group(&mut self, lines: u32) {
+        self.events += u64::from(lines);
+        self.changed += u64::from(lines > 1);
+    }
+
+    /// Counts an event, or a group, that met a limit.
+    pub fn too_large(&mut self) {
+        self.failed[Failure::TooLarge as usize] += 1;
+    }
+
     /// Counts an event.
     pub(super) fn event(&mut self, changed: bool, failure: Option<Failure>) {
         self.events += 1;

@@ -97,14 +97,14 @@ impl Tails for Tailer {
         }
     }
 
-    fn tick(&mut self, _: Instant) {
-        for key in self.core.tick() {
+    fn tick(&mut self, now: Instant) {
+        for key in self.core.tick(now) {
             self.watch_container(key, Writes::Told);
         }
     }
 
     fn is_timed(&self) -> bool {
-        !self.core.timed.is_empty()
+        self.core.is_timed()
     }
 
     fn is_unwatched(&self) -> bool {

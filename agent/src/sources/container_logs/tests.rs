@@ -2,6 +2,7 @@
 
 mod engine;
 mod faults;
+mod groups;
 mod lines;
 mod log;
 mod model;

@@ -117,12 +117,12 @@ impl Tails for Tailer {
     }
 
     fn tick(&mut self, now: Instant) {
-        self.core.tick();
+        self.core.tick(now);
         self.look_if_asked(now);
     }
 
     fn is_timed(&self) -> bool {
-        self.is_asked || !self.core.timed.is_empty()
+        self.is_asked || self.core.is_timed()
     }
 
     fn is_unwatched(&self) -> bool {

@@ -3,7 +3,8 @@
 //! A whole line goes from the read buffer into the batch in one pass. A line in parts is held, per stream, until its
 //! last part; a line whose event would be larger than [`EVENT_BYTES_MAX`] goes out in pieces, each with a member
 //! `"partial":{"index":n,"last":false}`, and nothing of it is lost. A line that no runtime writes is an event too: the
-//! whole line is its message, the time of reading its time, and it has no stream.
+//! whole line is its message, the time of reading its time, and it has no stream. Whole lines that belong together are
+//! joined behind that ([`join`](super::join)), for a pipeline that wants it.
 //!
 //! Limits: text held for one line at most [`PIECE_BYTES_MAX`] and one chunk; over all lines of the process
 //! [`GROUP_BYTES_MAX`] and one chunk, above which a growing line goes out in smaller pieces.
@@ -12,11 +13,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use memchr::{memchr, memchr_iter};
-use spillway_delivery::event::{BatchBuilder, EVENT_BYTES_MAX};
-use spillway_delivery::json;
+use spillway_delivery::event::EVENT_BYTES_MAX;
+use tokio::time::Instant;
 
+use super::join::{Joiner, Start};
 use super::position::GroupMark;
-use super::stats::Counts;
+use super::sink::Sink;
 
 /// Most bytes of escaped text in one event: an event less its frame. The frame is 12 + 10 + 35 + 12 + 8 + 44 = 121 bytes
 /// at most (`{"message":"`, `","time":"`, a time, `","stream":"`, `stderr"}`, the member `partial`).
@@ -27,12 +29,6 @@ const DIRECT_BYTES_MAX: usize = PIECE_BYTES_MAX / 6;
 
 /// Most bytes of unfinished lines held over all files: eight of the longest.
 pub(in crate::sources) const GROUP_BYTES_MAX: usize = 8 << 20;
-
-/// Most bytes of one batch before a turn ends; one more line may follow.
-pub(in crate::sources) const TURN_BYTES_MAX: usize = 1 << 20;
-
-/// Most events of one batch before a turn ends.
-pub(in crate::sources) const TURN_EVENTS_MAX: usize = 8_192;
 
 /// Most bytes of the members that every event of a unit has besides its own.
 pub(in crate::sources) const MEMBERS_BYTES_MAX: usize = 1_024;
@@ -76,71 +72,6 @@ pub(in crate::sources) trait Form: fmt::Debug + Default + Send + 'static {
     fn parse<'a>(line: &'a [u8], read_at: &'a [u8]) -> Option<Line<'a>>;
 }
 
-/// Where events go.
-#[derive(Debug)]
-pub(in crate::sources) struct Sink<'a> {
-    /// The batch.
-    pub(in crate::sources) out: BatchBuilder,
-    /// What was seen on the way.
-    pub(in crate::sources) counts: Counts,
-    /// Bytes of unfinished lines held, over all files.
-    pub(in crate::sources) group_bytes: &'a mut usize,
-    /// The time of reading, for lines without one.
-    pub(in crate::sources) read_at: &'a [u8],
-    /// Members of every event: each begins with a comma. At most [`MEMBERS_BYTES_MAX`].
-    pub(in crate::sources) members: &'a [u8],
-}
-
-impl Sink<'_> {
-    /// Returns whether the turn has made enough.
-    #[inline]
-    pub(in crate::sources) fn is_full(&self) -> bool {
-        self.out.bytes() >= TURN_BYTES_MAX || self.out.len() >= TURN_EVENTS_MAX
-    }
-
-    #[inline]
-    fn event(&mut self, line: &Line<'_>, piece: Option<(u32, bool)>) {
-        let counts = &mut self.counts;
-        counts.lines += 1;
-        self.out.push_with(|out| {
-            out.extend_from_slice(br#"{"message":""#);
-            if let Ok(text) = std::str::from_utf8(line.text) {
-                json::write_escaped(out, text);
-            } else {
-                counts.invalid_utf8 += 1;
-                write_replaced(out, line.text);
-            }
-            out.extend_from_slice(br#"","time":""#);
-            out.extend_from_slice(line.time);
-            out.extend_from_slice(match line.slot {
-                Slot::Stdout => br#"","stream":"stdout""#,
-                Slot::Stderr => br#"","stream":"stderr""#,
-                Slot::Other => br#"""#,
-            });
-            out.extend_from_slice(self.members);
-            if let Some((index, last)) = piece {
-                write_piece(out, index, last);
-            }
-            out.push(b'}');
-        });
-    }
-}
-
-#[cold]
-fn write_replaced(out: &mut Vec<u8>, text: &[u8]) {
-    for chunk in text.utf8_chunks() {
-        json::write_escaped(out, chunk.valid());
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
-        }
-    }
-}
-
-#[cold]
-fn write_piece(out: &mut Vec<u8>, index: u32, last: bool) {
-    out.extend_from_slice(format!(r#","partial":{{"index":{index},"last":{last}}}"#).as_bytes());
-}
-
 /// Which lines a reader sees again after a restart: those before `until` count only for unfinished lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sources) struct Replay {
@@ -164,6 +95,21 @@ impl Replay {
     fn covers(&self, at: u64) -> bool {
         self.in_previous || at < self.until
     }
+
+    /// Returns from where on lines of `slot` have yet to be seen again, when all before `offset` was.
+    fn rest(&self, slot: Slot, offset: u64) -> Option<Start> {
+        let (in_previous, start) = self.starts[slot as usize]?;
+        if self.in_previous && !in_previous {
+            return Some(Start { at: start, in_previous });
+        }
+        let from = if self.in_previous == in_previous { offset.max(start) } else { offset };
+        self.covers(offset).then_some(Start { at: from, in_previous: self.in_previous })
+    }
+}
+
+/// Returns whether the file before is being read again.
+fn reads_previous(replay: Option<Replay>) -> bool {
+    replay.is_some_and(|replay| replay.in_previous)
 }
 
 /// An unfinished line.
@@ -192,6 +138,8 @@ struct LongLine {
 #[derive(Debug, Default)]
 pub(in crate::sources) struct Assembler<F> {
     groups: [Option<Box<Group>>; 3],
+    /// Joins the lines that are whole.
+    joiner: Option<Box<Joiner>>,
     long: Option<LongLine>,
     /// Set while lines are seen again after a restart.
     pub(in crate::sources) replay: Option<Replay>,
@@ -199,9 +147,52 @@ pub(in crate::sources) struct Assembler<F> {
 }
 
 impl<F: Form> Assembler<F> {
-    /// Returns how many bytes of unfinished lines are held.
+    /// Returns one that has taken nothing, whose whole lines go through `joiner`.
+    pub(in crate::sources) fn joining(joiner: Option<Joiner>) -> Self {
+        Self { joiner: joiner.map(Box::new), ..Self::default() }
+    }
+
+    /// Returns one that works alike and has taken nothing.
+    pub(in crate::sources) fn anew(&self) -> Self {
+        Self::joining(self.joiner.as_ref().map(|joiner| joiner.anew()))
+    }
+
+    /// Returns how many bytes of unfinished lines and open groups are held.
     pub(in crate::sources) fn held_bytes(&self) -> usize {
-        self.groups.iter().flatten().map(|group| group.text.len()).sum()
+        let open = self.joiner.as_ref().map_or(0, |joiner| joiner.held_bytes());
+        self.groups.iter().flatten().map(|group| group.text.len()).sum::<usize>() + open
+    }
+
+    /// Returns when an open group is closed if nothing follows.
+    pub(in crate::sources) fn due(&self) -> Option<Instant> {
+        self.joiner.as_ref()?.due()
+    }
+
+    /// Closes groups that waited long enough. Everything that is there was read, up to `offset`. Not while lines are seen again:
+    /// of a group those that were not yet would follow as another.
+    pub(in crate::sources) fn end_due(&mut self, offset: u64, sink: &mut Sink<'_>) {
+        if self.replay.is_some_and(|replay| !replay.covers(offset)) {
+            self.end_replay();
+        }
+        if let (Some(joiner), None) = (&mut self.joiner, self.replay) {
+            joiner.end_due(sink);
+        }
+    }
+
+    /// Closes every group: of the lines behind it some are gone.
+    pub(in crate::sources) fn end_groups(&mut self, sink: &mut Sink<'_>) {
+        if let Some(joiner) = &mut self.joiner {
+            joiner.end_all(sink);
+        }
+    }
+
+    /// Tells that everything was seen again, or is gone.
+    pub(in crate::sources) fn end_replay(&mut self) {
+        self.replay = None;
+        for group in &mut self.groups {
+            // Of a stream that was marked for its lines alone, of which there were no more.
+            group.take_if(|group| group.parts == 0 && group.emitted == 0);
+        }
     }
 
     /// Takes the whole lines of `data`, which begins at `base` of the file; returns how many bytes it took.
@@ -240,7 +231,10 @@ impl<F: Form> Assembler<F> {
                     && line.text.len() <= DIRECT_BYTES_MAX
                     && self.groups[line.slot as usize].is_none() =>
             {
-                sink.event(&line, None);
+                match &mut self.joiner {
+                    None => sink.event(&line, None),
+                    Some(joiner) => joiner.take(&line, Start { at, in_previous: reads_previous(self.replay) }, sink),
+                }
             }
             Some(line) => {
                 self.append(&line, at, sink);
@@ -286,6 +280,7 @@ impl<F: Form> Assembler<F> {
         for slot in Slot::ALL {
             self.finish(slot, sink);
         }
+        self.end_groups(sink);
     }
 
     /// Tells that the next file of the same restart follows; a line that goes on over three files is let go.
@@ -293,25 +288,31 @@ impl<F: Form> Assembler<F> {
         for slot in Slot::ALL {
             match &mut self.groups[slot as usize] {
                 Some(group) if group.in_previous => {
-                    sink.counts.split_lines += u64::from(group.index == 0);
+                    sink.counts.split_lines += u64::from(group.index == 0 && group.parts > 0);
                     self.finish(slot, sink);
                 }
                 Some(group) => group.in_previous = true,
                 None => {}
             }
         }
+        if let Some(joiner) = &mut self.joiner {
+            joiner.next_file(sink);
+        }
     }
 
-    /// Returns the unfinished lines as a position keeps them.
-    pub(in crate::sources) fn marks(&self) -> Vec<GroupMark> {
+    /// Returns the open groups and unfinished lines as a position keeps them, one of a stream: the first one. A stream whose lines
+    /// are being seen again, up to `offset` so far, has one in any case, or what was not seen yet would be left out.
+    pub(in crate::sources) fn marks(&self, offset: u64) -> Vec<GroupMark> {
         let mark = |slot: Slot| {
-            self.groups[slot as usize].as_ref().map(|group| GroupMark {
-                slot,
-                in_previous: group.in_previous,
-                start: group.start,
-                emitted: group.emitted,
-                index: group.index,
-            })
+            let of = |Start { at, in_previous }| GroupMark { slot, in_previous, start: at, emitted: 0, index: 0 };
+            if let Some(open) = self.joiner.as_ref().and_then(|joiner| joiner.open_at(slot)) {
+                return Some(of(open));
+            }
+            if let Some(group) = &self.groups[slot as usize] {
+                let start = of(Start { at: group.start, in_previous: group.in_previous });
+                return Some(GroupMark { emitted: group.emitted, index: group.index, ..start });
+            }
+            self.replay?.rest(slot, offset).map(of)
         };
         Slot::ALL.into_iter().filter_map(mark).collect()
     }
@@ -336,7 +337,7 @@ impl<F: Form> Assembler<F> {
             return false;
         };
         if !replay.covers(at) {
-            self.replay = None;
+            self.end_replay();
             return false;
         }
         !replay.wants(F::parse(line, &[]).map_or(Slot::Other, |line| line.slot), at)
@@ -357,8 +358,9 @@ impl<F: Form> Assembler<F> {
     }
 
     fn append(&mut self, line: &Line<'_>, at: u64, sink: &mut Sink<'_>) {
-        let group =
-            self.groups[line.slot as usize].get_or_insert_with(|| Box::new(Group { start: at, ..Group::default() }));
+        let in_previous = reads_previous(self.replay);
+        let group = self.groups[line.slot as usize]
+            .get_or_insert_with(|| Box::new(Group { start: at, in_previous, ..Group::default() }));
         if group.time.is_empty() {
             group.time.extend_from_slice(line.time);
         }
@@ -375,6 +377,12 @@ impl<F: Form> Assembler<F> {
         let text = &text[skipped as usize..];
         group.text.extend_from_slice(text);
         *sink.group_bytes += text.len();
+        if let Some(joiner) = &mut self.joiner
+            && (!joiner.takes(group.text.len()) || *sink.group_bytes > GROUP_BYTES_MAX)
+        {
+            // It will be no part of a group, and what comes before it comes out before it.
+            joiner.end(slot, sink);
+        }
         while group.text.len() >= PIECE_BYTES_MAX && group.send_piece(slot, sink) {}
         if *sink.group_bytes > GROUP_BYTES_MAX {
             group.send_piece(slot, sink);
@@ -389,6 +397,14 @@ impl<F: Form> Assembler<F> {
             return;
         }
         sink.counts.partial_joined += u64::from(group.parts > 1);
+        if let Some(joiner) = &mut self.joiner {
+            if group.index == 0 && joiner.takes(group.text.len()) {
+                *sink.group_bytes -= group.text.len();
+                let line = Line { time: &group.time, slot, partial: false, text: &group.text };
+                return joiner.take(&line, Start { at: group.start, in_previous: group.in_previous }, sink);
+            }
+            Joiner::note_alone(sink);
+        }
         while fitting(&group.text) < group.text.len() && group.send_piece(slot, sink) {}
         *sink.group_bytes -= group.text.len();
         let piece = (group.index > 0).then_some((group.index, true));

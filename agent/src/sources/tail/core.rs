@@ -13,10 +13,11 @@ use spillway_delivery::clock::{Clock, UnixNanos, write_rfc3339};
 use spillway_delivery::event::{Arenas, Batch, BatchBuilder, Origin, Position};
 use tokio::time::Instant;
 
-use super::assemble::{Form, Sink, TIME_BYTES_MAX};
+use super::assemble::{Form, TIME_BYTES_MAX};
 use super::file::{CHUNK_BYTES, Opener};
 use super::lane::{Lane, Next};
 use super::reader::{After, Taking, Turn};
+use super::sink::{Joined, Sink};
 use super::stats::{Counts, Shares, TailStats};
 use super::unit::{Gate, Seat, SeatState, Unit};
 
@@ -36,6 +37,8 @@ pub(in crate::sources) struct Outgoing {
     pub(in crate::sources) ticket: Ticket,
     /// The batch, with its position.
     pub(in crate::sources) batch: Batch,
+    /// How its lines were joined, to be counted once it is kept.
+    pub(in crate::sources) joined: Joined,
 }
 
 /// The units, their readers, and whose turn it is.
@@ -53,6 +56,8 @@ pub(in crate::sources) struct Core<F> {
     pub(in crate::sources) units: BTreeMap<u32, Unit<F>>,
     /// Units that the timer looks at.
     pub(in crate::sources) timed: BTreeSet<u32>,
+    /// When units with an open group of lines are looked at again.
+    due: BTreeMap<u32, Instant>,
     /// The read buffer, shared by all readers.
     pub(in crate::sources) chunk: Vec<u8>,
     /// Bytes of unfinished lines held, over all files.
@@ -74,6 +79,7 @@ impl<F: Form> Core<F> {
             lanes,
             units: BTreeMap::new(),
             timed: BTreeSet::new(),
+            due: BTreeMap::new(),
             chunk: vec![0; CHUNK_BYTES],
             group_bytes: 0,
             clock,
@@ -103,8 +109,18 @@ impl<F: Form> Core<F> {
         Some(changed)
     }
 
+    /// Returns whether the timer has to look.
+    pub(in crate::sources) fn is_timed(&self) -> bool {
+        !self.timed.is_empty() || !self.due.is_empty()
+    }
+
     /// Looks at every unit the timer looks at; returns those that went quiet, whose writes are to be told again.
-    pub(in crate::sources) fn tick(&mut self) -> Vec<u32> {
+    pub(in crate::sources) fn tick(&mut self, now: Instant) -> Vec<u32> {
+        let due: Vec<u32> = self.due.iter().filter(|(_, due)| **due <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            self.due.remove(&key);
+            self.wake(key);
+        }
         let mut quiet = Vec::new();
         for key in std::mem::take(&mut self.timed) {
             let Some(unit) = self.units.get_mut(&key) else {
@@ -139,6 +155,7 @@ impl<F: Form> Core<F> {
         }
         self.units.remove(&key);
         self.timed.remove(&key);
+        self.due.remove(&key);
         self.shares.set_units(self.units.len());
     }
 
@@ -218,7 +235,7 @@ impl<F: Form> Core<F> {
             return None;
         }
         let received = self.clock.now();
-        let (out, after) = self.read(key, index, (now, received))?;
+        let (out, joined, after) = self.read(key, index, (now, received))?;
         let unit = self.units.get_mut(&key)?;
         if after == After::Soon {
             self.timed.insert(key);
@@ -227,6 +244,11 @@ impl<F: Form> Core<F> {
             unit.note_news();
         }
         let seat = &mut unit.seats[index];
+        if let Some(due) = seat.reader.due() {
+            // Looked at too early, it is asked again; never too late.
+            let known = self.due.entry(key).or_insert(due);
+            *known = due.min(*known);
+        }
         seat.has_more = after == After::More;
         seat.bytes_expected = out.bytes() + out.bytes() / 8;
         let leaves = after == After::Drained && unit.is_gone;
@@ -252,10 +274,15 @@ impl<F: Form> Core<F> {
         batch.position = position;
         unit.release();
         self.leave(key);
-        goes.then_some(Outgoing { ticket: Ticket { pipeline, seat: Some((key, index)) }, batch })
+        goes.then_some(Outgoing { ticket: Ticket { pipeline, seat: Some((key, index)) }, batch, joined })
     }
 
-    fn read(&mut self, key: u32, index: usize, (now, received): (Instant, UnixNanos)) -> Option<(BatchBuilder, After)> {
+    fn read(
+        &mut self,
+        key: u32,
+        index: usize,
+        (now, received): (Instant, UnixNanos),
+    ) -> Option<(BatchBuilder, Joined, After)> {
         let unit = self.units.get_mut(&key)?;
         let seat = &mut unit.seats[index];
         let mut read_at = Vec::with_capacity(TIME_BYTES_MAX);
@@ -268,19 +295,21 @@ impl<F: Form> Core<F> {
                 out: BatchBuilder::in_arena(&self.arenas, seat.bytes_expected),
                 counts: Counts::default(),
                 group_bytes: &mut self.group_bytes,
+                joined: Joined::default(),
+                now,
                 read_at: &read_at,
                 members: &unit.members,
             },
         };
         let after = seat.reader.turn(&mut unit.files, &mut turn);
-        let Sink { out, counts, .. } = turn.sink;
+        let Sink { out, counts, joined, .. } = turn.sink;
         self.stats.add_turn(&counts);
-        Some((out, after))
+        Some((out, joined, after))
     }
 }
 
 fn note(pipeline: usize, source: Bytes, value: Option<Bytes>) -> Outgoing {
     let mut batch = BatchBuilder::default().build(Arc::<Origin>::default(), 0);
     batch.position = Some(Position { source, value });
-    Outgoing { ticket: Ticket { pipeline, seat: None }, batch }
+    Outgoing { ticket: Ticket { pipeline, seat: None }, batch, joined: Joined::default() }
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use spillway_delivery::transform::Multiline;
 
 use super::IN_FLIGHT_MAX;
 
@@ -23,6 +24,8 @@ pub(in crate::sources) struct Lane {
     pub(in crate::sources) ready: VecDeque<(u32, usize)>,
     /// Batches on their way.
     pub(in crate::sources) in_flight: usize,
+    /// How its lines are joined.
+    pub(in crate::sources) multiline: Option<Multiline>,
 }
 
 /// What a lane does next.
@@ -52,6 +55,7 @@ impl Lane {
             announcing: 0,
             ready: VecDeque::new(),
             in_flight: 0,
+            multiline: None,
         };
         for (source, value) in positions {
             if is_of(&source, &[Some(b'/')]) {

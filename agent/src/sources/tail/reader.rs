@@ -21,13 +21,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use spillway_delivery::event::{Origin, Position};
+use spillway_delivery::transform::Multiline;
 use tokio::time::Instant;
 
 use self::place::Place;
-use super::assemble::{Assembler, Form, Sink};
+use super::assemble::{Assembler, Form};
 use super::file::{GzipStream, LogFile, Opener};
 use super::files::{Files, Growth};
+use super::join::Joiner;
 use super::position::{DONE_MAX, FileId, Mark};
+use super::sink::Sink;
 use super::stats::Counts;
 
 pub(in crate::sources) use self::place::{Start, Taking};
@@ -104,6 +107,23 @@ impl<F: Form> Reader<F> {
         }
     }
 
+    /// Returns it as one whose lines are joined, where that is told.
+    pub(in crate::sources) fn joining(self, multiline: Option<&Multiline>) -> Self {
+        let joiner = multiline.map(|multiline| Joiner::new(multiline.clone()));
+        Self { assembler: Assembler::joining(joiner), ..self }
+    }
+
+    /// Returns a reader of the same that has no files.
+    pub(in crate::sources) fn anew(&self) -> Self {
+        let reader = Self::new(self.pipeline, self.origin.clone(), self.source.clone());
+        Self { assembler: self.assembler.anew(), ..reader }
+    }
+
+    /// Returns when an open group of lines is closed if nothing follows.
+    pub(in crate::sources) fn due(&self) -> Option<Instant> {
+        self.assembler.due()
+    }
+
     /// Returns whose position it is.
     pub(in crate::sources) fn source(&self) -> &Bytes {
         &self.source
@@ -156,6 +176,9 @@ impl<F: Form> Reader<F> {
                 break;
             }
         }
+        if after != After::More {
+            self.assembler.end_due(self.offset, &mut turn.sink);
+        }
         if !turn.opener.may_hold()
             && let Some(file) = self.queue.front().and_then(|serial| files.get_mut(*serial))
         {
@@ -178,7 +201,7 @@ impl<F: Form> Reader<F> {
             done.extend(unseen);
             done.truncate(DONE_MAX);
         }
-        let groups = self.assembler.marks();
+        let groups = self.assembler.marks(self.offset);
         let offset = match replay {
             Some(replay) => replay.until,
             None => self.assembler.long_line_start().unwrap_or(self.offset),
@@ -259,7 +282,8 @@ impl<F: Form> Reader<F> {
         if end < self.offset {
             turn.sink.counts.lost_tail_bytes += self.offset - end;
             self.assembler.end_long_line(&mut turn.sink);
-            self.assembler.replay = None;
+            self.assembler.end_groups(&mut turn.sink);
+            self.assembler.end_replay();
             self.offset = end;
             return Step::Again;
         }
@@ -302,7 +326,7 @@ impl<F: Form> Reader<F> {
             replay.in_previous = false;
             return Step::Again;
         }
-        self.assembler.replay = None;
+        self.assembler.end_replay();
         match (ended, next) {
             (Some(ended), Some(next)) if ended.key.restart == next.key.restart => {
                 self.previous = Some(ended.id());
@@ -324,7 +348,7 @@ impl<F: Form> Reader<F> {
 
     fn begin_anew(&mut self, turn: &mut Turn<'_>) {
         turn.sink.counts.truncated += 1;
-        self.assembler.replay = None;
+        self.assembler.end_replay();
         self.assembler.finish_all(&mut turn.sink);
         self.offset = 0;
     }

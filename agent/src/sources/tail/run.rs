@@ -98,14 +98,9 @@ impl<T: Tails> Runner<T> {
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while let Some(Outgoing { ticket, batch }) = self.tailer.poll(Instant::now()) {
-                let pipeline = self.pipelines[ticket.pipeline].clone();
-                flights.push(keep(
-                    pipeline,
-                    ticket,
-                    batch,
-                    Flight { stats: self.stats.clone(), stop: self.stop.clone() },
-                ));
+            while let Some(outgoing) = self.tailer.poll(Instant::now()) {
+                let pipeline = self.pipelines[outgoing.ticket.pipeline].clone();
+                flights.push(keep(pipeline, outgoing, Flight { stats: self.stats.clone(), stop: self.stop.clone() }));
             }
             let wake = tokio::select! {
                 biased;
@@ -155,10 +150,12 @@ struct Flight {
 }
 
 /// Submits until the batch is kept; `None` when the process stops before it was.
-async fn keep(pipeline: Arc<Pipeline>, ticket: Ticket, batch: Batch, flight: Flight) -> Option<Ticket> {
+async fn keep(pipeline: Arc<Pipeline>, outgoing: Outgoing, flight: Flight) -> Option<Ticket> {
+    let Outgoing { ticket, batch, joined } = outgoing;
     loop {
         match Intake.submit(slice::from_ref(&pipeline), batch.clone()).await {
             Ok(_) => {
+                pipeline.count_joined(&joined);
                 tokio::select! {
                     () = flight.stop.cancelled() => {}
                     () = pipeline.followed() => {}
@@ -167,7 +164,10 @@ async fn keep(pipeline: Arc<Pipeline>, ticket: Ticket, batch: Batch, flight: Fli
             }
             Err(SubmitError::Refused { .. }) => {}
             // With one log and no key nothing is kept elsewhere; whether it is kept here, its position tells.
-            Err(_) if is_kept(&pipeline, &batch) => return Some(ticket),
+            Err(_) if is_kept(&pipeline, &batch) => {
+                pipeline.count_joined(&joined);
+                return Some(ticket);
+            }
             // The log tells by itself when it begins to fail and when it is well again.
             Err(error) => tracing::debug!(%error, "a batch of lines is submitted again"),
         }

@@ -1,7 +1,7 @@
 //! Transforms in manifests: what is refused and where, and what the reference shows.
 
 use spillway_delivery::event::{BatchBuilder, OriginBuilder};
-use spillway_delivery::transform::Chain;
+use spillway_delivery::transform::{Action, Chain};
 
 use super::*;
 
@@ -47,7 +47,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "- {name: a, type: Rmove, remove: {fields: [a]}}",
         "spec.transforms[0].type",
         "unknown value; found \"Rmove\"; allowed: `ParseJSON`, `ParseRegex`, `ParseTimestamp`, `ParseSeverity`, `Set`, `Remove`, \
-             `Rename`, `Keep`, `Drop`, `Redact`, `Sample`, `RateLimit`, `Deduplicate`; help: did you mean `Remove`?",
+             `Rename`, `Keep`, `Drop`, `Redact`, `Sample`, `RateLimit`, `Deduplicate`, `Multiline`; help: did you mean `Remove`?",
     ),
     ("- {name: a, type: Drop}", "spec.transforms[0].drop", "`drop` must be set when `type` is 'Drop'; found 'Drop'"),
     (
@@ -242,7 +242,73 @@ const WRONG: &[(&str, &str, &str)] = &[
         "spec.transforms[0].deduplicate.windowSeconds",
         "",
     ),
+    (
+        "- {name: a, type: Multiline, multiline: {}}",
+        "spec.transforms[0].multiline.startPattern",
+        "`startPattern` or `presets` must be set, and not both",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {startPattern: a, presets: [Go]}}",
+        "spec.transforms[0].multiline.startPattern",
+        "`startPattern` or `presets` must be set, and not both",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {presets: [Jawa]}}",
+        "spec.transforms[0].multiline.presets[0]",
+        "unknown value; found \"Jawa\"; allowed: `Java`, `Python`, `Go`; help: did you mean `Java`?",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {startPatern: a}}",
+        "spec.transforms[0].multiline.startPatern",
+        "unknown field; allowed: `maxBytes`, `maxLines`, `maxWaitMilliseconds`, `presets`, `startPattern`; help: did you mean \
+             `startPattern`?",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {presets: [Go], maxLines: 1}}",
+        "spec.transforms[0].multiline.maxLines",
+        "",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {presets: [Go], maxBytes: 131073}}",
+        "spec.transforms[0].multiline.maxBytes",
+        "",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {presets: [Go], maxWaitMilliseconds: 60001}}",
+        "spec.transforms[0].multiline.maxWaitMilliseconds",
+        "",
+    ),
+    (
+        "- {name: a, type: Multiline, multiline: {presets: [Go]}}",
+        "spec.transforms[0].type",
+        "no input of the pipeline reads files, and what is pushed is an event already: there are no lines to be joined; found \
+             \"Multiline\"; allowed: an input of type `ContainerLogs` or `Files`",
+    ),
 ];
+
+/// The same, with an input that reads files.
+fn of_files(transforms: &str) -> Compiled {
+    let inputs = "  inputs:\n  - {name: tool, type: Files, files: {include: [/var/log/tool/*.log]}}\n";
+    of(&with(transforms).replacen("  inputs:\n", inputs, 1))
+}
+
+#[test]
+fn lines_are_joined_first_or_not_at_all_and_its_settings_have_defaults() {
+    let first = "- {name: a, type: Multiline, multiline: {startPattern: '^\\d{4}-'}}";
+    let other = "- {name: b, type: Remove, remove: {fields: [a]}}";
+    let compiled = of_files(&format!("{first}\n{other}"));
+    assert_eq!(told(&compiled), [""; 0]);
+    let Action::Multiline(multiline) = &compiled.pipelines[0].settings.transforms[0].action else { panic!() };
+    let limits = (multiline.lines_max, multiline.bytes_max, multiline.wait.as_millis());
+    assert_eq!(limits, (500, 65_536, 1_000));
+    let [error] = &of_files(&format!("{other}\n{first}")).errors[..] else { panic!() };
+    assert_eq!((&*error.field, error.line), ("spec.transforms[1].type", 14));
+    assert!(error.to_string().contains("no other transform may stand before it"), "{error}");
+    let [error] = &of_files("- {name: a, type: Multiline, multiline: {startPattern: '('}}").errors[..] else {
+        panic!()
+    };
+    assert_eq!(&*error.field, "spec.transforms[0].multiline.startPattern");
+}
 
 #[test]
 fn what_is_wrong_is_told_at_its_place() {

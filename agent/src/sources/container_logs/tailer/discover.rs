@@ -180,7 +180,8 @@ impl Tailer {
         let (is_first_look, is_at_start) = (!self.is_settled || is_unlisted, !self.is_started || is_unlisted);
         for (pipeline, gate) in gates.iter().enumerate() {
             let Some(gate) = *gate else { continue };
-            let reader = Reader::new(pipeline, origin.clone(), source.clone());
+            let multiline = self.core.lanes[pipeline].multiline.as_ref();
+            let reader = Reader::new(pipeline, origin.clone(), source.clone()).joining(multiline);
             self.seat(key, reader, &Entry { source: &source, gate, is_silenced, is_first_look, is_at_start });
         }
         self.list_container(key, now);

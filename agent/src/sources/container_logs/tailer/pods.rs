@@ -25,7 +25,7 @@ use super::super::position;
 use super::{PodFacts, Tailer, state};
 use crate::pods::{NodePods, opts_out};
 use crate::settings::UnknownPods;
-use crate::sources::tail::reader::{Reader, Start, Taking};
+use crate::sources::tail::reader::{Start, Taking};
 use crate::sources::tail::stats::Counts;
 use crate::sources::tail::unit::{Gate, Past, SeatState, Unit};
 
@@ -258,12 +258,5 @@ impl Tailer {
     pub(super) fn count_held(&mut self) {
         let is_held = |container: &&Unit<Cri>| container.seats.iter().any(|seat| seat.gate == Gate::Held);
         self.core.shares.set_held(self.core.units.values().filter(is_held).count());
-    }
-}
-
-impl Reader<Cri> {
-    /// Returns a reader of the same that has no files.
-    fn anew(&self) -> Self {
-        Self::new(self.pipeline, self.origin.clone(), self.source().clone())
     }
 }

@@ -1,5 +1,7 @@
 //! Any interleaving of writes, renames, compression, truncation, unlinking, restarts, refusals and lost events, also while
-//! a directory is listed: every line exactly once, in order. The seed of a failure is in its message.
+//! a directory is listed: every line exactly once, in order. Of two pipelines one joins lines, now with these limits, now with those,
+//! now not at all: of each stream every line exactly once, in order, and none that begins a group within one. The seed of a
+//! failure is in its message.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,18 +11,34 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use spillway_delivery::transform::Multiline;
 
 use super::super::tailer::Hints;
 use super::world::{World, compress, cri, everything};
+use crate::sources::tail::between::multiline;
 use crate::sources::tail::core::Outgoing;
 use crate::sources::tail::file::Step;
 use crate::sources::tail::run::Tails;
 
+/// The pipeline that joins lines.
+const JOINING: usize = 1;
+
+/// What begins a group in it: about every fifth line.
+const BEGINS: &str = "^[0-9]*[05] ";
+
+fn begins(line: &str) -> bool {
+    line.split_once(' ').is_some_and(|(number, _)| number.ends_with(['0', '5']))
+}
+
 /// A small generator; the same seed makes the same run.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -42,7 +60,8 @@ struct Writer {
     rotated: Vec<(String, bool)>,
     begun: HashMap<&'static str, Begun>,
     torn: Option<(Vec<u8>, &'static str, String)>,
-    expected: Vec<String>,
+    /// Its lines, each with its stream.
+    expected: Vec<(&'static str, String)>,
     is_live: bool,
     rotations: usize,
 }
@@ -86,7 +105,7 @@ impl Run {
     fn new(seed: u64) -> Self {
         let world = World::new(vec![everything(0), everything(1)]);
         let writers = ["main", "side"].map(|name| Writer { name, ..Writer::default() }).into();
-        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let random = Random::new(seed);
         Self { world, random, writers, clock: 0, stamp: 0, may_restart: true, overflows: 0 }
     }
 
@@ -112,7 +131,7 @@ impl Run {
         if let Some((rest, stream, whole)) = writer.torn.take() {
             self.world.write(writer.name, &writer.live(), &rest);
             writer.begun.remove(stream);
-            writer.expected.push(whole);
+            writer.expected.push((stream, whole));
             return;
         }
         let line = cri(self.clock, stream, if is_part { "P" } else { "F" }, &text);
@@ -127,7 +146,7 @@ impl Run {
             return;
         } else {
             writer.begun.remove(stream);
-            writer.expected.push(joined);
+            writer.expected.push((stream, joined));
         }
         self.world.write(writer.name, &writer.live(), &line);
     }
@@ -262,6 +281,14 @@ impl Run {
         }
     }
 
+    fn restart(&mut self) {
+        let (lines_max, wait) =
+            (2 + self.random.below(30) as u32, Duration::from_millis(100 + self.random.below(2_000)));
+        let joins = self.random.below(4) > 0;
+        self.world.multiline[JOINING] = joins.then(|| Multiline { lines_max, wait, ..multiline(BEGINS) });
+        self.world.restart();
+    }
+
     fn step(&mut self) {
         let index = self.random.below(2) as usize;
         match self.random.below(40) {
@@ -284,9 +311,9 @@ impl Run {
             }
             26..=27 => self.world.pass(Duration::from_millis(150)),
             28 => self.world.tailer.tick(self.world.now),
-            29 if self.may_restart => self.world.restart(),
+            29 if self.may_restart => self.restart(),
             30 if self.may_restart => {
-                self.world.restart();
+                self.restart();
                 self.scan_amid();
             }
             31 if self.writers.iter().all(|writer| writer.begun.is_empty() && writer.torn.is_none()) => {
@@ -301,17 +328,25 @@ impl Run {
         self.world.settle();
         assert_eq!(self.world.stats.overflows.load(Ordering::Relaxed), self.overflows, "seed {seed}");
         for (pipeline, log) in self.world.logs.iter().enumerate() {
-            for writer in &self.writers {
-                let got = log.messages(writer.name);
-                let at = got.iter().zip(&writer.expected).position(|(got, expected)| got != expected);
+            let streams: &[&str] = if pipeline == JOINING { &["stdout", "stderr"] } else { &["stdout stderr"] };
+            for (writer, streams) in
+                self.writers.iter().flat_map(|writer| streams.iter().map(move |stream| (writer, stream)))
+            {
+                let lines = log.messages_of(writer.name, |stream| streams.contains(stream));
+                let is_begun_within = |group: &String| group.split('\n').skip(1).any(|line| begins(line));
+                assert!(!lines.iter().any(is_begun_within), "seed {seed}, pipeline {pipeline}: {lines:?}");
+                let got: Vec<&str> = lines.iter().flat_map(|group| group.split('\n')).collect();
+                let expected = writer.expected.iter().filter(|(stream, _)| streams.contains(stream));
+                let expected: Vec<&str> = expected.map(|(_, text)| &**text).collect();
+                let at = got.iter().zip(&expected).position(|(got, expected)| got != expected);
                 assert!(
-                    got == writer.expected,
-                    "seed {seed}, pipeline {pipeline}, container {}: {} events of {}, first difference at {at:?}: {:?} for {:?}",
+                    got == expected,
+                    "seed {seed}, pipeline {pipeline}, container {}, {streams}: {} lines of {}, first difference at {at:?}: {:?} for {:?}",
                     writer.name,
                     got.len(),
-                    writer.expected.len(),
+                    expected.len(),
                     at.map(|at| &got[at]),
-                    at.map(|at| &writer.expected[at]),
+                    at.map(|at| &expected[at]),
                 );
             }
         }
@@ -321,8 +356,10 @@ impl Run {
 #[test]
 fn every_line_comes_once_and_in_order_whatever_happens() {
     let seeds = std::env::var("SPILLWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let mut joined = 0;
     for seed in 1..=seeds {
         let mut run = Run::new(seed);
+        run.restart();
         for _ in 0..400 {
             run.step();
         }
@@ -333,5 +370,7 @@ fn every_line_comes_once_and_in_order_whatever_happens() {
             }
         }
         run.check(seed);
+        joined += run.world.joined.changed;
     }
+    assert!(joined > 10 * seeds, "only {joined} groups of several lines");
 }

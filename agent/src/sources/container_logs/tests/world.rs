@@ -12,6 +12,7 @@ use spillway_crds::Reach;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::Batch;
+use spillway_delivery::transform::{Failure, Multiline};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ use crate::sources::tail::between::Between;
 use crate::sources::tail::core::Outgoing;
 use crate::sources::tail::file::Step;
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::sink::Joined;
 use crate::sources::tail::stats::TailStats;
 
 /// One pipeline's log: events and positions are kept together or not at all.
@@ -53,15 +55,23 @@ impl Log {
 
     /// Returns the messages of one container; pieces of a line are joined.
     pub(super) fn messages(&self, container: &str) -> Vec<String> {
+        self.messages_of(container, |_| true)
+    }
+
+    /// The same, of some of its streams.
+    pub(super) fn messages_of(&self, container: &str, is_of: impl Fn(&str) -> bool) -> Vec<String> {
         let mut messages = Vec::new();
         let mut begun: HashMap<String, (u64, String)> = HashMap::new();
         for (_, event) in self.events.iter().filter(|(name, _)| name == container) {
             let text = event["message"].as_str().unwrap();
+            let stream = event["stream"].as_str().unwrap_or("other").to_owned();
+            if !is_of(&stream) {
+                continue;
+            }
             let Some(partial) = event.get("partial") else {
                 messages.push(text.to_owned());
                 continue;
             };
-            let stream = event["stream"].as_str().unwrap_or("other").to_owned();
             let (pieces, joined) = begun.entry(stream.clone()).or_default();
             assert_eq!(partial["index"], *pieces, "pieces come in order");
             *pieces += 1;
@@ -86,6 +96,10 @@ pub(super) struct World {
     pub(super) stats: Arc<TailStats>,
     pub(super) settings: ContainerLogsSettings,
     wants: Vec<Want>,
+    /// How the lines of each pipeline are joined.
+    pub(super) multiline: Vec<Option<Multiline>>,
+    /// How they were joined since the start.
+    pub(super) joined: Joined,
 }
 
 pub(super) const POD: &str = "fab12_etch-0_6b1c-77";
@@ -113,7 +127,14 @@ impl World {
         let pipelines = wants.iter().map(|want| want.pipeline + 1).max().unwrap_or(0);
         let logs = vec![Log::default(); pipelines];
         let tailer = Tailer::new(settings.clone(), wants.clone(), vec![Vec::new(); pipelines], stats.clone());
-        Self { root, now: Instant::now(), tailer, logs, refused: Vec::new(), stats, settings, wants }
+        let (multiline, joined) = (vec![None; pipelines], Joined::default());
+        Self { root, now: Instant::now(), tailer, logs, refused: Vec::new(), stats, settings, wants, multiline, joined }
+    }
+
+    /// Has the lines of a pipeline joined, from the next start on.
+    pub(super) fn join(&mut self, pipeline: usize, multiline: Multiline) {
+        self.multiline[pipeline] = Some(multiline);
+        self.restart();
     }
 
     pub(super) fn directory(&self, container: &str) -> PathBuf {
@@ -158,6 +179,9 @@ impl World {
 
     pub(super) fn keep(&mut self, outgoing: &Outgoing) {
         self.logs[outgoing.ticket.pipeline].keep(&outgoing.batch);
+        self.joined.events += outgoing.joined.events;
+        self.joined.changed += outgoing.joined.changed;
+        self.joined.failed[Failure::TooLarge as usize] += outgoing.joined.failed[Failure::TooLarge as usize];
         self.tailer.core().kept(outgoing.ticket);
     }
 
@@ -187,6 +211,9 @@ impl World {
         self.refused.clear();
         let positions = self.logs.iter().map(|log| log.positions.clone().into_iter().collect()).collect();
         self.tailer = Tailer::new(self.settings.clone(), self.wants.clone(), positions, self.stats.clone());
+        for (lane, multiline) in self.tailer.core().lanes.iter_mut().zip(&self.multiline) {
+            lane.multiline.clone_from(multiline);
+        }
     }
 }
 

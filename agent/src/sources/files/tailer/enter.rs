@@ -199,7 +199,8 @@ impl Tailer {
         if !is_read && !is_known {
             self.core.lanes[0].marks.push_back((source.clone(), position::copied(file.id()).encode()));
         }
-        let mut reader = Reader::new(0, self.origin.clone(), source);
+        let multiline = self.core.lanes[0].multiline.as_ref();
+        let mut reader = Reader::new(0, self.origin.clone(), source).joining(multiline);
         if let At::Mark(mark) = &at {
             file.before = mark.previous;
         }

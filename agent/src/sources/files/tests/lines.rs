@@ -1,8 +1,8 @@
 use std::sync::atomic::Ordering;
 
 use super::world::{World, lines, text};
-use crate::sources::tail::assemble::{TURN_BYTES_MAX, TURN_EVENTS_MAX};
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::sink::{TURN_BYTES_MAX, TURN_EVENTS_MAX};
 
 #[test]
 fn a_line_becomes_an_event_with_its_time_and_its_file() {

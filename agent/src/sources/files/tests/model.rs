@@ -1,8 +1,8 @@
 //! Any interleaving of writes, rotations by rename and by copy, renames to other wanted names, unlinking, restarts, refusals and
-//! lost events, also while a directory is read: every line exactly once, in the order of its file. The seed of a failure is in
+//! lost events, also while a directory is read: every line exactly once, in the order of its file, joined or not. The seed of a failure is in
 //! its message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::super::tailer::Hints;
 use super::world::World;
-use crate::sources::tail::between::Between;
+use crate::sources::tail::between::{Between, multiline};
 use crate::sources::tail::file::Step;
 use crate::sources::tail::run::Tails;
 
@@ -59,8 +59,17 @@ fn apply(changes: Vec<Change>) {
     }
 }
 
+/// Returns whose line it is, and of which of its files.
+fn file_of(line: &str) -> (&'static str, usize) {
+    let mut words = line.split(' ');
+    let name = if words.next() == Some("tool") { "tool" } else { "etch" };
+    (name, words.next().and_then(|number| number.parse().ok()).expect(line))
+}
+
 struct Run {
     world: World,
+    /// Groups of several lines.
+    groups: u64,
     random: Random,
     writers: Vec<Writer>,
     clock: u64,
@@ -71,13 +80,23 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
-        let world = World::new("*.log");
+    fn new(seed: u64, joins: bool) -> Self {
+        let mut world = World::new("*.log");
+        world.multiline = joins.then(|| multiline("[02468] at least"));
+        world.restart();
         let writer = |name| Writer { name, open: None, torn: None, files: 0, rotated: 0, dated: Vec::new() };
         let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let writers = ["tool", "etch"].map(writer).into();
-        let mut run =
-            Self { world, random, writers, clock: 0, expected: BTreeMap::new(), may_restart: true, overflows: 0 };
+        let mut run = Self {
+            world,
+            groups: 0,
+            random,
+            writers,
+            clock: 0,
+            expected: BTreeMap::new(),
+            may_restart: true,
+            overflows: 0,
+        };
         // Patterns are known from here on: what is rotated while nobody looks was written since.
         run.world.settle();
         run
@@ -276,11 +295,14 @@ impl Run {
         self.world.settle();
         assert_eq!(self.world.stats.overflows.load(Ordering::Relaxed), self.overflows, "seed {seed}");
         let mut got: BTreeMap<(&'static str, usize), Vec<String>> = BTreeMap::new();
-        for message in self.world.messages() {
-            let mut words = message.split(' ');
-            let name = if words.next() == Some("tool") { "tool" } else { "etch" };
-            let number = words.next().and_then(|number| number.parse().ok()).expect(&message);
-            got.entry((name, number)).or_default().push(message);
+        for group in self.world.messages() {
+            let files: BTreeSet<_> = group.split('\n').map(file_of).collect();
+            let begun = group.split('\n').skip(1).filter(|line| line.contains("0 at least")).count();
+            assert!(files.len() == 1 && begun == 0, "seed {seed}: {group:?}");
+            self.groups += u64::from(group.contains('\n'));
+            for line in group.split('\n') {
+                got.entry(file_of(line)).or_default().push(line.to_owned());
+            }
         }
         for (file, expected) in &self.expected {
             let got = got.remove(file).unwrap_or_default();
@@ -298,14 +320,27 @@ impl Run {
     }
 }
 
-#[test]
-fn every_line_comes_once_and_in_the_order_of_its_file_whatever_happens() {
+/// Runs the seeds and returns how many groups of several lines came.
+fn run_all(joins: bool) -> u64 {
     let seeds = std::env::var("SPILLWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
-    for seed in 1..=seeds {
-        let mut run = Run::new(seed);
+    let run = |seed| {
+        let mut run = Run::new(seed, joins);
         for _ in 0..400 {
             run.step();
         }
         run.check(seed);
-    }
+        run.groups
+    };
+    (1..=seeds).map(run).sum()
+}
+
+#[test]
+fn every_line_comes_once_and_in_the_order_of_its_file_whatever_happens() {
+    assert_eq!(run_all(false), 0);
+}
+
+#[test]
+fn so_does_every_line_that_is_joined_and_with_none_of_another_file() {
+    let groups = run_all(true);
+    assert!(groups > 200, "only {groups} groups of several lines");
 }

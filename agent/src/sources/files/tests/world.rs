@@ -12,6 +12,7 @@ use serde_json::Value;
 use spillway_crds::paths::PathPattern;
 use spillway_delivery::clock::Clock;
 use spillway_delivery::event::{Batch, EVENT_BYTES_MAX};
+use spillway_delivery::transform::Multiline;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -62,6 +63,8 @@ pub(super) struct World {
     pub(super) refused: Vec<Outgoing>,
     pub(super) stats: Arc<TailStats>,
     pub(super) settings: FilesSettings,
+    /// How lines are joined.
+    pub(super) multiline: Option<Multiline>,
     inputs: Vec<FileInput>,
 }
 
@@ -77,7 +80,8 @@ impl World {
         let stats = Arc::<TailStats>::default();
         let tailer = Tailer::new(settings.clone(), &[], Vec::new(), stats.clone());
         let (log, refused, inputs) = (Log::default(), Vec::new(), Vec::new());
-        let mut world = Self { root, now: Instant::now(), tailer, log, refused, stats, settings, inputs };
+        let mut world =
+            Self { root, now: Instant::now(), tailer, log, refused, stats, settings, multiline: None, inputs };
         world.want(start_at, patterns);
         world
     }
@@ -144,6 +148,7 @@ impl World {
         self.refused.clear();
         let positions = self.log.positions.clone().into_iter().collect();
         self.tailer = Tailer::new(self.settings.clone(), &self.inputs, positions, self.stats.clone());
+        self.tailer.core().lanes[0].multiline.clone_from(&self.multiline);
     }
 
     pub(super) fn messages(&self) -> Vec<String> {
