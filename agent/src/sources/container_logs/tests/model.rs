@@ -3,30 +3,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::super::tailer::Hints;
-use super::world::{World, compress, cri, everything};
-use crate::sources::tail::core::Outgoing;
-use crate::sources::tail::file::Step;
+use super::world::{World, cri, everything};
 use crate::sources::tail::run::Tails;
-
-/// A small generator; the same seed makes the same run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
-}
+use crate::sources::tail::testing::{Change, apply, assert_came, look_amid, some_kept};
+use crate::sources::testing::Random;
 
 /// A line in parts: its text so far, and how often its file was rotated before it began.
 struct Begun {
@@ -50,25 +34,6 @@ struct Writer {
 impl Writer {
     fn live(&self) -> String {
         format!("{}.log", self.restart)
-    }
-}
-
-/// What is done to a file.
-enum Change {
-    Rename(PathBuf, PathBuf),
-    Create(PathBuf),
-    Compress(PathBuf),
-    Remove(PathBuf),
-}
-
-fn apply(changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Rename(from, to) => fs::rename(from, to).unwrap(),
-            Change::Create(path) => drop(fs::File::create_new(path).unwrap()),
-            Change::Compress(path) => compress(&path),
-            Change::Remove(path) => fs::remove_file(path).unwrap(),
-        }
     }
 }
 
@@ -188,20 +153,8 @@ impl Run {
         if self.random.below(2) == 0 {
             changes.extend(self.compression(index));
         }
-        let fails = self.random.below(6) == 0;
-        let mut steps = self.random.below(30);
-        let changes = Arc::new(Mutex::new(Some(changes)));
-        let come = changes.clone();
-        self.world.between(move |step, _| {
-            if steps == 0 {
-                apply(come.lock().unwrap().take().unwrap_or_default());
-            }
-            steps = steps.saturating_sub(1);
-            if fails && step == Step::Open { Err(Errno::MFILE.into()) } else { Ok(()) }
-        });
-        self.world.tailer.scan(self.world.now);
-        self.world.calm();
-        apply(changes.lock().unwrap().take().unwrap_or_default());
+        let now = self.world.now;
+        look_amid(&mut self.world.tailer, changes, (&mut self.random, 30), |tailer| tailer.scan(now));
     }
 
     fn delete_oldest(&mut self, index: usize) {
@@ -242,23 +195,9 @@ impl Run {
     }
 
     fn poll(&mut self) {
-        for _ in 0..self.random.below(6) {
-            let Some(outgoing) = self.world.tailer.poll(self.world.now) else {
-                return;
-            };
-            if self.random.below(4) == 0 {
-                self.world.refused.push(outgoing);
-            } else {
-                self.world.keep(&outgoing);
-            }
-        }
-        let late: Vec<Outgoing> = self.world.refused.drain(..).collect();
-        for outgoing in late {
-            if self.random.below(2) == 0 {
-                self.world.keep(&outgoing);
-            } else {
-                self.world.refused.push(outgoing);
-            }
+        let World { tailer, refused, now, .. } = &mut self.world;
+        for outgoing in some_kept(tailer, refused, &mut self.random, *now) {
+            self.world.keep(&outgoing);
         }
     }
 
@@ -303,16 +242,8 @@ impl Run {
         for (pipeline, log) in self.world.logs.iter().enumerate() {
             for writer in &self.writers {
                 let got = log.messages(writer.name);
-                let at = got.iter().zip(&writer.expected).position(|(got, expected)| got != expected);
-                assert!(
-                    got == writer.expected,
-                    "seed {seed}, pipeline {pipeline}, container {}: {} events of {}, first difference at {at:?}: {:?} for {:?}",
-                    writer.name,
-                    got.len(),
-                    writer.expected.len(),
-                    at.map(|at| &got[at]),
-                    at.map(|at| &writer.expected[at]),
-                );
+                let what = format_args!("seed {seed}, pipeline {pipeline}, container {}", writer.name);
+                assert_came(&what, &got, &writer.expected);
             }
         }
     }
