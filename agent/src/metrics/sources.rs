@@ -199,6 +199,9 @@ fn otlp(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
 /// A figure of a listener: its family, what it is, and which it is.
 type FigureOf<F> = (&'static str, &'static str, F);
 
+/// Counts by the name of what is counted.
+type ByName = Vec<(&'static str, u64)>;
+
 /// What a kind of listeners has in families besides limits: figures, events of each kind with the label of that, refusals.
 struct Kept<'a, F> {
     counters: &'a [FigureOf<F>],
@@ -275,7 +278,7 @@ fn tallies<F: Listed, L: Named, K: Named>(
     for (name, help, figure) in kept.gauges {
         families.gauge(name, help, one(*figure).map(|(labels, value)| (labels, count(value))))?;
     }
-    let by = |label: &'static str, of: fn(&Tally<F, L, K>) -> Vec<(&'static str, u64)>| {
+    let by = |label: &'static str, of: fn(&Tally<F, L, K>) -> ByName| {
         let labelled = listeners.iter().flat_map(move |(listener, stats)| {
             of(stats).into_iter().map(move |(what, times)| ([("listener", *listener), (label, what)], times))
         });
