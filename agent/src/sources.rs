@@ -9,3 +9,5 @@ mod otlp;
 pub mod pushed;
 pub mod syslog;
 pub mod tail;
+#[cfg(test)]
+mod testing;

@@ -199,38 +199,40 @@ fn otlp(families: &mut Families<'_>, sources: &SourceStats) -> fmt::Result {
 /// A figure of a listener: its family, what it is, and which it is.
 type FigureOf<F> = (&'static str, &'static str, F);
 
+/// Counts by the name of what is counted.
+type ByName = Vec<(&'static str, u64)>;
+
 /// What a kind of listeners has in families besides limits: figures, events of each kind with the label of that, refusals.
 struct Kept<'a, F> {
-    /// What all families begin with.
-    prefix: &'static str,
     counters: &'a [FigureOf<F>],
     gauges: &'a [FigureOf<F>],
     kinds: (&'static str, &'static str, &'static str),
-    refusals: &'static str,
+    limits: (&'static str, &'static str),
+    refusals: (&'static str, &'static str),
 }
 
 fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<NdjsonStats>>) -> fmt::Result {
     let kept = Kept {
-        prefix: "ndjson",
         counters: &[
-            ("connections", "Connections taken.", Figure::Connections),
-            ("wire_bytes", "Bytes read.", Figure::WireBytes),
-            ("batches", "Batches kept.", Figure::Batches),
-            ("accepted_events", "Events accepted, repeats under the same key included.", Figure::AcceptedEvents),
-            ("accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
-            ("lost_events", "Events read of who reads no answers, and not kept.", Figure::LostEvents),
-            ("cut_lines", "Lines whose connection ended in their midst.", Figure::CutLines),
+            ("ndjson_connections", "Connections taken.", Figure::Connections),
+            ("ndjson_wire_bytes", "Bytes read.", Figure::WireBytes),
+            ("ndjson_batches", "Batches kept.", Figure::Batches),
+            ("ndjson_accepted_events", "Events accepted, repeats under the same key included.", Figure::AcceptedEvents),
+            ("ndjson_accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
+            ("ndjson_lost_events", "Events read of who reads no answers, and not kept.", Figure::LostEvents),
+            ("ndjson_cut_lines", "Lines whose connection ended in their midst.", Figure::CutLines),
         ],
         gauges: &[
-            ("open_connections", "Connections open now.", Figure::OpenConnections),
+            ("ndjson_open_connections", "Connections open now.", Figure::OpenConnections),
             (
-                "waiting_connections",
+                "ndjson_waiting_connections",
                 "Connections that wait now until their pipelines take events again.",
                 Figure::WaitingConnections,
             ),
         ],
-        kinds: ("refused_events", "Events refused by themselves, by code.", "code"),
-        refusals: "Batches not kept and connections closed for a reason, by code.",
+        kinds: ("ndjson_refused_events", "Events refused by themselves, by code.", "code"),
+        limits: ("ndjson_limits_hit", "How often a sender ran into a limit, by its name."),
+        refusals: ("ndjson_refusals", "Batches not kept and connections closed for a reason, by code."),
     };
     tallies(families, listeners, &kept)
 }
@@ -238,27 +240,27 @@ fn lines(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<Ndj
 fn syslog(families: &mut Families<'_>, listeners: &BTreeMap<&'static str, Arc<SyslogStats>>) -> fmt::Result {
     use syslog::Figure;
     let kept = Kept {
-        prefix: "syslog",
         counters: &[
-            ("connections", "Connections taken.", Figure::Connections),
-            ("datagrams", "Datagrams read.", Figure::Datagrams),
-            ("kernel_drops", "Datagrams that the kernel dropped, as it tells.", Figure::KernelDrops),
-            ("wire_bytes", "Bytes read.", Figure::WireBytes),
-            ("batches", "Batches kept.", Figure::Batches),
-            ("accepted_events", "Events accepted.", Figure::AcceptedEvents),
-            ("accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
-            ("lost_events", "Events read, and not kept at a stop.", Figure::LostEvents),
+            ("syslog_connections", "Connections taken.", Figure::Connections),
+            ("syslog_datagrams", "Datagrams read.", Figure::Datagrams),
+            ("syslog_kernel_drops", "Datagrams that the kernel dropped, as it tells.", Figure::KernelDrops),
+            ("syslog_wire_bytes", "Bytes read.", Figure::WireBytes),
+            ("syslog_batches", "Batches kept.", Figure::Batches),
+            ("syslog_accepted_events", "Events accepted.", Figure::AcceptedEvents),
+            ("syslog_accepted_bytes", "Bytes of the accepted events.", Figure::AcceptedBytes),
+            ("syslog_lost_events", "Events read, and not kept at a stop.", Figure::LostEvents),
         ],
         gauges: &[
-            ("open_connections", "Connections open now.", Figure::OpenConnections),
+            ("syslog_open_connections", "Connections open now.", Figure::OpenConnections),
             (
-                "waiting_senders",
+                "syslog_waiting_senders",
                 "Connections that wait now until their pipelines take events again; all who send datagrams are one.",
                 Figure::WaitingSenders,
             ),
         ],
-        kinds: ("malformed_events", "Events of malformed messages, by what was wrong.", "reason"),
-        refusals: "Batches that waited or were lost, and connections ended, by reason.",
+        kinds: ("syslog_malformed_events", "Events of malformed messages, by what was wrong.", "reason"),
+        limits: ("syslog_limits_hit", "How often a sender ran into a limit, by its name."),
+        refusals: ("syslog_refusals", "Batches that waited or were lost, and connections ended, by reason."),
     };
     tallies(families, listeners, &kept)
 }
@@ -268,27 +270,26 @@ fn tallies<F: Listed, L: Named, K: Named>(
     listeners: &BTreeMap<&'static str, Arc<Tally<F, L, K>>>,
     kept: &Kept<'_, F>,
 ) -> fmt::Result {
-    let family = |name: &str| format!("{}_{name}", kept.prefix);
     let one =
         |figure: F| listeners.iter().map(move |(listener, stats)| ([("listener", *listener)], stats.figure(figure)));
     for (name, help, figure) in kept.counters {
-        families.counter(&family(name), help, one(*figure))?;
+        families.counter(name, help, one(*figure))?;
     }
     for (name, help, figure) in kept.gauges {
-        families.gauge(&family(name), help, one(*figure).map(|(labels, value)| (labels, count(value))))?;
+        families.gauge(name, help, one(*figure).map(|(labels, value)| (labels, count(value))))?;
     }
-    let by = |label: &'static str, of: fn(&Tally<F, L, K>) -> Vec<(&'static str, u64)>| {
+    let by = |label: &'static str, of: fn(&Tally<F, L, K>) -> ByName| {
         let labelled = listeners.iter().flat_map(move |(listener, stats)| {
             of(stats).into_iter().map(move |(what, times)| ([("listener", *listener), (label, what)], times))
         });
         labelled.collect::<Vec<_>>()
     };
     let (name, help, label) = kept.kinds;
-    families.counter(&family(name), help, by(label, |stats| stats.kinds().collect()))?;
-    let limits = by("limit", |stats| stats.limits().collect());
-    families.counter(&family("limits_hit"), "How often a sender ran into a limit, by its name.", limits)?;
-    let refusals = by("code", |stats| stats.refusals().into_iter().collect());
-    families.counter(&family("refusals"), kept.refusals, refusals)
+    families.counter(name, help, by(label, |stats| stats.kinds().collect()))?;
+    let (name, help) = kept.limits;
+    families.counter(name, help, by("limit", |stats| stats.limits().collect()))?;
+    let (name, help) = kept.refusals;
+    families.counter(name, help, by("code", |stats| stats.refusals().into_iter().collect()))
 }
 
 fn door(families: &mut Families<'_>, stats: &HttpStats) -> fmt::Result {

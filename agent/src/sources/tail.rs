@@ -39,6 +39,8 @@ pub(in crate::sources) mod reader;
 pub(in crate::sources) mod run;
 pub(in crate::sources) mod sink;
 pub(in crate::sources) mod stats;
+#[cfg(test)]
+pub(in crate::sources) mod testing;
 pub(in crate::sources) mod unit;
 pub(in crate::sources) mod watch;
 

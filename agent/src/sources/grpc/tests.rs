@@ -25,6 +25,7 @@ use super::message::PREFIX_BYTES;
 use super::*;
 use crate::sources::otlp::{Signal, to_protobuf};
 use crate::sources::pushed::recorder::{RECEIVED, Recorder};
+use crate::sources::testing;
 
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -73,23 +74,17 @@ impl World {
     }
 
     fn answered(&self, code: &str) -> u64 {
-        self.stats.calls().find(|(known, _)| *known == code).unwrap().1
+        testing::named(self.stats.calls(), code)
     }
 
     /// Lets other tasks go on until `holds`.
     async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..1_000_000 {
-            if holds(self) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("never came: {:?}", self.stats);
+        testing::until(|| holds(self), &self.stats).await;
     }
 }
 
 fn limit(stats: &GrpcStats, name: &str) -> u64 {
-    stats.limits().find(|(limit, _)| *limit == name).unwrap_or_else(|| panic!("no limit {name}")).1
+    testing::named(stats.limits(), name)
 }
 
 /// The other side of a connection.

@@ -23,6 +23,7 @@ use crate::sources::pushed::recorder::{RECEIVED, Recorder};
 use crate::sources::pushed::security::TlsFiles;
 use crate::sources::pushed::sender::Way;
 use crate::sources::pushed::targets::PushTargets;
+use crate::sources::testing;
 
 /// What the source counts and keeps.
 struct World {
@@ -79,17 +80,8 @@ impl World {
 
     /// Sends all of `bytes` on a connection of its own and returns all that is read until its end.
     async fn send(&self, bytes: &[u8]) -> Vec<Value> {
-        let (mut reader, mut writer) = tokio::io::split(self.connect(1 << 16));
-        let mut text = String::new();
-        let writing = async {
-            // A source that refuses early may close before all is written.
-            if writer.write_all(bytes).await.is_ok() {
-                writer.shutdown().await.unwrap();
-            }
-        };
-        let ((), read) = tokio::join!(writing, reader.read_to_string(&mut text));
-        read.unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let answers = testing::exchange(self.connect(1 << 16), bytes).await;
+        serde_json::Deserializer::from_slice(&answers).into_iter().collect::<Result<_, _>>().unwrap()
     }
 
     fn figure(&self, figure: Figure) -> u64 {
@@ -97,27 +89,16 @@ impl World {
     }
 
     fn limit(&self, name: &str) -> u64 {
-        self.stats.limits().find(|(limit, _)| *limit == name).unwrap().1
+        testing::named(self.stats.limits(), name)
     }
 
     fn refused(&self, code: &str) -> u64 {
         self.stats.refusals().get(code).copied().unwrap_or_default()
     }
 
-    fn refuse(&self, reason: RefusalReason) {
-        let retry_after = std::time::Duration::from_secs(1);
-        self.recorder.answer(SubmitError::Refused { pipeline: "jobs".into(), reason, retry_after });
-    }
-
     /// Lets other tasks go on until `holds`.
     async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..1_000_000 {
-            if holds(self) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("never came: {:?}", self.stats);
+        testing::until(|| holds(self), &self.stats).await;
     }
 }
 

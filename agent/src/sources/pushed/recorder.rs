@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use spillway_delivery::intake::{Accepted, SubmitError};
+use spillway_delivery::intake::{Accepted, RefusalReason, SubmitError};
 use tokio::sync::Semaphore;
 
 use super::sender::Sender;
@@ -38,6 +38,17 @@ impl Recorder {
     /// Refuses the next submission so.
     pub(crate) fn answer(&self, error: SubmitError) {
         self.answers.lock().unwrap().push_back(error);
+    }
+
+    /// Refuses the next submission for this reason.
+    pub(crate) fn refuse(&self, reason: RefusalReason) {
+        let retry_after = std::time::Duration::from_secs(1);
+        self.answer(SubmitError::Refused { pipeline: "jobs".into(), reason, retry_after });
+    }
+
+    /// Has nothing be kept until permits are added to the gate.
+    pub(crate) fn close_gate(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
     /// Takes what was kept since.

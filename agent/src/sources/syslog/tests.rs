@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use spillway_delivery::clock::Clock;
-use spillway_delivery::intake::{Intake, RefusalReason, SubmitError};
+use spillway_delivery::intake::{Intake, RefusalReason};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -22,6 +22,7 @@ use super::decode::Peer;
 use super::shared::{Senders, Shared};
 use super::*;
 use crate::sources::pushed::recorder::{RECEIVED, Recorder};
+use crate::sources::testing;
 
 /// What the source counts and keeps.
 struct World {
@@ -73,17 +74,7 @@ impl World {
 
     /// Sends all of `bytes` on a connection of its own, closes it, and waits until the other side is closed, too.
     async fn send(&self, bytes: &[u8]) {
-        let (mut reader, mut writer) = tokio::io::split(self.connect(1 << 16));
-        let writing = async {
-            // A source that refuses early may close before all is written.
-            if writer.write_all(bytes).await.is_ok() {
-                writer.shutdown().await.unwrap();
-            }
-        };
-        let mut answer = Vec::new();
-        let ((), read) = tokio::join!(writing, reader.read_to_end(&mut answer));
-        read.unwrap();
-        assert_eq!(answer, b"", "nothing is ever answered");
+        assert_eq!(testing::exchange(self.connect(1 << 16), bytes).await, b"", "nothing is ever answered");
     }
 
     /// Takes the messages that were kept since.
@@ -101,36 +92,20 @@ impl World {
     }
 
     fn limit(&self, name: &str) -> u64 {
-        self.stats.limits().find(|(limit, _)| *limit == name).unwrap().1
+        testing::named(self.stats.limits(), name)
     }
 
     fn malformed(&self, name: &str) -> u64 {
-        self.stats.kinds().find(|(reason, _)| *reason == name).unwrap().1
+        testing::named(self.stats.kinds(), name)
     }
 
     fn refused(&self, code: &str) -> u64 {
         self.stats.refusals().get(code).copied().unwrap_or_default()
     }
 
-    fn refuse(&self, reason: RefusalReason) {
-        let retry_after = Duration::from_secs(1);
-        self.recorder.answer(SubmitError::Refused { pipeline: "jobs".into(), reason, retry_after });
-    }
-
-    /// Has nothing be kept until permits are added to the recorder's gate.
-    fn close_gate(&self) {
-        self.recorder.gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
-    }
-
     /// Lets other tasks go on until `holds`.
     async fn until(&self, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..1_000_000 {
-            if holds(self) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("never came: {:?}", self.stats);
+        testing::until(|| holds(self), &self.stats).await;
     }
 
     /// Stops the source; returns whether it ended in time.

@@ -8,42 +8,16 @@ use std::time::Duration;
 
 use spillway_crds::Reach;
 use spillway_crds::kinds::selector::LabelSelector;
-use spillway_delivery::clock::Clock;
-use spillway_delivery::deliver::{Engine, EngineSettings};
-use spillway_delivery::event::OriginBuilder;
-use spillway_delivery::filesystem::{Faults, FaultyFs, Filesystem, RealFs};
+use spillway_delivery::filesystem::{Faults, FaultyFs, RealFs};
 use spillway_delivery::intake::Pipeline;
-use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
 
 use super::super::{ContainerLogsSettings, LogInput, StartAt, TailStats, start};
 use super::log::{Lines, logged_to};
 use super::world::{POD, cri};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
-    open_over(data, Arc::new(RealFs)).await
-}
-
-async fn open_over(data: &Path, filesystem: Arc<dyn Filesystem>) -> (Engine, Arc<Pipeline>) {
-    let settings = EngineSettings { data_dir: data.into(), filesystem, clock: Clock::system(), free_bytes_min: 0 };
-    let engine = Engine::open(settings).unwrap();
-    let route = RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends: Vec::new() };
-    let settings = PipelineSettings {
-        uid: "default.logs".into(),
-        namespace: "default".into(),
-        name: "logs".into(),
-        log: LogSettings::default(),
-        transforms: Vec::new(),
-        routes: vec![route],
-        origin: OriginBuilder::default(),
-        suspend: false,
-    };
-    let pipeline = engine.add(settings, Vec::new(), &|_| None).await.unwrap();
-    (engine, pipeline)
-}
+use crate::sources::tail::testing::{PATIENCE, accepts, has_accepted, open};
+use crate::sources::testing::time_goes_by;
 
 fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
     let owner = Supervisor::new("sources");
@@ -59,19 +33,13 @@ fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
     owner
 }
 
-async fn has_accepted(pipeline: &Pipeline, events: u64) {
-    while pipeline.report().accepted_events < events {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn every_line_is_accepted_once_over_stops_and_starts() {
     let (root, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let directory = root.path().join(POD).join("main");
     let mut at = 0;
     for _ in 0..3 {
-        let (engine, pipeline) = open(data.path()).await;
+        let (engine, pipeline) = open(data.path(), Arc::new(RealFs)).await;
         let owner = follow(root.path(), &pipeline);
         for _ in 0..20 {
             fs::create_dir_all(&directory).unwrap();
@@ -90,22 +58,13 @@ async fn every_line_is_accepted_once_over_stops_and_starts() {
     }
 }
 
-/// Lets paused time go by until so many events are accepted.
-async fn accepts(pipeline: &Pipeline, events: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while pipeline.report().accepted_events < events {
-        assert!(Instant::now() < deadline, "{:#?}", pipeline.report());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_log_that_cannot_be_written_is_told_once_and_not_by_each_batch_that_is_refused() {
     let (root, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let lines = Lines::default();
     let _logged = logged_to(&lines);
     let fs = FaultyFs::new(1);
-    let (engine, pipeline) = open_over(data.path(), Arc::new(fs.clone())).await;
+    let (engine, pipeline) = open(data.path(), Arc::new(fs.clone())).await;
     let owner = follow(root.path(), &pipeline);
     let mut at = 0;
     // Each of some containers has something new.
@@ -126,7 +85,7 @@ async fn a_log_that_cannot_be_written_is_told_once_and_not_by_each_batch_that_is
     let mut written = 0;
     for _ in 0..60 {
         written = write();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        time_goes_by(Duration::from_secs(1)).await;
     }
     assert!(fs.counts().faults - before >= 50, "it is tried all the time: {}", fs.counts().faults - before);
     assert_eq!(pipeline.report().accepted_events, 8);
@@ -139,7 +98,7 @@ async fn a_log_that_cannot_be_written_is_told_once_and_not_by_each_batch_that_is
     let told = lines.take();
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0].contains("log takes events again"), "{told:#?}");
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    time_goes_by(Duration::from_secs(10)).await;
     assert_eq!(pipeline.report().accepted_events, written, "each line once");
     assert!(owner.stop(Instant::now() + PATIENCE).await);
     engine.drain(Instant::now() + Duration::from_secs(1)).await;

@@ -5,20 +5,16 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::io::Errno;
 use spillway_delivery::transform::Multiline;
 
 use super::super::tailer::Hints;
-use super::world::{World, compress, cri, everything};
-use crate::sources::tail::between::multiline;
-use crate::sources::tail::core::Outgoing;
-use crate::sources::tail::file::Step;
+use super::world::{World, cri, everything};
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::testing::{Change, apply, assert_came, look_amid, multiline, some_kept};
+use crate::sources::testing::Random;
 
 /// The pipeline that joins lines.
 const JOINING: usize = 1;
@@ -28,22 +24,6 @@ const BEGINS: &str = "^[0-9]*[05] ";
 
 fn begins(line: &str) -> bool {
     line.split_once(' ').is_some_and(|(number, _)| number.ends_with(['0', '5']))
-}
-
-/// A small generator; the same seed makes the same run.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
 }
 
 /// A line in parts: its text so far, and how often its file was rotated before it began.
@@ -69,25 +49,6 @@ struct Writer {
 impl Writer {
     fn live(&self) -> String {
         format!("{}.log", self.restart)
-    }
-}
-
-/// What is done to a file.
-enum Change {
-    Rename(PathBuf, PathBuf),
-    Create(PathBuf),
-    Compress(PathBuf),
-    Remove(PathBuf),
-}
-
-fn apply(changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Rename(from, to) => fs::rename(from, to).unwrap(),
-            Change::Create(path) => drop(fs::File::create_new(path).unwrap()),
-            Change::Compress(path) => compress(&path),
-            Change::Remove(path) => fs::remove_file(path).unwrap(),
-        }
     }
 }
 
@@ -207,20 +168,8 @@ impl Run {
         if self.random.below(2) == 0 {
             changes.extend(self.compression(index));
         }
-        let fails = self.random.below(6) == 0;
-        let mut steps = self.random.below(30);
-        let changes = Arc::new(Mutex::new(Some(changes)));
-        let come = changes.clone();
-        self.world.between(move |step, _| {
-            if steps == 0 {
-                apply(come.lock().unwrap().take().unwrap_or_default());
-            }
-            steps = steps.saturating_sub(1);
-            if fails && step == Step::Open { Err(Errno::MFILE.into()) } else { Ok(()) }
-        });
-        self.world.tailer.scan(self.world.now);
-        self.world.calm();
-        apply(changes.lock().unwrap().take().unwrap_or_default());
+        let now = self.world.now;
+        look_amid(&mut self.world.tailer, changes, (&mut self.random, 30), |tailer| tailer.scan(now));
     }
 
     fn delete_oldest(&mut self, index: usize) {
@@ -261,23 +210,9 @@ impl Run {
     }
 
     fn poll(&mut self) {
-        for _ in 0..self.random.below(6) {
-            let Some(outgoing) = self.world.tailer.poll(self.world.now) else {
-                return;
-            };
-            if self.random.below(4) == 0 {
-                self.world.refused.push(outgoing);
-            } else {
-                self.world.keep(&outgoing);
-            }
-        }
-        let late: Vec<Outgoing> = self.world.refused.drain(..).collect();
-        for outgoing in late {
-            if self.random.below(2) == 0 {
-                self.world.keep(&outgoing);
-            } else {
-                self.world.refused.push(outgoing);
-            }
+        let World { tailer, refused, now, .. } = &mut self.world;
+        for outgoing in some_kept(tailer, refused, &mut self.random, *now) {
+            self.world.keep(&outgoing);
         }
     }
 
@@ -332,22 +267,13 @@ impl Run {
             for (writer, streams) in
                 self.writers.iter().flat_map(|writer| streams.iter().map(move |stream| (writer, stream)))
             {
-                let lines = log.messages_of(writer.name, |stream| streams.contains(stream));
-                let is_begun_within = |group: &String| group.split('\n').skip(1).any(|line| begins(line));
-                assert!(!lines.iter().any(is_begun_within), "seed {seed}, pipeline {pipeline}: {lines:?}");
-                let got: Vec<&str> = lines.iter().flat_map(|group| group.split('\n')).collect();
+                let groups = log.messages_of(writer.name, |stream| streams.contains(stream));
+                let is_begun_within = |group: &String| group.split('\n').skip(1).any(begins);
+                let what = format!("seed {seed}, pipeline {pipeline}, container {}, {streams}", writer.name);
+                assert!(!groups.iter().any(is_begun_within), "{what}: {groups:?}");
+                let got: Vec<String> = groups.iter().flat_map(|group| group.split('\n')).map(str::to_owned).collect();
                 let expected = writer.expected.iter().filter(|(stream, _)| streams.contains(stream));
-                let expected: Vec<&str> = expected.map(|(_, text)| &**text).collect();
-                let at = got.iter().zip(&expected).position(|(got, expected)| got != expected);
-                assert!(
-                    got == expected,
-                    "seed {seed}, pipeline {pipeline}, container {}, {streams}: {} lines of {}, first difference at {at:?}: {:?} for {:?}",
-                    writer.name,
-                    got.len(),
-                    expected.len(),
-                    at.map(|at| &got[at]),
-                    at.map(|at| &expected[at]),
-                );
+                assert_came(&what, &got, &expected.map(|(_, text)| text.clone()).collect::<Vec<_>>());
             }
         }
     }

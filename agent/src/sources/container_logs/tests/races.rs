@@ -9,9 +9,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::super::StartAt;
-use super::world::{POD, World, compress, cri, everything};
+use super::world::{POD, World, cri, everything};
 use crate::sources::tail::file::Step;
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::testing::compress;
 
 fn lines(range: std::ops::Range<u64>) -> Vec<u8> {
     range.flat_map(|at| cri(at, "stdout", "F", &format!("line {at}"))).collect()

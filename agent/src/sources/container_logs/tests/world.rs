@@ -1,13 +1,12 @@
 //! A node's directory and a log that remembers events and positions as the real one does.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use spillway_crds::Reach;
 use spillway_crds::kinds::selector::LabelSelector;
 use spillway_delivery::clock::Clock;
@@ -24,33 +23,23 @@ use crate::sources::tail::file::Step;
 use crate::sources::tail::run::Tails;
 use crate::sources::tail::sink::Joined;
 use crate::sources::tail::stats::TailStats;
+use crate::sources::tail::testing::{Positions, append, compress, keep_position};
 
 /// One pipeline's log: events and positions are kept together or not at all.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Log {
     /// (container, event).
     pub(super) events: Vec<(String, serde_json::Value)>,
-    pub(super) positions: HashMap<Bytes, Bytes>,
+    pub(super) positions: Positions,
 }
 
 impl Log {
     fn keep(&mut self, batch: &Batch) {
         let container = batch.origin.fields().container.clone().unwrap_or_default();
         for event in batch.events() {
-            assert!(event.len() <= spillway_delivery::event::EVENT_BYTES_MAX);
             self.events.push((container.clone(), serde_json::from_slice(event).expect("an event is JSON")));
         }
-        let Some(position) = &batch.position else {
-            return;
-        };
-        assert!(position.source.len() <= 512);
-        match &position.value {
-            Some(value) => {
-                assert!(value.len() <= 512);
-                self.positions.insert(position.source.clone(), value.clone());
-            }
-            None => drop(self.positions.remove(&position.source)),
-        }
+        keep_position(&mut self.positions, batch);
     }
 
     /// Returns the messages of one container; pieces of a line are joined.
@@ -146,9 +135,7 @@ impl World {
     }
 
     pub(super) fn write(&self, container: &str, file: &str, bytes: &[u8]) {
-        fs::create_dir_all(self.directory(container)).unwrap();
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path(container, file)).unwrap();
-        file.write_all(bytes).unwrap();
+        append(&self.path(container, file), bytes);
     }
 
     pub(super) fn rename(&self, container: &str, from: &str, to: &str) {
@@ -215,19 +202,6 @@ impl World {
             lane.multiline.clone_from(multiline);
         }
     }
-}
-
-/// Compresses a file as the kubelet does, and leaves the plain one.
-pub(super) fn compress(path: &Path) {
-    let with = |extension: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(extension);
-        PathBuf::from(name)
-    };
-    let mut gzip = flate2::write::GzEncoder::new(File::create(with(".tmp")).unwrap(), flate2::Compression::fast());
-    gzip.write_all(&fs::read(path).unwrap()).unwrap();
-    gzip.finish().unwrap();
-    fs::rename(with(".tmp"), with(".gz")).unwrap();
 }
 
 /// Returns a line as a runtime writes it; `at` makes its time unique.

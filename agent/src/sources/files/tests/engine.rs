@@ -7,39 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_crds::paths::PathPattern;
-use spillway_delivery::clock::Clock;
-use spillway_delivery::deliver::{Engine, EngineSettings};
-use spillway_delivery::event::OriginBuilder;
 use spillway_delivery::filesystem::RealFs;
 use spillway_delivery::intake::Pipeline;
-use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
 use spillway_delivery::supervisor::Supervisor;
 use tokio::time::{Instant, timeout};
 
 use super::super::{FileInput, FilesSettings, start};
 use super::world::lines;
 use crate::sources::tail::StartAt;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn open(data: &Path) -> (Engine, Arc<Pipeline>) {
-    let filesystem = Arc::new(RealFs);
-    let settings = EngineSettings { data_dir: data.into(), filesystem, clock: Clock::system(), free_bytes_min: 0 };
-    let engine = Engine::open(settings).unwrap();
-    let route = RouteSettings { name: "all".into(), condition: None, strategy: Strategy::All, backends: Vec::new() };
-    let settings = PipelineSettings {
-        uid: "default.files".into(),
-        namespace: "default".into(),
-        name: "files".into(),
-        log: LogSettings::default(),
-        transforms: Vec::new(),
-        routes: vec![route],
-        origin: OriginBuilder::default(),
-        suspend: false,
-    };
-    let pipeline = engine.add(settings, Vec::new(), &|_| None).await.unwrap();
-    (engine, pipeline)
-}
+use crate::sources::tail::testing::{PATIENCE, has_accepted, open};
 
 fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
     let owner = Supervisor::new("sources");
@@ -51,12 +27,6 @@ fn follow(root: &Path, pipeline: &Arc<Pipeline>) -> Supervisor {
     owner
 }
 
-async fn has_accepted(pipeline: &Pipeline, events: u64) {
-    while pipeline.report().accepted_events < events {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn every_line_is_accepted_once_over_rotations_stops_and_starts() {
     let (root, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -64,7 +34,7 @@ async fn every_line_is_accepted_once_over_rotations_stops_and_starts() {
     fs::create_dir_all(&directory).unwrap();
     let mut at = 0;
     for _ in 0..3 {
-        let (engine, pipeline) = open(data.path()).await;
+        let (engine, pipeline) = open(data.path(), Arc::new(RealFs)).await;
         let owner = follow(root.path(), &pipeline);
         for round in 0..20 {
             if round % 5 == 4 {

@@ -7,31 +7,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use rustix::io::Errno;
 
 use super::super::tailer::Hints;
 use super::world::World;
-use crate::sources::tail::between::{Between, multiline};
-use crate::sources::tail::file::Step;
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::testing::{Change, apply, assert_came, look_amid, multiline, some_kept};
+use crate::sources::testing::Random;
 
 /// Rotated files that are kept of each name.
 const KEPT: usize = 4;
-
-/// A small generator; the same seed makes the same run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
-}
 
 /// What writes a log.
 struct Writer {
@@ -43,20 +28,6 @@ struct Writer {
     /// How many rotated files are there: `.1` to this one.
     rotated: usize,
     dated: Vec<PathBuf>,
-}
-
-enum Change {
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-fn apply(changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Rename(from, to) => fs::rename(from, to).unwrap(),
-            Change::Remove(path) => fs::remove_file(path).unwrap(),
-        }
-    }
 }
 
 /// Returns whose line it is, and of which of its files.
@@ -211,37 +182,14 @@ impl Run {
     fn look_amid(&mut self) {
         let index = self.random.below(2) as usize;
         let changes = self.rotation(index);
-        let fails = self.random.below(6) == 0;
-        let mut steps = self.random.below(12);
-        let changes = Arc::new(Mutex::new(Some(changes)));
-        let come = changes.clone();
-        *self.world.tailer.between() = Between::new(move |step, _| {
-            if steps == 0 {
-                apply(come.lock().unwrap().take().unwrap_or_default());
-            }
-            steps = steps.saturating_sub(1);
-            if fails && step == Step::Open { Err(Errno::MFILE.into()) } else { Ok(()) }
-        });
-        self.world.tailer.scan(self.world.now);
-        *self.world.tailer.between() = Between::default();
-        apply(changes.lock().unwrap().take().unwrap_or_default());
+        let now = self.world.now;
+        look_amid(&mut self.world.tailer, changes, (&mut self.random, 12), |tailer| tailer.scan(now));
     }
 
     fn poll(&mut self) {
-        for _ in 0..self.random.below(6) {
-            let Some(outgoing) = self.world.tailer.poll(self.world.now) else { return };
-            if self.random.below(4) == 0 {
-                self.world.refused.push(outgoing);
-            } else {
-                self.world.keep(&outgoing);
-            }
-        }
-        for outgoing in std::mem::take(&mut self.world.refused) {
-            if self.random.below(2) == 0 {
-                self.world.keep(&outgoing);
-            } else {
-                self.world.refused.push(outgoing);
-            }
+        let World { tailer, refused, now, .. } = &mut self.world;
+        for outgoing in some_kept(tailer, refused, &mut self.random, *now) {
+            self.world.keep(&outgoing);
         }
     }
 
@@ -306,15 +254,7 @@ impl Run {
         }
         for (file, expected) in &self.expected {
             let got = got.remove(file).unwrap_or_default();
-            let at = got.iter().zip(expected).position(|(got, expected)| got != expected);
-            assert!(
-                got == *expected,
-                "seed {seed}, {file:?}: {} events of {}, first difference at {at:?}: {:?} for {:?}",
-                got.len(),
-                expected.len(),
-                at.map(|at| &got[at]),
-                at.map(|at| &expected[at]),
-            );
+            assert_came(&format_args!("seed {seed}, {file:?}"), &got, expected);
         }
         assert!(got.is_empty(), "seed {seed}: {got:?}");
     }

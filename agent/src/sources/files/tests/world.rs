@@ -1,17 +1,14 @@
 //! A directory and a log that remembers events and positions as the real one does.
 
-use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
 use spillway_crds::paths::PathPattern;
 use spillway_delivery::clock::Clock;
-use spillway_delivery::event::{Batch, EVENT_BYTES_MAX};
+use spillway_delivery::event::Batch;
 use spillway_delivery::transform::Multiline;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -20,31 +17,23 @@ use super::super::tailer::Tailer;
 use super::super::{FileInput, FilesSettings};
 use crate::sources::tail::core::Outgoing;
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::testing::{Positions, append, keep_position};
 use crate::sources::tail::{StartAt, TailStats};
 
 /// One pipeline's log: events and positions are kept together or not at all.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) events: Vec<Value>,
-    pub(super) positions: HashMap<Bytes, Bytes>,
+    pub(super) positions: Positions,
 }
 
 impl Log {
     fn keep(&mut self, batch: &Batch) {
         for event in batch.events() {
             assert_eq!(batch.origin.fields().source.as_deref(), Some("files"));
-            assert!(event.len() <= EVENT_BYTES_MAX);
             self.events.push(serde_json::from_slice(event).expect("an event is JSON"));
         }
-        let Some(position) = &batch.position else { return };
-        assert!(position.source.len() <= 512);
-        match &position.value {
-            Some(value) => {
-                assert!(value.len() <= 512);
-                self.positions.insert(position.source.clone(), value.clone());
-            }
-            None => drop(self.positions.remove(&position.source)),
-        }
+        keep_position(&mut self.positions, batch);
     }
 
     /// Returns the messages in the order they came.
@@ -98,10 +87,7 @@ impl World {
     }
 
     pub(super) fn write(&self, below: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(below);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(bytes.as_ref()).unwrap();
+        append(&self.path(below), bytes.as_ref());
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::super::limits::{IDLE_TIMEOUT, PING_EVERY, PONG_TIMEOUT};
@@ -37,10 +36,10 @@ async fn a_deadline_ends_the_reading_and_not_the_keeping() {
     assert_eq!((answer.failed(), world.limit("deadline")), (4, 1), "{answer:?}");
     assert!((200..300).contains(&begun.elapsed().as_millis()));
     // What is with the intake is waited for, and told to whoever is still there.
-    world.recorder.gate.forget_permits(Semaphore::MAX_PERMITS);
+    world.recorder.close_gate();
     let (answer, mut body) = client.begin(LOGS, &headers).await;
     body.send_data(Bytes::from(framed(0, &logs(&["a"]))), true).unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    testing::time_goes_by(Duration::from_secs(1)).await;
     world.recorder.gate.add_permits(1);
     Answer::read(answer.await.unwrap()).await.ok();
     assert_eq!(world.recorder.payloads().len(), 1);
@@ -50,14 +49,14 @@ async fn a_deadline_ends_the_reading_and_not_the_keeping() {
 async fn what_the_intake_has_is_kept_although_the_client_is_gone() {
     let world = World::new();
     let mut client = world.connect().await;
-    world.recorder.gate.forget_permits(Semaphore::MAX_PERMITS);
+    world.recorder.close_gate();
     let (answer, mut body) = client.begin(LOGS, &USUAL).await;
     body.send_data(Bytes::from(framed(0, &logs(&["a"]))), true).unwrap();
     // All that can be done is done.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    testing::time_goes_by(Duration::from_secs(1)).await;
     drop(answer);
     body.send_reset(h2::Reason::CANCEL);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    testing::time_goes_by(Duration::from_secs(1)).await;
     world.recorder.gate.add_permits(1);
     world.until(|world| world.answered("CANCELLED") == 1).await;
     assert_eq!((world.recorder.payloads().len(), world.stats.of_http().accepted_events()), (1, 1));
@@ -68,7 +67,7 @@ async fn a_connection_that_rests_is_told_to_go() {
     let world = World::new();
     let (client, begun) = (world.connect().await, Instant::now());
     // It answers pings, and so goes on until it has rested for too long.
-    world.until_time(IDLE_TIMEOUT + PING_EVERY).await;
+    testing::time_goes_by(IDLE_TIMEOUT + PING_EVERY).await;
     assert_eq!((world.limit("idle_time"), world.limit("ping")), (1, 0));
     assert!(begun.elapsed() >= IDLE_TIMEOUT);
     assert!(client.requests.clone().ready().await.is_err(), "it is closed");
@@ -93,13 +92,13 @@ async fn who_does_not_answer_a_ping_is_gone() {
 async fn at_a_stop_calls_under_way_are_answered_and_no_others_begin() {
     let world = World::new();
     let [mut client, resting] = [world.connect().await, world.connect().await];
-    world.recorder.gate.forget_permits(Semaphore::MAX_PERMITS);
+    world.recorder.close_gate();
     let (answer, mut body) = client.begin(LOGS, &USUAL).await;
     body.send_data(Bytes::from(framed(0, &logs(&["a"]))), true).unwrap();
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    testing::time_goes_by(Duration::from_millis(10)).await;
     let stopped = world.supervisor.stop(Instant::now() + Duration::from_secs(5));
     let rest = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        testing::time_goes_by(Duration::from_secs(2)).await;
         assert!(resting.requests.clone().ready().await.is_err(), "what rests is closed");
         assert!(client.requests.clone().ready().await.is_err(), "new calls go elsewhere");
         world.recorder.gate.add_permits(1);
@@ -116,17 +115,9 @@ async fn a_stop_does_not_wait_for_who_does_not_listen() {
     let mut stream = world.pipe();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let silent = world.pipe();
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    testing::time_goes_by(Duration::from_millis(10)).await;
     let begun = Instant::now();
     assert!(world.supervisor.stop(Instant::now() + Duration::from_secs(5)).await);
     assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
     drop((stream, silent));
-}
-
-impl World {
-    /// Lets as much time pass.
-    async fn until_time(&self, time: Duration) {
-        let end = Instant::now() + time;
-        tokio::time::sleep_until(end).await;
-    }
 }

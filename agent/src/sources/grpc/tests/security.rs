@@ -7,51 +7,11 @@ use spillway_crds::served::{PodFacts, Pods};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
 use super::super::limits::CONNECTIONS_MAX;
 use super::*;
 use crate::pods::{NodePods, Told};
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-/// A folder with a certificate for `localhost`, its key, and a token.
-struct Files {
-    folder: tempfile::TempDir,
-    roots: rustls::RootCertStore,
-}
-
-impl Files {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("cert"), made.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key"), made.signing_key.serialize_pem()).unwrap();
-        std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        Self { folder, roots }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn tls(&self) -> TlsFiles {
-        TlsFiles { certificate: Some(self.path("cert")), key: Some(self.path("key")) }
-    }
-
-    fn connector(&self) -> TlsConnector {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        TlsConnector::from(Arc::new(config))
-    }
-}
+use crate::sources::testing::{Files, TOKEN};
 
 /// A source that listens at loopback.
 struct Listening {
@@ -95,7 +55,8 @@ async fn a_sender_shows_its_token_over_tls() {
     let files = Files::new();
     let server = Listening::start(files.tls(), Some(files.path("token"))).await;
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = files.connector().connect(name, TcpStream::connect(server.address).await.unwrap()).await.unwrap();
+    let stream =
+        files.connector(&[b"h2"]).connect(name, TcpStream::connect(server.address).await.unwrap()).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let mut client = Client::over(stream, &server.supervisor).await;
     let message = framed(0, &logs(&["a"]));
@@ -133,12 +94,7 @@ async fn one_connection_too_many_is_closed_and_the_others_go_on() {
     client.export(LOGS, &logs(&["a"])).await.ok();
     drop((open, client));
     let counted = server.stats.of_http();
-    for _ in 0..1_000_000 {
-        if counted.connections_open() < CONNECTIONS_MAX as u64 / 2 {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    testing::until(|| counted.connections_open() < CONNECTIONS_MAX as u64 / 2, &server.stats).await;
     let mut client = Client::over(TcpStream::connect(server.address).await.unwrap(), &server.supervisor).await;
     client.export(LOGS, &logs(&["a"])).await.ok();
 }

@@ -94,7 +94,7 @@ async fn the_stop_answers_what_is_under_way_and_closes_what_rests() {
     let mut used = server.connect().await;
     used.write_all(&request("/v1/events", "", b"{}")).await.unwrap();
     assert_eq!(Answer::read(&mut used).await.unwrap().status, 202);
-    server.recorder.gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+    server.recorder.close_gate();
     let mut under_way = server.connect().await;
     under_way.write_all(&request("/v1/events", "", b"{\"last\":1}")).await.unwrap();
     let mut uploading = server.connect().await;

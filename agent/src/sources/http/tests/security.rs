@@ -1,53 +1,10 @@
 //! Listeners beyond loopback, TLS, tokens.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::sources::pushed::security::SecurityError;
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-/// A folder with a certificate for `localhost`, its key, and a token.
-struct Files {
-    folder: tempfile::TempDir,
-    roots: rustls::RootCertStore,
-}
-
-impl Files {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("cert"), made.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key"), made.signing_key.serialize_pem()).unwrap();
-        std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        Self { folder, roots }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn tls(&self) -> TlsFiles {
-        TlsFiles { certificate: Some(self.path("cert")), key: Some(self.path("key")) }
-    }
-
-    fn connector(&self, alpn: &[u8]) -> TlsConnector {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![alpn.to_vec()];
-        TlsConnector::from(Arc::new(config))
-    }
-}
+use crate::sources::testing::{Files, TOKEN};
 
 fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
@@ -114,13 +71,13 @@ async fn a_sender_shows_its_token_over_tls() {
     let server = Server::with_settings(Recorder::new(&[("default", "jobs")]), settings).await;
     let name = ServerName::try_from("localhost").unwrap();
     let stream = server.connect().await;
-    let mut stream = files.connector(b"http/1.1").connect(name.clone(), stream).await.unwrap();
+    let mut stream = files.connector(&[b"http/1.1"]).connect(name.clone(), stream).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let bearer = format!("authorization: bearer {TOKEN}\r\nidempotency-key: k\r\n");
     say(&mut stream, &request("/v1/events", &bearer, b"{}")).await.unwrap();
     assert_eq!(Answer::read(&mut stream).await.unwrap().status, 202);
     assert_eq!(&server.recorder.take()[0].1.key.as_ref().unwrap().sender[..], b"token");
-    assert!(files.connector(b"h2").connect(name, server.connect().await).await.is_err());
+    assert!(files.connector(&[b"h2"]).connect(name, server.connect().await).await.is_err());
     let mut plain = server.connect().await;
     plain.write_all(&request("/v1/events", &bearer, b"{}")).await.unwrap();
     let mut heard = Vec::new();

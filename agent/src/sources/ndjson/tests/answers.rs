@@ -124,7 +124,7 @@ async fn a_full_pipeline_is_told_after_a_while_and_what_was_said_to_be_not_kept_
     for hello in [LINES, BATCHES] {
         let world = World::new();
         let mut client = world.greeted(hello).await;
-        (0..40).for_each(|_| world.refuse(RefusalReason::Full));
+        (0..40).for_each(|_| world.recorder.refuse(RefusalReason::Full));
         client.say("{\"a\":1}\n{\"spillway\":{\"end\":\"k\"}}").await;
         let begun = tokio::time::Instant::now();
         let answer = client.answer().await;

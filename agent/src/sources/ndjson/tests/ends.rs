@@ -52,33 +52,18 @@ async fn a_stop_keeps_what_was_sent_before_and_says_so_to_who_reads() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_who_writes_on_and_on() {
     let world = World::new();
-    let client = world.connect(4096);
-    let (mut reader, mut writer) = tokio::io::split(client);
-    let line = "{\"a\":1}\n".repeat(100);
-    let writing = async {
-        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(10));
-        while writer.write_all(line.as_bytes()).await.is_ok() {
-            ticks.tick().await;
-        }
-    };
     let stopping = async {
         world.until(|world| world.figure(Figure::AcceptedEvents) > 0).await;
         world.supervisor.stop(tokio::time::Instant::now() + std::time::Duration::from_secs(5)).await
     };
-    let reading = async {
-        reader.read_to_end(&mut Vec::new()).await.unwrap();
-    };
-    let (stopped, ()) = tokio::select! {
-        both = async { tokio::join!(stopping, reading) } => both,
-        () = writing => panic!("the writer ended"),
-    };
-    assert!(stopped);
+    let text = "{\"a\":1}\n".repeat(100);
+    assert!(testing::written_to_at_a_stop(world.connect(4096), &text, stopping).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_while_the_pipeline_is_full_counts_what_is_lost() {
     let world = World::new();
-    (0..1000).for_each(|_| world.refuse(RefusalReason::Full));
+    (0..1000).for_each(|_| world.recorder.refuse(RefusalReason::Full));
     let mut client = world.connect(1 << 16);
     client.write_all(b"{}\n{}\n{}\n").await.unwrap();
     world.until(|world| world.figure(Figure::WaitingConnections) == 1).await;

@@ -71,7 +71,7 @@ async fn a_line_after_which_nothing_comes_is_kept_at_once_and_one_that_fills_the
 #[tokio::test(start_paused = true)]
 async fn a_sender_waits_while_its_pipeline_is_full_and_nothing_is_lost_or_kept_twice() {
     let world = World::new();
-    (0..120).for_each(|_| world.refuse(RefusalReason::Full));
+    (0..120).for_each(|_| world.recorder.refuse(RefusalReason::Full));
     let mut client = world.connect(4096);
     let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(1015));
     client.write_all(line.as_bytes()).await.unwrap();
@@ -91,16 +91,12 @@ async fn a_sender_waits_while_its_pipeline_is_full_and_nothing_is_lost_or_kept_t
 #[tokio::test]
 async fn a_sender_is_not_read_from_while_a_batch_is_being_kept() {
     let world = World::new();
-    world.recorder.gate.forget_permits(tokio::sync::Semaphore::MAX_PERMITS);
+    world.recorder.close_gate();
     let mut client = world.connect(4096);
     let line = b"{\"a\":\"0123456789\"}\n";
-    let mut written = 0;
     client.write_all(line).await.unwrap();
     world.until(|world| world.figure(Figure::WireBytes) == line.len() as u64).await;
-    while let Some(Ok(())) = futures_util::future::FutureExt::now_or_never(client.write_all(line)) {
-        written += line.len();
-        tokio::task::yield_now().await;
-    }
+    let written = testing::fill(&mut client, line).await;
     assert!(written <= 4096, "{written} bytes");
     assert_eq!(world.figure(Figure::WireBytes), line.len() as u64);
     world.recorder.gate.add_permits(1000);
@@ -118,16 +114,6 @@ async fn what_no_pipeline_takes_any_more_is_counted_as_lost() {
     let answers = none.send(b"{}\n").await;
     assert_eq!(answers[0]["code"], "no_pipeline");
     assert_eq!((none.refused("no_pipeline"), none.figure(Figure::LostEvents)), (1, 0));
-}
-
-/// A weak generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,13 +136,13 @@ async fn lines_are_the_events_that_they_are_in_a_body_over_http() {
         b"{\"a\":\"b\"}\n",
         b"{\"a\":[{},2]} \n",
     ];
-    let mut random = Random(7);
+    let mut random = testing::Random(7);
     for round in 0..500 {
         let mut body = b"{\"first\":1}\n".to_vec();
-        (0..random.below(60)).for_each(|_| body.extend_from_slice(PIECES[random.below(PIECES.len())]));
+        (0..random.place(60)).for_each(|_| body.extend_from_slice(PIECES[random.place(PIECES.len())]));
         let whole = events::parse(body.clone()).unwrap();
         let world = World::new();
-        let (mut client, server) = tokio::io::duplex(1 + random.below(64));
+        let (mut client, server) = tokio::io::duplex(1 + random.place(64));
         let served = Connection::new(server, world.shared.clone(), world.supervisor.stopping()).run();
         let sent = async {
             client.write_all(&body).await.unwrap();

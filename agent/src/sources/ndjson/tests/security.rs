@@ -1,30 +1,12 @@
 //! Listeners beyond loopback, TLS, tokens.
 
 use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
 use super::super::limits::CONTROL_BYTES_MAX;
 use super::super::{BindError, bind_tcp};
 use super::*;
 use crate::sources::pushed::security::SecurityError;
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-/// A folder with a certificate for `localhost`, its key, and a token.
-fn files() -> (tempfile::TempDir, TlsFiles, std::path::PathBuf, TlsConnector) {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let [certificate, key, token] = ["cert", "key", "token"].map(|name| folder.path().join(name));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    (folder, TlsFiles { certificate: Some(certificate), key: Some(key) }, token, TlsConnector::from(Arc::new(config)))
-}
+use crate::sources::testing::{Files, TOKEN};
 
 fn hello(token: &str) -> String {
     format!("{{\"spillway\":{{\"token\":\"{token}\",\"answers\":\"lines\"}}}}")
@@ -32,7 +14,8 @@ fn hello(token: &str) -> String {
 
 #[tokio::test]
 async fn beyond_loopback_tls_and_a_token_are_needed() {
-    let (_folder, tls, token, _) = files();
+    let files = Files::new();
+    let (tls, token) = (files.tls(), files.path("token"));
     let world = World::new();
     let bind = |tls: &TlsFiles, token_file: Option<&std::path::PathBuf>| {
         let address = "0.0.0.0:0".parse().unwrap();
@@ -47,9 +30,8 @@ async fn beyond_loopback_tls_and_a_token_are_needed() {
 
 #[tokio::test]
 async fn who_shows_the_token_over_tls_is_let_in_and_nobody_else() {
-    let (_folder, tls, token, connector) = files();
-    let world = World::new();
-    let address = world.tcp(tls, Some(token)).await;
+    let (files, world) = (Files::new(), World::new());
+    let (connector, address) = (files.connector(&[]), world.tcp(files.tls(), Some(files.path("token"))).await);
     let connect = async || {
         let stream = TcpStream::connect(address).await.unwrap();
         Client::new(connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap())
@@ -76,12 +58,11 @@ async fn who_shows_the_token_over_tls_is_let_in_and_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn who_shows_no_token_costs_little_and_not_for_long() {
-    let (_folder, _, token, _) = files();
-    let world = World::new();
+    let (files, world) = (Files::new(), World::new());
     let security = crate::sources::pushed::security::ListenerSecurity::check(
         "127.0.0.1:0".parse().unwrap(),
         &TlsFiles::default(),
-        Some(&token),
+        Some(&files.path("token")),
     );
     let parts = (Clock::manual(RECEIVED), world.stats.clone());
     let senders = Senders::Anybody(Some(security.unwrap()));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sources::testing::Random;
 
 /// 2026-11-30T20:00:00Z.
 const RECEIVED: UnixNanos = 1_796_068_800_000_000_000;
@@ -263,17 +264,9 @@ fn a_peer_is_written_by_the_agent_alone() {
     assert_eq!(event["message"], "\",\"peer\":{\"address\":\"1.2.3.4\"},\"x\":\"");
 }
 
-/// A weak generator.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-
     fn text(&mut self, alphabet: &[&str], most: usize) -> String {
-        (0..self.below(most + 1)).map(|_| alphabet[self.below(alphabet.len())]).collect()
+        (0..self.place(most + 1)).map(|_| alphabet[self.place(alphabet.len())]).collect()
     }
 
     /// Returns a field of a header; `None` is `-`.
@@ -285,8 +278,8 @@ impl Random {
 
 /// Writes what a sender of RFC 5424 means, and what its event is.
 fn reference(random: &mut Random) -> (Vec<u8>, Value) {
-    let priority = random.below(192);
-    let nanos = RECEIVED + random.below(1 << 30) as i64 * 1_000_003_000;
+    let priority = random.place(192);
+    let nanos = RECEIVED + random.place(1 << 30) as i64 * 1_000_003_000;
     let time = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap();
     let mut text = format!("<{priority}>1 {time}");
     let mut event = json!({
@@ -300,14 +293,14 @@ fn reference(random: &mut Random) -> (Vec<u8>, Value) {
             event[name] = json!(field);
         }
     }
-    let elements = random.below(4);
+    let elements = random.place(4);
     text += if elements == 0 { " -" } else { " " };
     for index in 0..elements {
         let id = format!("{}{index}@32473", random.text(&["x", "\\", "[", "-"], 4));
         write!(text, "[{id}").unwrap();
         event["structured_data"][&id] = json!({});
-        for _ in 0..random.below(5) {
-            let name = ["ip", "a", "b\\", "c["][random.below(4)];
+        for _ in 0..random.place(5) {
+            let name = ["ip", "a", "b\\", "c["][random.place(4)];
             let value = random.text(&["a", " ", "\"", "\\", "]", "[", "\u{e4}", "\n", "="], 8);
             let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace(']', "\\]");
             write!(text, " {name}=\"{escaped}\"").unwrap();
@@ -325,7 +318,7 @@ fn reference(random: &mut Random) -> (Vec<u8>, Value) {
     }
     let message = random.text(&["a", " ", "\"", "\\", "\u{e4}", "\u{1f600}", "\n", "\t", "\u{1}", "]", "x"], 40);
     let message = message.trim_end_matches('\n');
-    match random.below(3) {
+    match random.place(3) {
         0 if message.is_empty() => {}
         1 => write!(text, " \u{feff}{message}").unwrap(),
         _ => write!(text, " {message}").unwrap(),
@@ -375,7 +368,7 @@ fn whatever_the_bytes_are_an_event_comes_out_that_holds_their_text() {
     let mut random = Random(12);
     for _ in 0..10_000 {
         let mut text = Vec::new();
-        (0..random.below(24)).for_each(|_| text.extend_from_slice(PIECES[random.below(PIECES.len())]));
+        (0..random.place(24)).for_each(|_| text.extend_from_slice(PIECES[random.place(PIECES.len())]));
         let (found, _) = event(&text, End::Whole);
         let message = found["message"].as_str().unwrap();
         // Its end is that of the text, whatever was taken off its beginning.

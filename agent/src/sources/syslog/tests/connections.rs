@@ -81,7 +81,7 @@ async fn half_a_message_of_a_broken_connection_is_kept_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_sender_waits_while_its_pipeline_is_full_and_nothing_is_lost_or_kept_twice() {
     let world = World::new();
-    (0..120).for_each(|_| world.refuse(RefusalReason::Full));
+    (0..120).for_each(|_| world.recorder.refuse(RefusalReason::Full));
     let mut client = world.connect(4096);
     let line = format!("<13>{}\n", "x".repeat(1019));
     client.write_all(line.as_bytes()).await.unwrap();
@@ -101,16 +101,12 @@ async fn a_sender_waits_while_its_pipeline_is_full_and_nothing_is_lost_or_kept_t
 #[tokio::test]
 async fn a_sender_is_not_read_from_while_a_batch_is_being_kept() {
     let world = World::new();
-    world.close_gate();
+    world.recorder.close_gate();
     let mut client = world.connect(4096);
     let line = b"<13>0123456789\n";
-    let mut written = 0;
     client.write_all(line).await.unwrap();
     world.until(|world| world.figure(Figure::WireBytes) == line.len() as u64).await;
-    while let Some(Ok(())) = futures_util::future::FutureExt::now_or_never(client.write_all(line)) {
-        written += line.len();
-        tokio::task::yield_now().await;
-    }
+    let written = testing::fill(&mut client, line).await;
     assert!(written <= 4096, "{written} bytes");
     assert_eq!(world.figure(Figure::WireBytes), line.len() as u64);
     world.recorder.gate.add_permits(1000);
@@ -163,31 +159,18 @@ async fn a_stop_keeps_what_was_sent_before_and_half_a_message() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_who_writes_on_and_on() {
     let world = World::new();
-    let (mut reader, mut writer) = tokio::io::split(world.connect(4096));
-    let text = "<13>a\n".repeat(100);
-    let writing = async {
-        while writer.write_all(text.as_bytes()).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
     let stopping = async {
         world.until(|world| world.figure(Figure::AcceptedEvents) > 0).await;
         world.stop().await
     };
-    let reading = async {
-        reader.read_to_end(&mut Vec::new()).await.unwrap();
-    };
-    let (stopped, ()) = tokio::select! {
-        both = async { tokio::join!(stopping, reading) } => both,
-        () = writing => panic!("the writer ended"),
-    };
-    assert!(stopped);
+    let text = "<13>a\n".repeat(100);
+    assert!(testing::written_to_at_a_stop(world.connect(4096), &text, stopping).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_while_the_pipeline_is_full_counts_what_is_lost() {
     let world = World::new();
-    (0..1000).for_each(|_| world.refuse(RefusalReason::Full));
+    (0..1000).for_each(|_| world.recorder.refuse(RefusalReason::Full));
     let mut client = world.connect(1 << 16);
     client.write_all(b"<13>a\n<13>b\n<13>c\n").await.unwrap();
     world.until(|world| world.figure(Figure::WaitingSenders) == 1).await;

@@ -32,7 +32,7 @@ async fn a_datagram_is_a_message_whatever_is_in_it() {
 #[tokio::test]
 async fn datagrams_gather_while_a_batch_is_being_kept_up_to_a_bound_and_the_kernel_tells_of_the_rest() {
     let world = World::new();
-    world.close_gate();
+    world.recorder.close_gate();
     let sender = sender(world.udp().await);
     let datagram = [b"<13>".to_vec(), vec![b'x'; 60_000]].concat();
     let mut sent = 0_u64;
@@ -71,7 +71,7 @@ async fn datagrams_gather_while_a_batch_is_being_kept_up_to_a_bound_and_the_kern
 #[tokio::test]
 async fn batches_of_datagrams_are_bounded_by_events_too() {
     let world = World::new();
-    world.close_gate();
+    world.recorder.close_gate();
     let sender = sender(world.udp().await);
     while world.limit("pending") == 0 {
         sender.send(b"<13>").unwrap();
@@ -96,7 +96,7 @@ async fn a_stop_keeps_what_the_kernel_still_has() {
 #[tokio::test]
 async fn a_stop_while_the_pipeline_is_full_counts_what_is_lost_of_datagrams() {
     let world = World::new();
-    (0..1000).for_each(|_| world.refuse(RefusalReason::Full));
+    (0..1000).for_each(|_| world.recorder.refuse(RefusalReason::Full));
     let sender = sender(world.udp().await);
     sender.send(b"<13>a").unwrap();
     world.until(|world| world.figure(Figure::WaitingSenders) == 1).await;

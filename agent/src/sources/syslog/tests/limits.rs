@@ -31,9 +31,7 @@ async fn a_message_that_drips_is_ended_by_time_and_what_came_of_it_is_kept() {
         writer.write_all(head).await.unwrap();
         let (begun, mut byte) = (Instant::now(), [0]);
         let dripping = async {
-            while writer.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(20)).await;
-            }
+            testing::write_on(&mut writer, b"x", Duration::from_secs(20)).await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
