@@ -9,6 +9,8 @@ pub(crate) mod budget;
 pub(crate) mod events;
 pub mod own_pod;
 pub(crate) mod pace;
+pub(crate) mod places;
+pub(crate) mod reading;
 #[cfg(test)]
 pub(crate) mod recorder;
 pub mod security;

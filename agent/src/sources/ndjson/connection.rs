@@ -29,11 +29,12 @@ use super::limits::{
     KEYED_BATCH_EVENTS_MAX, LINGER_BYTES_MAX, LINGER_TIMEOUT, Limit, REFUSED_AFTER, RETRY_EVERY_MAX, RETRY_EVERY_MIN,
     WRITE_TIMEOUT,
 };
-use super::reader::{Filled, Line, LineReader};
+use super::reader::{Line, LineReader};
 use super::shared::Shared;
 use super::stats::Figure;
 use super::times::{Due, Times};
 use crate::sources::pushed::events::Events;
+use crate::sources::pushed::reading::Filled;
 use crate::sources::pushed::sender::Sender;
 use crate::sources::pushed::strangers::is_http;
 use crate::sources::pushed::targets::{Submission, select};
@@ -349,7 +350,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn say(&mut self, line: &[u8]) -> Result<(), Ended> {
-        let stream = &mut self.reader.stream;
+        let stream = &mut self.reader.from.stream;
         let saying = async {
             stream.write_all(line).await?;
             stream.flush().await
@@ -384,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return;
             }
         }
-        let stream = &mut self.reader.stream;
+        let stream = &mut self.reader.from.stream;
         let lingering = async {
             stream.shutdown().await?;
             tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await

@@ -8,19 +8,19 @@
 //! # Cancel safety
 //! [`LineReader::fill`] loses nothing when it is dropped.
 
-use std::io;
 use std::ops::Range;
 
 use memchr::memchr;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use super::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::sources::pushed::budget::{Budget, Lease, NoRoom};
+use crate::sources::pushed::reading::{Filled, Reading};
 
 /// Lines of one stream.
 pub(super) struct LineReader<S> {
     /// Where they come from.
-    pub(super) stream: S,
+    pub(super) from: Reading<S>,
     budget: Budget,
     lease: Lease,
     /// Data in `start..end`.
@@ -43,24 +43,11 @@ pub(super) enum Line {
     TooLong(usize),
 }
 
-/// What became of a read.
-#[derive(Debug)]
-pub(super) enum Filled {
-    /// Some bytes came; whether as many as there was room for.
-    Some { bytes: usize, all_room: bool },
-    /// There are no more.
-    End,
-    /// The stream broke.
-    Broken(io::Error),
-    /// There is no memory for so long a line now.
-    NoRoom,
-}
-
 impl<S: AsyncRead + Unpin> LineReader<S> {
     /// Returns the lines of `stream`.
     pub(super) fn new(stream: S, budget: Budget) -> Self {
         let (lease, bytes) = (budget.lease(None), Vec::new());
-        Self { stream, budget, lease, bytes, start: 0, searched: 0, end: 0, skipped: 0, number: 0 }
+        Self { from: Reading::new(stream), budget, lease, bytes, start: 0, searched: 0, end: 0, skipped: 0, number: 0 }
     }
 
     /// Returns how many lines there were, the last one returned included.
@@ -119,15 +106,11 @@ impl<S: AsyncRead + Unpin> LineReader<S> {
         if self.make_room().await.is_err() {
             return Filled::NoRoom;
         }
-        let room = self.bytes.len() - self.end;
-        match self.stream.read(&mut self.bytes[self.end..]).await {
-            Ok(0) => Filled::End,
-            Ok(bytes) => {
-                self.end += bytes;
-                Filled::Some { bytes, all_room: bytes == room }
-            }
-            Err(error) => Filled::Broken(error),
+        let filled = self.from.fill(&mut self.bytes[self.end..]).await;
+        if let Filled::Some { bytes, .. } = filled {
+            self.end += bytes;
         }
+        filled
     }
 
     /// Throws away what is there of a line that is too long.

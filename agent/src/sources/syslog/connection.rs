@@ -23,10 +23,11 @@ use super::batch::Batch;
 use super::decode::{About, End, Peer, trimmed};
 use super::frame::Frame;
 use super::limits::{BATCH_BYTES, BATCH_EVENTS, CLOSE_TIMEOUT, Limit};
-use super::reader::{Filled, MessageReader};
+use super::reader::MessageReader;
 use super::shared::Shared;
 use super::stats::Figure;
 use super::times::{Due, Times};
+use crate::sources::pushed::reading::Filled;
 use crate::sources::pushed::strangers::{is_http, is_tls};
 
 /// A connection.
@@ -79,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if !matches!(ended, Ended::Broken) {
             // Whether it hears is its own affair.
-            drop(timeout(CLOSE_TIMEOUT, self.reader.stream.shutdown()).await);
+            drop(timeout(CLOSE_TIMEOUT, self.reader.from.stream.shutdown()).await);
         }
     }
 

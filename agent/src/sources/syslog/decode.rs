@@ -104,7 +104,7 @@ pub enum Malformed {
     TooLong,
     /// It does not begin with a priority, `<0>` to `<191>`.
     Priority,
-    /// It says that it is of RFC 5424, and ends within the header.
+    /// It begins as RFC 5424 has it, and ends within the header.
     Header,
     /// Its time cannot be read.
     Time,
@@ -214,7 +214,9 @@ pub fn decode(message: &[u8], about: &About<'_>, out: &mut Vec<u8>) -> Decoded {
     let parsed = match priority(message) {
         None => Parsed::raw(message, Some(Malformed::Priority)),
         Some((priority, rest)) => {
-            let parsed = match rest.strip_prefix(b"1 ") {
+            // A text of RFC 3164 may begin with a 1; one that says when it was sent is taken at its word.
+            let says_when = |header: &&[u8]| matches!(header, [] | [b'0'..=b'9' | b'-', ..]);
+            let parsed = match rest.strip_prefix(b"1 ").filter(says_when) {
                 Some(header) => rfc5424::parse(header).unwrap_or_else(|why| Parsed::raw(message, Some(why))),
                 None => rfc3164::parse(rest, about.received),
             };

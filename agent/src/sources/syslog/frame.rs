@@ -1,6 +1,9 @@
-//! Where messages begin and end in a stream: RFC 6587, both ways of it, told apart for each message. Pure.
+//! Where messages begin and end in a stream: RFC 6587, both ways of it. Pure.
 //!
 //! A message that has its number of bytes in front, one space, and `<`, is **counted**; any other is a **line**, which ends with `\n`.
+//! A stream whose first message is a line that begins with `<` has lines alone: what looks like a count in it is text of its
+//! messages, behind a relay of anybody's. In any other each message is framed by itself, since a count that lies leaves its text.
+//!
 //! So a count that is none (negative, with a zero in front, beyond [`COUNT_MAX`], with nothing like a message behind it) makes a line
 //! of what it stands in, whose text is kept; and a count that lies makes one message of more or less, behind which lines begin.
 //!
@@ -84,6 +87,8 @@ pub(super) struct Framer {
     over: usize,
     /// How it is framed, once that is known.
     kind: Option<Kind>,
+    /// Whether there are lines alone; `None` before the first message.
+    are_lines: Option<bool>,
 }
 
 impl Framer {
@@ -141,7 +146,8 @@ impl Framer {
     }
 
     fn begin(&mut self, bytes: &[u8]) -> Option<Kind> {
-        let kind = match head(bytes) {
+        let head = if self.are_lines == Some(true) && !bytes.is_empty() { Head::Line } else { head(bytes) };
+        let kind = match head {
             Head::More => return None,
             Head::Counted { head, bytes } => {
                 self.start += head;
@@ -149,6 +155,9 @@ impl Framer {
             }
             Head::Line => Kind::Line,
         };
+        if let Some(first) = bytes.first().filter(|first| !b"\r\n\0".contains(first)) {
+            self.are_lines.get_or_insert(*first == b'<');
+        }
         self.searched = self.start;
         self.kind = Some(kind);
         Some(kind)
@@ -235,7 +244,7 @@ mod tests {
         let long = vec![b'x'; MESSAGE_BYTES_MAX + 1000];
         let counted = [format!("{} <1>", long.len() + 3).as_bytes(), &long].concat();
         let text = [
-            b"<13>a\n5 <1>ab7 <13>c\nd\n".to_vec(),
+            b"5 <13>a5 <1>ab7 <13>c\nd\n".to_vec(),
             counted,
             b"<2>".to_vec(),
             long,
@@ -269,16 +278,27 @@ mod tests {
     }
 
     #[test]
+    fn where_lines_came_first_what_looks_like_a_count_is_text() {
+        let whole = |text: &[u8]| (text.to_vec(), 0, true);
+        for (text, second) in
+            [(&b"\r\n<13>a\n900 <13>b\n<13>c\n"[..], &b"900 <13>b"[..]), (b"\n<13>a\n1 <13>\n<13>c", b"1 <13>")]
+        {
+            for piece in [1, 2, 3, 7, 1000] {
+                let found: Vec<_> = frames(text, piece).into_iter().filter(|(frame, ..)| frame.len() > 1).collect();
+                assert_eq!(found, [whole(b"<13>a"), whole(second), whole(b"<13>c")], "{piece}");
+            }
+        }
+        // A count that lies leaves text, which is none of a stream of lines.
+        assert_eq!(frames(b"7 <13>abcd\n5 <13>b", 3)[1..], [whole(b"d"), whole(b"<13>b")]);
+    }
+
+    #[test]
     fn whatever_the_bytes_are_they_are_cut_alike_and_only_frames_are_left_out() {
         const PIECES: [&[u8]; 10] = [b"1", b"2", b"0", b" ", b"<", b"<13>", b"\n", b"a", b"-", b"7 <13>ab"];
-        let mut state = 5_u64;
-        let mut below = |bound: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % bound
-        };
+        let mut random = crate::sources::testing::Random(5);
         for _ in 0..5000 {
             let mut text = Vec::new();
-            (0..below(40)).for_each(|_| text.extend_from_slice(PIECES[below(PIECES.len())]));
+            (0..random.place(40)).for_each(|_| text.extend_from_slice(PIECES[random.place(PIECES.len())]));
             let whole = frames(&text, text.len().max(1));
             for piece in [1, 2, 3, 5] {
                 assert_eq!(frames(&text, piece), whole, "{:?}", String::from_utf8_lossy(&text));

@@ -9,6 +9,12 @@ use super::decode::{MESSAGE_BYTES_MAX, event_bytes_max};
 /// Most connections at once. One that has sent something has a buffer of [`READ_BYTES`]: 16 MiB, if all of them do.
 pub(super) const CONNECTIONS_MAX: usize = 1024;
 
+/// Most TLS handshakes at once; further connections wait with the system, at whose side nothing of a message was sent yet.
+pub(super) const HANDSHAKES_MAX: usize = 256;
+
+/// Most of them from one address; one more is closed, and its sender comes again.
+pub(super) const SENDER_HANDSHAKES_MAX: usize = 64;
+
 /// Bytes of the read buffer of one connection; a longer message takes of [`LONG_BYTES_MAX`] while it is read.
 pub(super) const READ_BYTES: usize = 16 << 10;
 
@@ -98,8 +104,10 @@ const _: () = assert!(2 * 2 * (PENDING_BYTES + event_bytes_max(DATAGRAM_BYTES_MA
 /// A limit that a sender ran into, as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// More connections than may be open.
+    /// A connection had to wait for a place.
     Connections,
+    /// An address had more handshakes under way than it may.
+    SenderHandshakes,
     /// The system accepts no more connections.
     Accept,
     /// A TLS handshake that failed or did not end: no certificate that is trusted, for one.
@@ -122,8 +130,9 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit, in the order of their discriminants.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Connections,
+        Self::SenderHandshakes,
         Self::Accept,
         Self::Handshake,
         Self::FirstTime,
@@ -139,6 +148,7 @@ impl Limit {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::SenderHandshakes => "sender_handshakes",
             Self::Accept => "accept",
             Self::Handshake => "handshake",
             Self::FirstTime => "first_time",

@@ -7,43 +7,29 @@
 //! # Cancel safety
 //! [`MessageReader::fill`] loses nothing when it is dropped.
 
-use std::io;
-
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use super::decode::MESSAGE_BYTES_MAX;
 use super::frame::{Frame, Framer};
 use super::limits::READ_BYTES;
 use crate::sources::pushed::budget::{Budget, Lease, NoRoom};
+use crate::sources::pushed::reading::{Filled, Reading};
 
 /// Messages of one stream.
 pub(super) struct MessageReader<S> {
     /// Where they come from.
-    pub(super) stream: S,
+    pub(super) from: Reading<S>,
     budget: Budget,
     lease: Lease,
     bytes: Vec<u8>,
     framer: Framer,
 }
 
-/// What became of a read.
-#[derive(Debug)]
-pub(super) enum Filled {
-    /// Some bytes came; whether as many as there was room for.
-    Some { bytes: usize, all_room: bool },
-    /// There are no more.
-    End,
-    /// The stream broke.
-    Broken(io::Error),
-    /// There is no memory for so long a message now.
-    NoRoom,
-}
-
 impl<S: AsyncRead + Unpin> MessageReader<S> {
     /// Returns the messages of `stream`.
     pub(super) fn new(stream: S, budget: Budget) -> Self {
         let lease = budget.lease(None);
-        Self { stream, budget, lease, bytes: Vec::new(), framer: Framer::default() }
+        Self { from: Reading::new(stream), budget, lease, bytes: Vec::new(), framer: Framer::default() }
     }
 
     /// Returns whether a part of a message is there.
@@ -76,16 +62,11 @@ impl<S: AsyncRead + Unpin> MessageReader<S> {
         if self.make_room().await.is_err() {
             return Filled::NoRoom;
         }
-        let end = self.framer.end;
-        let room = self.bytes.len() - end;
-        match self.stream.read(&mut self.bytes[end..]).await {
-            Ok(0) => Filled::End,
-            Ok(bytes) => {
-                self.framer.end += bytes;
-                Filled::Some { bytes, all_room: bytes == room }
-            }
-            Err(error) => Filled::Broken(error),
+        let filled = self.from.fill(&mut self.bytes[self.framer.end..]).await;
+        if let Filled::Some { bytes, .. } = filled {
+            self.framer.end += bytes;
         }
+        filled
     }
 
     async fn make_room(&mut self) -> Result<(), NoRoom> {

@@ -171,6 +171,9 @@ fn what_is_malformed_is_kept_as_it_came_and_says_why() {
     for text in ["<13>1 ", "<13>1 -", "<13>1 - - - - ", "<13>1 - - - -  -", "<13>1 - - - - -"] {
         assert_malformed(text.as_bytes(), "header", &prioritised(text, "raw"));
     }
+    for text in ["1 of 25 wafers is late", "1", "12 wafers"] {
+        assert_event(format!("<13>{text}").as_bytes(), &prioritised(text, "rfc3164"));
+    }
     let mut wanted = prioritised("text", "rfc5424");
     (wanted["hostname"], wanted["timestamp"]) = (json!("h"), json!("2026-02-30T00:00:00Z"));
     assert_malformed(b"<13>1 2026-02-30T00:00:00Z h - - - - text", "time", &wanted);

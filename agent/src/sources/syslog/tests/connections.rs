@@ -12,7 +12,7 @@ async fn messages_framed_both_ways_are_in_the_log_when_a_sender_has_closed() {
     let world = World::new();
     let address = world.tcp().await;
     let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"<13>one\n7 <13>two<13>three\r\n\n15 <13>1 - h - - -12 <13>Nov 30 f\n").await.unwrap();
+    client.write_all(b"7 <13>one7 <13>two<13>three\r\n\n15 <13>1 - h - - -12 <13>Nov 30 f\n").await.unwrap();
     client.write_all(b"9 <13>a\nb\nc\n<13>last").await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0, "nothing is answered");
@@ -67,7 +67,7 @@ async fn half_a_message_of_a_broken_connection_is_kept_and_says_so() {
     let world = World::new();
     let address = world.tcp().await;
     let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(b"<13>whole\n50 <13>half").await.unwrap();
+    client.write_all(b"9 <13>whole50 <13>half").await.unwrap();
     world.until(|world| world.figure(Figure::AcceptedEvents) == 1).await;
     // A reset in place of an end.
     client.set_zero_linger().unwrap();
@@ -149,7 +149,7 @@ async fn a_stream_is_cut_into_batches_by_bytes_and_by_events() {
 async fn a_stop_keeps_what_was_sent_before_and_half_a_message() {
     let world = World::new();
     let mut client = world.connect(1 << 16);
-    client.write_all(b"<13>a\n<13>b\n20 <13>ha").await.unwrap();
+    client.write_all(b"5 <13>a5 <13>b20 <13>ha").await.unwrap();
     let (stopped, read) = tokio::join!(world.stop(), async { client.read(&mut [0; 9]).await.unwrap() });
     assert_eq!((stopped, read), (true, 0));
     assert_eq!(world.messages(), ["a", "b", "ha"]);

@@ -164,3 +164,53 @@ async fn who_does_not_shake_hands_does_not_keep_its_place_for_long() {
     assert!(begun.elapsed() >= super::super::limits::HANDSHAKE_TIMEOUT);
     assert_eq!(world.limit("handshake"), 1);
 }
+
+#[tokio::test]
+async fn who_shows_no_certificate_takes_no_place_of_those_who_do() {
+    use super::super::limits::{CONNECTIONS_MAX, SENDER_HANDSHAKES_MAX};
+    let (world, certificates) = (World::new(), Certificates::new());
+    let security = certificates.security();
+    let at = ("127.0.0.1:0".parse().unwrap(), &security);
+    let address = start_tls(at, Box::new(world.recorder.clone()), world.context()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..SENDER_HANDSHAKES_MAX {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    world.until(|world| world.figure(Figure::OpenConnections) == SENDER_HANDSHAKES_MAX as u64).await;
+    // A connection that is reset is as good as one that is closed.
+    let mut one_more = TcpStream::connect(address).await.unwrap();
+    assert!(one_more.read(&mut [0; 9]).await.is_ok_and(|read| read == 0) || world.limit("sender_handshakes") == 1);
+    assert_eq!((world.limit("sender_handshakes"), world.limit("connections")), (1, 0));
+    // Another address has its own.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let connector = certificates.client(Some(certificates.issue(&["etch-07"], "common")));
+    let stream = other.connect(address).await.unwrap();
+    let mut client = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    client.write_all(b"<13>a\n").await.unwrap();
+    world.until(|world| world.figure(Figure::AcceptedEvents) == 1).await;
+    const { assert!(SENDER_HANDSHAKES_MAX < CONNECTIONS_MAX) };
+    drop(silent);
+    assert!(world.stop().await);
+}
+
+#[tokio::test]
+async fn messages_in_records_of_their_own_that_came_together_are_one_batch() {
+    let (world, certificates) = (World::new(), Certificates::new());
+    let security = certificates.security();
+    let at = ("127.0.0.1:0".parse().unwrap(), &security);
+    let address = start_tls(at, Box::new(world.recorder.clone()), world.context()).await.unwrap();
+    let connector = certificates.client(Some(certificates.issue(&["etch-07"], "common")));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut client = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    client.write_all(b"<13>first\n").await.unwrap();
+    world.until(|world| world.figure(Figure::Batches) == 1).await;
+    // Each is a record; all of them go to the system at once.
+    for _ in 0..100 {
+        std::io::Write::write_all(&mut client.get_mut().1.writer(), b"<13>a\n").unwrap();
+    }
+    client.flush().await.unwrap();
+    world.until(|world| world.figure(Figure::AcceptedEvents) == 101).await;
+    assert!(world.figure(Figure::Batches) <= 5, "{} batches", world.figure(Figure::Batches));
+    assert!(world.stop().await);
+}
