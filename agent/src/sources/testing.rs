@@ -12,9 +12,13 @@ use tokio_rustls::TlsConnector;
 use super::pushed::security::TlsFiles;
 
 /// A small generator; the same seed makes the same run (xorshift; Marsaglia, 2003).
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;

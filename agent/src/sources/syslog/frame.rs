@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn whatever_the_bytes_are_they_are_cut_alike_and_only_frames_are_left_out() {
         const PIECES: [&[u8]; 10] = [b"1", b"2", b"0", b" ", b"<", b"<13>", b"\n", b"a", b"-", b"7 <13>ab"];
-        let mut random = crate::sources::testing::Random(5);
+        let mut random = crate::sources::testing::Random::new(5);
         for _ in 0..5000 {
             let mut text = Vec::new();
             (0..random.place(40)).for_each(|_| text.extend_from_slice(PIECES[random.place(PIECES.len())]));

@@ -1,15 +1,9 @@
-//! For tests: what comes between two steps of a listing, whoever rotates, compresses and deletes, and errors of the kernel; and
-//! how lines are joined.
+//! What comes between two steps of a listing: whoever rotates, compresses and deletes, and errors of the kernel.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use spillway_delivery::pattern::Pattern;
-use spillway_delivery::transform::Multiline;
-use spillway_delivery::transform::multiline::Begins;
 
 use super::file::Step;
 
@@ -35,10 +29,4 @@ impl Between {
     pub(in crate::sources) fn come(&self, step: Step, path: &Path) -> io::Result<()> {
         self.0.as_ref().map_or(Ok(()), |comes| comes.lock().unwrap()(step, path))
     }
-}
-
-/// Returns what joins lines up to the next one in which `pattern` is found, with the limits that are the default.
-pub(in crate::sources) fn multiline(pattern: &str) -> Multiline {
-    let begins = Begins::Pattern(Pattern::compile(pattern).unwrap());
-    Multiline { begins, lines_max: 500, bytes_max: 64 << 10, wait: Duration::from_secs(1) }
 }

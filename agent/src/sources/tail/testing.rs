@@ -15,7 +15,10 @@ use spillway_delivery::deliver::{Engine, EngineSettings};
 use spillway_delivery::event::{Batch, EVENT_BYTES_MAX, OriginBuilder};
 use spillway_delivery::filesystem::Filesystem;
 use spillway_delivery::intake::Pipeline;
+use spillway_delivery::pattern::Pattern;
 use spillway_delivery::settings::{LogSettings, PipelineSettings, RouteSettings, Strategy};
+use spillway_delivery::transform::Multiline;
+use spillway_delivery::transform::multiline::Begins;
 use tokio::time::Instant;
 
 use super::between::Between;
@@ -26,6 +29,12 @@ use crate::sources::testing::{Random, time_goes_by};
 
 /// How long anything may take that is waited for.
 pub(in crate::sources) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns what joins lines up to the next one in which `pattern` is found, with the limits that are the default.
+pub(in crate::sources) fn multiline(pattern: &str) -> Multiline {
+    let begins = Begins::Pattern(Pattern::compile(pattern).unwrap());
+    Multiline { begins, lines_max: 500, bytes_max: 64 << 10, wait: Duration::from_secs(1) }
+}
 
 /// Positions as a log keeps them, which are bounded, as its events are.
 pub(in crate::sources) type Positions = HashMap<Bytes, Bytes>;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use spillway_delivery::transform::{Failure, Multiline};
 
-use super::model::Random;
 use super::world::{World, cri, everything};
-use crate::sources::tail::between::multiline;
 use crate::sources::tail::run::Tails;
+use crate::sources::tail::testing::multiline;
+use crate::sources::testing::Random;
 
 /// Two pipelines that want the same; the first joins lines, up to the next that begins with a letter.
 fn world() -> World {

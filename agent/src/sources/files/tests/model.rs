@@ -56,7 +56,7 @@ impl Run {
         world.multiline = joins.then(|| multiline("[02468] at least"));
         world.restart();
         let writer = |name| Writer { name, open: None, torn: None, files: 0, rotated: 0, dated: Vec::new() };
-        let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let random = Random::new(seed);
         let writers = ["tool", "etch"].map(writer).into();
         let mut run = Self {
             world,

@@ -136,7 +136,7 @@ async fn lines_are_the_events_that_they_are_in_a_body_over_http() {
         b"{\"a\":\"b\"}\n",
         b"{\"a\":[{},2]} \n",
     ];
-    let mut random = testing::Random(7);
+    let mut random = testing::Random::new(7);
     for round in 0..500 {
         let mut body = b"{\"first\":1}\n".to_vec();
         (0..random.place(60)).for_each(|_| body.extend_from_slice(PIECES[random.place(PIECES.len())]));
