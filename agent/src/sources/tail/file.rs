@@ -271,10 +271,11 @@ impl LogFile {
         self.beneath.clone_from(&entry.beneath);
         self.gzip = entry.name.gzip;
         if self.reads_gzip() == entry.name.gzip || !self.is_open() {
-            // Else the descriptor keeps the plain file's inode, and the compressed one's may be another file's tomorrow.
+            // Else the descriptor keeps the plain file's inode, and the compressed one's may be another file's tomorrow; nor does
+            // its size say how far the plain file goes.
             self.inode = entry.inode;
+            self.size_listed = entry.size;
         }
-        self.size_listed = entry.size;
         self.gone_at = None;
         self.listed = true;
     }

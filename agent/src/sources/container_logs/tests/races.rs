@@ -273,3 +273,30 @@ fn a_start_at_the_end_waits_for_the_newest_file() {
     world.settle();
     assert_eq!(world.logs[0].messages("main"), texts(20..30));
 }
+
+/// The compressed one is shorter than what was read of it.
+#[test]
+fn a_file_that_is_compressed_while_it_is_listed_after_a_restart_is_not_taken_for_cut() {
+    let mut world = World::new(vec![everything(0)]);
+    world.write("main", "0.log", &lines(0..100));
+    world.settle();
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    world.write("main", "0.log", &lines(100..110));
+    world.restart();
+    let path = world.path("main", "0.log.20260101-010101");
+    let (directory, mut listings) = (world.directory("main"), 0);
+    world.between(move |step, at| {
+        if step == Step::List && at == directory {
+            listings += 1;
+            if listings == 2 {
+                compress(&path);
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    });
+    world.tailer.scan(world.now);
+    world.calm();
+    assert_eq!(world.stats.lost_tail_bytes.load(Ordering::Relaxed), 0);
+    assert_once(world, 110, "compressed at the second listing");
+}
