@@ -1248,7 +1248,8 @@ async fn the_backlog_of_backends_that_were_replaced_while_no_process_ran_goes_to
         let news: BTreeSet<u32> = c.each().union(&d.each()).copied().collect();
         assert_eq!((news, doubles(&[c]), doubles(&[d])), (numbers(50..200), 0, 0), "{failback:?}, dies: {dies}");
         if failback == Failback::Leave {
-            assert_eq!(doubles(&[c, d]), 0, "each event is at one of those that came");
+            // Both came back at once, so that each may have been probed with the first batch before one of them led.
+            assert!(doubles(&[c, d]) <= 10, "each event is at one of those that came, but for one batch");
         }
     }
 }

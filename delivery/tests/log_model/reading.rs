@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use spillway_delivery::event::{BatchBuilder, Origin};
-use spillway_delivery::filesystem::{FaultyFs, Filesystem};
+use spillway_delivery::filesystem::{FaultyFs, Filesystem, RealFs};
 use spillway_delivery::log::{Log, Masks, Pending, Progress, inspect};
 use spillway_delivery::settings::{Durability, LogSettings};
 use tokio::sync::oneshot;
@@ -116,6 +116,34 @@ async fn an_inspection_while_segments_are_written_over_shows_no_wrong_event_and_
     assert!(shown.iter().all(|(seq, number)| Some(*seq) == *number), "{shown:?}");
     assert!(shown.iter().any(|(seq, _)| *seq == 19), "what is still there is shown: {shown:?}");
     assert!(found.segments.iter().all(|segment| segment.readable && segment.damaged == 0), "{found:#?}");
+}
+
+/// Returns how many segments below a folder this process has open, whether they have a name still or not.
+fn open_segments(folder: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|one| std::fs::read_link(one.ok()?.path()).ok());
+    open.filter(|path| path.starts_with(folder) && path.to_str().is_some_and(|path| path.contains(".log"))).count()
+}
+
+#[tokio::test]
+async fn a_reader_that_has_caught_up_holds_no_segment_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let fs: Arc<dyn Filesystem> = Arc::new(RealFs);
+    let settings =
+        LogSettings { durability: Durability::Disk, bytes_max: 64 << 20, ..subject::settings(Durability::Disk) };
+    let subject = Subject::open_at(fs, folder.path(), settings, 1).expect("the directory can be made");
+    let log = &subject.log;
+    append(log, 0..20).await;
+    let mut reader = log.reader(0);
+    // At first from the disk, then from memory, over several segments.
+    for number in 20..80 {
+        while reader.has_more() {
+            reader.read().await.unwrap();
+        }
+        append(log, number..number + 1).await;
+    }
+    let segments = std::fs::read_dir(folder.path()).unwrap().count();
+    assert!(segments > 3, "{segments} files");
+    assert_eq!(open_segments(folder.path()), 1, "the one that is written to");
 }
 
 /// How long a source waits for the readers of a log.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use spillway_delivery::clock::Clock;
-use spillway_delivery::filesystem::FaultyFs;
+use spillway_delivery::filesystem::{FaultyFs, Filesystem};
 use spillway_delivery::log::{DeliveryKey, Frame, Log, LogOptions, Masks, Pending, Progress, ReadError, Refused};
 use spillway_delivery::settings::{Durability, LogSettings, WhenBehind};
 use spillway_delivery::supervisor::Supervisor;
@@ -35,10 +35,19 @@ pub(crate) struct Subject {
 
 impl Subject {
     pub(crate) fn open(fs: &FaultyFs, settings: LogSettings, incarnation: u64) -> io::Result<Self> {
+        Self::open_at(Arc::new(fs.clone()), Path::new(DIR), settings, incarnation)
+    }
+
+    pub(crate) fn open_at(
+        filesystem: Arc<dyn Filesystem>,
+        dir: &Path,
+        settings: LogSettings,
+        incarnation: u64,
+    ) -> io::Result<Self> {
         let owner = Supervisor::new("log model");
         let options = LogOptions {
-            dir: DIR.into(),
-            filesystem: Arc::new(fs.clone()),
+            dir: dir.into(),
+            filesystem,
             // Wall time steps back with every start: it is a label.
             clock: Clock::manual(i64::MAX / 2 - (incarnation >> 8).cast_signed()),
             settings,

@@ -47,14 +47,14 @@ impl Drop for Volume {
 
 /// Sends a thousand events until there is room for them, and returns how many were taken in all.
 fn sent_until_taken(agent: &mut Agent, client: &mut Client, taken: u64) -> u64 {
-    loop {
-        let answer = client.send("POST", "/v1/events", &[], &fixtures::events(taken, 1000)).unwrap();
-        if answer.status == 202 {
-            return taken + 1000;
-        }
-        assert_eq!(answer.status, 503, "{}", answer.json());
-        agent.moment(std::time::Duration::from_millis(50));
-    }
+    agent.eventually(
+        || "room is free again".into(),
+        |_| {
+            let answer = client.send("POST", "/v1/events", &[], &fixtures::events(taken, 1000)).unwrap();
+            assert!([202, 503].contains(&answer.status), "{}", answer.json());
+            (answer.status == 202).then_some(taken + 1000)
+        },
+    )
 }
 
 #[test]

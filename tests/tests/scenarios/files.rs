@@ -6,28 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spillway_tests::agent::Place;
+use spillway_tests::manifests::to_archive;
 use spillway_tests::{Random, output};
 
 /// A manifest that keeps the lines of the files that a pattern means.
 fn manifests(pattern: &Path) -> String {
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: archive}}
-spec: {{type: Filesystem, filesystem: {{}}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  inputs:
-  - {{name: tool, type: Files, files: {{include: [\"{}\"]}}}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: archive}}]}}
-",
-        pattern.display()
-    )
+    to_archive(&[&format!("{{name: tool, type: Files, files: {{include: [\"{}\"]}}}}", pattern.display())])
 }
 
 /// What a tool writes, and how its files are rotated.

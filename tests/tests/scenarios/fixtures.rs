@@ -1,29 +1,16 @@
 //! Manifests that more than one scenario runs.
 
+use std::thread::JoinHandle;
+
+use spillway_tests::agent::Agent;
 use spillway_tests::http::Client;
-use spillway_tests::manifests::jobs;
+use spillway_tests::manifests::{EVENTS, jobs, to_archive};
+use spillway_tests::receiver::{Mode, Receiver};
 
 /// Events and container logs go to files, and to nowhere else.
 pub(crate) fn to_files(durability: &str) -> String {
-    format!(
-        "
-apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {{name: archive}}
-spec: {{type: Filesystem, filesystem: {{}}}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {{name: jobs}}
-spec:
-  durability: {durability}
-  inputs:
-  - {{name: pushed, type: Events}}
-  - {{name: logs, type: ContainerLogs}}
-  routes:
-  - {{name: everything, backendRefs: [{{name: archive}}]}}
-"
-    )
+    let manifests = to_archive(&[EVENTS, "{name: logs, type: ContainerLogs}"]);
+    manifests.replace("  routes:", &format!("  durability: {durability}\n  routes:"))
 }
 
 /// Events go to files and to an HTTP destination.
@@ -59,4 +46,17 @@ pub(crate) fn post(address: &str, first: u64, count: u64) {
     let answer = client.send("POST", "/v1/events", &[], &events(first, count)).expect("the agent answers");
     assert_eq!(answer.status, 202, "{}", answer.json());
     assert_eq!(answer.json()["accepted"], count);
+}
+
+/// Waits until the sender that `writing` is waits itself, which `waiting` and its labels say, has the receiver take again, and
+/// waits until all `count` events are there.
+pub(crate) fn hold_up(agent: &mut Agent, receiver: &Receiver, writing: JoinHandle<()>, waiting: &str, count: u64) {
+    agent.eventually(
+        || "a sender that waits".into(),
+        |agent| agent.metrics().contains(&format!("{waiting} 1")).then_some(()),
+    );
+    assert!(!writing.is_finished());
+    receiver.mode(Mode::Take);
+    agent.wait_until_delivered(count);
+    writing.join().unwrap();
 }

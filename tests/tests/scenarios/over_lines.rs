@@ -201,14 +201,7 @@ fn a_sender_waits_for_a_full_log_and_all_of_it_is_delivered_afterwards() {
         stream.shutdown(Shutdown::Write).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
     });
-    agent.eventually(
-        || "a sender that waits".into(),
-        |agent| agent.metrics().contains("spillway_ndjson_waiting_connections{listener=\"unix\"} 1").then_some(()),
-    );
-    assert!(!writing.is_finished());
-    receiver.mode(Mode::Take);
-    agent.wait_until_delivered(count);
-    writing.join().unwrap();
+    fixtures::hold_up(&mut agent, &receiver, writing, "spillway_ndjson_waiting_connections{listener=\"unix\"}", count);
     assert!(agent.metrics().contains("spillway_ndjson_lost_events_total{listener=\"unix\"} 0"));
     agent.stop();
     let all = fixtures::ids(0, count);

@@ -81,14 +81,7 @@ fn a_sender_waits_for_a_full_log_and_all_of_it_is_delivered_afterwards() {
         (0..count / 1000).for_each(|piece| stream.write_all(&messages(piece * 1000, 1000)).unwrap());
         close(stream);
     });
-    agent.eventually(
-        || "a sender that waits".into(),
-        |agent| agent.metrics().contains("spillway_syslog_waiting_senders{listener=\"tcp\"} 1").then_some(()),
-    );
-    assert!(!writing.is_finished());
-    receiver.mode(Mode::Take);
-    agent.wait_until_delivered(count);
-    writing.join().unwrap();
+    fixtures::hold_up(&mut agent, &receiver, writing, "spillway_syslog_waiting_senders{listener=\"tcp\"}", count);
     assert!(agent.metrics().contains("spillway_syslog_lost_events_total{listener=\"tcp\"} 0"));
     agent.stop();
     let mut found = ids(&receiver.lines());

@@ -6,24 +6,10 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use spillway_tests::agent::{Agent, Place};
+use spillway_tests::manifests::{EVENTS, to_archive};
 use spillway_tests::output;
 use spillway_tests::servers::opentelemetry::{PACKAGE, python};
 use spillway_tests::servers::skip;
-
-const MANIFEST: &str = "apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {name: archive}
-spec: {type: Filesystem, filesystem: {}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {name: telemetry}
-spec:
-  inputs:
-  - {name: pushed, type: Events}
-  routes:
-  - {name: everything, backendRefs: [{name: archive}]}
-";
 
 /// The exporters over HTTP.
 const OVER_HTTP: &str = r#"
@@ -142,7 +128,7 @@ fn what_a_real_sdk_sends_over_grpc_is_the_same() {
 #[test]
 fn a_real_client_of_grpc_reads_what_was_refused_and_why() {
     let Some(folder) = PACKAGE.installed() else { return skip("otlp::a_real_client_of_grpc", ABSENT) };
-    let place = Place::new(MANIFEST).flag("--otlp-grpc", "127.0.0.1:0");
+    let place = Place::new(&to_archive(&[EVENTS])).flag("--otlp-grpc", "127.0.0.1:0");
     let agent = place.start();
     let told = told_to_a_real_client(&folder, &agent);
     let why = |index: usize| told[index]["why"].as_str().unwrap();
@@ -169,7 +155,7 @@ fn a_real_client_of_grpc_reads_what_was_refused_and_why() {
 #[test]
 fn a_real_client_of_grpc_reads_when_to_come_again() {
     let Some(folder) = PACKAGE.installed() else { return skip("otlp::a_real_client_of_grpc", ABSENT) };
-    let manifest = MANIFEST.replace("  inputs:\n", "  suspend: true\n  inputs:\n");
+    let manifest = to_archive(&[EVENTS]).replace("  inputs:\n", "  suspend: true\n  inputs:\n");
     let place = Place::new(&manifest).flag("--otlp-grpc", "127.0.0.1:0");
     let agent = place.start();
     let told = told_to_a_real_client(&folder, &agent);
@@ -199,7 +185,7 @@ fn what_a_real_sdk_sends(test: &str, exporters: &str) {
     let Some(folder) = PACKAGE.installed() else {
         return skip(&format!("otlp::what_a_real_sdk_sends {test}"), ABSENT);
     };
-    let place = Place::new(MANIFEST).flag("--otlp-grpc", "127.0.0.1:0");
+    let place = Place::new(&to_archive(&[EVENTS])).flag("--otlp-grpc", "127.0.0.1:0");
     let agent = place.start();
     let mut program = python(&folder, &format!("{exporters}{PROGRAM}")).unwrap();
     program.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", agent.otlp_grpc));

@@ -5,25 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use spillway_tests::agent::{Agent, Place};
 use spillway_tests::http::Client;
+use spillway_tests::manifests::{EVENTS, to_archive};
 use spillway_tests::output;
 use spillway_tests::servers::process::free_port;
 use spillway_tests::servers::rsyslog::Rsyslog;
 use spillway_tests::servers::tls::Authority;
-
-const MANIFEST: &str = "apiVersion: spillway.dev/v1alpha1
-kind: Backend
-metadata: {name: archive}
-spec: {type: Filesystem, filesystem: {}}
----
-apiVersion: spillway.dev/v1alpha1
-kind: MonitoringPipeline
-metadata: {name: machines}
-spec:
-  inputs:
-  - {name: pushed, type: Events}
-  routes:
-  - {name: everything, match: origin.source == \"syslog\", backendRefs: [{name: archive}]}
-";
 
 /// What a tool sends, of RFC 5424.
 fn messages(numbers: std::ops::Range<u64>) -> impl Iterator<Item = String> {
@@ -84,7 +70,7 @@ fn assert_whole(event: &Value, number: u64) {
 #[test]
 fn rsyslog_over_tcp_keeps_what_comes_while_the_agent_is_killed_and_away() {
     let port = free_port();
-    let place = Place::new(MANIFEST).flag("--syslog-tcp", &format!("127.0.0.1:{port}"));
+    let place = Place::new(&to_archive(&[EVENTS])).flag("--syslog-tcp", &format!("127.0.0.1:{port}"));
     let forward = format!(
         "port=\"{port}\" protocol=\"tcp\" tcp_framing=\"octet-counted\" template=\"RSYSLOG_SyslogProtocol23Format\""
     );
@@ -111,7 +97,7 @@ fn rsyslog_over_tcp_keeps_what_comes_while_the_agent_is_killed_and_away() {
 #[test]
 fn a_kill_under_load_loses_at_most_what_was_on_its_way_and_nothing_that_was_kept() {
     let port = free_port();
-    let place = Place::new(MANIFEST).flag("--syslog-tcp", &format!("127.0.0.1:{port}"));
+    let place = Place::new(&to_archive(&[EVENTS])).flag("--syslog-tcp", &format!("127.0.0.1:{port}"));
     let forward = format!(
         "port=\"{port}\" protocol=\"tcp\" tcp_framing=\"octet-counted\" template=\"RSYSLOG_SyslogProtocol23Format\""
     );
@@ -152,7 +138,7 @@ fn a_kill_under_load_loses_at_most_what_was_on_its_way_and_nothing_that_was_kept
 fn what_rsyslog_sends_as_rfc_3164_and_line_by_line_is_taken_apart() {
     for (template, exact) in [("RSYSLOG_TraditionalForwardFormat", false), ("RSYSLOG_ForwardFormat", true)] {
         let port = free_port();
-        let place = Place::new(MANIFEST).flag("--syslog-tcp", &format!("127.0.0.1:{port}"));
+        let place = Place::new(&to_archive(&[EVENTS])).flag("--syslog-tcp", &format!("127.0.0.1:{port}"));
         let forward = format!("port=\"{port}\" protocol=\"tcp\" tcp_framing=\"traditional\" template=\"{template}\"");
         let mut agent = place.start();
         let test = "syslog::what_rsyslog_sends_as_rfc_3164";
@@ -191,7 +177,7 @@ fn what_rsyslog_sends_as_rfc_3164_and_line_by_line_is_taken_apart() {
 #[test]
 fn rsyslog_in_datagrams_is_taken() {
     let port = free_port();
-    let place = Place::new(MANIFEST).flag("--syslog-udp", &format!("127.0.0.1:{port}"));
+    let place = Place::new(&to_archive(&[EVENTS])).flag("--syslog-udp", &format!("127.0.0.1:{port}"));
     let forward = format!("port=\"{port}\" protocol=\"udp\" template=\"RSYSLOG_SyslogProtocol23Format\"");
     let mut agent = place.start();
     let Some(rsyslog) = Rsyslog::of_test("syslog::rsyslog_in_datagrams", &place.path("rsyslog"), "", &forward) else {
@@ -212,7 +198,7 @@ fn rsyslog_in_datagrams_is_taken() {
 fn rsyslog_over_tls_is_taken_with_a_certificate_and_not_without() {
     let port = free_port();
     let (authority, stranger) = (Authority::new().unwrap(), Authority::new().unwrap());
-    let place = Place::new(MANIFEST);
+    let place = Place::new(&to_archive(&[EVENTS]));
     let write = |name: &str, text: String| {
         let path = place.path(name);
         std::fs::write(&path, text).unwrap();

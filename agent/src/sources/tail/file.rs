@@ -271,10 +271,11 @@ impl LogFile {
         self.beneath.clone_from(&entry.beneath);
         self.gzip = entry.name.gzip;
         if self.reads_gzip() == entry.name.gzip || !self.is_open() {
-            // Else the descriptor keeps the plain file's inode, and the compressed one's may be another file's tomorrow.
+            // Else the descriptor keeps the plain file's inode, and the compressed one's may be another file's tomorrow; nor does
+            // its size say how far the plain file goes.
             self.inode = entry.inode;
+            self.size_listed = entry.size;
         }
-        self.size_listed = entry.size;
         self.gone_at = None;
         self.listed = true;
     }
@@ -291,11 +292,13 @@ impl LogFile {
 
     /// Returns whether a position means this file; `exactly` asks for the same inode too.
     pub(in crate::sources) fn matches(&self, id: &FileId, exactly: bool) -> bool {
-        let length = usize::from(id.head_bytes);
-        let known = length >= HEAD_BYTES_MIN || exactly;
-        known
-            && (!exactly || id.inode == self.inode)
-            && self.head.get(..length).map(|head| hash(head, 0)) == Some(id.head_hash)
+        let known = usize::from(id.head_bytes) >= HEAD_BYTES_MIN || exactly;
+        known && (!exactly || id.inode == self.inode) && self.begins_as(id)
+    }
+
+    /// Returns whether its head is the one in a position, as far as that goes, which may not be far.
+    pub(in crate::sources) fn begins_as(&self, id: &FileId) -> bool {
+        self.head.get(..usize::from(id.head_bytes)).map(|head| hash(head, 0)) == Some(id.head_hash)
     }
 
     /// Returns what a position lists it by once it is done, `None` while it is empty. A short head is not enough alone.

@@ -159,3 +159,9 @@ pub(in crate::sources) fn find(files: &[&LogFile], id: &FileId) -> Option<u32> {
     let exact = files.iter().find(|file| file.matches(id, true));
     exact.or_else(|| files.iter().find(|file| file.matches(id, false))).map(|file| file.serial)
 }
+
+/// Finds a file by the one that it came after: its head may have been too short to tell it from others.
+pub(in crate::sources) fn find_behind(files: &[&LogFile], before: u32, id: &FileId) -> Option<u32> {
+    let place = files.iter().position(|file| file.serial == before)?;
+    files.get(place + 1).filter(|file| file.begins_as(id)).map(|file| file.serial)
+}

@@ -260,7 +260,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "- {name: a, type: Multiline, multiline: {startPatern: a}}",
         "spec.transforms[0].multiline.startPatern",
-        "unknown field; allowed: `maxBytes`, `maxLines`, `maxWaitMilliseconds`, `presets`, `startPattern`; help: did you mean \
+        "unknown field; found \"startPatern\"; allowed: `maxBytes`, `maxLines`, `maxWaitMilliseconds`, `presets`, `startPattern`; help: did you mean \
              `startPattern`?",
     ),
     (

@@ -12,13 +12,13 @@ use crate::manifest::rules;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MultilineSpec {
     /// What begins an event: a line in which this is found, in the syntax of RE2, at most 1024 characters; all lines up to the next
-    /// such line belong to it. Left out where `presets` is there. Example: `^\d{4}-`.
+    /// such line belong to it. Default: none, where `presets` is there. Example: `^\d{4}-`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub start_pattern: Option<String>,
 
     /// Whose stack traces are joined, each with the line before it: `Java`, `Python`, `Go`, or several of them; every other line
-    /// is an event. Left out where `startPattern` is there. Example: `[Java, Python]`.
+    /// is an event. Default: none, where `startPattern` is there. Example: `[Java, Python]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub presets: Vec<PresetSpec>,

@@ -39,6 +39,9 @@ pub enum ReadError {
 }
 
 /// Reads the events of a log in order. Each delivery has one.
+///
+/// It holds the file of a segment only while it has more of it to read: one that is deleted and held open takes its room of the
+/// volume until somebody writes, and nobody may where that room is what is lacking.
 #[derive(Debug)]
 pub struct LogReader {
     log: Log,
@@ -125,6 +128,7 @@ impl LogReader {
                 return Ok(Vec::new());
             }
             if let Some(frames) = self.tail_frames() {
+                self.open = None;
                 self.advance(&frames);
                 return Ok(frames);
             }
@@ -254,7 +258,8 @@ pub(super) fn read_disk(log: &Log, seq: u64, visible_end: u64, open: Option<Open
             at.offset = info.data_end;
         }
         if !frames.is_empty() {
-            return Ok(DiskRead { given: Given::Frames(frames), open: Some(at), over_damage });
+            let open = Some(at).filter(|at| at.offset < info.data_end);
+            return Ok(DiskRead { given: Given::Frames(frames), open, over_damage });
         }
     }
     let given = Given::Skip(info.summary.end_seq.max(seq + 1).min(visible_end));

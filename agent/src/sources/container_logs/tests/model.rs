@@ -281,7 +281,7 @@ impl Run {
 
 #[test]
 fn every_line_comes_once_and_in_order_whatever_happens() {
-    let seeds = std::env::var("SPILLWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let seeds = std::env::var("SPILLWAY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
     let mut joined = 0;
     for seed in 1..=seeds {
         let mut run = Run::new(seed);

@@ -273,3 +273,53 @@ fn a_start_at_the_end_waits_for_the_newest_file() {
     world.settle();
     assert_eq!(world.logs[0].messages("main"), texts(20..30));
 }
+
+/// The compressed one is shorter than what was read of it.
+#[test]
+fn a_file_that_is_compressed_while_it_is_listed_after_a_restart_is_not_taken_for_cut() {
+    let mut world = World::new(vec![everything(0)]);
+    world.write("main", "0.log", &lines(0..100));
+    world.settle();
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    world.write("main", "0.log", &lines(100..110));
+    world.restart();
+    let path = world.path("main", "0.log.20260101-010101");
+    let (directory, mut listings) = (world.directory("main"), 0);
+    world.between(move |step, at| {
+        if step == Step::List && at == directory {
+            listings += 1;
+            if listings == 2 {
+                compress(&path);
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    });
+    world.tailer.scan(world.now);
+    world.calm();
+    assert_eq!(world.stats.lost_tail_bytes.load(Ordering::Relaxed), 0);
+    assert_once(world, 110, "compressed at the second listing");
+}
+
+/// Its first bytes alone would be those of any file.
+#[test]
+fn a_file_of_which_a_few_bytes_were_seen_is_found_compressed_behind_the_one_before_it() {
+    let mut world = World::new(vec![everything(0)]);
+    world.write("main", "0.log", &[cri(1, "stdout", "F", "x"), cri(2, "stdout", "P", "a")].concat());
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    let rest = cri(3, "stdout", "F", "b");
+    world.write("main", "0.log", &rest[..21]);
+    world.tailer.scan(world.now);
+    world.pass(std::time::Duration::from_secs(1));
+    world.take_all();
+    assert_eq!(world.logs[0].messages("main"), ["x"]);
+    world.write("main", "0.log", &rest[21..]);
+    world.rename("main", "0.log", "0.log.20260101-020202");
+    world.compress("main", "0.log.20260101-020202");
+    world.remove("main", "0.log.20260101-020202");
+    world.write("main", "0.log", &cri(4, "stdout", "F", "c"));
+    world.restart();
+    world.settle();
+    assert_eq!(world.logs[0].messages("main"), ["x", "ab", "c"]);
+    assert_eq!(world.stats.missed_files.load(Ordering::Relaxed), 0);
+}

@@ -8,7 +8,7 @@ use std::io;
 
 use super::super::assemble::{Form, Replay};
 use super::super::file::{LogFile, Opener};
-use super::super::files::{Files, find};
+use super::super::files::{Files, find, find_behind};
 use super::super::position::Mark;
 use super::super::stats::Counts;
 use super::Reader;
@@ -121,9 +121,10 @@ impl<F: Form> Reader<F> {
     /// Takes up where `mark` stood. A file that is gone is counted, and so is a tail that is.
     fn resume(&mut self, files: &Files, mark: &Mark, counts: &mut Counts) {
         let files = files.in_order();
-        let current = find(&files, &mark.file);
         let begun = mark.groups.iter().any(|group| group.in_previous);
-        let previous = mark.previous.as_ref().filter(|_| begun && current.is_some()).and_then(|id| find(&files, id));
+        let before = mark.previous.as_ref().filter(|_| begun).and_then(|id| find(&files, id));
+        let current = find(&files, &mark.file).or_else(|| find_behind(&files, before?, &mark.file));
+        let previous = before.filter(|_| current.is_some());
         self.floor.clone_from(&mark.floor);
         let newest = files.last().map(|file| &file.key);
         let others = files.iter().filter(|file| ![current, previous].contains(&Some(file.serial)));
