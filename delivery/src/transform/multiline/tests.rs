@@ -125,8 +125,7 @@ ZeroDivisionError: division by zero
     | ValueError: a
     +------------------------------------
 =
-INFO:etch:what cannot be compiled has no head
-=
+ERROR:etch:what cannot be compiled has no head
   File \"/srv/etch/c.py\", line 1
     def (:
         ^
