@@ -107,6 +107,42 @@ fn twenty_kills_and_rotations_lose_and_double_no_line_of_files() {
 }
 
 #[test]
+fn kills_and_rotations_neither_divide_nor_double_what_lines_are_joined_to() {
+    const JOINED: &str =
+        "  transforms:\n  - {name: entries, type: Multiline, multiline: {startPattern: \"^entry \"}}\n  routes:";
+    let mut random = Random(11);
+    let place = Place::new("");
+    let folder = place.path("tool");
+    place.write_manifests(&manifests(&folder.join("*.log")).replace("  routes:", JOINED));
+    let mut tool = Tool::start(folder);
+    let mut entries: Vec<String> = Vec::new();
+    for _ in 0..10 {
+        let mut agent = place.start();
+        for _ in 0..10 + random.below(10) {
+            for _ in 0..random.below(40) {
+                let number = entries.len();
+                let mut entry = format!("entry {number} of the tool");
+                (0..random.below(5)).for_each(|line| entry += &format!("\n  line {line} of entry {number}"));
+                // Whole, as one write: what is written slower than the wait is another event, and rightly so.
+                writeln!(tool.file, "{entry}").unwrap();
+                entries.push(entry);
+            }
+            if random.below(6) == 0 {
+                tool.rotate_dated();
+            }
+            agent.moment(Duration::from_millis(1 + random.below(10)));
+        }
+        agent.kill();
+    }
+    let mut agent = place.start();
+    agent.wait_until_delivered(entries.len() as u64);
+    agent.stop();
+    let lines = output::lines_below(&place.path("out"));
+    output::assert_exactly_once(&lines, "message", &entries, &entries);
+    println!("{} entries, {} rotations, each entry whole and once, over 10 kills", entries.len(), tool.dated);
+}
+
+#[test]
 fn a_large_file_that_appears_at_once_is_read_with_bounded_memory() {
     let place = Place::new("");
     let folder = place.path("tool");
