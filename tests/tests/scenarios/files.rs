@@ -121,8 +121,8 @@ fn kills_and_rotations_neither_divide_nor_double_what_lines_are_joined_to() {
         for _ in 0..10 + random.below(10) {
             for _ in 0..random.below(40) {
                 let number = entries.len();
-                let mut entry = format!("entry {number} of the tool");
-                (0..random.below(5)).for_each(|line| entry += &format!("\n  line {line} of entry {number}"));
+                let more = (0..random.below(5)).map(|line| format!("\n  line {line} of entry {number}"));
+                let entry = format!("entry {number} of the tool") + &more.collect::<String>();
                 // Whole, as one write: what is written slower than the wait is another event, and rightly so.
                 writeln!(tool.file, "{entry}").unwrap();
                 entries.push(entry);

@@ -250,7 +250,7 @@ fn groups_do_not_depend_on_how_lines_come() {
             let text = format!("{}{number}", if begins { "a" } else { " " });
             bytes.extend(cri(1, ["stdout", "stderr"][stream as usize], "F", &text));
             match expected[stream as usize].last_mut().filter(|_| !begins) {
-                Some(group) => *group += &format!("\n{text}"),
+                Some(group) => group.extend(["\n", &text]),
                 None => expected[stream as usize].push(text),
             }
         }
