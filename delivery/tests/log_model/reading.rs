@@ -120,7 +120,9 @@ async fn an_inspection_while_segments_are_written_over_shows_no_wrong_event_and_
 
 /// Returns how many segments below a folder this process has open, whether they have a name still or not.
 fn open_segments(folder: &Path) -> usize {
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|one| std::fs::read_link(one.ok()?.path()).ok());
+    let open = std::fs::read_dir("/proc/self/fd")
+        .expect("Linux tells")
+        .filter_map(|one| std::fs::read_link(one.ok()?.path()).ok());
     open.filter(|path| path.starts_with(folder) && path.to_str().is_some_and(|path| path.contains(".log"))).count()
 }
 
