@@ -10,7 +10,7 @@
 //!
 //! # Limits
 //! Those of [`Multiline`]; and the text of all open groups and unfinished lines of a source together,
-//! [`GROUP_BYTES_MAX`](super::assemble::GROUP_BYTES_MAX): a group that grows beyond it is closed, counted as one that is too large.
+//! [`GROUP_BYTES_MAX`]: a group that grows beyond it is closed, counted as one that is too large.
 
 use spillway_delivery::transform::Multiline;
 use spillway_delivery::transform::multiline::{Group, Stands};
