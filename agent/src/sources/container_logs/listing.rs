@@ -166,6 +166,12 @@ impl Files {
                 return;
             }
         };
+        // One that has lost its name may have been seen empty, and read by nobody since.
+        for known in self.list.iter_mut().filter(|known| !known.listed && known.is_open()) {
+            if let Err(error) = known.check_head() {
+                tracing::debug!(path = %known.path.display(), %error, "the head of a file cannot be read");
+            }
+        }
         let known = self.list.iter_mut().filter(|known| known.has_head_of(&file));
         match known.max_by_key(|known| !known.listed) {
             Some(known) if !known.listed => return known.rename(&entry),

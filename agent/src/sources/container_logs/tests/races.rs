@@ -323,3 +323,18 @@ fn a_file_of_which_a_few_bytes_were_seen_is_found_compressed_behind_the_one_befo
     assert_eq!(world.logs[0].messages("main"), ["x", "ab", "c"]);
     assert_eq!(world.stats.missed_files.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn a_file_that_was_seen_empty_is_no_new_one_when_it_comes_compressed() {
+    let mut world = World::new(vec![everything(0)]);
+    world.write("main", "0.log", b"");
+    world.tailer.scan(world.now);
+    // Rotated and compressed before anybody looks again.
+    world.write("main", "0.log", &lines(0..10));
+    world.rename("main", "0.log", "0.log.20260101-010101");
+    world.compress("main", "0.log.20260101-010101");
+    world.remove("main", "0.log.20260101-010101");
+    world.write("main", "0.log", &lines(10..20));
+    world.tailer.scan(world.now);
+    assert_once(world, 20, "compressed before it was read");
+}
