@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use spillway_delivery::intake::Trial;
+use spillway_delivery::transform::Action;
 
 pub use file::read;
 pub use render::{human, json};
@@ -82,7 +83,14 @@ pub struct Outcome {
     pub name: String,
     /// What is not as it was expected; nothing where it passed.
     pub failures: Vec<String>,
+    /// What of its pipeline it does not show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
+
+/// Of a pipeline that joins lines.
+const JOINS_LINES: &str =
+    "`Multiline` joins lines where files are read: an event of a test stands for what was joined already";
 
 /// Tries the tests of a file on compiled manifests; what is wrong in a test is among `errors`, and that one is not tried.
 pub fn run(file: &TestFile, compiled: &Compiled, errors: &mut Vec<ManifestError>) -> Vec<Outcome> {
@@ -95,7 +103,12 @@ pub fn run(file: &TestFile, compiled: &Compiled, errors: &mut Vec<ManifestError>
                 let wrong = test.wrong_names(index, plan);
                 if wrong.is_empty() {
                     let (line, name) = (test.position.line, test.name.clone());
-                    outcomes.push(Outcome { file: file.file.clone(), line, name, failures: test.run(plan) });
+                    let is_joined = matches!(
+                        plan.settings.transforms.first().map(|first| &first.action),
+                        Some(Action::Multiline(_))
+                    );
+                    let (failures, note) = (test.run(plan), is_joined.then_some(JOINS_LINES));
+                    outcomes.push(Outcome { file: file.file.clone(), line, name, failures, note });
                 }
                 errors.extend(wrong.into_iter().map(told));
             }

@@ -14,12 +14,14 @@ pub fn human(outcomes: &[Outcome], errors: &[ManifestError]) -> String {
     for error in errors {
         _ = writeln!(out, "error: {error}");
     }
-    for Outcome { file, line, name, failures } in outcomes {
-        if failures.is_empty() {
-            _ = writeln!(out, "ok      {name}");
-            continue;
+    for Outcome { file, line, name, failures, note } in outcomes {
+        _ = match &failures[..] {
+            [] => writeln!(out, "ok      {name}"),
+            _ => writeln!(out, "FAILED  {name} ({file}:{line})"),
+        };
+        if let Some(note) = note {
+            _ = writeln!(out, "        note: {note}");
         }
-        _ = writeln!(out, "FAILED  {name} ({file}:{line})");
         for failure in failures {
             _ = writeln!(out, "        {failure}");
         }

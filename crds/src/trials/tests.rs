@@ -173,11 +173,27 @@ fn what_is_printed_sums_up() {
         line: 3,
         name: name.into(),
         failures: failures.iter().map(|&failure| failure.to_owned()).collect(),
+        note: failures.is_empty().then_some("of a part"),
     };
     let outcomes = [outcome("good", &[]), outcome("bad", &["event 1: x", "event 2: y"])];
-    let text =
-        "ok      good\nFAILED  bad (t.yaml:3)\n        event 1: x\n        event 2: y\n1 passed, 1 failed, 0 errors\n";
+    let text = "ok      good\n        note: of a part\nFAILED  bad (t.yaml:3)\n        event 1: x\n        event 2: y\n\
+                1 passed, 1 failed, 0 errors\n";
     assert_eq!(human(&outcomes, &[]), text);
     let report: serde_json::Value = serde_json::from_str(&json(&outcomes, &[])).unwrap();
     assert_eq!((&report["passed"], &report["failed"], &report["tests"][1]["line"]), (&1.into(), &1.into(), &3.into()));
+}
+
+#[test]
+fn a_test_of_a_pipeline_that_joins_lines_says_what_it_does_not_show() {
+    let joins = PIPELINE
+        .replace("{name: in, type: Events, events: {}}", "{name: in, type: ContainerLogs}")
+        .replace("transforms:", "transforms:\n  - {name: trace, type: Multiline, multiline: {presets: [Java]}}");
+    let text = "tests: [{name: t, pipeline: etch-line, events: [{event: {wafer: 1}, expect: {dropped: false}}]}]";
+    let Ok(file) = read(&Document::new("t.yaml", text)) else { panic!("{text}") };
+    for (manifest, note) in [(PIPELINE, None), (&*joins, Some(JOINS_LINES))] {
+        let compiled = compile(&[Document::new("p.yaml", manifest)]);
+        assert!(compiled.errors.is_empty(), "{:?}", compiled.errors);
+        let outcomes = run(&file, &compiled, &mut Vec::new());
+        assert_eq!((outcomes[0].note, outcomes[0].failures.len()), (note, 0));
+    }
 }

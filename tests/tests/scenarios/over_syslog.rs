@@ -130,7 +130,8 @@ fn hostile_bytes_become_events_and_cost_little() {
     let mut agent = place.start();
     let peak = agent.begin_peak();
     let mut stream = connect(port);
-    stream.write_all(b"<13>1 - - - - - - good\nno priority\0\xff\n16777216 <13>lies ").unwrap();
+    // The first is counted: behind a line there are no counts, and none that lies.
+    stream.write_all(b"22 <13>1 - - - - - - goodno priority\0\xff\n16777216 <13>lies ").unwrap();
     stream.write_all(&vec![b'x'; 100 << 20]).unwrap();
     stream.write_all(b"\n<13>1 - - - - - [a b=\"\n<13>last").unwrap();
     close(stream);

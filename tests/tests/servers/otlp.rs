@@ -136,7 +136,7 @@ fn a_real_client_of_grpc_reads_what_was_refused_and_why() {
     assert!(why(0).starts_with("1 larger than 1048576 bytes"), "{told:#}");
     assert_eq!((&told[1]["rejected"], why(1)), (&0.into(), ""), "{told:#}");
     for (index, code, words) in [
-        (2, "NOT_FOUND", "\"telemetry\""),
+        (2, "NOT_FOUND", "\"jobs\""),
         (3, "RESOURCE_EXHAUSTED", "wire_bytes"),
         (4, "UNIMPLEMENTED", "unsupported_encoding"),
     ] {
@@ -198,7 +198,7 @@ fn what_a_real_sdk_sends(test: &str, exporters: &str) {
         let event: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(event["resource"]["attributes"]["service.name"], "etcher", "{event}");
         assert_eq!(event["resource"]["attributes"]["wafers"], serde_json::json!([1, 2]));
-        assert_eq!(event["_spillway"]["pipeline"], "telemetry");
+        assert_eq!(event["_spillway"]["pipeline"], "jobs");
         by_signal.entry(event["signal"].as_str().unwrap().to_owned()).or_default().push(event);
     }
     let counts: Vec<(&str, usize)> = by_signal.iter().map(|(signal, events)| (&**signal, events.len())).collect();
